@@ -1,0 +1,109 @@
+"""Files that appear whole or not at all, and typed YAML."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from gddim_cli.errors import DataError, GddimError, OutputError, nearest
+
+T = TypeVar("T")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed onto it when the block ends well and removed when it does not.
+
+    Raises:
+        OutputError: the folder or the file cannot be written (no permission, disk full, not a folder).
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A random name, so that two programs writing the same file do not spoil each other.
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o666 & ~UMASK)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Names `path` and the cause when the system refuses to write there.
+
+    Raises:
+        OutputError: in place of the `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space and run the same command again",
+            errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+            errno.EACCES: "no permission to write there; choose another place",
+            errno.EROFS: "the file system is read-only; choose another place",
+            errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
+            errno.EEXIST: "a file stands where a folder is needed; choose another place",
+            errno.EISDIR: "a folder stands where a file is needed; choose another place",
+        }
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        raise OutputError(f"{path}: cannot be written: {reason}") from error
+
+
+def current_umask() -> int:
+    """The process's umask: there is no way to read it but to set it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+UMASK = current_umask()  # read once at import, when no other thread is running
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content, with `yaml.safe_load`.
+
+    Raises:
+        DataError: the file is missing or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = DataError) -> T:
+    """`raw` (plain dicts and lists) as the `msgspec.Struct` `kind`; `source` names it in messages.
+
+    Raises:
+        error: an unknown key (with the nearest known one), a missing key, or a value of the wrong type.
+    """
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as problem:
+        text = str(problem).replace("Object ", "the mapping ", 1)
+        unknown = re.search(r"unknown field `(\w+)`", text)
+        hint = f"; {nearest(unknown[1], kind.__struct_fields__)}" if unknown else ""  # type: ignore[attr-defined]
+        raise error(f"{source}: {text}{hint}") from problem
