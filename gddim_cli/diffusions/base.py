@@ -1,0 +1,176 @@
+"""What a linear diffusion is: `du = F_t u dt + G_t dw` on small blocks of numbers per pixel, in float64."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import solve_ivp
+
+from gddim_cli.errors import NumericsError
+from gddim_cli.panels import Antiderivative, antiderivative, nodes_and_weights
+
+Array = NDArray[np.float64]
+KChoice = Literal["R", "L"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How a diffusion is sampled where neither the checkpoint's card nor the person says otherwise."""
+
+    t_start: float = 1.0
+    t_end: float = 1e-3
+    grid_power: float = 2.0
+    denoise: bool = False
+    k: KChoice = "R"
+    quantize: Literal["floor", "round"] = "floor"
+
+
+class Diffusion(ABC):
+    """A linear diffusion with D x D blocks, from data at t = 0 to noise at t = T.
+
+    A new one needs `F`, `GG`, `Sigma_0` and `prior_scale`; everything else has a numerical version here, which a closed
+    form may replace. Times are arrays of any shape `[...]`, matrices `[..., D, D]`, all float64.
+
+    `p(u_t | u_0) = N(Psi(t, 0) u_0, Sigma_t)`; the image is the first of the D numbers of a pixel.
+    """
+
+    name: ClassVar[str]
+    D: ClassVar[int]
+    T: float = 1.0
+    defaults: ClassVar[Defaults] = Defaults()
+
+    @abstractmethod
+    def F(self, t: ArrayLike) -> Array:
+        """The drift matrix `F_t`."""
+
+    @abstractmethod
+    def GG(self, t: ArrayLike) -> Array:
+        """`G_t G_t^T`."""
+
+    @property
+    @abstractmethod
+    def Sigma_0(self) -> Array:
+        """The covariance at t = 0 of a pixel whose image is known, [D, D]."""
+
+    @property
+    @abstractmethod
+    def prior_scale(self) -> Array:
+        """`S` with `u_T = S z`, `z ~ N(0, I)`, [D, D]."""
+
+    def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
+        """The transition matrix: `dPsi/dt = F_t Psi`, `Psi(s, s) = I`. Here from one ODE solution on [0, T]."""
+        return self._from_zero(t) @ np.linalg.inv(self._from_zero(s))
+
+    def noise_covariance(self, t: ArrayLike) -> Array:
+        """`int_0^t Psi(t, s) GG_s Psi(t, s)^T ds`: `Sigma_t` without `Sigma_0`, a sum of positive terms.
+
+        Here by Gauss-Legendre quadrature on panels that halve towards 0, where short times live.
+        """
+        t = np.asarray(t, dtype=np.float64)[..., None]
+        unit, weights = nodes_and_weights(np.concatenate([[0.0], 0.5 ** np.arange(6, -1, -1)]))
+        s = t * unit.ravel()
+        psi = self.Psi(t, s)
+        integrand = psi @ self.GG(s) @ psi.swapaxes(-1, -2)
+        return np.einsum("...n,...nij->...ij", t * weights.ravel(), integrand)
+
+    def Sigma(self, t: ArrayLike) -> Array:
+        """`Sigma_t`: `dSigma/dt = F Sigma + Sigma F^T + GG`, from `Sigma_0`."""
+        psi = self.Psi(t, 0.0)
+        return psi @ self.Sigma_0 @ psi.swapaxes(-1, -2) + self.noise_covariance(t)
+
+    def L(self, t: ArrayLike) -> Array:
+        """The lower Cholesky factor of `Sigma_t` (Dockhorn et al., 2112.07068)."""
+        return np.asarray(np.linalg.cholesky(self.Sigma(t)), dtype=np.float64)
+
+    def R(self, t: ArrayLike) -> Array:
+        """The factor of `Sigma_t` with `dR/dt = (F + 1/2 GG Sigma^{-1}) R`, `R_0 = Sigma_0^{1/2}` (gDDIM, Eq. 17).
+
+        `R_t = L_t Q_t` with `Q_t` orthogonal: 1 for D = 1, a rotation by one scalar quadrature for D = 2, an ODE beyond.
+
+        Raises:
+            NumericsError: D > 1 and `Sigma_0` is singular, so that R_0 has no turn to start from.
+        """
+        lower = self.L(t)
+        if self.D == 1:
+            return lower
+        return lower @ (self._rotation(t) if self.D == 2 else self._turn(t))
+
+    def K(self, t: ArrayLike, choice: KChoice) -> Array:
+        """`K_t` of the noise prediction `score = -K_t^{-T} eps`: `R_t` or `L_t`."""
+        return self.R(t) if choice == "R" else self.L(t)
+
+    def turn_rate(self, t: ArrayLike) -> Array:
+        """`W` with `Q' = W Q` for `R = L Q`: the antisymmetric part that Cholesky's derivative leaves, [..., D, D].
+
+        `W = L^{-1} (F + 1/2 GG Sigma^{-1}) L - Phi(L^{-1} Sigma' L^{-T})`, `Phi` the lower triangle with half the diagonal.
+        """
+        f, gg, sigma = self.F(t), self.GG(t), self.Sigma(t)
+        lower = np.linalg.cholesky(sigma)
+        inverse = np.linalg.inv(lower)
+        drift = inverse @ f @ lower
+        noise = inverse @ gg @ inverse.swapaxes(-1, -2)
+        growth = drift + drift.swapaxes(-1, -2) + noise
+        half_lower = np.tril(growth) - 0.5 * growth * np.eye(self.D)
+        return drift + 0.5 * noise - half_lower
+
+    def theta(self, t: ArrayLike) -> Array:
+        """The angle of `R_t = L_t Rot(theta_t)` for D = 2, in radians."""
+        return self._theta(np.asarray(t, dtype=np.float64))
+
+    def _rotation(self, t: ArrayLike) -> Array:
+        angle = self.theta(t)
+        cos, sin = np.cos(angle), np.sin(angle)
+        return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
+
+    @cached_property
+    def _theta(self) -> Antiderivative:
+        self._require_regular_start()
+        return antiderivative(lambda s: self.turn_rate(s)[:, 1, 0], 0.0, self.T)
+
+    @cached_property
+    def _turn(self) -> Flow:
+        self._require_regular_start()
+        return flow(self.turn_rate, self.D, self.T)
+
+    @cached_property
+    def _from_zero(self) -> Flow:
+        return flow(self.F, self.D, self.T)
+
+    def _require_regular_start(self) -> None:
+        if np.linalg.eigvalsh(self.Sigma_0).min() <= 0:
+            raise NumericsError(
+                f"{self.name}: R_t needs a positive definite Sigma_0 to start from, this one is "
+                f"{self.Sigma_0.tolist()}; give it a small numerical_eps, or use K = L"
+            )
+
+
+Flow = Callable[[ArrayLike], Array]
+
+
+def flow(rate: Callable[[float], Array], size: int, end: float) -> Flow:
+    """`X(t)` with `X' = rate(t) X`, `X(0) = I`, on [0, end], to about 1e-11.
+
+    Raises:
+        NumericsError: the solver gave up.
+    """
+
+    def derivative(t: float, x: Array) -> Array:
+        return (rate(t) @ x.reshape(size, size)).ravel()
+
+    solution = solve_ivp(
+        derivative, (0.0, end), np.eye(size).ravel(), "DOP853", dense_output=True, rtol=1e-13, atol=1e-15
+    )
+    if not solution.success:
+        raise NumericsError(f"the diffusion's matrices could not be integrated: {solution.message}")
+
+    def at(t: ArrayLike) -> Array:
+        t = np.asarray(t, dtype=np.float64)
+        return np.moveaxis(solution.sol(t.ravel()), 0, -1).reshape(*t.shape, size, size)
+
+    return at

@@ -1,0 +1,87 @@
+"""Critically-damped Langevin diffusion (Dockhorn, Vahdat & Kreis, arXiv 2112.07068): noise enters through a velocity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import gammainc
+
+from gddim_cli.diffusions.base import Array, Defaults
+from gddim_cli.diffusions.langevin import Langevin
+
+
+@dataclass(frozen=True)
+class CLD(Langevin):
+    """`u = (x, v)`, `F = beta [[0, 1/M], [-1, -Gamma/M]]`, `GG = diag(0, 2 Gamma beta)`, `beta_t = beta_0 + beta_1 t`.
+
+    (gDDIM's Eq. 10 prints F and G with wrong signs and entries; these are the ones its program uses.)
+
+    Attributes:
+        m_inv: `1/M`, the inverse mass.
+        Gamma: the friction; None is critical damping, `Gamma = 2 sqrt(M)`.
+        gamma: the velocity's variance at t = 0 in units of M.
+        numerical_eps: added to both variances, at t = 0 only (gDDIM) or, with `eps_at_every_t`, at all t (CLD-SGM).
+    """
+
+    name = "cld"
+    defaults = Defaults(denoise=True)
+
+    beta_0: float = 4.0
+    beta_1: float = 0.0
+    m_inv: float = 4.0
+    Gamma: float | None = None
+    gamma: float = 0.04
+    numerical_eps: float = 1e-6
+    eps_at_every_t: bool = False
+
+    @property
+    def M(self) -> float:
+        return 1 / self.m_inv
+
+    @property
+    def friction(self) -> float:
+        """`Gamma`, critical where none is given."""
+        return 2 * np.sqrt(self.M) if self.Gamma is None else self.Gamma
+
+    @cached_property
+    def A(self) -> Array:
+        return np.array([[0.0, self.m_inv], [-1.0, -self.friction * self.m_inv]])
+
+    @cached_property
+    def Q(self) -> Array:
+        return np.diag([0.0, 2 * self.friction])
+
+    @cached_property
+    def Sigma_0(self) -> Array:
+        """`diag(e, gamma M + e)`, `e = numerical_eps`."""
+        return np.diag([self.numerical_eps, self.gamma * self.M + self.numerical_eps])
+
+    @cached_property
+    def prior_scale(self) -> Array:
+        """`diag(1, sqrt(M))`."""
+        return np.diag([1.0, np.sqrt(self.M)])
+
+    def noise_covariance(self, t: ArrayLike) -> Array:
+        """`S - Psi S Psi^T`, `S = diag(1, M)`; at critical damping without its cancellation near t = 0.
+
+        With `y = 2 B / sqrt(M)` and `P(3, y) = 1 - e^{-y} (1 + y + y^2/2)` the regularised incomplete gamma function:
+        `[[P, sqrt(M) y^2 e^{-y} / 2], [same, M (P + 2 y e^{-y})]]`.
+        """
+        if self.Gamma is not None:
+            return super().noise_covariance(t)
+        y = 2 * self.B(t, 0.0) / np.sqrt(self.M)
+        decay = np.exp(-y)
+        xx = gammainc(3, y)
+        xv = np.sqrt(self.M) * y * y * decay / 2
+        vv = self.M * (xx + 2 * y * decay)
+        return np.stack([np.stack([xx, xv], -1), np.stack([xv, vv], -1)], -2)
+
+    def Sigma(self, t: ArrayLike) -> Array:
+        if not self.eps_at_every_t:
+            return super().Sigma(t)
+        start = np.diag([0.0, self.gamma * self.M])
+        psi = self.Psi(t, 0.0)
+        return psi @ start @ psi.swapaxes(-1, -2) + self.noise_covariance(t) + self.numerical_eps * np.eye(2)

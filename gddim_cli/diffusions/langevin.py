@@ -1,0 +1,63 @@
+"""Diffusions of a pixel and its velocity whose matrices are a fixed 2x2 pair times one rate: `F = beta A`, `GG = beta Q`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gddim_cli.diffusions.base import Array, Diffusion
+
+
+class Langevin(Diffusion):
+    """`F_t = beta_t A`, `G_t G_t^T = beta_t Q` with constant A and Q, `beta_t = beta_0 + beta_1 t`."""
+
+    D = 2
+    beta_0: float
+    beta_1: float
+
+    @property
+    @abstractmethod
+    def A(self) -> Array:
+        """The drift per unit of rate, [2, 2]."""
+
+    @property
+    @abstractmethod
+    def Q(self) -> Array:
+        """The noise per unit of rate, [2, 2]."""
+
+    def beta(self, t: ArrayLike) -> Array:
+        """`beta_t = beta_0 + beta_1 t`."""
+        return self.beta_0 + self.beta_1 * np.asarray(t, dtype=np.float64)
+
+    def B(self, t: ArrayLike, s: ArrayLike) -> Array:
+        """`int_s^t beta`."""
+        t, s = np.asarray(t, dtype=np.float64), np.asarray(s, dtype=np.float64)
+        return (t - s) * (self.beta_0 + 0.5 * self.beta_1 * (t + s))
+
+    def F(self, t: ArrayLike) -> Array:
+        return self.beta(t)[..., None, None] * self.A
+
+    def GG(self, t: ArrayLike) -> Array:
+        return self.beta(t)[..., None, None] * self.Q
+
+    def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
+        """`exp(A B)`, in closed form at, above and below critical damping."""
+        rate, swing, deviation = self._modes
+        b = self.B(t, s)[..., None, None]
+        square = swing * b * b
+        root = np.sqrt(np.abs(square))
+        # sinh(x)/x of a real or an imaginary x; its series where both are 0/0.
+        even = np.where(square < 0, np.cos(root), np.cosh(root))
+        odd = np.where(square < 0, np.sin(root), np.sinh(root)) / np.where(root > 1e-4, root, 1.0)
+        odd = np.where(root > 1e-4, odd, 1 + square / 6)
+        return np.exp(rate * b) * (even * np.eye(2) + b * odd * deviation)
+
+    @cached_property
+    def _modes(self) -> tuple[float, float, Array]:
+        """`(tr A / 2, (A - tr A / 2)^2, A - tr A / 2)`: the middle one is a number, zero at critical damping."""
+        rate = float(np.trace(self.A)) / 2
+        deviation = self.A - rate * np.eye(2)
+        return rate, -float(np.linalg.det(deviation)), deviation

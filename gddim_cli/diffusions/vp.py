@@ -1,0 +1,56 @@
+"""The variance preserving diffusion (Song et al., arXiv 2011.13456), linear schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gddim_cli.diffusions.base import Array, Defaults, Diffusion
+
+
+@dataclass(frozen=True)
+class VP(Diffusion):
+    """`F = -beta/2`, `GG = beta`, `beta_t = beta_0 + beta_1 t` (0.1 to 20); `alpha_t = exp(-int_0^t beta)`.
+
+    `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `K_t = sqrt(1 - alpha_t)`.
+    """
+
+    name = "vp"
+    D = 1
+    defaults = Defaults()
+
+    beta_0: float = 0.1
+    beta_1: float = 19.9
+
+    def beta(self, t: ArrayLike) -> Array:
+        """`beta_t = beta_0 + beta_1 t`."""
+        return self.beta_0 + self.beta_1 * np.asarray(t, dtype=np.float64)
+
+    def B(self, t: ArrayLike, s: ArrayLike) -> Array:
+        """`int_s^t beta`."""
+        t, s = np.asarray(t, dtype=np.float64), np.asarray(s, dtype=np.float64)
+        return (t - s) * (self.beta_0 + 0.5 * self.beta_1 * (t + s))
+
+    def F(self, t: ArrayLike) -> Array:
+        return -0.5 * self.beta(t)[..., None, None]
+
+    def GG(self, t: ArrayLike) -> Array:
+        return self.beta(t)[..., None, None]
+
+    def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
+        return np.exp(-0.5 * self.B(t, s))[..., None, None]
+
+    def noise_covariance(self, t: ArrayLike) -> Array:
+        """`1 - alpha_t`."""
+        return -np.expm1(-self.B(t, 0.0))[..., None, None]
+
+    @cached_property
+    def Sigma_0(self) -> Array:
+        return np.zeros((1, 1))
+
+    @cached_property
+    def prior_scale(self) -> Array:
+        return np.ones((1, 1))
