@@ -1,0 +1,34 @@
+"""One seed per image: what is drawn for image i depends on (seed, i) only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Philox
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+LARGEST_SEED = 2**64 - 1
+
+
+def standard_normal(seed: int, indices: Sequence[int], shape: Sequence[int], stream: int = 0) -> NDArray[np.float64]:
+    """Independent N(0, 1) numbers for each image, float64 [len(indices), *shape].
+
+    Philox's raw output is fixed by its definition (NumPy keeps it, as it does not keep `standard_normal`), keyed by
+    (seed, index); its top 53 bits go through the inverse normal distribution. So neither the batch, the device, the
+    order of work nor the library's version changes an image's noise.
+
+    Args:
+        seed: 0 to 2^64 - 1.
+        indices: of the images.
+        shape: of one image's draw.
+        stream: 0 for the prior; stochastic samplers number their steps from 1.
+    """
+    count = int(np.prod(shape))
+    drawn = np.empty((len(indices), count))
+    for row, index in zip(drawn, indices, strict=True):
+        key = np.array([seed, index], dtype=np.uint64)
+        bits = Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64)).random_raw(count)
+        row[:] = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
+    return ndtri(drawn).reshape(len(indices), *shape)
