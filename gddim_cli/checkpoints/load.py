@@ -1,0 +1,142 @@
+"""A checkpoint by name or path, as a network with its card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gddim_cli.checkpoints import native, store
+from gddim_cli.checkpoints.card import Card
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.errors import CheckpointError, nearest
+from gddim_cli.files import sha256
+from gddim_cli.networks.denoiser import Denoiser
+from gddim_cli.samplers.gddim import Eps
+from gddim_cli.score import Counted, DenoiserEps
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"denoiser": Denoiser}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to run.
+
+    Attributes:
+        card: what it is.
+        network: counts its evaluations.
+        path: of the weights.
+        sha256: of the weights file.
+    """
+
+    card: Card
+    network: Counted
+    path: Path
+    sha256: str
+
+    def eps(self, diffusion: Diffusion, k: KChoice) -> Eps:
+        """The noise prediction of this model in `diffusion`, for `k`."""
+        return DenoiserEps(self.network, diffusion, k)
+
+
+def load(reference: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """The checkpoint that `--checkpoint reference` means: a name with a card, or the path of a native file.
+
+    Args:
+        dtype: float32 or float64 weights; bfloat16 or float16 run float32 weights under autocast.
+
+    Raises:
+        CheckpointError: unknown, not on this machine, damaged, or a card that its weights contradict.
+    """
+    path, pinned = locate(reference)
+    card, tensors = native.read(path)
+    digest = sha256(path)
+    if pinned is not None:
+        check_pinned(pinned, card, digest, path)
+        card = pinned
+    module = build(card, tensors, path)
+    if dtype in (torch.bfloat16, torch.float16):
+        run: Any = autocast(module.to(device), device, dtype)
+    else:
+        run = module.to(device, dtype)
+    return Checkpoint(card, Counted(run), path, digest)
+
+
+def locate(reference: str) -> tuple[Path, Card | None]:
+    """The weights file that `reference` means, and, where it is a name, its card.
+
+    Raises:
+        CheckpointError: neither a file nor a known name, or a name whose weights are not on this machine.
+    """
+    path = Path(reference)
+    if path.is_file():
+        return path, None
+    if path.suffix or len(path.parts) > 1:
+        raise CheckpointError(f"{reference}: no such file; named checkpoints: {', '.join(store.names())}")
+    card = store.card_of(reference)
+    weights = store.find_weights(reference)
+    if weights is None:
+        raise CheckpointError(f"{reference} has not been downloaded; get it with: gddim download {reference}")
+    return weights, card
+
+
+def check_pinned(pinned: Card, inside: Card, digest: str, path: Path) -> None:
+    """Refuses weights that are not the ones their card is of.
+
+    Raises:
+        CheckpointError: another sha256 than the card's, or a card inside that describes another model.
+    """
+    if pinned.sha256 and pinned.sha256 != digest:
+        raise CheckpointError(
+            f"{path}: sha256 {digest[:16]}... is not the {pinned.sha256[:16]}... of its card; install or fetch it again"
+        )
+    for field in ("images", "network", "parameterization"):
+        if getattr(pinned, field) != getattr(inside, field):
+            raise CheckpointError(
+                f"{path}: its own '{field}' ({getattr(inside, field)}) contradicts the card of {pinned.name}"
+            )
+
+
+def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
+    """The card's network with the file's weights: every tensor used once, none missing, shapes equal.
+
+    Raises:
+        CheckpointError: naming the first tensor or argument that does not fit.
+    """
+    arguments = dict(card.network)
+    kind = str(arguments.pop("kind", ""))
+    if kind not in NETWORKS:
+        raise CheckpointError(f"{path}: its card names a network '{kind}'; {nearest(kind, NETWORKS)}")
+    try:
+        module = NETWORKS[kind](**arguments)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error
+    made = (arguments.get("image_channels"), arguments.get("image_size"))
+    if made != (card.images.channels, card.images.size):
+        raise CheckpointError(f"{path}: its card says images {card.images}, but a network for {made}")
+    wanted = module.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors:
+            raise CheckpointError(f"{path}: tensor {name} is missing, which the network of its card has")
+        if name not in wanted:
+            raise CheckpointError(f"{path}: tensor {name} is there, which the network of its card has not")
+        if wanted[name].shape != tensors[name].shape:
+            raise CheckpointError(
+                f"{path}: tensor {name} is {list(tensors[name].shape)}, the network of its card wants {list(wanted[name].shape)}"
+            )
+    module.load_state_dict(tensors)
+    return module.eval().requires_grad_(False)
+
+
+def autocast(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+    """The module with its convolutions and products in `dtype`, its weights and the rest in float32."""
+
+    def run(x: Tensor, level: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype):
+            return module(x.float(), level.float()).float()
+
+    return run

@@ -1,0 +1,59 @@
+"""The one native format: a safetensors file with its card, as JSON, in the metadata under `gddim_card`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gddim_cli.checkpoints.card import Card
+from gddim_cli.errors import CheckpointError
+from gddim_cli.files import replacing, typed
+
+CARD = "gddim_card"
+
+
+def write(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
+    """Writes weights and card, whole or not at all. A pinned sha256 cannot be inside the file it is of, and is left out.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    inside = msgspec.structs.replace(card, sha256=None)
+    with replacing(path) as temporary:
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()},
+            temporary,
+            metadata={CARD: msgspec.json.encode(inside).decode()},
+        )
+
+
+def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
+    """The card and the tensors of a native file.
+
+    Raises:
+        CheckpointError: missing, truncated, of another format, without a card, or with numbers that are not finite.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        what = f"cannot be read: {error}" if not path.is_file() else f"not a whole safetensors file ({error})"
+        raise CheckpointError(f"{path}: {what}; copy or convert it again") from error
+    if CARD not in metadata:
+        raise CheckpointError(
+            f"{path}: a safetensors file, but without gddim's card in it; a checkpoint of `gddim train` is needed"
+        )
+    try:
+        raw = msgspec.json.decode(metadata[CARD])
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"{path}: its card is not JSON: {error}") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the file is damaged, fetch it again")
+    return typed(raw, Card, f"card in {path}", CheckpointError), tensors
