@@ -1,0 +1,1 @@
+"""The command line: one module a command, which parses, calls and renders. Only here are typer and rich known."""

@@ -1,0 +1,88 @@
+"""`gddim coefficients`: what the sampler multiplies with, for people who port the method."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gddim_cli.cli import options
+
+if TYPE_CHECKING:
+    from gddim_cli.coefficients import Coefficients
+
+EPILOG = """[bold]Examples[/bold]
+
+gddim coefficients --diffusion cld --nfe 50 --order 2 --k R --json > cld50.json
+
+gddim coefficients --diffusion vp --nfe 10 --order 0"""
+
+
+def coefficients(
+    diffusion: Annotated[str, typer.Option(metavar="cld|vp", help="With its default parameters.")] = "cld",
+    nfe: options.Nfe = 50,
+    order: options.Order = 2,
+    k: options.K = None,
+    denoise: options.Denoise = None,
+    time_grid: options.TimeGrid = None,
+    t_end: options.TEnd = None,
+    npz: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Write t, Psi, C (and last) there as float64 arrays.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Print the times and matrices that gDDIM uses.
+
+    u\\[i+1] = Psi\\[i] u\\[i] + sum_j C\\[i]\\[j] eps(u\\[i-j], t\\[i-j]); steps = nfe - 1 with the denoising step, nfe without.
+    The denoising step is u = last\\[0] u\\[N] + last\\[1] eps(u\\[N], t\\[N]).
+    """
+    options.positive("--nfe", nfe)
+    options.suffix("--npz", npz, ".npz")
+    given = options.sampling_choices(k, denoise, time_grid, t_end)
+
+    from gddim_cli.diffusions import make_diffusion
+    from gddim_cli.sampling import plan
+
+    medium = make_diffusion(diffusion)
+    found = plan(medium, dataclasses.replace(medium.defaults, **given), nfe, order)
+    arrays = {"t": found.t, "Psi": found.Psi, "C": found.C}
+    if found.last is not None:
+        arrays["last"] = found.last
+    if npz:
+        write(npz, arrays)
+    if json:
+        sys.stdout.write(json_module.dumps({name: array.tolist() for name, array in arrays.items()}) + "\n")
+    elif not npz or sys.stdout.isatty():
+        show(medium.name, found)
+
+
+def write(path: Path, arrays: dict[str, Any]) -> None:
+    import numpy as np
+
+    from gddim_cli.files import replacing
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def show(name: str, found: Coefficients) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{name}, K = {found.k}, order {found.order}, NFE {found.nfe}"
+    table = Table("step", "from t", "to t", "Psi", *(f"C{j}" for j in range(found.order + 1)), title=title)
+    for i in range(len(found.Psi)):
+        used = (matrix(c) if j <= i else "-" for j, c in enumerate(found.C[i]))
+        table.add_row(str(i), f"{found.t[i]:.6g}", f"{found.t[i + 1]:.6g}", matrix(found.Psi[i]), *used)
+    if found.last is not None:
+        table.add_row("last", f"{found.t[-1]:.6g}", "0", *map(matrix, found.last))
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console.print(table)
+
+
+def matrix(values: Any) -> str:
+    return "\n".join("  ".join(f"{value: .6f}" for value in row) for row in values)

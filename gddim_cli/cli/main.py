@@ -1,0 +1,58 @@
+"""The command tree and its one error boundary."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gddim_cli import __version__
+from gddim_cli.cli import coefficients, sample, train
+from gddim_cli.errors import GddimError
+
+INTERRUPTED = 130
+
+app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app.command(epilog=sample.EPILOG)(sample.sample)
+app.command(epilog=coefficients.EPILOG)(coefficients.coefficients)
+app.command(epilog=train.EPILOG)(train.train)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gddim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Sample from linear diffusion models with few network evaluations.
+
+    [bold]gddim sample --nfe 50 --out imgs/[/bold] draws a grid of digits from the bundled checkpoint, offline.
+    """
+
+
+def main() -> None:
+    """Runs the command. Exit status: 0 done, 1 data or output, 2 usage, 130 interrupted."""
+    try:
+        status = app(standalone_mode=False)
+    except GddimError as error:
+        status = complain(str(error), error.exit_code)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "gddim"
+        status = complain(f"{error.format_message()} (see: {command} --help)", error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        status = complain("stopped; what is done is kept, and the same command goes on from there", INTERRUPTED)
+    sys.exit(status or 0)
+
+
+def complain(message: str, status: int) -> int:
+    """One line on stderr."""
+    print(f"gddim: {' '.join(message.split())}", file=sys.stderr)
+    return status

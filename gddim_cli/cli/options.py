@@ -1,0 +1,148 @@
+"""Options that several commands share, and what turns their words into values."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gddim_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+NAMED_DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+Device = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs; auto takes a GPU where there is one.")
+]
+Nfe = Annotated[int, typer.Option(help="Evaluations of the network for each image, the denoising step included.")]
+Order = Annotated[int, typer.Option(help="Past evaluations used beside the current one, 0 to 3.", metavar="0..3")]
+K = Annotated[
+    str | None, typer.Option("--k", metavar="R|L", help="The K of the noise prediction (default: the card's).")
+]
+Denoise = Annotated[
+    bool | None,
+    typer.Option("--denoise/--no-denoise", help="A last denoising step, one evaluation (default: the card's)."),
+]
+TimeGrid = Annotated[
+    str | None,
+    typer.Option(metavar="linear|quadratic|P", help="Steps evenly spaced in t^(1/P) (default: the card's, quadratic)."),
+]
+TEnd = Annotated[float | None, typer.Option(help="Where the steps end (default: the card's).")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def positive(option: str, value: int) -> int:
+    """The value, refused unless it is at least 1.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if value < 1:
+        raise UsageError(f"{option}: {value} is not a positive count")
+    return value
+
+
+def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
+    """The value, refused unless it is known.
+
+    Raises:
+        UsageError: naming the option and what there is.
+    """
+    if value not in known:
+        raise UsageError(f"{option}: '{value}' is not one of {', '.join(known)}")
+    return value
+
+
+def seed(value: int) -> int:
+    """The seed, refused unless 64 bits hold it.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if not 0 <= value < 2**64:
+        raise UsageError(f"--seed: {value} is not in 0..2^64-1")
+    return value
+
+
+def suffix(option: str, path: Path | None, ending: str) -> None:
+    """Refuses a file whose name does not say what it will be.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if path is not None and path.suffix.lower() != ending:
+        raise UsageError(f"{option}: {path} does not end in {ending}")
+
+
+def sampling_choices(
+    k: str | None, denoise: bool | None, time_grid: str | None, t_end: float | None, quantize: str | None = None
+) -> dict[str, Any]:
+    """Those of the sampling options that were given, as fields of `Defaults`.
+
+    Raises:
+        UsageError: a value that is none of the known ones.
+    """
+    if k is not None:
+        one_of("--k", k, ("R", "L"))
+    if quantize is not None:
+        one_of("--quantize", quantize, ("floor", "round"))
+    power = None if time_grid is None else grid_power(time_grid)
+    choices = {"k": k, "denoise": denoise, "grid_power": power, "t_end": t_end, "quantize": quantize}
+    return {name: value for name, value in choices.items() if value is not None}
+
+
+def grid_power(text: str) -> float:
+    """The power p of `--time-grid`: `linear`, `quadratic` or a positive number.
+
+    Raises:
+        UsageError: neither.
+    """
+    named = {"linear": 1.0, "quadratic": 2.0}
+    try:
+        power = named[text] if text in named else float(text)
+    except ValueError:
+        power = math.nan
+    if not 0 < power < math.inf:
+        raise UsageError(f"--time-grid: '{text}' is neither linear, quadratic nor a positive number (the power P)")
+    return power
+
+
+def torch_device(name: str) -> torch.device:
+    """The device that `--device` means.
+
+    Raises:
+        UsageError: no such device on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    one_of("--device", kind, ("auto", "cpu", "cuda", "mps"))
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: there is no CUDA GPU here that torch can use; --device cpu works")
+    if kind == "cuda" and index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
+        raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} CUDA GPUs, counted from 0")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: there is no Apple GPU here that torch can use; --device cpu works")
+    if kind in ("cpu", "mps") and index:
+        raise UsageError(f"--device {name}: only cuda takes a number")
+    return torch.device(name)
+
+
+def torch_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that `--dtype` means.
+
+    Raises:
+        UsageError: unknown, or impossible on the device.
+    """
+    import torch
+
+    one_of("--dtype", name, NAMED_DTYPES)
+    if name == "float64" and device.type == "mps":
+        raise UsageError("--dtype float64: Apple GPUs have none; --device cpu has")
+    return getattr(torch, name)

@@ -1,0 +1,184 @@
+"""`gddim sample`: a checkpoint to a folder of images."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gddim_cli.cli import options
+from gddim_cli.cli.progress import Progress, duration, say
+
+if TYPE_CHECKING:
+    import torch
+
+    from gddim_cli.checkpoints.card import Card
+    from gddim_cli.checkpoints.load import Checkpoint
+    from gddim_cli.diffusions.base import Defaults, Diffusion
+    from gddim_cli.generate import Generation
+    from gddim_cli.runs import Run
+
+NUM = 100
+
+EPILOG = """[bold]Examples[/bold]
+
+gddim sample --nfe 50 --out imgs/
+
+gddim sample --nfe 20 --order 3 --num 500 --seed 7 --out more/
+
+gddim sample --nfe 50 --out imgs/ --trajectory forming.gif --save-raw states.npy"""
+
+
+def sample(
+    nfe: options.Nfe = 50,
+    out: Annotated[
+        Path, typer.Option(help="The run's folder; the same command completes what is missing there.")
+    ] = Path("imgs"),
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="A named checkpoint or a file (default: cld-cifar10 if downloaded, else mnist)."
+        ),
+    ] = None,
+    num: Annotated[int | None, typer.Option(help="Images wanted in the folder (default: 100).")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Image i starts from the noise of (seed, i), whatever the batch or device.")
+    ] = 0,
+    order: options.Order = 2,
+    k: options.K = None,
+    diffusion: Annotated[
+        str | None, typer.Option(metavar="cld|vp", help="Sample in another diffusion (default: the card's).")
+    ] = None,
+    denoise: options.Denoise = None,
+    time_grid: options.TimeGrid = None,
+    t_end: options.TEnd = None,
+    batch_size: Annotated[int, typer.Option(help="Images at once; changes the speed, not the images.")] = 64,
+    device: options.Device = "auto",
+    dtype: Annotated[
+        str, typer.Option(metavar="|".join(options.NAMED_DTYPES), help="Of the network; 16 bits run under autocast.")
+    ] = "float32",
+    format: Annotated[str, typer.Option(metavar="png|npz", help="One PNG an image, or .npz shards.")] = "png",
+    quantize: Annotated[
+        str | None, typer.Option(metavar="floor|round", help="How [-1, 1] becomes 0..255 (default: the card's).")
+    ] = None,
+    trajectory: Annotated[
+        Path | None, typer.Option(metavar="FILE.gif", help="How the grid forms, step by step.")
+    ] = None,
+    init_noise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="States u_T in place of the prior's: \\[N, 2, C, H, W] for CLD, \\[N, C, H, W] for VP.",
+        ),
+    ] = None,
+    save_raw: Annotated[
+        Path | None, typer.Option(metavar="FILE.npy", help="The final states too, float32, before quantisation.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the run that is in the folder and begin anew.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Draw images with deterministic gDDIM."""
+    options.positive("--nfe", nfe)
+    options.positive("--batch-size", batch_size)
+    options.one_of("--format", format, ("png", "npz"))
+    options.seed(seed)
+    options.suffix("--trajectory", trajectory, ".gif")
+    options.suffix("--save-raw", save_raw, ".npy")
+    if num is not None:
+        options.positive("--num", num)
+    given = options.sampling_choices(k, denoise, time_grid, t_end, quantize)
+
+    from gddim_cli.files import sha256
+    from gddim_cli.generate import Generation
+    from gddim_cli.runs import RunFolder
+    from gddim_cli.sampling import Sampler, Settings, plan, read_states
+
+    where = options.torch_device(device)
+    kind = options.torch_dtype(dtype, where)
+    model = choose_model(checkpoint, where, kind)
+    medium, defaults = choose_diffusion(model.card, diffusion)
+    chosen = dataclasses.replace(defaults, **given)
+    coefficients = plan(medium, chosen, nfe, order)
+    initial = read_states(init_noise, medium.D, model.card.images, num) if init_noise else None
+    settings = Settings(
+        checkpoint=model.card.name,
+        checkpoint_sha256=model.sha256,
+        diffusion={"name": medium.name, **dataclasses.asdict(medium)},  # type: ignore[call-overload]
+        sampler="gddim",
+        nfe=nfe,
+        order=order,
+        seed=seed,
+        dtype=dtype,
+        format=format,
+        init_noise_sha256=sha256(init_noise) if init_noise else None,
+        **dataclasses.asdict(chosen),
+    )
+    generation = Generation(
+        folder=RunFolder(out, format),
+        settings=settings,
+        sampler=Sampler(model, medium, coefficients, seed, where, kind, initial),
+        num=num or (len(initial) if initial is not None else NUM),
+        batch_size=batch_size,
+        raw=save_raw,
+        trajectory=trajectory,
+        overwrite=overwrite,
+    )
+    execute(generation)
+    if json:
+        sys.stdout.write((out / "run.json").read_text())
+
+
+def choose_model(reference: str | None, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+    """The checkpoint that was named, or the default one, which it then says.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    from gddim_cli.checkpoints.load import load
+    from gddim_cli.checkpoints.store import default_name
+
+    if reference is None:
+        reference, reason = default_name()
+        say(f"checkpoint: {reference} ({reason})")
+    return load(reference, device, dtype)
+
+
+def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]:
+    """The card's diffusion with the card's defaults, or another with its own.
+
+    Raises:
+        UsageError: an unknown diffusion.
+    """
+    from gddim_cli.diffusions import make_diffusion
+
+    own = card.make_diffusion()
+    if name is None or name == own.name:
+        return own, card.sampling.defaults(own)
+    other = make_diffusion(name)
+    return other, other.defaults
+
+
+def execute(generation: Generation) -> Run:
+    """Makes what is missing, with a progress bar, and says what there is.
+
+    Raises:
+        GddimError: as `Generation`.
+    """
+    todo = generation.prepare()
+    nfe, num, out = generation.settings.nfe, generation.num, generation.folder.path
+    if 0 < len(todo) < num:
+        say(f"{out}: {num - len(todo)} of {num} images are there, {len(todo)} to go")
+    with Progress(num, "images", start=num - len(todo)) as progress:
+        run = generation.run(todo, lambda images: progress.advance(images / nfe))
+    where = f"{out} (see {out / 'grid.png'})"
+    if todo:
+        seconds = run.sessions[-1].seconds
+        say(f"{num} images in {where}: NFE {run.nfe}, {duration(seconds)}, {len(todo) / seconds:.3g} images/s")
+    else:
+        say(f"all {num} images are already in {where}")
+    return run

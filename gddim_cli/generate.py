@@ -1,0 +1,159 @@
+"""A run of `gddim sample`: from a sampler to a folder of images, going on where it was cut."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli import __version__
+from gddim_cli.errors import OutputError
+from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_png
+from gddim_cli.runs import GRID, RawStates, Run, RunFolder, Session, missing
+from gddim_cli.sampling import Sampler, Settings
+
+IN_GRID = 100
+
+
+@dataclass
+class Generation:
+    """One call of `gddim sample`.
+
+    Attributes:
+        folder: where the images go.
+        settings: the run's identity.
+        sampler: makes them.
+        num: images wanted.
+        batch_size: made at once.
+        raw: `--save-raw`, or None.
+        trajectory: `--trajectory`, or None.
+        overwrite: begin anew.
+    """
+
+    folder: RunFolder
+    settings: Settings
+    sampler: Sampler
+    num: int
+    batch_size: int
+    raw: Path | None = None
+    trajectory: Path | None = None
+    overwrite: bool = False
+    frames: list[list[Pixels]] = field(default_factory=list)
+
+    def prepare(self) -> list[int]:
+        """Opens the folder and says which images are still to be made.
+
+        Raises:
+            UsageError, DataError, OutputError: as `RunFolder.open` and `RawStates`.
+        """
+        earlier = self.folder.open(self.settings, self.overwrite)
+        there = self.folder.done()
+        self.num = max(self.num, 1 + max(there, default=-1))
+        self.sessions = earlier.sessions if earlier else []
+        self.nfe = earlier.nfe if earlier else None
+        images = self.sampler.checkpoint.card.images
+        one = (images.channels, images.size, images.size)
+        blocks = self.sampler.diffusion.D
+        shape = (blocks, *one) if blocks > 1 else one
+        self.states = RawStates(self.raw, self.num, shape, not self.overwrite) if self.raw else None
+        drawn = set(range(self.num))
+        if self.trajectory and (self.overwrite or not self.trajectory.exists()):
+            drawn -= set(range(IN_GRID))
+        return missing(self.num, there, drawn, *([self.states.done()] if self.states else []))
+
+    def run(self, todo: Sequence[int], on_step: Callable[[int], None]) -> Run:
+        """Makes the images `todo`, then the grid and what else was asked for; keeps `run.json` true throughout.
+
+        Args:
+            todo: indices, from `prepare`.
+            on_step: called with the number of images after every step of every batch.
+
+        Raises:
+            OutputError: something cannot be written; what is there stays.
+            NumericsError: images that are not finite.
+        """
+        session = self._session()
+        run = Run(__version__, self.settings, self.num, [0, self.num - 1], False, self.nfe, [*self.sessions, session])
+        if not todo:
+            run.sessions.pop()
+        self.folder.save(run)
+        started = time.perf_counter()
+        try:
+            for first in range(0, len(todo), self.batch_size):
+                indices = todo[first : first + self.batch_size]
+                self._batch(indices, on_step)
+                session.images += len(indices)
+                run.nfe = max(self.sampler.evaluations)
+        except BaseException:
+            session.seconds = time.perf_counter() - started
+            # The first error is the one to tell of; a full disk refuses this file too.
+            with suppress(OutputError):
+                self.folder.save(run)
+            raise
+        self._finish()
+        session.seconds = time.perf_counter() - started
+        run.complete = True
+        self.folder.save(run)
+        return run
+
+    def _batch(self, indices: Sequence[int], on_step: Callable[[int], None]) -> None:
+        shown = [row for row, index in enumerate(indices) if index < IN_GRID] if self.trajectory else []
+        frames: list[Pixels] = []
+
+        def step(_: int, u: Tensor) -> None:
+            if shown:
+                frames.append(self._pixels(u[shown, 0].cpu().numpy()))
+            on_step(len(indices))
+
+        u = self.sampler.run(indices, step)
+        if shown:
+            self.frames.append(frames)
+        if self.states:
+            self.states.store(indices, u if u.shape[1] > 1 else u[:, 0])
+        self.folder.store(indices, self._pixels(u[:, 0]))
+
+    def _pixels(self, x: np.ndarray) -> Pixels:
+        how: Quantize = "round" if self.settings.quantize == "round" else "floor"
+        return quantize(x, how)
+
+    def _finish(self) -> None:
+        self.folder.join(self.num)
+        write_png(self.folder.path / GRID, grid(self.folder.read(range(min(self.num, IN_GRID)))))
+        if self.states:
+            self.states.finish()
+        if self.trajectory and self.frames:
+            steps = [np.concatenate(parts) for parts in zip(*self.frames, strict=True)]
+            write_gif(self.trajectory, [grid(step) for step in steps])
+
+    def _session(self) -> Session:
+        device = self.sampler.device
+        name = (
+            torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+        )
+        return Session(
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            device=str(device),
+            device_name=name,
+            batch_size=self.batch_size,
+            images=0,
+            seconds=0.0,
+            versions=versions(),
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes the numbers."""
+    found = {"gddim": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "scipy", "pillow"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,0 +1,165 @@
+"""Images as uint8: quantisation, PNG, grids, animations, and reading a person's own."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from gddim_cli.errors import DataError, NumericsError, nearest
+from gddim_cli.files import replacing
+
+Pixels = NDArray[np.uint8]
+Quantize = Literal["floor", "round"]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def quantize(x: NDArray[np.floating], how: Quantize) -> Pixels:
+    """Images in [-1, 1], [N, C, H, W], as uint8 [N, H, W, C].
+
+    `floor`: `floor(clip(255 (x + 1) / 2, 0, 255))`, as both CLD programs write; `round`: `127.5 x + 128`, clipped and
+    truncated, as NVlabs/edm does. Which one was used changes FID a little and belongs beside every number.
+
+    Raises:
+        NumericsError: a value is not finite.
+    """
+    if not np.isfinite(x).all():
+        bad = np.flatnonzero(~np.isfinite(x).all(axis=(1, 2, 3)))
+        raise NumericsError(
+            f"{len(bad)} of {len(x)} images of a batch are not finite numbers; try more --nfe, a lower --order or --dtype float32"
+        )
+    scaled = 127.5 * (x + 1) if how == "floor" else 127.5 * x + 128
+    return np.clip(scaled, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def as_picture(pixels: Pixels) -> Image.Image:
+    """[H, W, C] with one or three channels as a Pillow image; of any other count the first is shown."""
+    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+
+
+def write_png(path: Path, pixels: Pixels) -> None:
+    """Writes [H, W, C] as a PNG, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        as_picture(pixels).save(temporary, format="PNG")
+
+
+def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
+    """[N, H, W, C] as one picture, row by row, nearly square unless `columns` says otherwise."""
+    n, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    canvas = np.zeros((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), np.uint8)
+    for i, image in enumerate(images):
+        top, left = (gap + (height + gap) * (i // columns), gap + (width + gap) * (i % columns))
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def write_gif(path: Path, frames: Sequence[Pixels], milliseconds: int = 80, hold: int = 2000) -> None:
+    """Writes pictures [H, W, C] as a looping GIF that holds its last frame, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    first, *rest = [as_picture(frame) for frame in frames]
+    durations = [milliseconds] * len(rest) + [hold]
+    with replacing(path) as temporary:
+        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+
+
+def half_blocks(picture: Pixels, width: int) -> str:
+    """A picture [H, W, C] as lines of 24-bit coloured half blocks, two pixels a character, at most `width` wide."""
+    image = as_picture(picture).convert("RGB")
+    if image.width > width:
+        image = image.resize((width, max(2, image.height * width // image.width)), Image.Resampling.BOX)
+    rgb = np.asarray(image)
+    lines = []
+    for top, bottom in zip(rgb[0::2], rgb[1::2], strict=False):
+        cells = (
+            f"\x1b[38;2;{a[0]};{a[1]};{a[2]};48;2;{b[0]};{b[1]};{b[2]}m▀" for a, b in zip(top, bottom, strict=True)
+        )
+        lines.append("".join(cells) + "\x1b[0m")
+    return "\n".join(lines)
+
+
+def read_images(path: Path, key: str | None = None) -> Pixels:
+    """A person's images as uint8 [N, C, H, W]: a folder (searched through) or an .npz.
+
+    Args:
+        path: a folder of images of one size, or an .npz with uint8 [N, H, W] or [N, H, W, C].
+        key: the array in the .npz; by default the only one that is images, or `train_images`.
+
+    Raises:
+        DataError: nothing there, images of several sizes, or an array that is not uint8 images.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; give a folder of images or an .npz")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: an .npz is needed, not a single array")
+            images = archive[_images_key(path, archive, key)]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz: {error}") from error
+    if images.ndim == 3:
+        images = images[..., None]
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _images_key(path: Path, archive: np.lib.npyio.NpzFile, key: str | None) -> str:
+    if key is not None and key not in archive:
+        raise DataError(f"{path}: there is no array '{key}'; {nearest(key, archive.files)}")
+    found = [name for name in ([key] if key else archive.files) if _are_images(archive[name])]
+    if "train_images" in found:
+        return "train_images"
+    if len(found) != 1:
+        shapes = ", ".join(f"{name} {archive[name].dtype}{list(archive[name].shape)}" for name in archive.files)
+        raise DataError(
+            f"{path}: needs one array of uint8 images [N, H, W] or [N, H, W, C] (1 or 3 channels), found {shapes}; "
+            "name the array with --key"
+        )
+    return found[0]
+
+
+def _are_images(array: NDArray[np.generic]) -> bool:
+    channels = array.shape[3] if array.ndim == 4 else 1
+    return array.dtype == np.uint8 and array.ndim in (3, 4) and channels in (1, 3) and len(array) > 0
+
+
+def _read_folder(folder: Path) -> Pixels:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder}: no images there ({', '.join(SUFFIXES)})")
+    arrays: list[Pixels] = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                grey = image.mode in ("1", "L")
+                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"{path}: not a readable image: {error}") from error
+        pixels = pixels[None] if grey else pixels.transpose(2, 0, 1)
+        if arrays and pixels.shape != arrays[0].shape:
+            raise DataError(
+                f"{path}: {describe(pixels)}, but {paths[0].name} is {describe(arrays[0])}; "
+                "images of one size and kind are needed"
+            )
+        arrays.append(pixels)
+    return np.stack(arrays)
+
+
+def describe(pixels: Pixels) -> str:
+    channels, height, width = pixels.shape
+    return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
