@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gddim_cli.diffusions.base import Array, Diffusion, KChoice
+from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import NumericsError, UsageError
-from gddim_cli.panels import nodes_and_weights, resolving_edges
+from gddim_cli.panels import Array, nodes_and_weights, resolving_edges
 
 HIGHEST_ORDER = 3
 

@@ -106,10 +106,10 @@ def read_images(path: Path, key: str | None = None) -> Pixels:
         return _read_folder(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; give a folder of images or an .npz")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: not a readable .npz; a folder of images or an .npz is needed")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: an .npz is needed, not a single array")
             images = archive[_images_key(path, archive, key)]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable .npz: {error}") from error

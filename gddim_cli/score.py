@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gddim_cli.diffusions.base import Array, Diffusion, KChoice
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.panels import Array
 
 Network = Callable[[Tensor, Tensor], Tensor]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gddim_cli.diffusions.base import Array
 from gddim_cli.errors import UsageError
+from gddim_cli.panels import Array
 
 
 def power_grid(t_start: float, t_end: float, steps: int, power: float = 2.0) -> Array:

@@ -12,7 +12,7 @@ import pickle
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -30,29 +30,33 @@ from gddim_cli.networks.denoiser import Denoiser
 from gddim_cli.sampling import Sampler, plan
 from gddim_cli.score import Counted
 
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
 
 class NoiseLevels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The law of `ln sigma` in training: normal, with a share spread evenly from `min` to `max`."""
 
     mean: float = -0.6
-    std: float = 1.4
-    even: float = 0.15
-    min: float = 0.001
-    max: float = 260.0
+    std: Positive = 1.4
+    even: Share = 0.15
+    min: Positive = 0.001
+    max: Positive = 260.0
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a training run is. All but `steps` is fixed once it has begun."""
 
-    name: str
-    steps: int
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup: int = 500
-    decay_from: int = 5000
+    name: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+$")]
+    steps: Count
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
+    warmup: Count = 500
+    decay_from: Count = 5000
     """From this step on the learning rate falls as 1/sqrt(step), so that a run may be ended, or prolonged, at any step."""
-    ema: float = 0.9995
-    seed: int = 0
+    ema: Share = 0.9995
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     flip: bool = False
     network: dict[str, Any] = {}
     sigma: NoiseLevels = NoiseLevels()
@@ -87,6 +91,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.recipe.seed)
+        height, width = self.images.shape[2:]
+        if height != width:
+            raise DataError(f"the images are {width}x{height}; square ones are needed")
         self.sigma_data = self._sigma_data()
         try:
             self.network = Denoiser(**self.network_arguments)

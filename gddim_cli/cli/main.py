@@ -40,7 +40,7 @@ def root(
 def main() -> None:
     """Runs the command. Exit status: 0 done, 1 data or output, 2 usage, 130 interrupted."""
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="gddim", standalone_mode=False)
     except GddimError as error:
         status = complain(str(error), error.exit_code)
     except typer.TyperException as error:
@@ -48,7 +48,9 @@ def main() -> None:
         command = context.command_path if context else "gddim"
         status = complain(f"{error.format_message()} (see: {command} --help)", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        status = complain("stopped; what is done is kept, and the same command goes on from there", INTERRUPTED)
+        status = INTERRUPTED
+    if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
+        complain("stopped; what is done is kept, and the same command goes on from there", INTERRUPTED)
     sys.exit(status or 0)
 
 

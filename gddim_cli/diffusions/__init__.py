@@ -11,6 +11,8 @@ from gddim_cli.diffusions.cld import CLD
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import UsageError, nearest
 
+__all__ = ["CLD", "DIFFUSIONS", "VP", "Diffusion", "make_diffusion"]
+
 DIFFUSIONS: dict[str, type[Diffusion]] = {kind.name: kind for kind in (CLD, VP)}
 
 

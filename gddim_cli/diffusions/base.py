@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import solve_ivp
+from numpy.typing import ArrayLike
 
 from gddim_cli.errors import NumericsError
-from gddim_cli.panels import Antiderivative, antiderivative, nodes_and_weights
+from gddim_cli.flow import Flow
+from gddim_cli.panels import Antiderivative, Array, antiderivative, nodes_and_weights
 
-Array = NDArray[np.float64]
 KChoice = Literal["R", "L"]
 
 
@@ -64,8 +62,8 @@ class Diffusion(ABC):
         """`S` with `u_T = S z`, `z ~ N(0, I)`, [D, D]."""
 
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
-        """The transition matrix: `dPsi/dt = F_t Psi`, `Psi(s, s) = I`. Here from one ODE solution on [0, T]."""
-        return self._from_zero(t) @ np.linalg.inv(self._from_zero(s))
+        """The transition matrix: `dPsi/dt = F_t Psi`, `Psi(s, s) = I`. Here from ODE solutions on short pieces of [0, T]."""
+        return self._transition(t, s)
 
     def noise_covariance(self, t: ArrayLike) -> Array:
         """`int_0^t Psi(t, s) GG_s Psi(t, s)^T ds`: `Sigma_t` without `Sigma_0`, a sum of positive terms.
@@ -136,11 +134,11 @@ class Diffusion(ABC):
     @cached_property
     def _turn(self) -> Flow:
         self._require_regular_start()
-        return flow(self.turn_rate, self.D, self.T)
+        return Flow(self.turn_rate, self.D, self.T)
 
     @cached_property
-    def _from_zero(self) -> Flow:
-        return flow(self.F, self.D, self.T)
+    def _transition(self) -> Flow:
+        return Flow(self.F, self.D, self.T)
 
     def _require_regular_start(self) -> None:
         if np.linalg.eigvalsh(self.Sigma_0).min() <= 0:
@@ -148,29 +146,3 @@ class Diffusion(ABC):
                 f"{self.name}: R_t needs a positive definite Sigma_0 to start from, this one is "
                 f"{self.Sigma_0.tolist()}; give it a small numerical_eps, or use K = L"
             )
-
-
-Flow = Callable[[ArrayLike], Array]
-
-
-def flow(rate: Callable[[float], Array], size: int, end: float) -> Flow:
-    """`X(t)` with `X' = rate(t) X`, `X(0) = I`, on [0, end], to about 1e-11.
-
-    Raises:
-        NumericsError: the solver gave up.
-    """
-
-    def derivative(t: float, x: Array) -> Array:
-        return (rate(t) @ x.reshape(size, size)).ravel()
-
-    solution = solve_ivp(
-        derivative, (0.0, end), np.eye(size).ravel(), "DOP853", dense_output=True, rtol=1e-13, atol=1e-15
-    )
-    if not solution.success:
-        raise NumericsError(f"the diffusion's matrices could not be integrated: {solution.message}")
-
-    def at(t: ArrayLike) -> Array:
-        t = np.asarray(t, dtype=np.float64)
-        return np.moveaxis(solution.sol(t.ravel()), 0, -1).reshape(*t.shape, size, size)
-
-    return at

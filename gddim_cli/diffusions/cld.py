@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammainc
 
-from gddim_cli.diffusions.base import Array, Defaults
+from gddim_cli.diffusions.base import Defaults
 from gddim_cli.diffusions.langevin import Langevin
+from gddim_cli.panels import Array
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.diffusions.base import Array, Diffusion
+from gddim_cli.diffusions.base import Diffusion
+from gddim_cli.panels import Array
 
 
 class Langevin(Diffusion):

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.diffusions.base import Array, Defaults, Diffusion
+from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.panels import Array
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""Proofs of a diffusion and of the sampler on it, on exact scores: one-step exactness and order of convergence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from gddim_cli.coefficients import gddim_coefficients
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.mixtures import Mixture
+from gddim_cli.samplers.gddim import Eps, combine, gddim
+from gddim_cli.score import tensor
+from gddim_cli.time_grids import power_grid
+
+TWO_PIXELS = (1, 1, 2)
+
+
+def example_mixture(std: float = 0.5) -> Mixture:
+    """Three Gaussians in the plane of two pixels."""
+    means = torch.tensor([[1.0, -0.5], [-0.8, 0.7], [0.1, 1.2]], dtype=torch.float64).view(3, *TWO_PIXELS)
+    return Mixture(means, std, torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64))
+
+
+def prior_states(diffusion: Diffusion, count: int) -> Tensor:
+    """Draws of u_T on two pixels, float64 [count, D, 1, 1, 2], always the same."""
+    z = np.random.default_rng(0).standard_normal((count, diffusion.D, *TWO_PIXELS))
+    return torch.from_numpy(np.einsum("de,be...->bd...", diffusion.prior_scale, z))
+
+
+def one_step_errors(diffusion: Diffusion, times: Sequence[float]) -> list[float]:
+    """Largest error of one step of order 0, K = R, from `T` to each time, with the exact score of `N(m, Sigma_0)`.
+
+    The probability flow then is `u_t = psi_t m + R_t R_T^{-1} (u_T - psi_T m)` (gDDIM, Prop. 4): the error is rounding.
+    """
+    point = Mixture(example_mixture().means[:1], 0.0, torch.ones(1, dtype=torch.float64))
+    eps, u = point.eps(diffusion, "R"), prior_states(diffusion, 16)
+    start = diffusion.defaults.t_start
+
+    def centre(t: float) -> Tensor:
+        return tensor(diffusion.Psi(t, 0.0)[:, 0], u).view(1, -1, 1, 1, 1) * point.means[:1, None]
+
+    errors = []
+    for t in times:
+        step = gddim(eps, u, gddim_coefficients(diffusion, np.array([start, t]), order=0, k="R"))
+        turn = tensor(diffusion.R(t) @ np.linalg.inv(diffusion.R(start)), u)
+        errors.append(float((step - centre(t) - combine([turn], [u - centre(start)])).abs().max()))
+    return errors
+
+
+def probability_flow(
+    diffusion: Diffusion, eps: Eps, k: KChoice, u: Tensor, t_start: float, t_end: float
+) -> Callable[[float], Tensor]:
+    """The solution of `du/dt = F u + 1/2 GG K^{-T} eps(u, t)` from `u` at t_start, by DOP853 at 1e-13."""
+
+    def drift(t: float, flat: np.ndarray) -> np.ndarray:
+        state = torch.from_numpy(flat.reshape(u.shape))
+        noise = 0.5 * diffusion.GG(t) @ np.linalg.inv(diffusion.K(t, k)).swapaxes(-1, -2)
+        return combine([tensor(diffusion.F(t), u), tensor(noise, u)], [state, eps(state, t)]).numpy().ravel()
+
+    flat = u.numpy().ravel()
+    solved = solve_ivp(drift, (t_start, t_end), flat, "DOP853", rtol=1e-13, atol=1e-13, dense_output=True)
+    return lambda t: torch.from_numpy(solved.sol(t).reshape(u.shape))
+
+
+def convergence(
+    diffusion: Diffusion,
+    order: int,
+    steps: Sequence[int],
+    k: KChoice = "R",
+    t_end: float = 0.05,
+    mixture: Mixture | None = None,
+) -> tuple[list[float], list[float]]:
+    """Errors at `t_end` of gDDIM against the exact flow on a mixture, for each number of steps.
+
+    Returns:
+        The errors when the history starts exact, which fall as h^(order + 1); and what the warm-up adds to the
+        solution, the largest difference of the two, which falls as h^2 (its first step is of order 0).
+    """
+    eps = (mixture or example_mixture()).eps(diffusion, k)
+    u = prior_states(diffusion, 8)
+    start = diffusion.defaults.t_start
+    exact = probability_flow(diffusion, eps, k, u, start, t_end)
+    errors, warm_up = [], []
+    for count in steps:
+        c = gddim_coefficients(diffusion, power_grid(start, t_end, count), order, k)
+        past = [eps(exact(t), t) for t in c.t[:order][::-1].tolist()]
+        informed = gddim(eps, exact(float(c.t[order])), c, first_step=order, history=past)
+        errors.append(float((informed - exact(t_end)).abs().max()))
+        warm_up.append(float((gddim(eps, u, c) - informed).abs().max()))
+    return errors, warm_up
+
+
+def slopes(steps: Sequence[int], errors: Sequence[float]) -> list[float]:
+    """`-d log(error) / d log(steps)` between neighbours."""
+    return (-np.diff(np.log(errors)) / np.diff(np.log(steps))).tolist()

@@ -1,0 +1,69 @@
+"""What several tests share: a tiny checkpoint, the command run in this process, and the golden coefficients."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from gddim_cli.checkpoints import native
+from gddim_cli.checkpoints.card import Card, Images
+from gddim_cli.cli.main import main
+from gddim_cli.networks.denoiser import Denoiser
+
+DATA = Path(__file__).parent / "data"
+TINY = {"image_channels": 1, "image_size": 8, "sigma_data": 0.5, "channels": [16], "blocks": 1, "embedding": 16}
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict:
+    """Coefficients of the released CLD, float64, good to 1e-11."""
+    return json.loads(lzma.decompress((DATA / "cld_coefficients.json.xz").read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def tiny_card() -> Card:
+    return Card("tiny", "A test's network", Images(1, 8), {"kind": "denoiser", **TINY}, "denoiser", {"name": "cld"})
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_card: Card) -> Path:
+    """A checkpoint of random weights, 8x8 grey images."""
+    torch.manual_seed(0)
+    network = Denoiser(**TINY)
+    for parameter in network.parameters():  # the zeroed layers would hide the rest
+        torch.nn.init.normal_(parameter, std=0.1)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    native.write(path, tiny_card, network.state_dict())
+    return path
+
+
+@dataclass
+class Result:
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def gddim(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs `gddim WORDS` in this process."""
+
+    def run(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["gddim", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run

@@ -1,0 +1,133 @@
+"""What holds the project together: import directions, light start-up, Dockerfile, README, what ships."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import gddim_cli
+from gddim_cli.checkpoints.load import load
+from gddim_cli.checkpoints.store import bundled_folder, card_of
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(gddim_cli.__file__).parent
+
+# Each layer may import from those above it, and from itself.
+LAYERS = [
+    {"errors"},
+    {"files"},
+    {"panels", "flow", "noise", "images"},
+    {"diffusions"},
+    {"time_grids", "coefficients"},
+    {"samplers"},
+    {"networks", "score", "mixtures", "checks"},
+    {"checkpoints"},
+    {"sampling"},
+    {"runs"},
+    {"generate", "training"},
+    {"cli"},
+    {"__main__"},
+]
+HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid"}
+
+
+def imports(path: Path) -> set[str]:
+    """Everything of the package that a file imports, anywhere in it, by its first name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module] if node.module != "gddim_cli" else [f"gddim_cli.{a.name}" for a in node.names]
+        found |= {module.split(".")[1] for module in modules if module.startswith("gddim_cli.")}
+    return found
+
+
+def test_imports_run_one_way() -> None:
+    depth = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if name == "__init__":
+            continue
+        assert name in depth, f"{name} has no layer"
+        for other in imports(path) - {"__version__"}:
+            assert depth[other] <= depth[name], f"{path.relative_to(PACKAGE)} imports {other}"
+
+
+def test_samplers_know_no_networks_and_diffusions_no_samplers() -> None:
+    for path in (PACKAGE / "samplers").rglob("*.py"):
+        assert not imports(path) & {"networks", "score", "checkpoints", "files", "images"}
+    for path in (PACKAGE / "networks").rglob("*.py"):
+        assert not imports(path) & {"diffusions", "samplers", "coefficients"}
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    code = "import sys; sys.argv = ['gddim', '--help']\nfrom gddim_cli.cli.main import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
+    code += f"sys.exit(str(sorted({HEAVY!r} & set(sys.modules)) or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) in ((0, ""), (1, "")), done.stderr
+
+
+def test_the_dockerfile_copies_and_calls_what_there_is() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    # All that the build reads is copied.
+    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"], "gddim_cli"}
+    needed |= set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"])
+    assert needed <= set(copied)
+    assert 'ENTRYPOINT ["gddim"]' in lines
+    assert project["project"]["scripts"]["gddim"] == "gddim_cli.cli.main:main"
+    python = re.match(r"FROM python:3\.(\d+)", lines[0])
+    assert python
+    assert int(python[1]) >= int(project["project"]["requires-python"].split(".")[1])
+
+
+def test_the_readme_names_only_commands_that_exist(gddim) -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = "".join(re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    commands = set(re.findall(r"gddim ([a-z]+)", blocks))
+    assert commands >= {"sample", "coefficients", "train"}
+    for command in commands:
+        assert gddim(command, "--help").status == 0, command
+    for path in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_bundled_checkpoint_is_small_and_is_what_its_card_says() -> None:
+    import torch
+
+    path = bundled_folder() / "mnist.safetensors"
+    assert path.stat().st_size < 5_000_000
+    model, card = load("mnist", torch.device("cpu")), card_of("mnist")
+    assert model.sha256 == card.sha256
+    for key in ("data", "steps", "hours", "machine"):
+        assert card.training[key]
+    assert set(card.license) == {"weights", "data"}
+
+
+@pytest.mark.slow
+def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
+    """The built wheel, unpacked, samples from its own bundled checkpoint without the source tree."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("gddim-*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
+    words = ["sample", "--nfe", "5", "--num", "2", "--out", "imgs", "--checkpoint", "mnist"]
+    env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "gddim_cli", *words], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "imgs" / "grid.png").exists()

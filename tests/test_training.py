@@ -1,0 +1,147 @@
+"""`gddim train` on a few 8x8 pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from gddim_cli.checkpoints import native
+from gddim_cli.checkpoints.load import load
+from gddim_cli.files import read_yaml, typed
+from gddim_cli.training import Recipe, Trainer
+
+CPU = torch.device("cpu")
+RECIPE = {
+    "name": "squares",
+    "steps": 30,
+    "batch_size": 8,
+    "network": {"channels": [16], "blocks": 1, "embedding": 16},
+    "data": {"title": "Squares", "license": "CC0", "source": "This test"},
+}
+
+
+@pytest.fixture(scope="module")
+def squares() -> np.ndarray:
+    """White squares on black, 8x8."""
+    x = np.zeros((32, 8, 8), np.uint8)
+    for i in range(32):
+        x[i, i % 4 : i % 4 + 4, i // 8 : i // 8 + 4] = 255
+    return x
+
+
+@pytest.fixture
+def config(tmp_path: Path, squares: np.ndarray) -> Path:
+    np.savez(tmp_path / "squares.npz", squares)
+    (tmp_path / "squares.yaml").write_text(yaml.safe_dump(RECIPE))
+    return tmp_path / "squares.yaml"
+
+
+def trainer(images: np.ndarray, out: Path, **changes: object) -> Trainer:
+    recipe = msgspec.convert({**RECIPE, **changes}, Recipe)
+    return Trainer(recipe, torch.from_numpy(images)[:, None], out, CPU)
+
+
+def test_a_cut_run_makes_the_weights_of_an_uncut_one(tmp_path: Path, squares: np.ndarray) -> None:
+    whole = trainer(squares, tmp_path / "whole", flip=True)
+    losses = [whole.step() for _ in range(20)]
+    cut = trainer(squares, tmp_path / "cut", flip=True)
+    for _ in range(7):
+        cut.step()
+    cut.save()
+    again = trainer(squares, tmp_path / "cut", flip=True, steps=99)
+    assert again.done == 7
+    assert [again.step() for _ in range(13)] == losses[7:]
+    for name, tensor in whole.average.state_dict().items():
+        torch.testing.assert_close(again.average.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_it_learns(tmp_path: Path, squares: np.ndarray) -> None:
+    run = trainer(squares, tmp_path, learning_rate=5e-3, warmup=10)
+    losses = [run.step() for _ in range(150)]
+    assert np.mean(losses[-30:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_the_command_writes_a_checkpoint_that_samples(gddim, config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ("train", config, "--data", tmp_path / "squares.npz", "--out", out, "--every", 10, "--device", "cpu")
+    result = gddim(*words, "--steps", 20)
+    assert result.status == 0, result.err
+    assert "32 images 8x8x1" in result.err
+    assert "step 10: mean loss" in result.err
+    assert {path.name for path in out.iterdir()} == {
+        "state.pt", "log.csv", "grid-000010.png", "grid-000020.png", "squares.safetensors", "squares.yaml",
+    }  # fmt: skip
+    with Image.open(out / "grid-000010.png") as picture:
+        assert picture.size == (8 * 10 + 2, 8 * 10 + 2)
+    assert len((out / "log.csv").read_text().splitlines()) == 3
+
+    assert "going on from step 20" in gddim(*words).err
+    card, _ = native.read(out / "squares.safetensors")
+    assert (card.training["steps"], card.training["data"], card.license["data"]) == (30, "Squares", "CC0")
+    written = read_yaml(out / "squares.yaml")
+    assert written["sha256"] == load(str(out / "squares.safetensors"), CPU).sha256
+    sampled = gddim(
+        "sample", "--checkpoint", out / "squares.safetensors", "--nfe", 5, "--num", 2, "--out", tmp_path / "i", "--json"
+    )
+    assert json.loads(sampled.out)["settings"]["checkpoint"] == "squares"
+
+
+def test_a_folder_of_colour_images(gddim, config: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8), (60 * i, 0, 255)).save(photos / f"{i}.png")
+    assert gddim("train", config, "--data", photos, "--out", tmp_path / "run", "--steps", 2).status == 0
+    assert native.read(tmp_path / "run" / "squares.safetensors")[0].images.channels == 3
+
+
+def test_refusals(gddim, config: Path, tmp_path: Path, squares: np.ndarray) -> None:
+    def refuse(
+        message: str, status: int, *words: object, recipe: object = config, data: object = tmp_path / "squares.npz"
+    ) -> None:
+        result = gddim("train", recipe, "--data", data, "--out", tmp_path / "run", *words)
+        assert result.status == status, result.err
+        assert message in result.err
+        assert "Traceback" not in result.err
+
+    refuse("there is no recipe 'mnits'", 2, recipe="mnits")
+    refuse("none.yaml: cannot be read", 1, recipe=tmp_path / "none.yaml")
+    refuse("--steps: 0 is not a positive count", 2, "--steps", 0)
+    refuse("none.npz: no such file", 1, data=tmp_path / "none.npz")
+    wrong = tmp_path / "wrong.yaml"
+    for change, message in [
+        ({"learning_rat": 1e-3}, "unknown field `learning_rat`; did you mean 'learning_rate'?"),
+        ({"steps": "many"}, "Expected `int`, got `str` - at `$.steps`"),
+        ({"network": {"depth": 3}}, "the network cannot be built"),
+        ({"network": {"patch": 3}}, "image_size 8 is not a multiple of patch"),
+        ({"batch_size": 0}, "batch_size"),
+    ]:
+        wrong.write_text(yaml.safe_dump({**RECIPE, **change}))
+        refuse(message, 1, recipe=wrong)
+    wrong.write_text("name: [")
+    refuse("not valid YAML", 1, recipe=wrong)
+    np.savez(tmp_path / "wide.npz", np.zeros((2, 8, 12), np.uint8))
+    refuse("12x8", 1, data=tmp_path / "wide.npz")
+    assert (
+        gddim("train", config, "--data", tmp_path / "squares.npz", "--out", tmp_path / "run", "--steps", 1).status == 0
+    )
+    wrong.write_text(yaml.safe_dump({**RECIPE, "seed": 4}))
+    refuse("that run had other settings: seed", 2, recipe=wrong)
+    (tmp_path / "run" / "state.pt").write_bytes(b"nonsense")
+    refuse("state.pt: not a training state of gddim", 1)
+
+
+def test_the_recipe_of_the_bundled_checkpoint_is_one(monkeypatch) -> None:
+    from gddim_cli.checkpoints.store import bundled_folder, card_of
+
+    recipe = typed(read_yaml(bundled_folder() / "mnist.train.yaml"), Recipe, "mnist.train.yaml")
+    made = card_of("mnist")
+    assert made.training["recipe"]["seed"] == recipe.seed
+    assert {k: made.network[k] for k in recipe.network} == recipe.network
