@@ -54,7 +54,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learning_rate: Positive = 1e-3
     warmup: Count = 500
     decay_from: Count = 5000
-    """From this step on the learning rate falls as 1/sqrt(step), so that a run may be ended, or prolonged, at any step."""
+    """From this step on the learning rate falls as 1/sqrt(step)."""
+    cooldown: Count = 1000
+    """Over so many last steps it falls to nothing."""
     ema: Share = 0.9995
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     flip: bool = False
@@ -156,10 +158,10 @@ class Trainer:
         return value
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, a plateau, then 1/sqrt(step)."""
+        """Linear warm-up, a plateau, 1/sqrt(step), and linearly to nothing over the last `cooldown` steps."""
         recipe = self.recipe
         factor = min(1.0, (step + 1) / recipe.warmup, math.sqrt(recipe.decay_from / (step + 1)))
-        return recipe.learning_rate * factor
+        return recipe.learning_rate * factor * min(1.0, (recipe.steps - step) / recipe.cooldown)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         recipe, levels = self.recipe, self.recipe.sigma

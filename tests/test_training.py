@@ -22,6 +22,7 @@ RECIPE = {
     "name": "squares",
     "steps": 30,
     "batch_size": 8,
+    "cooldown": 1,
     "network": {"channels": [16], "blocks": 1, "embedding": 16},
     "data": {"title": "Squares", "license": "CC0", "source": "This test"},
 }
