@@ -161,7 +161,7 @@ class Trainer:
         """Linear warm-up, a plateau, 1/sqrt(step), and linearly to nothing over the last `cooldown` steps."""
         recipe = self.recipe
         factor = min(1.0, (step + 1) / recipe.warmup, math.sqrt(recipe.decay_from / (step + 1)))
-        return recipe.learning_rate * factor * min(1.0, (recipe.steps - step) / recipe.cooldown)
+        return recipe.learning_rate * factor * min(1.0, max(0, recipe.steps - step) / recipe.cooldown)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         recipe, levels = self.recipe, self.recipe.sigma

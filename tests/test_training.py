@@ -64,7 +64,7 @@ def test_a_cut_run_makes_the_weights_of_an_uncut_one(tmp_path: Path, squares: np
 
 
 def test_it_learns(tmp_path: Path, squares: np.ndarray) -> None:
-    run = trainer(squares, tmp_path, learning_rate=5e-3, warmup=10)
+    run = trainer(squares, tmp_path, learning_rate=5e-3, warmup=10, steps=150)
     losses = [run.step() for _ in range(150)]
     assert np.mean(losses[-30:]) < 0.8 * np.mean(losses[:10])
 
