@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -39,6 +40,8 @@ def root(
 
 def main() -> None:
     """Runs the command. Exit status: 0 done, 1 data or output, 2 usage, 130 interrupted."""
+    # A scheduler's polite kill is a Ctrl-C: what is done is kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(prog_name="gddim", standalone_mode=False)
     except GddimError as error:

@@ -113,7 +113,7 @@ def preview(trainer: Trainer) -> str:
         return text
     width = os.get_terminal_size(sys.stderr.fileno()).columns
     columns = max(1, min(8, width // (images.shape[2] + 2)))
-    return f"{text}\n{half_blocks(grid(images[: 2 * columns], columns), width)}"
+    return f"{text}\n{half_blocks(grid(images[:columns], columns), width)}"
 
 
 def describe(trainer: Trainer) -> str:
