@@ -84,7 +84,8 @@ def call_order(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
             yield f"down.{level}.blocks.{i}", block
             if stage.attention:
                 yield f"down.{level}.attention.{i}", stage.attention[i]
-        for name, part in (("resample", stage.resample), ("pyramid", stage.pyramid)):
+        ends: tuple[tuple[str, nn.Module | None], ...] = (("resample", stage.resample), ("pyramid", stage.pyramid))
+        for name, part in ends:
             if part is not None:
                 yield f"down.{level}.{name}", part
     for i, block in enumerate(network.middle):
@@ -93,7 +94,8 @@ def call_order(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
         assert isinstance(stage, UpStage)
         for i, block in enumerate(stage.blocks):
             yield f"up.{level}.blocks.{i}", block
-        for name, part in (("attention", stage.attention), ("resample", stage.resample)):
+        ends = (("attention", stage.attention), ("resample", stage.resample))
+        for name, part in ends:
             if part is not None:
                 yield f"up.{level}.{name}", part
     for name in ("norm_out", "conv_out"):
