@@ -17,6 +17,7 @@ from gddim_cli.checkpoints.load import Checkpoint
 from gddim_cli.coefficients import Coefficients, gddim_coefficients
 from gddim_cli.diffusions.base import Defaults, Diffusion
 from gddim_cli.errors import DataError, UsageError
+from gddim_cli.frequencies import dct, idct
 from gddim_cli.noise import standard_normal
 from gddim_cli.samplers.gddim import gddim
 from gddim_cli.time_grids import power_grid
@@ -67,7 +68,7 @@ class Sampler:
         self._eps = self.checkpoint.eps(self.diffusion, self.coefficients.k)
 
     def start(self, indices: Sequence[int]) -> Tensor:
-        """u_T of these images, [B, D, C, H, W]: `prior_scale z`, or the given states."""
+        """u_T of these images, [B, D, C, H, W]: `prior_scale z`, or the given states; in pixels."""
         if self.initial is not None:
             return torch.from_numpy(self.initial[list(indices)]).to(self.device, self.dtype)
         images = self.checkpoint.card.images
@@ -77,9 +78,14 @@ class Sampler:
 
     @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> NDArray[np.floating]:
-        """The final states of these images, [B, D, C, H, W], on the CPU."""
+        """The final states of these images, [B, D, C, H, W], on the CPU; in pixels, like those `on_step` sees."""
         before = self.checkpoint.network.nfe
-        u = gddim(self._eps, self.start(indices), self.coefficients, on_step)
+        u = self.start(indices)
+        if self.diffusion.spectral:
+            told = on_step and (lambda step, state: on_step(step, idct(state)))
+            u = idct(gddim(self._eps, dct(u), self.coefficients, told))
+        else:
+            u = gddim(self._eps, u, self.coefficients, on_step)
         self.evaluations.add(self.checkpoint.network.nfe - before)
         return u.cpu().numpy()
 

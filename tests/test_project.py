@@ -22,7 +22,7 @@ PACKAGE = Path(gddim_cli.__file__).parent
 LAYERS = [
     {"errors"},
     {"files"},
-    {"panels", "flow", "noise", "images"},
+    {"panels", "flow", "noise", "images", "frequencies"},
     {"diffusions"},
     {"time_grids", "coefficients"},
     {"samplers"},

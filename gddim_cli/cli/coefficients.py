@@ -23,7 +23,7 @@ gddim coefficients --diffusion vp --nfe 10 --order 0"""
 
 
 def coefficients(
-    diffusion: Annotated[str, typer.Option(metavar="cld|vp", help="With its default parameters.")] = "cld",
+    diffusion: Annotated[str, typer.Option(metavar="cld|vp|bdm", help="With its default parameters.")] = "cld",
     nfe: options.Nfe = 50,
     order: options.Order = 2,
     k: options.K = None,
@@ -74,6 +74,8 @@ def show(name: str, found: Coefficients) -> None:
     from rich.table import Table
 
     title = f"{name}, K = {found.k}, order {found.order}, NFE {found.nfe}"
+    if found.Psi.ndim > 3:
+        title += "; the four corners of the DCT spectrum (--npz and --json have it all)"
     table = Table("step", "from t", "to t", "Psi", *(f"C{j}" for j in range(found.order + 1)), title=title)
     for i in range(len(found.Psi)):
         used = (matrix(c) if j <= i else "-" for j, c in enumerate(found.C[i]))
@@ -85,4 +87,6 @@ def show(name: str, found: Coefficients) -> None:
 
 
 def matrix(values: Any) -> str:
+    if values.ndim > 2:  # one number a frequency: too many to print
+        values = values[:: len(values) - 1, :: len(values) - 1, 0, 0]
     return "\n".join("  ".join(f"{value: .6f}" for value in row) for row in values)

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from gddim_cli.diffusions.base import Diffusion
+from gddim_cli.diffusions.bdm import BDM
 from gddim_cli.diffusions.cld import CLD
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import UsageError, nearest
 
-__all__ = ["CLD", "DIFFUSIONS", "VP", "Diffusion", "make_diffusion"]
+__all__ = ["BDM", "CLD", "DIFFUSIONS", "VP", "Diffusion", "make_diffusion"]
 
-DIFFUSIONS: dict[str, type[Diffusion]] = {kind.name: kind for kind in (CLD, VP)}
+DIFFUSIONS: dict[str, type[Diffusion]] = {kind.name: kind for kind in (CLD, VP, BDM)}
 
 
 def make_diffusion(name: str, parameters: Mapping[str, Any] | None = None) -> Diffusion:

@@ -41,6 +41,8 @@ class Diffusion(ABC):
     name: ClassVar[str]
     D: ClassVar[int]
     T: float = 1.0
+    spectral: ClassVar[bool] = False
+    """Whether blocks differ by frequency: matrices [..., H, W, D, D] on the image's orthonormal 2-D DCT-II."""
     defaults: ClassVar[Defaults] = Defaults()
 
     @abstractmethod

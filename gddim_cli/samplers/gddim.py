@@ -55,6 +55,11 @@ def gddim(
 
 
 def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
-    """`sum_k M_k u_k` with D x D blocks on states [B, D, ...]: one product of a [D, K D] matrix."""
+    """`sum_k M_k u_k` with D x D blocks on states [B, D, ...]: one product of a [D, K D] matrix.
+
+    Blocks [H, W, 1, 1] that differ by frequency are numbers on states [B, 1, C, H, W].
+    """
+    if matrices[0].dim() > 2:
+        return torch.stack([m[..., 0, 0] * u for m, u in zip(matrices, states, strict=True)]).sum(0)
     stacked = torch.cat(list(states), dim=1)
     return (torch.cat(list(matrices), dim=1) @ stacked.flatten(2)).view_as(states[0])

@@ -1,0 +1,112 @@
+"""The format of CLD-SGM and Score-SDE: a training state by `torch.save`, whose averaged weights are a list.
+
+`{optimizer, model, ema, step}`: `model` by name with a data-parallel prefix, `ema["shadow_params"]` in the order of the
+model's trained parameters. These files come from strangers: they are unpickled with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli.errors import CheckpointError
+
+PREFIX = "module.all_modules."
+UNUSED = "module.sigmas"
+FROZEN = re.compile(r"\d+\.W")
+# What torch's restricted unpickler raises on damaged or hostile files; it has no error of its own for them.
+BROKEN = (
+    OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError,
+    pickle.UnpicklingError, struct.error, zipfile.BadZipFile, MemoryError, NotImplementedError, RecursionError,
+)  # fmt: skip
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The averaged weights by their names, `3.weight` and so on (without `module.all_modules.`), as stored.
+
+    The frozen Fourier `W` comes from `model`, all else from the averages. Score-SDE's unused `module.sigmas` is checked
+    and left out.
+
+    Raises:
+        CheckpointError: cut short, not such a state, more in it than tensors and numbers, or averages that do not fit.
+    """
+    state = unpickle(path)
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("model", "ema")):
+        raise CheckpointError(f"{path}: not a training state with 'model' and 'ema' as CLD-SGM and Score-SDE save it")
+    model, averages = state["model"], state["ema"].get("shadow_params")
+    if not isinstance(averages, list) or not all(isinstance(value, Tensor) for value in [*averages, *model.values()]):
+        raise CheckpointError(f"{path}: ema['shadow_params'] and 'model' must hold tensors only; fetch it again")
+    check_sigmas(model.get(UNUSED), path)
+    weights: dict[str, Tensor] = {}
+    trained = []
+    for key, value in model.items():
+        name = key.removeprefix(PREFIX) if isinstance(key, str) else ""
+        if key == UNUSED:
+            continue
+        if not name or name == key:
+            raise CheckpointError(
+                f"{path}: model['{str(key)[:60]}'] does not begin with {PREFIX}; not an NCSN++ of theirs"
+            )
+        weights[name] = value
+        if not FROZEN.fullmatch(name):
+            trained.append(name)
+    if len(trained) != len(averages):
+        raise CheckpointError(
+            f"{path}: {len(averages)} averaged tensors for {len(trained)} trained ones; fetch the file again"
+        )
+    for name, value in zip(trained, averages, strict=True):
+        if value.shape != weights[name].shape:
+            raise CheckpointError(
+                f"{path}: the average of {PREFIX}{name} is {list(value.shape)}, the model's is {list(weights[name].shape)}"
+            )
+        weights[name] = value
+    return weights
+
+
+def unpickle(path: Path) -> Any:
+    """The file's content, restricted to tensors, numbers and the one NumPy scalar that real files hold.
+
+    Raises:
+        CheckpointError: as `read`.
+    """
+    # The optimizer's learning rate is a numpy.float64, written by NumPy 1 under its old module name.
+    make_scalar = np.float64(0).__reduce__()[0]
+    allowed: list[Any] = [(make_scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype("float64"))]
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        # Mapped into memory where the layout allows it, so that the optimizer's moments are never read.
+        mapped = zipfile.is_zipfile(path)
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except BROKEN as error:
+        text = " ".join(str(error).split())
+        refused = re.search(r"(?:GLOBAL|global|class|function)[: ]+([\w.]+\.[\w.]+)", text)
+        if isinstance(error, pickle.UnpicklingError) and refused:
+            raise CheckpointError(
+                f"{path}: refused: it would run {refused[1]}, and a checkpoint has no need to run anything"
+            ) from error
+        raise CheckpointError(f"{path}: not a whole torch checkpoint ({text[:120]}); fetch it again") from error
+
+
+def check_sigmas(sigmas: Tensor | None, path: Path) -> None:
+    """Refuses a `module.sigmas` that is not the unused table of falling noise levels.
+
+    Raises:
+        CheckpointError: it is anything else.
+    """
+    if sigmas is None:
+        return
+    levels = sigmas.dim() == 1 and sigmas.is_floating_point() and len(sigmas) > 1
+    if not levels or not bool((sigmas[1:] < sigmas[:-1]).all()) or not bool(sigmas[-1] > 0):
+        raise CheckpointError(f"{path}: {UNUSED} is not a table of falling noise levels; not a file of Score-SDE's")

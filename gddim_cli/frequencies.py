@@ -1,0 +1,28 @@
+"""The orthonormal 2-D DCT-II of images, in which blurring is diagonal (`scipy.fft.dctn(norm="ortho")`)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.fft import dct as scipy_dct
+from torch import Tensor
+
+
+def dct(x: Tensor) -> Tensor:
+    """The spectrum of images [..., H, W], in x's dtype and on its device."""
+    rows, columns = (matrix(side, x.dtype, x.device) for side in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def idct(spectrum: Tensor) -> Tensor:
+    """The images of spectra [..., H, W]: `dct`'s inverse, and its transpose."""
+    rows, columns = (matrix(side, spectrum.dtype, spectrum.device) for side in spectrum.shape[-2:])
+    return rows.T @ spectrum @ columns
+
+
+@lru_cache(maxsize=8)
+def matrix(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The DCT-II as an orthogonal matrix, [side, side]: images have few pixels a side, so a product is fast enough."""
+    return torch.from_numpy(scipy_dct(np.eye(side), axis=0, norm="ortho")).to(device, dtype)

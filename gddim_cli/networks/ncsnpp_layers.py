@@ -1,0 +1,136 @@
+"""The parts of NCSN++ (Song et al., arXiv 2011.13456, appendix H): embeddings, resampling, residual and attention blocks."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+Resample = Literal["down", "up"] | None
+FIR = (1.0, 3.0, 3.0, 1.0)
+FOURIER_SCALE = 16.0
+
+
+class FourierEmbedding(nn.Module):
+    """`[sin, cos](2 pi w ln(time))` at fixed random frequencies w, [B] to [B, 2 nf]."""
+
+    def __init__(self, nf: int) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(torch.randn(nf) * FOURIER_SCALE, requires_grad=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        angle = time.log()[:, None] * self.frequencies * (2 * math.pi)
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class PositionalEmbedding(nn.Module):
+    """`[sin, cos](time * 10000^{-i / (nf/2 - 1)})`, [B] to [B, nf]."""
+
+    def __init__(self, nf: int) -> None:
+        super().__init__()
+        self.pairs = nf // 2
+
+    def forward(self, time: Tensor) -> Tensor:
+        index = torch.arange(self.pairs, dtype=time.dtype, device=time.device)
+        angle = time[:, None] * torch.exp(index * (-math.log(10000) / (self.pairs - 1)))
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def downsample(x: Tensor, fir: bool) -> Tensor:
+    """Half the side: the FIR filter [1, 3, 3, 1] and every second pixel, or the mean of 2x2 pixels."""
+    if not fir:
+        return fn.avg_pool2d(x, 2)
+    kernel, channels = fir_kernel(x), x.shape[1]
+    return fn.conv2d(x, kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
+
+
+def upsample(x: Tensor, fir: bool) -> Tensor:
+    """Twice the side: zeros between the pixels and the FIR filter (gain 4), or every pixel four times."""
+    if not fir:
+        return fn.interpolate(x, scale_factor=2, mode="nearest")
+    kernel, channels = 4 * fir_kernel(x), x.shape[1]
+    return fn.conv_transpose2d(x, kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
+
+
+def fir_kernel(like: Tensor) -> Tensor:
+    """The separable filter [1, 3, 3, 1] with sum 1, [4, 4]."""
+    taps = torch.tensor(FIR, dtype=like.dtype, device=like.device)
+    return torch.outer(taps, taps) / taps.sum() ** 2
+
+
+class PyramidStep(nn.Module):
+    """One step of the input pyramid: the image at half its side, as features. A strided 3x3 convolution."""
+
+    def __init__(self, width_in: int, width_out: int, fir: bool) -> None:
+        super().__init__()
+        self.fir = fir
+        self.conv = nn.Conv2d(width_in, width_out, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.fir:
+            return self.conv(fn.pad(x, (0, 1, 0, 1)))
+        # The filter spreads by 2 on each side, so that the strided 3x3 window is centred on the pixels that it keeps.
+        channels = x.shape[1]
+        blurred = fn.conv2d(x, fir_kernel(x).expand(channels, 1, 4, 4), padding=2, groups=channels)
+        return self.conv(blurred)
+
+
+class ResidualBlock(nn.Module):
+    """BigGAN's residual block: norm, swish, resampling, convolution, + time, norm, swish, convolution; sum over sqrt(2).
+
+    Args:
+        width_in: channels that come in.
+        width_out: channels that go out.
+        embedding: width of the time embedding.
+        resample: whether the block halves or doubles the side.
+        fir: how.
+        dropout: in training, before the last convolution.
+    """
+
+    def __init__(
+        self, width_in: int, width_out: int, embedding: int, resample: Resample, fir: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.resample, self.fir, self.dropout = resample, fir, dropout
+        self.norm_in = group_norm(width_in)
+        self.conv_in = nn.Conv2d(width_in, width_out, 3, padding=1)
+        self.time = nn.Linear(embedding, width_out)
+        self.norm_out = group_norm(width_out)
+        self.conv_out = nn.Conv2d(width_out, width_out, 3, padding=1)
+        changes = width_in != width_out or resample is not None
+        self.skip = nn.Conv2d(width_in, width_out, 1) if changes else None
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x [B, width_in, H, W] and the (swished) time embedding [B, E] to [B, width_out, H', W']."""
+        h = fn.silu(self.norm_in(x))
+        if self.resample == "down":
+            h, x = downsample(h, self.fir), downsample(x, self.fir)
+        elif self.resample == "up":
+            h, x = upsample(h, self.fir), upsample(x, self.fir)
+        h = self.conv_in(h) + self.time(embedding)[:, :, None, None]
+        h = fn.dropout(fn.silu(self.norm_out(h)), self.dropout, self.training)
+        h = self.conv_out(h)
+        return (h + (x if self.skip is None else self.skip(x))) * math.sqrt(0.5)
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention with one head over the pixels of [B, C, H, W]; sum with its input over sqrt(2)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = group_norm(width)
+        self.query, self.key, self.value, self.out = (nn.Conv2d(width, width, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        query, key, value = (part(h).flatten(2).transpose(1, 2)[:, None] for part in (self.query, self.key, self.value))
+        mixed = fn.scaled_dot_product_attention(query, key, value)[:, 0]
+        return (x + self.out(mixed.transpose(1, 2).reshape(x.shape))) * math.sqrt(0.5)
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """Groups of at least four channels, 32 at most."""
+    return nn.GroupNorm(min(width // 4, 32), width, eps=1e-6)

@@ -1,0 +1,165 @@
+"""Every tensor of the full-size releases has one place, and the architecture is read off its names and shapes."""
+
+import itertools
+import re
+
+import pytest
+import torch
+
+from gddim_cli.checkpoints.architecture import complete, infer
+from gddim_cli.checkpoints.naming import places, rename
+from gddim_cli.errors import CheckpointError, UsageError
+from gddim_cli.networks.ncsnpp import NCSNpp
+
+RELEASES = [
+    ("gddim_cld_cifar10_flax", "flax", 963, {"in_channels": 6, "out_channels": 6}),
+    ("cldsgm_cifar10_torch", "torch", 963, {"in_channels": 6, "out_channels": 3}),
+    (
+        "scoresde_vp_ddpmpp_deep_torch",
+        "torch",
+        956,
+        {"in_channels": 3, "out_channels": 3, "embedding_type": "positional", "progressive_input": "none"},
+    ),
+]
+CARD = {"image_size": 32, "fir": True, "attn_resolutions": [16]}
+SMALL = {"in_channels": 2, "out_channels": 2, "image_size": 16, "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1}
+
+
+def quiet(_):
+    pass
+
+
+def on_meta(**arguments):
+    with torch.device("meta"):
+        return NCSNpp(**arguments)
+
+
+def own_names(listed):
+    return {key.removeprefix("module.all_modules."): shape for key, shape in listed.items() if key != "module.sigmas"}
+
+
+@pytest.mark.parametrize(("name", "layout", "count", "options"), RELEASES)
+def test_every_tensor_of_a_release_is_placed_once(listed, name, layout, count, options):
+    shapes = own_names(listed(name))
+    network = on_meta(image_size=32, fir="none" not in options.values(), **options)
+    found = list(places(network, layout))
+    assert len(found) == len(shapes) == count
+    assert {place.original: place.original_shape for place in found} == shapes
+    assert {place.name: place.shape for place in found} == {n: tuple(t.shape) for n, t in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(("name", "layout", "count", "options"), RELEASES)
+def test_architecture_of_a_release(listed, name, layout, count, options):
+    told = infer(own_names(listed(name)), layout, name)
+    published = {"nf": 128, "ch_mult": [1, 2, 2, 2], "num_res_blocks": 8, "attn_resolutions": [16], "image_size": 32}
+    expected = {"embedding_type": "fourier", "progressive_input": "residual", "fir": True, **published, **options}
+    assert complete(told, {}, CARD, quiet) == expected
+
+
+CONFIGURATIONS = [
+    {**SMALL, "ch_mult": mult, "num_res_blocks": blocks, "attn_resolutions": sides, **more}
+    for mult, blocks, sides, more in itertools.product(
+        ([2, 1], [1, 2, 2], [1, 1, 1, 2]),
+        (1, 3),
+        ([], [16]),
+        ({}, {"fir": False}, {"progressive_input": "none"}, {"embedding_type": "positional"}),
+    )
+] + [{**SMALL, "ch_mult": [2], "attn_resolutions": [16], "progressive_input": "none"}]
+
+
+@pytest.mark.parametrize("layout", ["flax", "torch"])
+@pytest.mark.parametrize("arguments", CONFIGURATIONS, ids=str)
+def test_architecture_of_any_other(arguments, layout):
+    shapes = {place.original: place.original_shape for place in places(on_meta(**arguments), layout)}
+    told = infer(shapes, layout, "it")
+    full = {"fir": True, "progressive_input": "residual", "embedding_type": "fourier", **arguments}
+    assert told.arguments == {key: full[key] for key in told.arguments}
+    if layout == "torch":
+        assert [16 >> level for level in told.attention] == arguments["attn_resolutions"]
+    assert complete(told, {}, full, quiet) == full
+
+
+def test_flax_says_where_attention_is_only_where_widths_differ():
+    def told(sides):
+        arguments = {**SMALL, "ch_mult": [1, 2, 2, 3], "attn_resolutions": sides}
+        return infer({p.original: p.original_shape for p in places(on_meta(**arguments), "flax")}, "flax", "it")
+
+    assert told([16]).attention == (0,)
+    assert told([2]).attention == (3,)
+    assert told([8]).attention is None
+
+
+def test_what_the_person_sets():
+    shapes = {place.original: place.original_shape for place in places(on_meta(**SMALL), "flax")}
+    told = infer(shapes, "flax", "it")
+    said = []
+    assert complete(told, {"image_size": 64, "nf": 8}, CARD, said.append)["attn_resolutions"] == [64]
+    assert said == []
+    complete(told, {}, CARD, said.append)
+    assert len(said) == 1
+    assert "image_size=32 is assumed" in said[0]
+    for given, message in [
+        ({"nf": 16}, "nf=16 contradicts the tensors, which say 8"),
+        ({"attn_resolutions": [8], "image_size": 16}, r"attn_resolutions=\[8\] contradicts the tensors.*\[16\]"),
+        ({"num_blocks": 1}, "did you mean 'num_res_blocks'"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            complete(told, given, CARD, quiet)
+
+
+def test_ambiguous_attention_needs_to_be_said():
+    arguments = {**SMALL, "ch_mult": [2, 2], "attn_resolutions": [8]}
+    told = infer({p.original: p.original_shape for p in places(on_meta(**arguments), "flax")}, "flax", "it")
+    with pytest.raises(UsageError, match=r"attn_resolutions=.* is needed"):
+        complete(told, {"image_size": 16}, CARD, quiet)
+    assert complete(told, {"image_size": 16, "attn_resolutions": [8]}, CARD, quiet)["attn_resolutions"] == [8]
+
+
+def tensors_of(network, layout):
+    return {p.original: torch.zeros(p.original_shape) for p in places(network, layout)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.pop("8.GroupNorm_0.weight"),
+            "8.GroupNorm_0.weight is missing, which is to be down.1.blocks.0.norm_in",
+        ),
+        (lambda t: t.update({"7.Extra": torch.zeros(1)}), "7.Extra is there, which this network has no place for"),
+        (lambda t: t.update({"2.weight": torch.zeros(3, 3)}), r"2.weight is \[3, 3\], \[32, 32\] is needed"),
+        (lambda t: t.update({"2.bias": torch.zeros(32).double()}), "2.bias is float64, float32 is needed"),
+        (lambda t: t.update({"2.bias": torch.zeros(32).int()}), "2.bias is int32, float32 is needed"),
+        (lambda t: t["2.bias"].fill_(float("nan")), "2.bias holds NaN"),
+    ],
+)
+def test_the_first_misfit_is_named(change, message):
+    network = on_meta(**SMALL)
+    tensors = tensors_of(network, "torch")
+    change(tensors)
+    with pytest.raises(CheckpointError, match=f"^it: tensor {message}"):
+        rename(tensors, network, "torch", "it")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {},
+        {"weight": (3,)},
+        {"Conv_0/kernel": (3, 3, 2, 8)},
+        {"Conv_0/kernel": (3, 3, 2, 8), "Conv_1/kernel": (3, 3, 8, 2), "ResnetBlockBigGANpp_0/Conv_1/kernel": (3,)},
+        {"Conv_0/kernel": (3, 3, 2, 8), "Conv_1/kernel": (3, 3, 8, 2)}
+        | {f"ResnetBlockBigGANpp_{i}/{c}/kernel": (3, 3, 8, 8) for i in range(4) for c in ("Conv_0", "Conv_1")},
+        {"encoder_0/embeddings": (1,), "Conv_99999999/kernel": (3, 3, 2, 8)},
+    ],
+)
+def test_other_models_are_refused(shapes):
+    with pytest.raises(CheckpointError, match=r"^it: .*NCSN\+\+"):
+        infer(shapes, "flax", "it")
+
+
+def test_flax_and_torch_place_the_same_tensors():
+    network = on_meta(**SMALL)
+    flax, theirs = (list(places(network, layout)) for layout in ("flax", "torch"))
+    assert [p.name for p in flax] == [p.name for p in theirs]
+    assert all(re.fullmatch(r"\w+_\d+(/\w+)+", p.original) for p in flax)
