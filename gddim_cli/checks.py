@@ -12,8 +12,7 @@ from torch import Tensor
 from gddim_cli.coefficients import gddim_coefficients
 from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.mixtures import Mixture
-from gddim_cli.samplers.gddim import Eps, combine, gddim
-from gddim_cli.score import tensor
+from gddim_cli.samplers.linear import Eps, combine, linear, tensor
 from gddim_cli.time_grids import power_grid
 
 TWO_PIXELS = (1, 1, 2)
@@ -45,7 +44,7 @@ def one_step_errors(diffusion: Diffusion, times: Sequence[float]) -> list[float]
 
     errors = []
     for t in times:
-        step = gddim(eps, u, gddim_coefficients(diffusion, np.array([start, t]), order=0, k="R"))
+        step = linear(eps, u, gddim_coefficients(diffusion, np.array([start, t]), order=0, k="R"))
         turn = tensor(diffusion.R(t) @ np.linalg.inv(diffusion.R(start)), u)
         errors.append(float((step - centre(t) - combine([turn], [u - centre(start)])).abs().max()))
     return errors
@@ -88,9 +87,9 @@ def convergence(
     for count in steps:
         c = gddim_coefficients(diffusion, power_grid(start, t_end, count), order, k)
         past = [eps(exact(t), t) for t in c.t[:order][::-1].tolist()]
-        informed = gddim(eps, exact(float(c.t[order])), c, first_step=order, history=past)
+        informed = linear(eps, exact(float(c.t[order])), c, first_step=order, history=past)
         errors.append(float((informed - exact(t_end)).abs().max()))
-        warm_up.append(float((gddim(eps, u, c) - informed).abs().max()))
+        warm_up.append(float((linear(eps, u, c) - informed).abs().max()))
     return errors, warm_up
 
 

@@ -19,17 +19,18 @@ HIGHEST_ORDER = 3
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Constants of a multistep exponential integrator, float64.
+    """Constants of a linear multistep method, float64.
 
-    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] eps(u_{i-j}, t_{i-j})`, and at the end, where the denoising step is on,
-    `u = last[0] u_N + last[1] eps(u_N, t_N)`.
+    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] eps(u_{i-j}, t_{i-j}) + noise[i] z_i`, and at the end, where the denoising
+    step is on, `u = last[0] u_N + last[1] eps(u_N, t_N)`.
 
     Attributes:
         t: the times, [N + 1], falling.
-        Psi: [N, D, D].
+        Psi: [N, D, D]; all matrices [N, H, W, 1, 1] where blocks differ by frequency.
         C: [N, order + 1, D, D]; zero where the first steps have no history yet.
         k: the K of the noise prediction that C is for.
         last: [2, D, D] or None.
+        noise: [N, D, D], `noise[i] noise[i]^T` the covariance that step i adds, or None.
     """
 
     t: Array
@@ -37,6 +38,7 @@ class Coefficients:
     C: Array
     k: KChoice
     last: Array | None = None
+    noise: Array | None = None
 
     @property
     def order(self) -> int:
@@ -78,8 +80,8 @@ def gddim_coefficients(
     return coefficients
 
 
-def integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) -> Array:
-    """`C`, [N, order + 1, D, D], as `gddim_coefficients` says."""
+def integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice, ahead: int = 0) -> Array:
+    """`C`, [N, order + 1 + ahead, D, D], as `gddim_coefficients` says, its newest node being `t_{i + ahead}`."""
 
     def noise_rate(s: Array) -> Array:
         """`1/2 GG_s K_s^{-T}`: the drift that one unit of eps causes."""
@@ -92,31 +94,31 @@ def integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) -> Array:
     nodes, weights = nodes_and_weights(edges)
     step = len(t) - 1 - np.searchsorted(t[::-1], nodes[:, 0])  # panel [P] -> the step it lies in
     integrand = diffusion.Psi(t[step + 1][:, None], nodes) @ noise_rate(nodes)
-    c = np.zeros((len(t) - 1, order + 1, *integrand.shape[2:]))
-    for j in range(order + 1):
-        weighted: Array = weights * lagrange(t, step, j, order, nodes)
+    c = np.zeros((len(t) - 1, order + 1 + ahead, *integrand.shape[2:]))
+    for j in range(order + 1 + ahead):
+        weighted: Array = weights * lagrange(t, step + ahead, j, order + ahead, nodes)
         # Time falls: the integral from t_i to t_{i+1} has the opposite sign of the one over the panel.
         np.add.at(c[:, j], step, -np.einsum("pn,pn...->p...", weighted, integrand))
     return c
 
 
-def lagrange(t: Array, step: NDArray[np.intp], j: int, order: int, s: Array) -> Array:
-    """`l_j(s)` on the nodes `t_i, t_{i-1}, ...` that step i has, at most `order + 1`; 0 where it has no `t_{i-j}`.
+def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -> Array:
+    """`l_j(s)` on the nodes `t_i, t_{i-1}, ...` that there are, at most `order + 1`; 0 where there is no `t_{i-j}`.
 
     Args:
         t: the grid.
-        step: i for each row of `s`, [P].
+        newest: i for each row of `s`, [P].
         j: which polynomial.
         order: the highest.
         s: where, [P, n].
     """
     values = np.ones_like(s)
-    own = t[np.maximum(step - j, 0)][:, None]
+    own = t[np.maximum(newest - j, 0)][:, None]
     for other in set(range(order + 1)) - {j}:
-        there = (step >= other)[:, None]
-        node = t[np.maximum(step - other, 0)][:, None]
+        there = (newest >= other)[:, None]
+        node = t[np.maximum(newest - other, 0)][:, None]
         values *= np.where(there, (s - node) / np.where(there & (own != node), own - node, 1.0), 1.0)
-    return np.where((step >= j)[:, None], values, 0.0)
+    return np.where((newest >= j)[:, None], values, 0.0)
 
 
 def denoising_step(diffusion: Diffusion, t_end: float, k: KChoice) -> Array:

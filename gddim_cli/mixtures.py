@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, KChoice
-from gddim_cli.samplers.gddim import Eps
-from gddim_cli.score import tensor
+from gddim_cli.samplers.linear import Eps, tensor
 
 
 @dataclass(frozen=True)

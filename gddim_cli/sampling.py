@@ -19,7 +19,7 @@ from gddim_cli.diffusions.base import Defaults, Diffusion
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.frequencies import dct, idct
 from gddim_cli.noise import standard_normal
-from gddim_cli.samplers.gddim import gddim
+from gddim_cli.samplers.linear import linear
 from gddim_cli.time_grids import power_grid
 
 
@@ -83,9 +83,9 @@ class Sampler:
         u = self.start(indices)
         if self.diffusion.spectral:
             told = on_step and (lambda step, state: on_step(step, idct(state)))
-            u = idct(gddim(self._eps, dct(u), self.coefficients, told))
+            u = idct(linear(self._eps, dct(u), self.coefficients, told))
         else:
-            u = gddim(self._eps, u, self.coefficients, on_step)
+            u = linear(self._eps, u, self.coefficients, on_step)
         self.evaluations.add(self.checkpoint.network.nfe - before)
         return u.cpu().numpy()
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import UsageError
 from gddim_cli.frequencies import dct, idct
 from gddim_cli.panels import Array
+from gddim_cli.samplers.linear import tensor
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -115,8 +115,3 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
     weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
     g = float(psi @ weights)
     return weights / g, float(g**-0.5), psi
-
-
-def tensor(array: NDArray[np.floating], like: Tensor) -> Tensor:
-    """A float64 array in the dtype and on the device of `like`."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(like)

@@ -9,7 +9,7 @@ import torch
 from gddim_cli.checks import convergence, example_mixture, one_step_errors, prior_states, slopes
 from gddim_cli.coefficients import gddim_coefficients
 from gddim_cli.diffusions import CLD, VP
-from gddim_cli.samplers.gddim import gddim
+from gddim_cli.samplers.linear import linear
 from gddim_cli.time_grids import power_grid
 
 
@@ -46,7 +46,7 @@ def test_evaluations_and_steps_are_counted() -> None:
         calls.clear()
         seen.clear()
         c = gddim_coefficients(vp, power_grid(1.0, 1e-3, 7), 2, denoise=denoise)
-        gddim(counted, prior_states(vp, 2), c, on_step=lambda i, _: seen.append(i))
+        linear(counted, prior_states(vp, 2), c, on_step=lambda i, _: seen.append(i))
         assert len(calls) == c.nfe == 7 + denoise
         assert seen == list(range(1, c.nfe + 1))
         assert calls[:7] == c.t[:7].tolist()
@@ -59,9 +59,9 @@ def test_state_keeps_its_dtype_and_k_its_meaning() -> None:
     ends = {}
     for k in ("R", "L"):
         c = gddim_coefficients(cld, power_grid(1.0, 0.05, 500), 3, k)
-        ends[k] = gddim(example_mixture().eps(cld, k), u, c)
+        ends[k] = linear(example_mixture().eps(cld, k), u, c)
     assert (ends["R"] - ends["L"]).abs().max() < 2e-3
-    single = gddim(lambda u, t: u, u.float(), gddim_coefficients(cld, power_grid(1.0, 1e-3, 3), 1))
+    single = linear(lambda u, t: u, u.float(), gddim_coefficients(cld, power_grid(1.0, 1e-3, 3), 1))
     assert single.dtype == torch.float32
 
 
@@ -69,7 +69,7 @@ def test_samples_of_a_mixture_have_its_moments() -> None:
     """From prior draws to the data law: mean and covariance of 20 000 draws within five standard errors."""
     vp, mixture = VP(), example_mixture()
     c = gddim_coefficients(vp, power_grid(1.0, 1e-3, 40), 2, denoise=True)
-    x = gddim(mixture.eps(vp, "R"), prior_states(vp, 20_000), c)[:, 0].flatten(1).numpy()
+    x = linear(mixture.eps(vp, "R"), prior_states(vp, 20_000), c)[:, 0].flatten(1).numpy()
     means, weights = mixture.means.flatten(1).numpy(), mixture.weights.numpy()
     mean = weights @ means
     covariance = (means - mean).T @ ((means - mean) * weights[:, None]) + mixture.std**2 * np.eye(2)

@@ -16,7 +16,7 @@ from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import CheckpointError, nearest
 from gddim_cli.files import sha256
 from gddim_cli.networks.denoiser import Denoiser
-from gddim_cli.samplers.gddim import Eps
+from gddim_cli.samplers.linear import Eps
 from gddim_cli.score import Counted, DenoiserEps
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"denoiser": Denoiser}

@@ -9,12 +9,14 @@ from typing import Any
 from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.diffusions.bdm import BDM
 from gddim_cli.diffusions.cld import CLD
+from gddim_cli.diffusions.psld import PSLD
+from gddim_cli.diffusions.ve import VE
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import UsageError, nearest
 
-__all__ = ["BDM", "CLD", "DIFFUSIONS", "VP", "Diffusion", "make_diffusion"]
+__all__ = ["BDM", "CLD", "DIFFUSIONS", "PSLD", "VE", "VP", "Diffusion", "make_diffusion"]
 
-DIFFUSIONS: dict[str, type[Diffusion]] = {kind.name: kind for kind in (CLD, VP, BDM)}
+DIFFUSIONS: dict[str, type[Diffusion]] = {kind.name: kind for kind in (CLD, VP, VE, BDM, PSLD)}
 
 
 def make_diffusion(name: str, parameters: Mapping[str, Any] | None = None) -> Diffusion:

@@ -105,6 +105,31 @@ class Diffusion(ABC):
         """`K_t` of the noise prediction `score = -K_t^{-T} eps`: `R_t` or `L_t`."""
         return self.R(t) if choice == "R" else self.L(t)
 
+    def Psi_hat(self, t: ArrayLike, s: ArrayLike, lam: float) -> Array:
+        """`dPsihat/dt = (F + (1 + lambda^2)/2 GG Sigma^{-1}) Psihat`, `Psihat(s, s) = I` (gDDIM, Eq. 22).
+
+        At lambda = 0 it is `R_t R_s^{-1}`. For D = 1, `Psi ((R_t / R_s) / Psi)^{1 + lambda^2}`. Otherwise
+        `L_t Y(t, s) L_s^{-1}` with `Y' = (W + lambda^2/2 L^{-1} GG L^{-T}) Y`, `W` the `turn_rate`.
+        """
+        if lam == 0:
+            return self.R(t) @ np.linalg.inv(self.R(s))
+        if self.D == 1:
+            psi = self.Psi(t, s)
+            return psi * (self.R(t) / self.R(s) / psi) ** (1 + lam**2)
+        return self.L(t) @ self._whitened_flow(lam)(t, s) @ np.linalg.inv(self.L(s))
+
+    def _whitened_flow(self, lam: float) -> Flow:
+        flows: dict[float, Flow] = self.__dict__.setdefault("_flows", {})
+        if lam not in flows:
+
+            def rate(t: ArrayLike) -> Array:
+                inverse = np.linalg.inv(self.L(t))
+                return self.turn_rate(t) + 0.5 * lam**2 * inverse @ self.GG(t) @ inverse.swapaxes(-1, -2)
+
+            self._require_regular_start()
+            flows[lam] = Flow(rate, self.D, self.T)
+        return flows[lam]
+
     def turn_rate(self, t: ArrayLike) -> Array:
         """`W` with `Q' = W Q` for `R = L Q`: the antisymmetric part that Cholesky's derivative leaves, [..., D, D].
 

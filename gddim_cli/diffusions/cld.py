@@ -39,10 +39,6 @@ class CLD(Langevin):
     eps_at_every_t: bool = False
 
     @property
-    def M(self) -> float:
-        return 1 / self.m_inv
-
-    @property
     def friction(self) -> float:
         """`Gamma`, critical where none is given."""
         return 2 * np.sqrt(self.M) if self.Gamma is None else self.Gamma
@@ -54,16 +50,6 @@ class CLD(Langevin):
     @cached_property
     def Q(self) -> Array:
         return np.diag([0.0, 2 * self.friction])
-
-    @cached_property
-    def Sigma_0(self) -> Array:
-        """`diag(e, gamma M + e)`, `e = numerical_eps`."""
-        return np.diag([self.numerical_eps, self.gamma * self.M + self.numerical_eps])
-
-    @cached_property
-    def prior_scale(self) -> Array:
-        """`diag(1, sqrt(M))`."""
-        return np.diag([1.0, np.sqrt(self.M)])
 
     def noise_covariance(self, t: ArrayLike) -> Array:
         """`S - Psi S Psi^T`, `S = diag(1, M)`; at critical damping without its cancellation near t = 0.

@@ -13,11 +13,20 @@ from gddim_cli.panels import Array
 
 
 class Langevin(Diffusion):
-    """`F_t = beta_t A`, `G_t G_t^T = beta_t Q` with constant A and Q, `beta_t = beta_0 + beta_1 t`."""
+    """`F_t = beta_t A`, `G_t G_t^T = beta_t Q` with constant A and Q, `beta_t = beta_0 + beta_1 t`.
+
+    Attributes:
+        m_inv: `1/M`, the inverse mass.
+        gamma: the velocity's variance at t = 0 in units of M.
+        numerical_eps: added to both variances at t = 0.
+    """
 
     D = 2
     beta_0: float
     beta_1: float
+    m_inv: float
+    gamma: float
+    numerical_eps: float
 
     @property
     @abstractmethod
@@ -44,10 +53,29 @@ class Langevin(Diffusion):
     def GG(self, t: ArrayLike) -> Array:
         return self.beta(t)[..., None, None] * self.Q
 
+    @property
+    def M(self) -> float:
+        """The mass; the stationary law is `N(0, diag(1, M))`."""
+        return 1 / self.m_inv
+
+    @cached_property
+    def Sigma_0(self) -> Array:
+        """`diag(e, gamma M + e)`, `e = numerical_eps`."""
+        return np.diag([self.numerical_eps, self.gamma * self.M + self.numerical_eps])
+
+    @cached_property
+    def prior_scale(self) -> Array:
+        """`diag(1, sqrt(M))`."""
+        return np.diag([1.0, np.sqrt(self.M)])
+
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
-        """`exp(A B)`, in closed form at, above and below critical damping."""
+        """`exp(A B)`."""
+        return self.exponential(self.B(t, s))
+
+    def exponential(self, amount: ArrayLike) -> Array:
+        """`exp(A b)` for b [...], in closed form at, above and below critical damping, [..., 2, 2]."""
         rate, swing, deviation = self._modes
-        b = self.B(t, s)[..., None, None]
+        b = np.asarray(amount, dtype=np.float64)[..., None, None]
         square = swing * b * b
         root = np.sqrt(np.abs(square))
         # sinh(x)/x of a real or an imaginary x; its series where both are 0/0.

@@ -10,7 +10,7 @@ from gddim_cli.diffusions.bdm import BDM
 from gddim_cli.errors import UsageError
 from gddim_cli.frequencies import idct
 from gddim_cli.mixtures import Mixture
-from gddim_cli.samplers.gddim import gddim
+from gddim_cli.samplers.linear import linear
 from gddim_cli.score import MixedScoreEps, NoiseEps
 from gddim_cli.time_grids import power_grid
 
@@ -78,8 +78,8 @@ def test_mixed_score_samples_as_the_whole_score_does():
     u = states(2)
     for denoise in (True, False):
         coefficients = gddim_coefficients(SGM, power_grid(1.0, 1e-3, 15), 2, "L", denoise)
-        made = gddim(MixedScoreEps(mixed_network(SGM), SGM, "L"), u, coefficients)
-        torch.testing.assert_close(made, gddim(MIXTURE.eps(SGM, "L"), u, coefficients), rtol=1e-5, atol=1e-6)
+        made = linear(MixedScoreEps(mixed_network(SGM), SGM, "L"), u, coefficients)
+        torch.testing.assert_close(made, linear(MIXTURE.eps(SGM, "L"), u, coefficients), rtol=1e-5, atol=1e-6)
 
 
 def test_mixed_score_refuses_k_r_with_the_reason():

@@ -1,0 +1,55 @@
+"""The variance exploding diffusion (Song et al., arXiv 2011.13456), geometric schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.panels import Array
+
+
+@dataclass(frozen=True)
+class VE(Diffusion):
+    """`F = 0`, `GG = (sigma^2)'`, `sigma_t = sigma_min (sigma_max / sigma_min)^t`; `Psi = 1`, `K_t = sigma_t`.
+
+    At t = 0 there is `sigma_min` of noise already: `Sigma_0 = sigma_min^2`.
+    """
+
+    name = "ve"
+    D = 1
+    defaults = Defaults(t_end=1e-5)
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def sigma(self, t: ArrayLike) -> Array:
+        """`sigma_t`."""
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** np.asarray(t, dtype=np.float64)
+
+    def F(self, t: ArrayLike) -> Array:
+        return np.zeros((*np.shape(t), 1, 1))
+
+    def GG(self, t: ArrayLike) -> Array:
+        return (2 * np.log(self.sigma_max / self.sigma_min) * self.sigma(t) ** 2)[..., None, None]
+
+    def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
+        return np.ones((*np.broadcast_shapes(np.shape(t), np.shape(s)), 1, 1))
+
+    def noise_covariance(self, t: ArrayLike) -> Array:
+        """`sigma_t^2 - sigma_0^2`."""
+        return (self.sigma(t) ** 2 - self.sigma_min**2)[..., None, None]
+
+    def Sigma(self, t: ArrayLike) -> Array:
+        return (self.sigma(t) ** 2)[..., None, None]
+
+    @cached_property
+    def Sigma_0(self) -> Array:
+        return np.full((1, 1), self.sigma_min**2)
+
+    @cached_property
+    def prior_scale(self) -> Array:
+        return np.full((1, 1), self.sigma_max)

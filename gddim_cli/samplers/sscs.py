@@ -1,0 +1,73 @@
+"""SSCS, the symmetric splitting sampler of CLD (Dockhorn, Vahdat & Kreis, arXiv 2112.07068, section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli.coefficients import denoising_step
+from gddim_cli.diffusions.base import KChoice
+from gddim_cli.diffusions.cld import CLD
+from gddim_cli.panels import Array
+from gddim_cli.samplers.gddim import root
+from gddim_cli.samplers.linear import Draw, Eps, OnStep, combine, finish
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """Constants of SSCS, float64.
+
+    Attributes:
+        t: the grid, [N + 1]; middle: where the score is evaluated, [N].
+        half, half_noise: the exact half steps of `du = beta [[0, -1/M], [1, -Gamma/M]] u dtau + diag(0, sqrt(2 Gamma beta)) dw`
+            in reversed time, before and after the score, each [N, 2, 2, 2]; they leave `N(0, diag(1, M))` as it is.
+        kick: `[I + 2 beta Gamma h diag(0, 1/M), -2 beta Gamma h diag(0, 1) K^{-T}]`, Euler's step of the score part,
+            [N, 2, 2, 2].
+    """
+
+    t: Array
+    middle: Array
+    half: Array
+    half_noise: Array
+    kick: Array
+    last: Array | None
+
+
+def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
+    """The constants on a grid; the rate is taken over each half step, so that a changing beta is followed."""
+    middle = 0.5 * (t[1:] + t[:-1])
+    edges = np.stack([t[:-1], middle, t[1:]], axis=1)
+    spent = cld.B(edges[:, :-1], edges[:, 1:])  # int beta over each half, [N, 2]
+    # Reversed in time the velocity turns round: Psi with the coupling's sign flipped.
+    flip = np.diag([1.0, -1.0])
+    half = flip @ cld.exponential(spent) @ flip
+    stationary = cld.prior_scale @ cld.prior_scale.T
+    noise = root(stationary - half @ stationary @ half.swapaxes(-1, -2))
+    size = (2 * cld.friction * spent.sum(axis=1))[:, None, None]
+    score = np.diag([0.0, 1.0])
+    kick = np.stack(
+        [
+            np.eye(2) + size * cld.m_inv * score,
+            -size * score @ np.linalg.inv(cld.K(middle, k)).swapaxes(-1, -2),
+        ],
+        axis=1,
+    )
+    return Splitting(t, middle, half, noise, kick, denoising_step(cld, t[-1], k) if denoise else None)
+
+
+def sscs(eps: Eps, u: Tensor, constants: Splitting, draw: Draw, on_step: OnStep | None = None) -> Tensor:
+    """Half an analytic step, a full Euler step `v += 2 beta Gamma (score_v + v/M) h`, half an analytic step.
+
+    One evaluation a step, in its middle, and one for the denoising step.
+    """
+    half, noise, kick = (torch.from_numpy(m).to(u) for m in (constants.half, constants.half_noise, constants.kick))
+    for i, t in enumerate(constants.middle.tolist()):
+        u = combine([half[i, 0], noise[i, 0]], [u, draw(2 * i)])
+        u = combine(list(kick[i]), [u, eps(u, t)])
+        u = combine([half[i, 1], noise[i, 1]], [u, draw(2 * i + 1)])
+        if on_step:
+            on_step(i + 1, u)
+    return finish(eps, u, constants.last, float(constants.t[-1]), len(constants.middle), on_step)
