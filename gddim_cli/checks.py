@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from gddim_cli.coefficients import gddim_coefficients
 from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.errors import UsageError
 from gddim_cli.mixtures import Mixture
+from gddim_cli.panels import Array
 from gddim_cli.samplers.linear import Eps, combine, linear, tensor
 from gddim_cli.time_grids import power_grid
 
@@ -91,6 +94,68 @@ def convergence(
         errors.append(float((informed - exact(t_end)).abs().max()))
         warm_up.append(float((linear(eps, u, c) - informed).abs().max()))
     return errors, warm_up
+
+
+@dataclass(frozen=True)
+class Result:
+    """One check: what was found, and what it is held to."""
+
+    what: str
+    value: float
+    bound: float
+    wanted: str
+    passed: bool
+
+
+def below(what: str, value: float, bound: float) -> Result:
+    return Result(what, value, bound, f"below {bound:g}", value < bound)
+
+
+def derivative(function: Callable[[float], Array], t: float, h: float = 1e-4) -> Array:
+    """Fourth-order central difference, good to about 1e-10 of the function's size over 1e-4."""
+    return (8 * (function(t + h) - function(t - h)) - (function(t + 2 * h) - function(t - 2 * h))) / (12 * h)
+
+
+def equation_errors(diffusion: Diffusion, times: Sequence[float]) -> dict[str, float]:
+    """The largest relative residue of each defining equation at these times, by finite differences."""
+    worst: dict[str, float] = {}
+    for t in times:
+        f, gg, sigma, r = diffusion.F(t), diffusion.GG(t), diffusion.Sigma(t), diffusion.R(t)
+        psi = diffusion.Psi(t, times[0])
+        growth = f @ sigma + sigma @ f.swapaxes(-1, -2) + gg
+        turned = (f + 0.5 * gg @ np.linalg.inv(sigma)) @ r
+        pairs = {
+            "dPsi/dt = F Psi": (derivative(lambda s: diffusion.Psi(s, times[0]), t), f @ psi),
+            "dSigma/dt = F Sigma + Sigma F^T + GG": (derivative(diffusion.Sigma, t), growth),
+            "dR/dt = (F + GG Sigma^-1 / 2) R": (derivative(diffusion.R, t), turned),
+            "R R^T = Sigma": (r @ r.swapaxes(-1, -2), sigma),
+        }
+        for name, (found, wanted) in pairs.items():
+            size = np.abs(wanted).max() + np.abs(f).max() + np.abs(gg).max()
+            worst[name] = max(worst.get(name, 0.0), float(np.abs(found - wanted).max() / size))
+    return worst
+
+
+def examine(diffusion: Diffusion) -> list[Result]:
+    """Everything that `gddim check` prints.
+
+    Raises:
+        NumericsError: the diffusion's matrices are not finite, or not smooth.
+        UsageError: its blocks differ by frequency, which two pixels do not have.
+    """
+    if diffusion.spectral:
+        raise UsageError(f"{diffusion.name} differs by frequency; the checks are for blocks that all pixels share")
+    start, end = diffusion.defaults.t_start, 0.05
+    inside = np.linspace(end, 0.95 * start, 6).tolist()
+    results = [below(name, value, 1e-6) for name, value in equation_errors(diffusion, inside).items()]
+    errors = one_step_errors(diffusion, [0.9 * start, 0.3, 0.1, 0.01, 1e-3])
+    results.append(below("one step from T, exact score of a point", max(errors), 1e-8))
+    steps = [160, 320, 640]
+    for order in range(4):
+        found = slopes(steps, convergence(diffusion, order, steps, t_end=end)[0])[-1]
+        passed = abs(found - order - 1) <= 0.2
+        results.append(Result(f"gDDIM order {order}: error falls as h^", found, 0.2, f"{order + 1} within 0.2", passed))
+    return results
 
 
 def slopes(steps: Sequence[int], errors: Sequence[float]) -> list[float]:

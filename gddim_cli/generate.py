@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from torch import Tensor
 from gddim_cli import __version__
 from gddim_cli.errors import OutputError
 from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_png
-from gddim_cli.runs import GRID, RawStates, Run, RunFolder, Session, missing
+from gddim_cli.runs import GRID, RawStates, Run, RunFolder, Session, mean_nfe, missing
 from gddim_cli.sampling import Sampler, Settings
 
 IN_GRID = 100
@@ -59,7 +59,6 @@ class Generation:
         there = self.folder.done()
         self.num = max(self.num, 1 + max(there, default=-1))
         self.sessions = earlier.sessions if earlier else []
-        self.nfe = earlier.nfe if earlier else None
         images = self.sampler.checkpoint.card.images
         one = (images.channels, images.size, images.size)
         blocks = self.sampler.diffusion.D
@@ -82,17 +81,18 @@ class Generation:
             NumericsError: images that are not finite.
         """
         session = self._session()
-        run = Run(__version__, self.settings, self.num, [0, self.num - 1], False, self.nfe, [*self.sessions, session])
-        if not todo:
-            run.sessions.pop()
+        sessions = [*self.sessions, session] if todo else self.sessions
+        nfe = mean_nfe(self.sessions)
+        run = Run(__version__, self.settings, self.num, [0, self.num - 1], False, nfe, None, sessions)
         self.folder.save(run)
         started = time.perf_counter()
         try:
-            for first in range(0, len(todo), self.batch_size):
-                indices = todo[first : first + self.batch_size]
-                self._batch(indices, on_step)
+            for indices in self._batches(todo):
+                self._batch(indices, set(todo), on_step)
+                total = session.images * session.nfe + len(indices) * self.sampler.evaluations
                 session.images += len(indices)
-                run.nfe = max(self.sampler.evaluations)
+                session.nfe = total / session.images
+                run.nfe, run.tolerance = mean_nfe(sessions), self.sampler.plan.tolerance
         except BaseException:
             session.seconds = time.perf_counter() - started
             # The first error is the one to tell of; a full disk refuses this file too.
@@ -105,25 +105,37 @@ class Generation:
         self.folder.save(run)
         return run
 
-    def _batch(self, indices: Sequence[int], on_step: Callable[[int], None]) -> None:
+    def _batches(self, todo: Sequence[int]) -> Iterator[Sequence[int]]:
+        """The images to make, batch by batch; whole batches of the run where their images depend on each other."""
+        size = self.batch_size
+        if not self.sampler.plan.coupled:
+            yield from (todo[first : first + size] for first in range(0, len(todo), size))
+            return
+        for number in sorted({index // size for index in todo}):
+            yield range(number * size, min((number + 1) * size, self.num))
+
+    def _batch(self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None]) -> None:
         shown = [row for row, index in enumerate(indices) if index < IN_GRID] if self.trajectory else []
         frames: list[Pixels] = []
 
         def step(_: int, u: Tensor) -> None:
             if shown:
-                frames.append(self._pixels(u[shown, 0].cpu().numpy()))
+                frames.append(self._pixels(u[shown]))
             on_step(len(indices))
 
         u = self.sampler.run(indices, step)
         if shown:
             self.frames.append(frames)
+        rows = [row for row, index in enumerate(indices) if index in wanted]
+        u, indices = u[rows], [indices[row] for row in rows]
         if self.states:
-            self.states.store(indices, u if u.shape[1] > 1 else u[:, 0])
-        self.folder.store(indices, self._pixels(u[:, 0]))
+            states = u.cpu().numpy()
+            self.states.store(indices, states if states.shape[1] > 1 else states[:, 0])
+        self.folder.store(indices, self._pixels(u))
 
-    def _pixels(self, x: np.ndarray) -> Pixels:
+    def _pixels(self, u: Tensor) -> Pixels:
         how: Quantize = "round" if self.settings.quantize == "round" else "floor"
-        return quantize(x, how)
+        return quantize(self.sampler.image(u), how)
 
     def _finish(self) -> None:
         self.folder.join(self.num)
@@ -131,7 +143,7 @@ class Generation:
         if self.states:
             self.states.finish()
         if self.trajectory and self.frames:
-            steps = [np.concatenate(parts) for parts in zip(*self.frames, strict=True)]
+            steps = [np.concatenate(parts) for parts in zip(*self.frames, strict=not self.sampler.plan.coupled)]
             write_gif(self.trajectory, [grid(step) for step in steps])
 
     def _session(self) -> Session:
@@ -145,6 +157,7 @@ class Generation:
             device_name=name,
             batch_size=self.batch_size,
             images=0,
+            nfe=0.0,
             seconds=0.0,
             versions=versions(),
         )

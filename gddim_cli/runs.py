@@ -34,6 +34,7 @@ class Session(msgspec.Struct):
     device_name: str
     batch_size: int
     images: int
+    nfe: float
     seconds: float
     versions: dict[str, str]
 
@@ -45,7 +46,8 @@ class Run(msgspec.Struct):
         settings: the run's identity.
         num: images wanted; indices 0 to num - 1, each from the noise of (seed, index).
         complete: whether all of them are there.
-        nfe: evaluations of the network that each image took, as counted.
+        nfe: evaluations of the network that an image took, as counted; the mean where batches differ.
+        tolerance: of an adaptive sampler, as tuned.
         sessions: every call that made images.
     """
 
@@ -54,8 +56,15 @@ class Run(msgspec.Struct):
     num: int
     seed_range: list[int]
     complete: bool
-    nfe: int | None
+    nfe: float | None
+    tolerance: float | None
     sessions: list[Session]
+
+
+def mean_nfe(sessions: Sequence[Session]) -> float | None:
+    """Evaluations an image, over all that were made; None where none was."""
+    made = sum(session.images for session in sessions)
+    return sum(session.images * session.nfe for session in sessions) / made if made else None
 
 
 @dataclass(frozen=True)

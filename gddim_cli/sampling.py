@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,29 +14,15 @@ from torch import Tensor
 
 from gddim_cli.checkpoints.card import Images
 from gddim_cli.checkpoints.load import Checkpoint
-from gddim_cli.coefficients import Coefficients, gddim_coefficients
-from gddim_cli.diffusions.base import Defaults, Diffusion
-from gddim_cli.errors import DataError, UsageError
-from gddim_cli.frequencies import dct, idct
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.errors import DataError
+from gddim_cli.frequencies import idct
 from gddim_cli.noise import standard_normal
-from gddim_cli.samplers.linear import linear
-from gddim_cli.time_grids import power_grid
+from gddim_cli.samplers.linear import OnStep, combine, tensor
+from gddim_cli.samplers.methods import Plan
 
-
-def plan(diffusion: Diffusion, defaults: Defaults, nfe: int, order: int) -> Coefficients:
-    """The coefficients that spend `nfe` evaluations: `nfe - 1` steps and the denoising step, or `nfe` steps.
-
-    Raises:
-        UsageError: no step is left, or the times make no grid.
-    """
-    steps = nfe - defaults.denoise
-    if steps < 1:
-        what = (
-            "the denoising step takes one evaluation, which leaves no step" if defaults.denoise else "that is no step"
-        )
-        raise UsageError(f"--nfe: {nfe} is too few: {what}; give at least {1 + defaults.denoise}")
-    t = power_grid(defaults.t_start, defaults.t_end, steps, defaults.grid_power)
-    return gddim_coefficients(diffusion, t, order, defaults.k, defaults.denoise)
+PILOT = 4
+FIRST_STREAM = 1  # stream 0 is the prior's
 
 
 @dataclass
@@ -46,48 +32,58 @@ class Sampler:
     Attributes:
         checkpoint: the model.
         diffusion: what it is sampled in.
-        coefficients: of the run.
-        seed: image i starts from the noise of (seed, i).
-        initial: states u_T in place of the prior's draw, [N, D, C, H, W], or None.
+        plan: the sampler, ready for a budget; tuned at the first use where it has to be.
+        k: the K of the noise prediction.
+        seed: image i starts from the noise of (seed, i), and a stochastic sampler draws from it.
         device: where the network runs; noise is drawn on the CPU.
         dtype: of the network; the state is float64 where that is, else float32.
-        evaluations: the numbers of network evaluations that batches took.
+        initial: states u_T in place of the prior's draw, [N, D, C, H, W], or None.
+        evaluations: network evaluations of the last batch.
     """
 
     checkpoint: Checkpoint
     diffusion: Diffusion
-    coefficients: Coefficients
+    plan: Plan
+    k: KChoice
     seed: int
     device: torch.device
     dtype: torch.dtype = torch.float32
     initial: NDArray[np.floating] | None = None
-    evaluations: set[int] = field(default_factory=set)
+    evaluations: int = 0
 
     def __post_init__(self) -> None:
         self.dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        self._eps = self.checkpoint.eps(self.diffusion, self.coefficients.k)
+        self._eps = self.checkpoint.eps(self.diffusion, self.k)
+
+    def normal(self, indices: Sequence[int], stream: int) -> Tensor:
+        """N(0, I) for these images, [B, D, C, H, W]."""
+        images = self.checkpoint.card.images
+        shape = (self.diffusion.D, images.channels, images.size, images.size)
+        return self._moved(standard_normal(self.seed, indices, shape, stream))
 
     def start(self, indices: Sequence[int]) -> Tensor:
-        """u_T of these images, [B, D, C, H, W]: `prior_scale z`, or the given states; in pixels."""
+        """u_T of these images, [B, D, C, H, W]: `prior_scale z`, or the given states."""
         if self.initial is not None:
-            return torch.from_numpy(self.initial[list(indices)]).to(self.device, self.dtype)
-        images = self.checkpoint.card.images
-        z = standard_normal(self.seed, indices, (self.diffusion.D, images.channels, images.size, images.size))
-        u = np.einsum("de,be...->bd...", self.diffusion.prior_scale, z)
-        return torch.from_numpy(u).to(self.device, self.dtype)
+            return self._moved(self.initial[list(indices)])
+        z = self.normal(indices, 0)
+        return combine([tensor(self.diffusion.prior_scale, z)], [z])
 
     @torch.inference_mode()
-    def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> NDArray[np.floating]:
-        """The final states of these images, [B, D, C, H, W], on the CPU; in pixels, like those `on_step` sees."""
+    def run(self, indices: Sequence[int], on_step: OnStep | None = None) -> Tensor:
+        """The final states of these images, [B, D, C, H, W], on the device."""
+        if self.plan.tune:
+            self.plan = self.plan.tune(self._eps, self.start(range(PILOT if self.initial is None else 1)))
         before = self.checkpoint.network.nfe
-        u = self.start(indices)
-        if self.diffusion.spectral:
-            told = on_step and (lambda step, state: on_step(step, idct(state)))
-            u = idct(linear(self._eps, dct(u), self.coefficients, told))
-        else:
-            u = linear(self._eps, u, self.coefficients, on_step)
-        self.evaluations.add(self.checkpoint.network.nfe - before)
-        return u.cpu().numpy()
+        u = self.plan.solve(self._eps, self.start(indices), lambda k: self.normal(indices, FIRST_STREAM + k), on_step)
+        self.evaluations = self.checkpoint.network.nfe - before
+        return u
+
+    def image(self, u: Tensor) -> NDArray[np.floating]:
+        """The images of states, [B, C, H, W], on the CPU: their first number, from a spectrum where it is one."""
+        return (idct(u) if self.diffusion.spectral else u)[:, 0].cpu().numpy()
+
+    def _moved(self, array: NDArray[np.floating]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -98,7 +94,6 @@ class Settings(msgspec.Struct, frozen=True):
     diffusion: dict[str, float | bool | str | None]
     sampler: str
     nfe: int
-    order: int
     k: str
     denoise: bool
     t_start: float
@@ -108,6 +103,14 @@ class Settings(msgspec.Struct, frozen=True):
     seed: int
     dtype: str
     format: str
+    order: int | None = None
+    lam: float | None = msgspec.field(default=None, name="lambda")
+    eta: float | None = None
+    corrector: bool = False
+    rtol: float | None = None
+    atol: float | None = None
+    batch_size: int | None = None
+    """Where the images of a batch depend on each other (RK45)."""
     init_noise_sha256: str | None = None
 
 

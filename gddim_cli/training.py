@@ -27,7 +27,8 @@ from gddim_cli.errors import DataError, NumericsError, UsageError
 from gddim_cli.files import replacing, sha256
 from gddim_cli.images import Pixels, quantize
 from gddim_cli.networks.denoiser import Denoiser
-from gddim_cli.sampling import Sampler, plan
+from gddim_cli.samplers.methods import Choices, plan
+from gddim_cli.sampling import Sampler
 from gddim_cli.score import Counted
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -261,8 +262,9 @@ class Trainer:
         diffusion = card.make_diffusion()
         defaults = card.sampling.defaults(diffusion)
         checkpoint = Checkpoint(card, Counted(self.average), self.state_path, "")
-        sampler = Sampler(checkpoint, diffusion, plan(diffusion, defaults, nfe, 2), 0, self.device)
-        return quantize(sampler.run(range(count))[:, 0], defaults.quantize)
+        ready = plan("gddim", diffusion, defaults, nfe, Choices())
+        sampler = Sampler(checkpoint, diffusion, ready, defaults.k, 0, self.device)
+        return quantize(sampler.image(sampler.run(range(count))), defaults.quantize)
 
     def _resume(self) -> None:
         try:

@@ -37,7 +37,7 @@ def refused(gddim, tiny: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--nfe", 1], "--nfe: 1 is too few: the denoising step takes one evaluation, which leaves no step"),
+        (["--nfe", 1], "--nfe: 1 is too few: beside the denoising step 0 evaluations make no step"),
         (["--nfe", 0], "--nfe: 0 is not a positive count"),
         (["--nfe", -3], "--nfe: -3 is not a positive count"),
         (["--nfe", "many"], "--nfe"),

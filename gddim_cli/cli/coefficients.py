@@ -25,7 +25,8 @@ gddim coefficients --diffusion vp --nfe 10 --order 0"""
 def coefficients(
     diffusion: Annotated[str, typer.Option(metavar="cld|vp|bdm", help="With its default parameters.")] = "cld",
     nfe: options.Nfe = 50,
-    order: options.Order = 2,
+    order: options.Order = None,
+    lam: options.Lambda = None,
     k: options.K = None,
     denoise: options.Denoise = None,
     time_grid: options.TimeGrid = None,
@@ -45,11 +46,16 @@ def coefficients(
     given = options.sampling_choices(k, denoise, time_grid, t_end)
 
     from gddim_cli.diffusions import make_diffusion
-    from gddim_cli.sampling import plan
+    from gddim_cli.samplers.gddim import step_covariance
+    from gddim_cli.samplers.methods import Choices, plan
 
     medium = make_diffusion(diffusion)
-    found = plan(medium, dataclasses.replace(medium.defaults, **given), nfe, order)
+    chosen = dataclasses.replace(medium.defaults, **given)
+    found = plan("gddim", medium, chosen, nfe, Choices(order=order, lam=lam)).coefficients
+    assert found is not None  # without a corrector gDDIM is a linear method
     arrays = {"t": found.t, "Psi": found.Psi, "C": found.C}
+    if lam is not None:
+        arrays["P"] = step_covariance(medium, found.t, lam)
     if found.last is not None:
         arrays["last"] = found.last
     if npz:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gddim_cli import __version__
-from gddim_cli.cli import coefficients, sample, train
+from gddim_cli.cli import check, coefficients, listings, sample, train
 from gddim_cli.errors import GddimError
 
 INTERRUPTED = 130
@@ -18,6 +18,9 @@ app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", p
 app.command(epilog=sample.EPILOG)(sample.sample)
 app.command(epilog=coefficients.EPILOG)(coefficients.coefficients)
 app.command(epilog=train.EPILOG)(train.train)
+app.command()(listings.samplers)
+app.command()(listings.diffusions)
+app.command(epilog=check.EPILOG)(check.check)
 
 
 def show_version(wanted: bool) -> None:

@@ -19,7 +19,11 @@ Device = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs; auto takes a GPU where there is one.")
 ]
 Nfe = Annotated[int, typer.Option(help="Evaluations of the network for each image, the denoising step included.")]
-Order = Annotated[int, typer.Option(help="Past evaluations used beside the current one, 0 to 3.", metavar="0..3")]
+Order = Annotated[
+    int | None,
+    typer.Option(help="Past evaluations used beside the current one (default: 2, or 0 with --lambda).", metavar="0..3"),
+]
+Lambda = Annotated[float | None, typer.Option("--lambda", help="Noise of the reverse process: 0 none, 1 its own.")]
 K = Annotated[
     str | None, typer.Option("--k", metavar="R|L", help="The K of the noise prediction (default: the card's).")
 ]

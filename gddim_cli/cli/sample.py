@@ -47,7 +47,15 @@ def sample(
     seed: Annotated[
         int, typer.Option(help="Image i starts from the noise of (seed, i), whatever the batch or device.")
     ] = 0,
-    order: options.Order = 2,
+    sampler: Annotated[str, typer.Option(help="One of those that gddim samplers lists.")] = "gddim",
+    order: options.Order = None,
+    lam: options.Lambda = None,
+    eta: Annotated[float | None, typer.Option(help="Noise of ddim: 0 none, 1 ancestral.")] = None,
+    corrector: Annotated[
+        bool, typer.Option("--corrector", help="Correct each step of gddim: twice the evaluations.")
+    ] = False,
+    rtol: Annotated[float | None, typer.Option(help="Of rk45 (default: tuned to spend --nfe).")] = None,
+    atol: Annotated[float | None, typer.Option(help="Of rk45 (default: as --rtol).")] = None,
     k: options.K = None,
     diffusion: Annotated[
         str | None, typer.Option(metavar="cld|vp", help="Sample in another diffusion (default: the card's).")
@@ -96,32 +104,35 @@ def sample(
     from gddim_cli.files import sha256
     from gddim_cli.generate import Generation
     from gddim_cli.runs import RunFolder
-    from gddim_cli.sampling import Sampler, Settings, plan, read_states
+    from gddim_cli.samplers.methods import Choices, plan
+    from gddim_cli.sampling import Sampler, Settings, read_states
 
     where = options.torch_device(device)
     kind = options.torch_dtype(dtype, where)
     model = choose_model(checkpoint, where, kind)
     medium, defaults = choose_diffusion(model.card, diffusion)
     chosen = dataclasses.replace(defaults, **given)
-    coefficients = plan(medium, chosen, nfe, order)
+    choices = Choices(order, lam, eta, corrector, rtol, atol)
+    ready = plan(sampler, medium, chosen, nfe, choices)
     initial = read_states(init_noise, medium.D, model.card.images, num) if init_noise else None
     settings = Settings(
         checkpoint=model.card.name,
         checkpoint_sha256=model.sha256,
         diffusion={"name": medium.name, **dataclasses.asdict(medium)},  # type: ignore[call-overload]
-        sampler="gddim",
+        sampler=sampler,
         nfe=nfe,
-        order=order,
         seed=seed,
         dtype=dtype,
         format=format,
         init_noise_sha256=sha256(init_noise) if init_noise else None,
+        batch_size=batch_size if ready.coupled else None,
         **dataclasses.asdict(chosen),
+        **{**dataclasses.asdict(choices), "order": ready.order},
     )
     generation = Generation(
         folder=RunFolder(out, format),
         settings=settings,
-        sampler=Sampler(model, medium, coefficients, seed, where, kind, initial),
+        sampler=Sampler(model, medium, ready, chosen.k, seed, where, kind, initial),
         num=num or (len(initial) if initial is not None else NUM),
         batch_size=batch_size,
         raw=save_raw,
@@ -170,15 +181,15 @@ def execute(generation: Generation) -> Run:
         GddimError: as `Generation`.
     """
     todo = generation.prepare()
-    nfe, num, out = generation.settings.nfe, generation.num, generation.folder.path
+    steps, num, out = generation.sampler.plan.steps, generation.num, generation.folder.path
     if 0 < len(todo) < num:
         say(f"{out}: {num - len(todo)} of {num} images are there, {len(todo)} to go")
     with Progress(num, "images", start=num - len(todo)) as progress:
-        run = generation.run(todo, lambda images: progress.advance(images / nfe))
+        run = generation.run(todo, lambda images: progress.advance(images / steps))
     where = f"{out} (see {out / 'grid.png'})"
     if todo:
         seconds = run.sessions[-1].seconds
-        say(f"{num} images in {where}: NFE {run.nfe}, {duration(seconds)}, {len(todo) / seconds:.3g} images/s")
+        say(f"{num} images in {where}: NFE {run.nfe:g}, {duration(seconds)}, {len(todo) / seconds:.3g} images/s")
     else:
         say(f"all {num} images are already in {where}")
     return run

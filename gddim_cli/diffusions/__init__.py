@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import inspect
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from gddim_cli.diffusions.base import Diffusion
@@ -12,9 +16,10 @@ from gddim_cli.diffusions.cld import CLD
 from gddim_cli.diffusions.psld import PSLD
 from gddim_cli.diffusions.ve import VE
 from gddim_cli.diffusions.vp import VP
-from gddim_cli.errors import UsageError, nearest
+from gddim_cli.errors import DataError, UsageError, nearest
+from gddim_cli.files import read_yaml
 
-__all__ = ["BDM", "CLD", "DIFFUSIONS", "PSLD", "VE", "VP", "Diffusion", "make_diffusion"]
+__all__ = ["BDM", "CLD", "DIFFUSIONS", "PSLD", "VE", "VP", "Diffusion", "find_diffusion", "make_diffusion"]
 
 DIFFUSIONS: dict[str, type[Diffusion]] = {kind.name: kind for kind in (CLD, VP, VE, BDM, PSLD)}
 
@@ -33,3 +38,49 @@ def make_diffusion(name: str, parameters: Mapping[str, Any] | None = None) -> Di
         if key not in known:
             raise UsageError(f"diffusion {name} has no parameter '{key}'; {nearest(key, known)}")
     return kind(**(parameters or {}))
+
+
+def find_diffusion(reference: str) -> Diffusion:
+    """A diffusion by name, from a YAML file (`name` and parameters), or from a Python file that defines one class of it.
+
+    A Python file is run, as any program of yours is.
+
+    Raises:
+        UsageError: an unknown name or parameter.
+        DataError: a file that cannot be read, or that does not define exactly one diffusion.
+    """
+    path = Path(reference)
+    if path.suffix in (".yaml", ".yml"):
+        found = read_yaml(path)
+        if not isinstance(found, dict) or "name" not in found:
+            raise DataError(f"{path}: a mapping with 'name' and parameters is needed")
+        return make_diffusion(str(found["name"]), {key: value for key, value in found.items() if key != "name"})
+    if path.suffix == ".py":
+        return _from_python(path)
+    return make_diffusion(reference)
+
+
+def _from_python(path: Path) -> Diffusion:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        # Registered first: dataclasses look their module up while they are made.
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be run: {type(error).__name__}: {error}") from error
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, Diffusion) and kind.__module__ == path.stem
+    ]
+    if len(kinds) != 1:
+        raise DataError(f"{path}: defines {len(kinds)} diffusions, one class is needed")
+    try:
+        return kinds[0]()
+    except TypeError as error:
+        raise DataError(f"{path}: {kinds[0].__name__}() cannot be made: {error}") from error

@@ -145,7 +145,7 @@ def build_gddim(diffusion: Diffusion, defaults: Defaults, budget: int, choices: 
         return linear_plan(coefficients, order)
     corrected = corrector_integrals(diffusion, t, order, defaults.k)
 
-    def solve(eps: Eps, u: Tensor, draw: Draw, on_step: OnStep | None) -> Tensor:
+    def solve(eps: Eps, u: Tensor, _draw: Draw, on_step: OnStep | None) -> Tensor:
         return predict_correct(eps, u, coefficients, corrected, on_step)
 
     steps = len(t) - 1
@@ -170,18 +170,18 @@ def build_ddim(ancestral: bool, diffusion: Diffusion, defaults: Defaults, budget
     return linear_plan(ddim_coefficients(diffusion, grid(defaults, budget, budget), eta, defaults.denoise))
 
 
-def build_heun(diffusion: Diffusion, defaults: Defaults, budget: int, choices: Choices) -> Plan:
+def build_heun(diffusion: Diffusion, defaults: Defaults, budget: int, _choices: Choices) -> Plan:
     t = grid(defaults, budget, (budget + 1) // 2)
     coefficients = gddim_coefficients(diffusion, t, 0, defaults.k, defaults.denoise)
     steps = len(t) - 1
 
-    def solve(eps: Eps, u: Tensor, draw: Draw, on_step: OnStep | None) -> Tensor:
+    def solve(eps: Eps, u: Tensor, _draw: Draw, on_step: OnStep | None) -> Tensor:
         return heun(eps, u, coefficients, on_step)
 
     return Plan(2 * steps - 1 + defaults.denoise, steps + defaults.denoise, solve)
 
 
-def build_sscs(diffusion: Diffusion, defaults: Defaults, budget: int, choices: Choices) -> Plan:
+def build_sscs(diffusion: Diffusion, defaults: Defaults, budget: int, _choices: Choices) -> Plan:
     if not isinstance(diffusion, CLD):
         raise UsageError(f"--sampler sscs: it splits CLD's equation, not that of {diffusion.name}; gddim and em work")
     constants = splitting(diffusion, grid(defaults, budget, budget), defaults.k, defaults.denoise)
@@ -198,7 +198,7 @@ def build_rk45(diffusion: Diffusion, defaults: Defaults, budget: int, choices: C
     flow = ProbabilityFlow(diffusion, defaults.k, defaults.t_start, t_end, last)
 
     def at(rtol: float, atol: float) -> Plan:
-        def solve(eps: Eps, u: Tensor, draw: Draw, on_step: OnStep | None) -> Tensor:
+        def solve(eps: Eps, u: Tensor, _draw: Draw, on_step: OnStep | None) -> Tensor:
             return flow.solve(eps, u, rtol, atol, on_step)
 
         return Plan(None, budget, solve, coupled=True, tolerance=rtol)
