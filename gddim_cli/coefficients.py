@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import NumericsError, UsageError
+from gddim_cli.flow import short_edges
 from gddim_cli.panels import Array, nodes_and_weights, resolving_edges
 
 HIGHEST_ORDER = 3
@@ -90,7 +91,7 @@ def integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice, ahead: int
     def to_resolve(s: Array) -> Array:
         return np.concatenate([m(s).reshape(len(s), -1) for m in (noise_rate, diffusion.F)], axis=1)
 
-    edges = np.union1d(t, resolving_edges(to_resolve, t[-1], t[0]))
+    edges = np.union1d(t, short_edges(diffusion.F, resolving_edges(to_resolve, t[-1], t[0])))
     nodes, weights = nodes_and_weights(edges)
     step = len(t) - 1 - np.searchsorted(t[::-1], nodes[:, 0])  # panel [P] -> the step it lies in
     integrand = diffusion.Psi(t[step + 1][:, None], nodes) @ noise_rate(nodes)
@@ -115,9 +116,9 @@ def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -
     values = np.ones_like(s)
     own = t[np.maximum(newest - j, 0)][:, None]
     for other in set(range(order + 1)) - {j}:
-        there = (newest >= other)[:, None]
+        there = (newest >= max(other, j))[:, None]
         node = t[np.maximum(newest - other, 0)][:, None]
-        values *= np.where(there, (s - node) / np.where(there & (own != node), own - node, 1.0), 1.0)
+        values *= np.where(there, (s - node) / np.where(there, own - node, 1.0), 1.0)
     return np.where((newest >= j)[:, None], values, 0.0)
 
 

@@ -7,13 +7,17 @@ import hashlib
 import os
 import re
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError, GddimError, OutputError, nearest
 
@@ -74,6 +78,73 @@ def current_umask() -> int:
 UMASK = current_umask()  # read once at import, when no other thread is running
 
 
+def probe(path: Path) -> None:
+    """Makes sure that a file can be written at `path`, before work is spent on what will go there.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
+    """The one array of an .npy, in the machine's byte order unless mapped.
+
+    Raises:
+        DataError: missing, truncated, not an .npy, or of Python objects.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read as an .npy: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: an .npz; a single array, .npy, is needed")
+    return array
+
+
+def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Names, dtypes and shapes of the arrays of an .npz, without reading them.
+
+    Raises:
+        DataError: not an .npz.
+    """
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(".npy"):
+                    with archive.open(name) as member:
+                        header = np.lib.format.read_magic(member)
+                        read = (
+                            np.lib.format.read_array_header_1_0
+                            if header == (1, 0)
+                            else np.lib.format.read_array_header_2_0
+                        )
+                        shape, _, dtype = read(member)
+                    found[name.removesuffix(".npy")] = (dtype, shape)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz: {error}") from error
+    return found
+
+
+def read_member(path: Path, name: str) -> NDArray[Any]:
+    """One array of an .npz.
+
+    Raises:
+        DataError: not an .npz, or damaged, or without it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[name]
+    except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: array '{name}' cannot be read: {error}") from error
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:
@@ -103,7 +174,9 @@ def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = Dat
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as problem:
-        text = str(problem).replace("Object ", "the mapping ", 1)
+        text = (
+            str(problem).replace("Object ", "the mapping ", 1).replace("`object`, got `array`", "a mapping, got a list")
+        )
         unknown = re.search(r"unknown field `(\w+)`", text)
         hint = f"; {nearest(unknown[1], kind.__struct_fields__)}" if unknown else ""  # type: ignore[attr-defined]
         raise error(f"{source}: {text}{hint}") from problem

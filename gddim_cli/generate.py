@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +12,18 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from gddim_cli import __version__
 from gddim_cli.errors import OutputError
+from gddim_cli.files import probe, sha256
 from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_png
-from gddim_cli.runs import GRID, RawStates, Run, RunFolder, Session, mean_nfe, missing
+from gddim_cli.runs import GRID, Extra, Run, RunFolder, Session, mean_nfe
 from gddim_cli.sampling import Sampler, Settings
+from gddim_cli.states import RawStates
 
 IN_GRID = 100
 
@@ -48,26 +52,45 @@ class Generation:
     trajectory: Path | None = None
     overwrite: bool = False
     frames: list[list[Pixels]] = field(default_factory=list)
+    states: RawStates | None = None
+    earlier: Run | None = None
 
     def prepare(self) -> list[int]:
         """Opens the folder and says which images are still to be made.
 
         Raises:
-            UsageError, DataError, OutputError: as `RunFolder.open` and `RawStates`.
+            UsageError, DataError, OutputError: as `RunFolder.open` and `RawStates`, and where an output cannot be written.
         """
-        earlier = self.folder.open(self.settings, self.overwrite)
-        there = self.folder.done()
+        for path in (self.raw, self.trajectory):
+            if path:
+                probe(path)
+        self.earlier = earlier = self.folder.open(self.settings, self.overwrite)
+        there = self.folder.done(earlier.num) if earlier else set()
         self.num = max(self.num, 1 + max(there, default=-1))
-        self.sessions = earlier.sessions if earlier else []
-        images = self.sampler.checkpoint.card.images
+        wanted = set(range(self.num))
+        if self.raw:
+            finished = earlier.raw.sha256 if earlier and earlier.raw else None
+            self.states = RawStates(self.raw, self.num, self._shape(), self._name(), finished, self.overwrite)
+            there &= self.states.done(self.num)
+        if self.trajectory and not self._film_is_current():
+            there -= set(range(IN_GRID))
+        return sorted(wanted - there)
+
+    def _shape(self) -> tuple[int, ...]:
+        images, blocks = self.sampler.checkpoint.card.images, self.sampler.diffusion.D
         one = (images.channels, images.size, images.size)
-        blocks = self.sampler.diffusion.D
-        shape = (blocks, *one) if blocks > 1 else one
-        self.states = RawStates(self.raw, self.num, shape, not self.overwrite) if self.raw else None
-        drawn = set(range(self.num))
-        if self.trajectory and (self.overwrite or not self.trajectory.exists()):
-            drawn -= set(range(IN_GRID))
-        return missing(self.num, there, drawn, *([self.states.done()] if self.states else []))
+        return (blocks, *one) if blocks > 1 else one
+
+    def _name(self) -> str:
+        """A short name of the run's settings."""
+        return hashlib.sha256(msgspec.json.encode(self.settings)).hexdigest()[:12]
+
+    def _film_is_current(self) -> bool:
+        """Whether the file of `--trajectory` is the one that this run wrote, of as many images."""
+        film = self.earlier.trajectory if self.earlier else None
+        if film is None or self.trajectory is None or not self.trajectory.exists():
+            return False
+        return film.images == min(self.num, IN_GRID) and film.sha256 == sha256(self.trajectory)
 
     def run(self, todo: Sequence[int], on_step: Callable[[int], None]) -> Run:
         """Makes the images `todo`, then the grid and what else was asked for; keeps `run.json` true throughout.
@@ -81,9 +104,11 @@ class Generation:
             NumericsError: images that are not finite.
         """
         session = self._session()
-        sessions = [*self.sessions, session] if todo else self.sessions
-        nfe = mean_nfe(self.sessions)
-        run = Run(__version__, self.settings, self.num, [0, self.num - 1], False, nfe, None, sessions)
+        before = self.earlier.sessions if self.earlier else []
+        sessions = [*before, session] if todo else before
+        run = Run(__version__, self.settings, self.num, [0, self.num - 1], False, mean_nfe(before), None, sessions)
+        if self.earlier:
+            run.raw, run.trajectory, run.tolerance = self.earlier.raw, self.earlier.trajectory, self.earlier.tolerance
         self.folder.save(run)
         started = time.perf_counter()
         try:
@@ -99,7 +124,7 @@ class Generation:
             with suppress(OutputError):
                 self.folder.save(run)
             raise
-        self._finish()
+        self._finish(run)
         session.seconds = time.perf_counter() - started
         run.complete = True
         self.folder.save(run)
@@ -137,14 +162,16 @@ class Generation:
         how: Quantize = "round" if self.settings.quantize == "round" else "floor"
         return quantize(self.sampler.image(u), how)
 
-    def _finish(self) -> None:
+    def _finish(self, run: Run) -> None:
         self.folder.join(self.num)
-        write_png(self.folder.path / GRID, grid(self.folder.read(range(min(self.num, IN_GRID)))))
+        shown = min(self.num, IN_GRID)
+        write_png(self.folder.path / GRID, grid(self.folder.read(range(shown))))
         if self.states:
-            self.states.finish()
+            run.raw = Extra(self.states.finish(), self.num)
         if self.trajectory and self.frames:
-            steps = [np.concatenate(parts) for parts in zip(*self.frames, strict=not self.sampler.plan.coupled)]
-            write_gif(self.trajectory, [grid(step) for step in steps])
+            steps = zip(*self.frames, strict=not self.sampler.plan.coupled)
+            write_gif(self.trajectory, [grid(np.concatenate(parts)) for parts in steps])
+            run.trajectory = Extra(sha256(self.trajectory), shown)
 
     def _session(self) -> Session:
         device = self.sampler.device

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from gddim_cli.errors import DataError, NumericsError, nearest
-from gddim_cli.files import replacing
+from gddim_cli.files import read_archive, read_member, replacing
 
 Pixels = NDArray[np.uint8]
 Quantize = Literal["floor", "round"]
@@ -103,29 +102,31 @@ def read_images(path: Path, key: str | None = None) -> Pixels:
         DataError: nothing there, images of several sizes, or an array that is not uint8 images.
     """
     if path.is_dir():
+        if key is not None:
+            raise DataError(f"--key: {path} is a folder; only an .npz has arrays")
         return _read_folder(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; give a folder of images or an .npz")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: not a readable .npz; a folder of images or an .npz is needed")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            images = archive[_images_key(path, archive, key)]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz: {error}") from error
+    images = read_member(path, images_key(path, key))
     if images.ndim == 3:
         images = images[..., None]
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def _images_key(path: Path, archive: np.lib.npyio.NpzFile, key: str | None) -> str:
-    if key is not None and key not in archive:
-        raise DataError(f"{path}: there is no array '{key}'; {nearest(key, archive.files)}")
-    found = [name for name in ([key] if key else archive.files) if _are_images(archive[name])]
+def images_key(path: Path, key: str | None) -> str:
+    """The array of an .npz that holds images: `key`, else `train_images`, else the only one that can.
+
+    Raises:
+        DataError: none, or several.
+    """
+    arrays = read_archive(path)
+    if key is not None and key not in arrays:
+        raise DataError(f"{path}: there is no array '{key}'; {nearest(key, arrays)}")
+    found = [name for name in ([key] if key else arrays) if are_images(*arrays[name])]
     if "train_images" in found:
         return "train_images"
     if len(found) != 1:
-        shapes = ", ".join(f"{name} {archive[name].dtype}{list(archive[name].shape)}" for name in archive.files)
+        shapes = ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in arrays.items()) or "no arrays"
         raise DataError(
             f"{path}: needs one array of uint8 images [N, H, W] or [N, H, W, C] (1 or 3 channels), found {shapes}; "
             "name the array with --key"
@@ -133,9 +134,9 @@ def _images_key(path: Path, archive: np.lib.npyio.NpzFile, key: str | None) -> s
     return found[0]
 
 
-def _are_images(array: NDArray[np.generic]) -> bool:
-    channels = array.shape[3] if array.ndim == 4 else 1
-    return array.dtype == np.uint8 and array.ndim in (3, 4) and channels in (1, 3) and len(array) > 0
+def are_images(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    channels = shape[3] if len(shape) == 4 else 1
+    return dtype == np.uint8 and len(shape) in (3, 4) and channels in (1, 3) and shape[0] > 0
 
 
 def _read_folder(folder: Path) -> Pixels:
@@ -146,6 +147,10 @@ def _read_folder(folder: Path) -> Pixels:
     for path in paths:
         try:
             with Image.open(path) as image:
+                if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr"):
+                    raise DataError(
+                        f"{path}: its mode is {image.mode}; 8-bit images without alpha are needed, convert it"
+                    )
                 grey = image.mode in ("1", "L")
                 pixels = np.asarray(image.convert("L" if grey else "RGB"))
         except (OSError, UnidentifiedImageError) as error:

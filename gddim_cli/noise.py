@@ -16,7 +16,7 @@ def standard_normal(seed: int, indices: Sequence[int], shape: Sequence[int], str
     """Independent N(0, 1) numbers for each image, float64 [len(indices), *shape].
 
     Philox's raw output is fixed by its definition (NumPy keeps it, as it does not keep `standard_normal`), keyed by
-    (seed, index); its top 53 bits go through the inverse normal distribution. So neither the batch, the device, the
+    (seed, index); its top 52 bits go through the inverse normal distribution. So neither the batch, the device, the
     order of work nor the library's version changes an image's noise.
 
     Args:
@@ -30,5 +30,10 @@ def standard_normal(seed: int, indices: Sequence[int], shape: Sequence[int], str
     for row, index in zip(drawn, indices, strict=True):
         key = np.array([seed, index], dtype=np.uint64)
         bits = Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64)).random_raw(count)
-        row[:] = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
+        row[:] = to_unit(bits)
     return ndtri(drawn).reshape(len(indices), *shape)
+
+
+def to_unit(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """The middles of 2^52 equal parts of (0, 1): each is a float64 exactly, none is 0 or 1."""
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

@@ -16,6 +16,7 @@ from gddim_cli.checkpoints.card import Images
 from gddim_cli.checkpoints.load import Checkpoint
 from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import DataError
+from gddim_cli.files import read_array
 from gddim_cli.frequencies import idct
 from gddim_cli.noise import standard_normal
 from gddim_cli.samplers.linear import OnStep, combine, tensor
@@ -83,7 +84,7 @@ class Sampler:
         return (idct(u) if self.diffusion.spectral else u)[:, 0].cpu().numpy()
 
     def _moved(self, array: NDArray[np.floating]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.dtype)
+        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="))).to(self.device, self.dtype)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -120,16 +121,13 @@ def read_states(path: Path, blocks: int, images: Images, num: int | None) -> NDA
     Raises:
         DataError: not an .npy, another shape, not real numbers, too few of them, NaN or infinity.
     """
-    try:
-        states = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"--init-noise: {path} cannot be read as an .npy: {error}") from error
+    states = read_array(path, memory_map=True)
     one = (images.channels, images.size, images.size)
     wanted = (blocks, *one) if blocks > 1 else one
-    if not isinstance(states, np.ndarray) or states.shape[1:] != wanted or not len(states):
-        found = list(states.shape) if isinstance(states, np.ndarray) else "several arrays"
-        raise DataError(f"--init-noise: {path} holds {found}; {['N', *wanted]} is needed".replace("'", ""))
-    if states.dtype.kind != "f":
+    if states.shape[1:] != wanted or not len(states):
+        needed = ", ".join(map(str, wanted))
+        raise DataError(f"--init-noise: {path} holds {list(states.shape)}; [N, {needed}] is needed")
+    if states.dtype.kind != "f" or states.dtype.itemsize > 8:
         raise DataError(f"--init-noise: {path} holds {states.dtype}; float32 or float64 is needed")
     if num is not None and num > len(states):
         raise DataError(f"--init-noise: {path} holds {len(states)} states, fewer than --num {num}")

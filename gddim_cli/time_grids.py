@@ -23,4 +23,8 @@ def power_grid(t_start: float, t_end: float, steps: int, power: float = 2.0) -> 
     root = np.linspace(t_start ** (1 / power), t_end ** (1 / power), steps + 1)
     grid = root**power
     grid[0], grid[-1] = t_start, t_end
+    if not (np.diff(grid) < -1e-9 * grid[1:]).all():
+        raise UsageError(
+            f"--time-grid: with {steps} steps the power {power:g} makes steps of no length; give one near 2"
+        )
     return grid

@@ -7,6 +7,7 @@ Karras et al. (arXiv 2206.00364), Table 1: `loss = E lambda(sigma) |D(x + sigma 
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import pickle
 import time
@@ -24,7 +25,7 @@ from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card, Images
 from gddim_cli.checkpoints.load import Checkpoint
 from gddim_cli.errors import DataError, NumericsError, UsageError
-from gddim_cli.files import replacing, sha256
+from gddim_cli.files import probe, replacing, sha256
 from gddim_cli.images import Pixels, quantize
 from gddim_cli.networks.denoiser import Denoiser
 from gddim_cli.samplers.methods import Choices, plan
@@ -47,7 +48,7 @@ class NoiseLevels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a training run is. All but `steps` is fixed once it has begun."""
+    """What a training run is. All but `steps` is fixed once it has begun; the cooldown comes before whatever they are."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+$")]
     steps: Count
@@ -59,7 +60,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: Count = 1000
     """Over so many last steps it falls to nothing."""
     ema: Share = 0.9995
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     flip: bool = False
     network: dict[str, Any] = {}
     sigma: NoiseLevels = NoiseLevels()
@@ -97,6 +98,10 @@ class Trainer:
         height, width = self.images.shape[2:]
         if height != width:
             raise DataError(f"the images are {width}x{height}; square ones are needed")
+        if self.recipe.sigma.min >= self.recipe.sigma.max:
+            raise DataError(f"recipe {self.recipe.name}: sigma.min is not below sigma.max")
+        probe(self.state_path)
+        self.fingerprint = hashlib.sha256(self.images.numpy().tobytes()).hexdigest()
         self.sigma_data = self._sigma_data()
         try:
             self.network = Denoiser(**self.network_arguments)
@@ -159,10 +164,14 @@ class Trainer:
         return value
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, a plateau, 1/sqrt(step), and linearly to nothing over the last `cooldown` steps."""
+        """Linear warm-up, a plateau, 1/sqrt(step), and linearly to nothing over the last `cooldown` steps.
+
+        In a run shorter than three times the cooldown that is its last third.
+        """
         recipe = self.recipe
+        cooldown = max(1, min(recipe.cooldown, recipe.steps // 3))
         factor = min(1.0, (step + 1) / recipe.warmup, math.sqrt(recipe.decay_from / (step + 1)))
-        return recipe.learning_rate * factor * min(1.0, max(0, recipe.steps - step) / recipe.cooldown)
+        return recipe.learning_rate * factor * min(1.0, max(0, recipe.steps - step) / cooldown)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         recipe, levels = self.recipe, self.recipe.sigma
@@ -200,7 +209,7 @@ class Trainer:
             "step": self.done,
             "seconds": self.seconds,
             "recipe": msgspec.to_builtins(self.recipe),
-            "images": list(self.images.shape),
+            "images": self.fingerprint,
             "log": self.log,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -274,15 +283,16 @@ class Trainer:
                 f"{self.state_path}: not a training state of gddim ({' '.join(str(error).split())[:200]}); "
                 "move it away to begin anew"
             ) from error
-        wanted = {**msgspec.to_builtins(self.recipe), "steps": 0}
-        found = {**state["recipe"], "steps": 0}
+        parts = {"step", "seconds", "recipe", "images", "log", "network", "average", "optimizer"}
+        if not isinstance(state, dict) or state.keys() != parts:
+            raise DataError(f"{self.state_path}: not a training state of gddim; move it away to begin anew")
+        wanted = {**msgspec.to_builtins(self.recipe), "steps": 0, "images": self.fingerprint}
+        found = {**state["recipe"], "steps": 0, "images": state["images"]}
         changed = [key for key in wanted if wanted[key] != found.get(key)]
-        if state["images"] != list(self.images.shape):
-            changed.append(f"images ({state['images']} became {list(self.images.shape)})")
         if changed:
             raise UsageError(
                 f"{self.state_path}: that run had other settings: {', '.join(changed)}; "
-                "give another --out, or the recipe it was begun with (only 'steps' may change)"
+                "give another --out, or the recipe and images it was begun with (only 'steps' may change)"
             )
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])

@@ -197,4 +197,5 @@ def test_a_run_record_that_is_damaged(gddim, tiny: Path, tmp_path: Path) -> None
     result = gddim(*words)
     assert result.status == 1
     assert "run.json: cannot be read" in result.err
-    assert "--overwrite" in result.err
+    assert "choose another folder, or remove this one" in result.err
+    assert gddim(*words, "--overwrite").status == 1

@@ -29,7 +29,7 @@ LAYERS = [
     {"networks", "score", "mixtures", "checks"},
     {"checkpoints"},
     {"sampling"},
-    {"runs"},
+    {"runs", "states"},
     {"generate", "training"},
     {"cli"},
     {"__main__"},

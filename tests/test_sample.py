@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gddim_cli.runs import RawStates
+from gddim_cli.errors import DataError
+from gddim_cli.runs import RunFolder
+from gddim_cli.states import RawStates
 
 SHORT = ("--nfe", 4)
 
@@ -190,11 +192,96 @@ def test_raw_states_of_images_that_were_there_are_made_up_for(sample, tmp_path: 
 
 
 def test_raw_rows_still_missing_are_known(tmp_path: Path) -> None:
-    states = RawStates(tmp_path / "r.npy", 4, (1, 2, 2), keep=True)
-    states.store([1, 3], np.ones((2, 1, 2, 2)))
-    again = RawStates(tmp_path / "r.npy", 6, (1, 2, 2), keep=True)
-    assert again.done() == {1, 3}
-    assert not (tmp_path / "r.npy").exists()
+    path = tmp_path / "r.npy"
+    RawStates(path, 4, (1, 2, 2), "this", None, overwrite=False).store([1, 3], np.ones((2, 1, 2, 2)))
+    assert RawStates(path, 6, (1, 2, 2), "this", None, overwrite=False).done(6) == {1, 3}
+    assert RawStates(path, 6, (1, 2, 2), "another", None, overwrite=False).done(6) == set()
+    assert not path.exists()
+
+
+def test_files_of_another_run_are_not_taken_for_this_ones(sample, tmp_path: Path) -> None:
+    """States, films and the noise itself: each is refused or made anew, never adopted."""
+    raw, film = tmp_path / "r.npy", tmp_path / "f.gif"
+    sample("--num", 4, "--seed", 1, "--save-raw", raw, "--trajectory", film, out="a")
+    first, shown = np.load(raw), film.read_bytes()
+    sample("--num", 2, out="b")
+    result = sample("--num", 2, "--save-raw", raw, out="b")
+    assert result.status == 1
+    assert "r.npy exists and is not of this run" in result.err
+    np.testing.assert_array_equal(np.load(raw), first)
+    assert sample("--num", 2, "--trajectory", film, out="b").status == 0
+    assert film.read_bytes() != shown
+    np.save(tmp_path / "n.npy", first)
+    result = sample("--init-noise", tmp_path / "n.npy", "--save-raw", tmp_path / "n.npy", out="c")
+    assert (result.status, "is the --init-noise file" in result.err) == (2, True)
+
+
+def test_a_film_grows_with_its_run(sample, tmp_path: Path) -> None:
+    film = tmp_path / "f.gif"
+    sample("--num", 3, "--trajectory", film)
+    small = film.read_bytes()
+    assert "all 3 images are already" in sample("--num", 3, "--trajectory", film).err
+    sample("--num", 5, "--trajectory", film)
+    with Image.open(film) as grown:
+        assert grown.size == picture(tmp_path / "imgs" / "grid.png").shape[::-1]
+    assert film.read_bytes() != small
+
+
+def test_outputs_are_probed_before_work_and_before_overwriting(sample, tmp_path: Path) -> None:
+    sample("--num", 2)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.gif").mkdir()
+    for words in (["--save-raw", tmp_path / "file" / "r.npy"], ["--trajectory", tmp_path / "folder.gif"]):
+        result = sample("--num", 2, "--overwrite", *words)
+        assert result.status == 1
+        assert "cannot be written" in result.err
+        assert len(pictures(tmp_path / "imgs")) == 2
+
+
+def test_a_persons_own_pictures_are_left_alone(sample, tmp_path: Path) -> None:
+    sample("--num", 2)
+    mine = tmp_path / "imgs" / "20240101.png"
+    Image.new("L", (3, 3)).save(mine)
+    assert "3 images in" in sample("--num", 3).err
+    assert sample("--num", 2, "--seed", 1, "--overwrite").status == 0
+    assert mine.exists()
+
+
+def test_parts_that_hold_images_of_two_shards_lose_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gddim_cli.runs.SHARD_SIZE", 10)
+    folder = RunFolder(tmp_path, "npz")
+    pixels = np.arange(25, dtype=np.uint8).reshape(25, 1, 1, 1)
+    for first in range(0, 25, 4):
+        indices = range(first, min(first + 4, 25))
+        folder.store(indices, pixels[list(indices)])
+    for _ in range(2):
+        folder.join(25)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "images-000000-000009.npz", "images-000010-000019.npz", "images-000020-000024.npz",
+        ]  # fmt: skip
+        np.testing.assert_array_equal(folder.read(range(25)), pixels)
+    with pytest.raises(DataError, match="image 25 is in no file"):
+        folder.read([25])
+
+
+def test_a_stochastic_samplers_noise_is_each_images_own(sample, tmp_path: Path) -> None:
+    for size in (1, 5):
+        words = ("--num", 5, "--lambda", 0.7, "--batch-size", size)
+        assert sample(*words, out=str(size)).status == 0
+    assert close(pictures(tmp_path / "1"), pictures(tmp_path / "5"))
+
+
+def test_rk45_keeps_its_batches_and_says_what_it_spent(sample, tmp_path: Path) -> None:
+    words = ("--num", 5, "--sampler", "rk45", "--nfe", 40, "--batch-size", 3)
+    assert sample(*words).status == 0
+    run = json.loads((tmp_path / "imgs" / "run.json").read_text())
+    assert abs(run["nfe"] - 40) <= 12
+    assert run["tolerance"] > 0
+    kept = pictures(tmp_path / "imgs")
+    (tmp_path / "imgs" / "000001.png").unlink()
+    assert sample(*words).status == 0
+    assert close(pictures(tmp_path / "imgs"), kept)
+    assert "batch_size: 3 -> 4" in sample(*words[:-1], 4).err
 
 
 @pytest.mark.slow

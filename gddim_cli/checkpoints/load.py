@@ -73,7 +73,13 @@ def locate(reference: str) -> tuple[Path, Card | None]:
         CheckpointError: neither a file nor a known name, or a name whose weights are not on this machine.
     """
     path = Path(reference)
-    if path.is_file():
+    if path.is_dir() and reference not in store.names():
+        inside = sorted(path.glob(f"*{store.WEIGHTS}"))
+        hint = f"; it holds {inside[0]}" if inside else f"; a {store.WEIGHTS} file is needed"
+        raise CheckpointError(f"{reference} is a folder{hint}")
+    if path.suffix in (".yaml", ".yml") and path.with_suffix(store.WEIGHTS).is_file():
+        raise CheckpointError(f"{reference} is a card; give the weights, {path.with_suffix(store.WEIGHTS)}")
+    if path.is_file() and reference not in store.names():  # a name wins: ./NAME is the file
         return path, None
     if path.suffix or len(path.parts) > 1:
         raise CheckpointError(f"{reference}: no such file; named checkpoints: {', '.join(store.names())}")

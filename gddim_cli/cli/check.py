@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from typing import Annotated
 
 import typer
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import say
+from gddim_cli.cli.progress import say, show_table, stdout
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -38,15 +37,15 @@ def check(
     results = examine(found)
     if json:
         rows = [{"check": r.what, "value": r.value, "bound": r.bound, "passed": r.passed} for r in results]
-        sys.stdout.write(json_module.dumps(rows, indent=2) + "\n")
+        with stdout() as out:
+            out.write(json_module.dumps(rows, indent=2) + "\n")
     else:
-        from rich.console import Console
         from rich.table import Table
 
         table = Table("check", "found", "wanted", "")
         for r in results:
             table.add_row(r.what, f"{r.value:.3g}", r.wanted, "[green]ok[/green]" if r.passed else "[red]FAILS[/red]")
-        Console(width=None if sys.stdout.isatty() else 140).print(table)
+        show_table(table)
     failed = sum(not r.passed for r in results)
     if failed:
         say(f"gddim: {failed} of {len(results)} checks fail")

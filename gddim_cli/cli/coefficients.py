@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gddim_cli.cli import options
+from gddim_cli.cli.progress import show_table, stdout
 
 if TYPE_CHECKING:
     from gddim_cli.coefficients import Coefficients
@@ -61,7 +62,8 @@ def coefficients(
     if npz:
         write(npz, arrays)
     if json:
-        sys.stdout.write(json_module.dumps({name: array.tolist() for name, array in arrays.items()}) + "\n")
+        with stdout() as out:
+            out.write(json_module.dumps({name: array.tolist() for name, array in arrays.items()}) + "\n")
     elif not npz or sys.stdout.isatty():
         show(medium.name, found)
 
@@ -76,7 +78,6 @@ def write(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def show(name: str, found: Coefficients) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     title = f"{name}, K = {found.k}, order {found.order}, NFE {found.nfe}"
@@ -88,8 +89,7 @@ def show(name: str, found: Coefficients) -> None:
         table.add_row(str(i), f"{found.t[i]:.6g}", f"{found.t[i + 1]:.6g}", matrix(found.Psi[i]), *used)
     if found.last is not None:
         table.add_row("last", f"{found.t[-1]:.6g}", "0", *map(matrix, found.last))
-    console = Console() if sys.stdout.isatty() else Console(width=140)
-    console.print(table)
+    show_table(table)
 
 
 def matrix(values: Any) -> str:

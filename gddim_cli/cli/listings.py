@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
-import sys
 from typing import Any
 
 from gddim_cli.cli import options
+from gddim_cli.cli.progress import show_table, stdout
 
 
 def samplers(json: options.Json = False) -> None:
@@ -45,12 +45,12 @@ def diffusions(json: options.Json = False) -> None:
 def show(rows: list[dict[str, Any]], json: bool) -> None:
     """Rows of one shape as a table, or as a JSON list, on stdout."""
     if json:
-        sys.stdout.write(json_module.dumps(rows, indent=2) + "\n")
+        with stdout() as out:
+            out.write(json_module.dumps(rows, indent=2) + "\n")
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*rows[0], show_lines=True)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    show_table(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Annotated
@@ -47,12 +48,17 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(prog_name="gddim", standalone_mode=False)
+        sys.stdout.flush()
     except GddimError as error:
         status = complain(str(error), error.exit_code)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "gddim"
-        status = complain(f"{error.format_message()} (see: {command} --help)", error.exit_code)
+        message = error.format_message()  # empty where the help has just been shown
+        status = complain(f"{message} (see: {command} --help)", error.exit_code) if message else error.exit_code
+    except BrokenPipeError:  # the reader has what it wanted: | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word

@@ -72,6 +72,17 @@ def seed(value: int) -> int:
     return value
 
 
+def folder(option: str, path: Path) -> Path:
+    """The folder, refused where its name is empty: that would be the current one, full of images.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if path == Path():
+        raise UsageError(f"{option}: a folder of its own is needed, not the current one")
+    return path
+
+
 def suffix(option: str, path: Path | None, ending: str) -> None:
     """Refuses a file whose name does not say what it will be.
 

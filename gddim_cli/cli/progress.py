@@ -1,14 +1,21 @@
-"""Long work on stderr: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Data on stdout; long work on stderr: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from gddim_cli.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+    from rich.table import Table
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -77,6 +84,34 @@ class Progress:
         return ", ".join([*parts, self.note] if self.note else parts)
 
 
+class Interrupts:
+    """Holds Ctrl-C and polite kills back until `check`, so that a step of the work is done whole or not at all.
+
+    A second one is not held back.
+    """
+
+    def __enter__(self) -> Self:
+        self._asked = False
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            signal.default_int_handler(number, frame)
+        self._asked = True
+
+    def check(self) -> None:
+        """Between two steps: raises KeyboardInterrupt if one has come."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+
 def duration(seconds: float) -> str:
     """`1:02:03`, `2:03` or `4.5 s`."""
     if seconds < 60:
@@ -84,3 +119,29 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def stdout() -> Iterator[TextIO]:
+    """Standard output for data, written to its end.
+
+    Raises:
+        OutputError: it cannot take them (a full disk behind `>`, say).
+    """
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left in the buffer would fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def show_table(table: Table) -> None:
+    """A table on stdout, as wide as the terminal, or 140 characters where it is none."""
+    from rich.console import Console
+
+    with stdout() as out:
+        Console(file=out, width=None if out.isatty() else 140).print(table)

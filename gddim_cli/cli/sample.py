@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import Progress, duration, say
+from gddim_cli.cli.progress import Progress, duration, say, stdout
+from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +95,7 @@ def sample(
     options.positive("--batch-size", batch_size)
     options.one_of("--format", format, ("png", "npz"))
     options.seed(seed)
+    options.folder("--out", out)
     options.suffix("--trajectory", trajectory, ".gif")
     options.suffix("--save-raw", save_raw, ".npy")
     if num is not None:
@@ -114,6 +115,8 @@ def sample(
     chosen = dataclasses.replace(defaults, **given)
     choices = Choices(order, lam, eta, corrector, rtol, atol)
     ready = plan(sampler, medium, chosen, nfe, choices)
+    if init_noise and save_raw and init_noise.resolve() == save_raw.resolve():
+        raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
     initial = read_states(init_noise, medium.D, model.card.images, num) if init_noise else None
     settings = Settings(
         checkpoint=model.card.name,
@@ -141,7 +144,8 @@ def sample(
     )
     execute(generation)
     if json:
-        sys.stdout.write((out / "run.json").read_text())
+        with stdout() as output:
+            output.write((out / "run.json").read_text())
 
 
 def choose_model(reference: str | None, device: torch.device, dtype: torch.dtype) -> Checkpoint:
@@ -171,7 +175,8 @@ def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]
     if name is None or name == own.name:
         return own, card.sampling.defaults(own)
     other = make_diffusion(name)
-    return other, other.defaults
+    # How images become uint8 is the model's matter, not the diffusion's.
+    return other, dataclasses.replace(other.defaults, quantize=card.sampling.defaults(own).quantize)
 
 
 def execute(generation: Generation) -> Run:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import Progress, duration, say
+from gddim_cli.cli.progress import Interrupts, Progress, duration, say
 from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def read_recipe(reference: str, steps: int | None) -> Recipe:
 
 
 def run(trainer: Trainer, every: int) -> None:
-    """Trains to the recipe's steps; whatever stops it, the steps done are saved."""
+    """Trains to the recipe's steps. Ctrl-C and a polite kill wait for the step's end, and what is done is saved."""
     total, saved = trainer.recipe.steps, trainer.done
-    with Progress(total, "steps", start=trainer.done) as progress:
+    with Interrupts() as interrupts, Progress(total, "steps", start=trainer.done) as progress:
         try:
             while trainer.done < total:
                 loss = trainer.step()
@@ -94,6 +94,7 @@ def run(trainer: Trainer, every: int) -> None:
                     trainer.save()
                     saved = trainer.done
                     progress.say(preview(trainer))
+                interrupts.check()
         except KeyboardInterrupt:
             if trainer.done > saved:
                 trainer.save()
@@ -111,7 +112,7 @@ def preview(trainer: Trainer) -> str:
     text = f"step {step}: mean loss {loss:.4f}, {duration(seconds)} in all, samples in {path}"
     if not sys.stderr.isatty():
         return text
-    width = os.get_terminal_size(sys.stderr.fileno()).columns
+    width = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals do not know theirs
     columns = max(1, min(8, width // (images.shape[2] + 2)))
     return f"{text}\n{half_blocks(grid(images[:columns], columns), width)}"
 
@@ -126,4 +127,4 @@ def describe(trainer: Trainer) -> str:
 def machine(device: torch.device) -> str:
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU cores"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"

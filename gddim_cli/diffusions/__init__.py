@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,31 @@ def make_diffusion(name: str, parameters: Mapping[str, Any] | None = None) -> Di
     for key in parameters or {}:
         if key not in known:
             raise UsageError(f"diffusion {name} has no parameter '{key}'; {nearest(key, known)}")
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value = (parameters or {}).get(field.name, field.default)
+        check_parameter(name, field.name, value, field.default)
     return kind(**(parameters or {}))
+
+
+MAY_BE_ZERO = ("beta_0", "beta_1", "gamma", "numerical_eps", "sigma_blur_max")
+
+
+def check_parameter(diffusion: str, name: str, value: object, default: object) -> None:
+    """Refuses what no diffusion can have: another type than the default's, NaN, infinity, or a number below its range.
+
+    Raises:
+        UsageError: naming diffusion, parameter and value.
+    """
+    if isinstance(default, bool) or isinstance(value, bool):
+        if type(value) is not type(default):
+            raise UsageError(f"diffusion {diffusion}: {name}: {value!r} is not {type(default).__name__}")
+        return
+    if value is None and default is None:
+        return
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UsageError(f"diffusion {diffusion}: {name}: {value!r} is not a number")
+    if value < 0 or (value == 0 and name not in MAY_BE_ZERO):
+        raise UsageError(f"diffusion {diffusion}: {name}: {value:g} is not above 0")
 
 
 def find_diffusion(reference: str) -> Diffusion:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.errors import NumericsError
-from gddim_cli.flow import Flow
-from gddim_cli.panels import Antiderivative, Array, antiderivative, nodes_and_weights
+from gddim_cli.flow import Flow, short_edges
+from gddim_cli.panels import Antiderivative, Array, antiderivative, resolving_edges, rule
 
 KChoice = Literal["R", "L"]
 
@@ -70,14 +71,36 @@ class Diffusion(ABC):
     def noise_covariance(self, t: ArrayLike) -> Array:
         """`int_0^t Psi(t, s) GG_s Psi(t, s)^T ds`: `Sigma_t` without `Sigma_0`, a sum of positive terms.
 
-        Here by Gauss-Legendre quadrature on panels that halve towards 0, where short times live.
+        Here by Gauss-Legendre quadrature from the last panel edge before t, on panels that resolve F and GG and are
+        short beside F; what came before the edge is carried on by Psi.
         """
-        t = np.asarray(t, dtype=np.float64)[..., None]
-        unit, weights = nodes_and_weights(np.concatenate([[0.0], 0.5 ** np.arange(6, -1, -1)]))
-        s = t * unit.ravel()
-        psi = self.Psi(t, s)
-        integrand = psi @ self.GG(s) @ psi.swapaxes(-1, -2)
-        return np.einsum("...n,...nij->...ij", t * weights.ravel(), integrand)
+        times = np.asarray(t, dtype=np.float64)
+        edges, before = self._accumulated
+        panel = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(before) - 1)
+        return self._carried(times, edges[panel], before[panel])
+
+    def _carried(self, t: Array, start: Array, before: Array) -> Array:
+        """The noise covariance at t from the one at `start`, not far before."""
+        points, weights, _ = rule()
+        half = 0.5 * (t - start)[..., None]
+        s = start[..., None] + half * (1 + points)
+        psi = self.Psi(t[..., None], s)
+        fresh = np.einsum("...n,...nij->...ij", half * weights, psi @ self.GG(s) @ psi.swapaxes(-1, -2))
+        psi = self.Psi(t, start)
+        return psi @ before @ psi.swapaxes(-1, -2) + fresh
+
+    @cached_property
+    def _accumulated(self) -> tuple[Array, Array]:
+        """Panel edges, and the noise covariance at each but the last."""
+
+        def both(t: Array) -> Array:
+            return np.concatenate([self.F(t), self.GG(t)], axis=-1).reshape(len(t), -1)
+
+        edges = short_edges(self.F, resolving_edges(both, 0.0, self.T))
+        found = [np.zeros((self.D, self.D))]
+        for start, end in pairwise(edges[:-1]):
+            found.append(self._carried(end, start, found[-1]))
+        return edges, np.stack(found)
 
     def Sigma(self, t: ArrayLike) -> Array:
         """`Sigma_t`: `dSigma/dt = F Sigma + Sigma F^T + GG`, from `Sigma_0`."""
@@ -168,7 +191,7 @@ class Diffusion(ABC):
         return Flow(self.F, self.D, self.T)
 
     def _require_regular_start(self) -> None:
-        if np.linalg.eigvalsh(self.Sigma_0).min() <= 0:
+        if np.linalg.eigvalsh(self.Sigma_0).min() < 1e-14:
             raise NumericsError(
                 f"{self.name}: R_t needs a positive definite Sigma_0 to start from, this one is "
                 f"{self.Sigma_0.tolist()}; give it a small numerical_eps, or use K = L"

@@ -11,6 +11,7 @@ from scipy.special import gammainc
 
 from gddim_cli.diffusions.base import Defaults
 from gddim_cli.diffusions.langevin import Langevin
+from gddim_cli.errors import NumericsError
 from gddim_cli.panels import Array
 
 
@@ -65,6 +66,13 @@ class CLD(Langevin):
         xv = np.sqrt(self.M) * y * y * decay / 2
         vv = self.M * (xx + 2 * y * decay)
         return np.stack([np.stack([xx, xv], -1), np.stack([xv, vv], -1)], -2)
+
+    def turn_rate(self, t: ArrayLike) -> Array:
+        if self.eps_at_every_t:
+            raise NumericsError(
+                "cld with eps_at_every_t has a Sigma_t that no linear equation moves, so R_t is not defined; use K = L"
+            )
+        return super().turn_rate(t)
 
     def Sigma(self, t: ArrayLike) -> Array:
         if not self.eps_at_every_t:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Diffusion
+from gddim_cli.diffusions.rates import LinearRate
 from gddim_cli.panels import Array
 
 
-class Langevin(Diffusion):
+class Langevin(LinearRate, Diffusion):
     """`F_t = beta_t A`, `G_t G_t^T = beta_t Q` with constant A and Q, `beta_t = beta_0 + beta_1 t`.
 
     Attributes:
@@ -37,15 +38,6 @@ class Langevin(Diffusion):
     @abstractmethod
     def Q(self) -> Array:
         """The noise per unit of rate, [2, 2]."""
-
-    def beta(self, t: ArrayLike) -> Array:
-        """`beta_t = beta_0 + beta_1 t`."""
-        return self.beta_0 + self.beta_1 * np.asarray(t, dtype=np.float64)
-
-    def B(self, t: ArrayLike, s: ArrayLike) -> Array:
-        """`int_s^t beta`."""
-        t, s = np.asarray(t, dtype=np.float64), np.asarray(s, dtype=np.float64)
-        return (t - s) * (self.beta_0 + 0.5 * self.beta_1 * (t + s))
 
     def F(self, t: ArrayLike) -> Array:
         return self.beta(t)[..., None, None] * self.A

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.diffusions.rates import LinearRate
 from gddim_cli.panels import Array
 
 
 @dataclass(frozen=True)
-class VP(Diffusion):
+class VP(LinearRate, Diffusion):
     """`F = -beta/2`, `GG = beta`, `beta_t = beta_0 + beta_1 t` (0.1 to 20); `alpha_t = exp(-int_0^t beta)`.
 
     `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `K_t = sqrt(1 - alpha_t)`.
@@ -25,15 +26,6 @@ class VP(Diffusion):
 
     beta_0: float = 0.1
     beta_1: float = 19.9
-
-    def beta(self, t: ArrayLike) -> Array:
-        """`beta_t = beta_0 + beta_1 t`."""
-        return self.beta_0 + self.beta_1 * np.asarray(t, dtype=np.float64)
-
-    def B(self, t: ArrayLike, s: ArrayLike) -> Array:
-        """`int_s^t beta`."""
-        t, s = np.asarray(t, dtype=np.float64), np.asarray(s, dtype=np.float64)
-        return (t - s) * (self.beta_0 + 0.5 * self.beta_1 * (t + s))
 
     def F(self, t: ArrayLike) -> Array:
         return -0.5 * self.beta(t)[..., None, None]

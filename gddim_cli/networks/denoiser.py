@@ -31,7 +31,7 @@ class Denoiser(nn.Module):
         embedding: width of the noise-level embedding.
 
     Raises:
-        ValueError: the image does not divide into patches and levels.
+        ValueError: the image does not divide into patches and levels, or a size is not positive.
     """
 
     def __init__(
@@ -45,6 +45,10 @@ class Denoiser(nn.Module):
         embedding: int = 128,
     ) -> None:
         super().__init__()
+        sizes = {"image_channels": image_channels, "patch": patch, "blocks": blocks, "embedding": embedding}
+        for name, value in (*sizes.items(), *(("channels", width) for width in channels or [0])):
+            if not (isinstance(value, int) and value > 0):
+                raise ValueError(f"{name}: {value!r} is not a positive whole number")
         unit = patch * 2 ** (len(channels) - 1)
         if image_size % unit:
             raise ValueError(f"image_size {image_size} is not a multiple of patch * 2**(levels - 1) = {unit}")

@@ -35,8 +35,8 @@ def step_covariance(diffusion: Diffusion, t: Array, lam: float) -> Array:
         return np.zeros_like(diffusion.Psi(t[1:], t[:-1]))
     now, then = diffusion.L(t[1:]), diffusion.L(t[:-1])
     y = np.linalg.inv(now) @ diffusion.Psi_hat(t[1:], t[:-1], lam) @ then
-    kept = np.eye(diffusion.D) - y @ y.swapaxes(-1, -2)
-    return now @ (0.5 * (kept + kept.swapaxes(-1, -2))) @ now.swapaxes(-1, -2)
+    p = now @ (np.eye(diffusion.D) - y @ y.swapaxes(-1, -2)) @ now.swapaxes(-1, -2)
+    return 0.5 * (p + p.swapaxes(-1, -2))
 
 
 def root(covariance: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 
 from torch import Tensor
 
@@ -96,12 +97,13 @@ def plan(name: str, diffusion: Diffusion, defaults: Defaults, nfe: int, choices:
     method = METHODS[name]
     for option in ("order", "lam", "eta", "corrector", "rtol", "atol"):
         if getattr(choices, option) not in (None, False) and option not in method.options:
-            have = ", ".join(m.name for m in METHODS.values() if option in m.options)
-            raise UsageError(f"--{WORDS.get(option, option)}: {name} has none; {have} has")
-    for option in ("lam", "eta", "rtol", "atol"):
+            have = [m.name for m in METHODS.values() if option in m.options]
+            verb = "has" if len(have) == 1 else "have"
+            raise UsageError(f"--{WORDS.get(option, option)}: {name} has none; {', '.join(have)} {verb}")
+    for option, lowest in (("lam", "from 0 up"), ("eta", "from 0 up"), ("rtol", "above 0"), ("atol", "above 0")):
         value = getattr(choices, option)
-        if value is not None and not (0 <= value < float("inf")):
-            raise UsageError(f"--{WORDS.get(option, option)}: {value:g} is not a number from 0 up")
+        if value is not None and not (0 <= value < inf and (value > 0 or lowest == "from 0 up")):
+            raise UsageError(f"--{WORDS.get(option, option)}: {value:g} is not a number {lowest}")
     return method.build(diffusion, defaults, nfe - defaults.denoise, choices)
 
 
