@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from gddim_cli.checkpoints.architecture import complete, infer
+from gddim_cli.checkpoints.architecture import complete, infer, parse
 from gddim_cli.checkpoints.naming import places, rename
 from gddim_cli.errors import CheckpointError, UsageError
 from gddim_cli.networks.ncsnpp import NCSNpp
@@ -101,10 +101,25 @@ def test_what_the_person_sets():
     for given, message in [
         ({"nf": 16}, "nf=16 contradicts the tensors, which say 8"),
         ({"attn_resolutions": [8], "image_size": 16}, r"attn_resolutions=\[8\] contradicts the tensors.*\[16\]"),
-        ({"num_blocks": 1}, "did you mean 'num_res_blocks'"),
     ]:
         with pytest.raises(UsageError, match=message):
             complete(told, given, CARD, quiet)
+
+
+def test_words_of_set():
+    words = ["nf=16", "ch_mult=1,2,2", "attn_resolutions=[]", "fir=false", "embedding_type=fourier"]
+    expected = {"nf": 16, "ch_mult": [1, 2, 2], "attn_resolutions": [], "fir": False, "embedding_type": "fourier"}
+    assert parse(words) == expected
+    assert parse(["attn_resolutions=16"]) == {"attn_resolutions": [16]}
+    for word, message in [
+        ("nf", "key=value"),
+        ("num_blocks=1", "did you mean 'num_res_blocks'"),
+        ("nf=many", r"Expected `int"),
+        ("nf=[", "cannot be read"),
+        ("progressive_input=input_skip", "input_skip"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            parse([word])
 
 
 def test_ambiguous_attention_needs_to_be_said():
