@@ -75,14 +75,14 @@ class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     Attributes:
         name: what `gddim download` calls it.
         kind: what it is.
-        content: what is in it.
+        arrays: what an .npz has in it.
     """
 
     name: str
     title: str
     kind: Literal["statistics", "inception"]
     source: Source
-    content: str = ""
+    arrays: list[str] = []
     license: dict[str, str] = {}
     cite: list[str] = []
 
@@ -102,6 +102,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         sha256: of the native weights file, where it is pinned.
         source: where the authors published it.
         published: what they report of it.
+        parameters: numbers in the network.
         training: data, steps, time, machine: how it came about.
         license: of weights and data.
     """
@@ -118,6 +119,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     sha256: str | None = None
     source: Source | None = None
     published: dict[str, Any] = {}
+    parameters: int | None = None
     training: dict[str, Any] = {}
     license: dict[str, str] = {}
     cite: list[str] = []

@@ -111,6 +111,7 @@ def card_like(card: Card, network: dict[str, Any], path: Path, out: Path) -> Car
         diffusion=diffusion,
         source=None,
         published={},
+        parameters=None,
         license={},
     )
 

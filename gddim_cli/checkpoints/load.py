@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -96,6 +97,8 @@ def locate(reference: str) -> tuple[Path, Card | None]:
     weights = store.find_weights(reference)
     if weights is None:
         raise CheckpointError(f"{reference} has not been downloaded; get it with: gddim download {reference}")
+    if card.sha256 is None and (seen := store.read_record(reference)):
+        card = msgspec.structs.replace(card, sha256=seen.native_sha256)
     return weights, card
 
 

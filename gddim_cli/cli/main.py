@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gddim_cli import __version__
-from gddim_cli.cli import coefficients, convert, sample, train
+from gddim_cli.cli import checkpoints, coefficients, convert, download, sample, train
 from gddim_cli.errors import GddimError
 
 INTERRUPTED = 130
@@ -17,6 +17,8 @@ app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", p
 app.command(epilog=sample.EPILOG)(sample.sample)
 app.command(epilog=coefficients.EPILOG)(coefficients.coefficients)
 app.command(epilog=train.EPILOG)(train.train)
+app.command(epilog=download.EPILOG)(download.download)
+app.command(epilog=checkpoints.EPILOG)(checkpoints.checkpoints)
 app.command(epilog=convert.EPILOG)(convert.convert)
 
 
