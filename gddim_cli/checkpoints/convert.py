@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor
 
 from gddim_cli.checkpoints import flax_msgpack, native, torch_pickle
@@ -17,6 +16,7 @@ from gddim_cli.checkpoints.card import Card, Images
 from gddim_cli.checkpoints.load import build
 from gddim_cli.checkpoints.naming import Layout, rename
 from gddim_cli.errors import UsageError
+from gddim_cli.networks.blank import Blank
 from gddim_cli.networks.ncsnpp import NCSNpp
 
 
@@ -126,7 +126,7 @@ def write(tensors: dict[str, Tensor], layout: Layout, card: Card, path: Path, ou
     """
     arguments = {key: value for key, value in card.network.items() if key != "kind"}
     try:
-        with torch.device("meta"):
+        with Blank():
             network = NCSNpp(**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{path}: no NCSN++ has {arguments}: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gddim_cli.checkpoints.card import Card
 from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import CheckpointError, UsageError, nearest
 from gddim_cli.files import sha256
+from gddim_cli.networks.blank import Blank
 from gddim_cli.networks.denoiser import Denoiser
 from gddim_cli.networks.ncsnpp import NCSNpp
 from gddim_cli.samplers.gddim import Eps
@@ -130,10 +130,8 @@ def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
     if kind not in NETWORKS:
         raise CheckpointError(f"{path}: its card names a network '{kind}'; {nearest(kind, NETWORKS)}")
     check_channels(card, kind, path)
-    # Large networks are not filled with random numbers first.
-    empty = torch.device("meta") if kind == "ncsnpp" else nullcontext()
     try:
-        with empty:
+        with Blank():
             module = NETWORKS[kind](**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error
