@@ -25,6 +25,10 @@ class CheckpointError(GddimError):
     """A checkpoint or its card is missing, damaged, or contradicts itself."""
 
 
+class DownloadError(GddimError):
+    """A published file cannot be fetched, or is not what it was."""
+
+
 class DataError(GddimError):
     """An input file or folder cannot be used."""
 

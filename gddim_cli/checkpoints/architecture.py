@@ -4,25 +4,52 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
+import yaml
 
 from gddim_cli.checkpoints.naming import FIR_CONV, PLAIN_CONV, Layout, Shapes
-from gddim_cli.errors import CheckpointError, UsageError, nearest
+from gddim_cli.errors import CheckpointError, UsageError
+from gddim_cli.files import typed
 
-ARGUMENTS = (
-    "nf",
-    "ch_mult",
-    "num_res_blocks",
-    "attn_resolutions",
-    "image_size",
-    "fir",
-    "progressive_input",
-    "embedding_type",
-    "in_channels",
-    "out_channels",
-)
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What `--set` takes: the arguments of NCSN++."""
+
+    nf: int | None = None
+    ch_mult: list[int] | None = None
+    num_res_blocks: int | None = None
+    attn_resolutions: list[int] | None = None
+    image_size: int | None = None
+    fir: bool | None = None
+    progressive_input: Literal["residual", "none"] | None = None
+    embedding_type: Literal["fourier", "positional"] | None = None
+    in_channels: int | None = None
+    out_channels: int | None = None
+
+
+def parse(words: Sequence[str]) -> dict[str, Any]:
+    """`--set key=value ...` as arguments; lists as `1,2,2,2` or `[1, 2, 2, 2]`.
+
+    Raises:
+        UsageError: no `=`, an unknown key, a value of the wrong type.
+    """
+    raw: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(
+                f"--set {word}: write it as key=value; known keys: {', '.join(Arguments.__struct_fields__)}"
+            )
+        listed = key in ("ch_mult", "attn_resolutions") and not text.startswith("[")
+        try:
+            raw[key] = yaml.safe_load(f"[{text}]" if listed else text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {word}: the value cannot be read") from error
+    return msgspec.to_builtins(typed(raw, Arguments, "--set", UsageError))
 
 
 @dataclass(frozen=True)
@@ -168,11 +195,8 @@ def complete(told: Told, given: Mapping[str, Any], otherwise: Mapping[str, Any],
         say: is told of each that was taken from the card.
 
     Raises:
-        UsageError: an unknown argument, one that contradicts the tensors, or none for one that is needed.
+        UsageError: an argument that contradicts the tensors, or none for one that is needed.
     """
-    for key in given:
-        if key not in ARGUMENTS:
-            raise UsageError(f"--set: there is no '{key}'; {nearest(key, ARGUMENTS)}")
     for key, value in told.arguments.items():
         if key in given and given[key] != value:
             raise UsageError(f"--set {key}={given[key]} contradicts the tensors, which say {value}")

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from gddim_cli.checkpoints import native, store
 from gddim_cli.checkpoints.card import Card
 from gddim_cli.diffusions.base import Diffusion, KChoice
-from gddim_cli.errors import CheckpointError, nearest
+from gddim_cli.errors import CheckpointError, UsageError, nearest
 from gddim_cli.files import sha256
+from gddim_cli.networks.blank import Blank
 from gddim_cli.networks.denoiser import Denoiser
+from gddim_cli.networks.ncsnpp import NCSNpp
 from gddim_cli.samplers.linear import Eps
-from gddim_cli.score import Counted, DenoiserEps
+from gddim_cli.score import Counted, DenoiserEps, MixedScoreEps, NoiseEps
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"denoiser": Denoiser}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"denoiser": Denoiser, "ncsnpp": NCSNpp}
+ADAPTERS: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,20 @@ class Checkpoint:
     sha256: str
 
     def eps(self, diffusion: Diffusion, k: KChoice) -> Eps:
-        """The noise prediction of this model in `diffusion`, for `k`."""
-        return DenoiserEps(self.network, diffusion, k)
+        """The noise prediction of this model in `diffusion`, for `k`.
+
+        Raises:
+            UsageError: the model cannot be sampled in that diffusion, or not with that K.
+        """
+        if self.card.parameterization == "denoiser":
+            return DenoiserEps(self.network, diffusion, k)
+        own = self.card.make_diffusion()
+        if diffusion != own:
+            raise UsageError(
+                f"{self.card.name} predicts the noise of its own {own.name} and of no other diffusion; "
+                "leave --diffusion out, or sample a denoiser"
+            )
+        return ADAPTERS[self.card.parameterization](self.network, diffusion, k, self.card.time_scale)
 
 
 def load(reference: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Checkpoint:
@@ -87,6 +103,8 @@ def locate(reference: str) -> tuple[Path, Card | None]:
     weights = store.find_weights(reference)
     if weights is None:
         raise CheckpointError(f"{reference} has not been downloaded; get it with: gddim download {reference}")
+    if card.sha256 is None and (seen := store.read_record(reference)):
+        card = msgspec.structs.replace(card, sha256=seen.native_sha256)
     return weights, card
 
 
@@ -117,13 +135,12 @@ def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
     kind = str(arguments.pop("kind", ""))
     if kind not in NETWORKS:
         raise CheckpointError(f"{path}: its card names a network '{kind}'; {nearest(kind, NETWORKS)}")
+    check_channels(card, kind, path)
     try:
-        module = NETWORKS[kind](**arguments)
-    except (TypeError, ValueError) as error:
+        with Blank():
+            module = NETWORKS[kind](**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error
-    made = (arguments.get("image_channels"), arguments.get("image_size"))
-    if made != (card.images.channels, card.images.size):
-        raise CheckpointError(f"{path}: its card says images {card.images}, but a network for {made}")
     wanted = module.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         if name not in tensors:
@@ -134,8 +151,33 @@ def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
             raise CheckpointError(
                 f"{path}: tensor {name} is {list(tensors[name].shape)}, the network of its card wants {list(wanted[name].shape)}"
             )
-    module.load_state_dict(tensors)
+        if not tensors[name].is_floating_point():
+            raise CheckpointError(f"{path}: tensor {name} is {tensors[name].dtype}; floating-point numbers are needed")
+    module.load_state_dict(tensors, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def check_channels(card: Card, kind: str, path: Path) -> None:
+    """Refuses a network that does not take the card's images, or does not predict what the card says.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    if (kind == "denoiser") != (card.parameterization == "denoiser"):
+        raise CheckpointError(f"{path}: its card says that a {kind} predicts '{card.parameterization}'")
+    one, blocks = card.images.channels, 1
+    wanted = {"image_channels": one, "image_size": card.images.size}
+    if kind == "ncsnpp":
+        blocks = card.make_diffusion().D
+        out = one * blocks if card.parameterization == "eps" else one
+        wanted = {"in_channels": one * blocks, "out_channels": out, "image_size": card.images.size}
+    if card.parameterization == "mixed_score" and blocks != 2:
+        raise CheckpointError(f"{path}: its card says mixed_score, which needs a diffusion with a velocity")
+    made = {key: card.network.get(key) for key in wanted}
+    if made != wanted:
+        raise CheckpointError(
+            f"{path}: its card says images {card.images}, but a network for {tuple(made.values())}: {', '.join(made)}"
+        )
 
 
 def autocast(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gddim_cli.checkpoints.native import all_finite
 from gddim_cli.errors import CheckpointError
 from gddim_cli.networks.ncsnpp import DownStage, NCSNpp, UpStage
 from gddim_cli.networks.ncsnpp_layers import AttentionBlock, FourierEmbedding, PyramidStep, ResidualBlock
@@ -159,7 +160,7 @@ def rename(tensors: dict[str, Tensor], network: NCSNpp, layout: Layout, source: 
         if tensor.dtype != torch.float32:
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise CheckpointError(f"{source}: tensor {name} is {dtype}, float32 is needed")
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise CheckpointError(f"{source}: tensor {name} holds NaN or infinity; the file is damaged, fetch it again")
         ours[where.name] = where.take(tensor)
     if tensors:

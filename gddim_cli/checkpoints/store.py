@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import platformdirs
 
-from gddim_cli.checkpoints.card import Card
-from gddim_cli.errors import CheckpointError, nearest
-from gddim_cli.files import read_yaml, typed
+from gddim_cli.checkpoints.card import Card, FileCard
+from gddim_cli.errors import CheckpointError, DataError, nearest
+from gddim_cli.files import read_yaml, replacing, typed
 
 PACKAGE = Path(__file__).resolve().parent.parent
 WEIGHTS = ".safetensors"
+FILE_CARD = ".file.yaml"
 RELEASED = "cld-cifar10"
 BUNDLED = "mnist"
 
@@ -42,15 +44,90 @@ def card_of(name: str) -> Card:
     return typed(read_yaml(path), Card, path, CheckpointError)
 
 
+def file_names() -> list[str]:
+    """The published files that are no checkpoints and have a card: statistics, Inception."""
+    return sorted(path.name.removesuffix(FILE_CARD) for path in bundled_folder().glob(f"*{FILE_CARD}"))
+
+
+def file_card_of(name: str) -> FileCard:
+    """The card of a named published file.
+
+    Raises:
+        DataError: there is none of that name (the nearest is suggested), or its card is wrong.
+    """
+    if name not in file_names():
+        raise DataError(f"there is no file '{name}'; {nearest(name, file_names())}")
+    path = bundled_folder() / f"{name}{FILE_CARD}"
+    return typed(read_yaml(path), FileCard, path)
+
+
+def find_file(name: str) -> Path | None:
+    """Where a named published file lies in the cache; None where it has not been downloaded."""
+    path = cache_folder() / "files" / file_card_of(name).source.file
+    return path if path.is_file() else None
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was seen when a name was first downloaded; later downloads must be the same.
+
+    Attributes:
+        sha256: of the published file.
+        size: of that, in bytes.
+        source: where it came from.
+        date: when.
+        native_sha256: of the converted file; None for files kept as they are.
+    """
+
+    sha256: str
+    size: int
+    source: str
+    date: str
+    native_sha256: str | None = None
+
+
+def record_path(name: str) -> Path:
+    return cache_folder() / "records" / f"{name}.json"
+
+
+def read_record(name: str) -> Record | None:
+    """What was seen at the first download; None before it.
+
+    Raises:
+        CheckpointError: the record is damaged.
+    """
+    path = record_path(name)
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); remove it to trust the next download anew") from error
+
+
+def write_record(name: str, record: Record) -> None:
+    """Keeps what was seen.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    with replacing(record_path(name)) as temporary:
+        temporary.write_bytes(msgspec.json.encode(record) + b"\n")
+
+
 def cache_folder() -> Path:
     """Where fetched checkpoints lie: `GDDIM_HOME`, else the platform's cache folder."""
     home = os.environ.get("GDDIM_HOME")
     return Path(home) if home else Path(platformdirs.user_cache_dir("gddim"))
 
 
+def cached_weights(name: str) -> Path:
+    """Where the converted weights of a named checkpoint lie once they have been downloaded."""
+    return cache_folder() / "checkpoints" / f"{name}{WEIGHTS}"
+
+
 def find_weights(name: str) -> Path | None:
     """The native file of a named checkpoint, bundled or in the cache; None where it is not on this machine."""
-    places = (bundled_folder() / f"{name}{WEIGHTS}", cache_folder() / "checkpoints" / f"{name}{WEIGHTS}")
+    places = (bundled_folder() / f"{name}{WEIGHTS}", cached_weights(name))
     return next((place for place in places if place.is_file()), None)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gddim_cli import __version__
-from gddim_cli.cli import check, coefficients, listings, sample, train
+from gddim_cli.cli import check, checkpoints, coefficients, convert, download, listings, sample, train
 from gddim_cli.errors import GddimError
 
 INTERRUPTED = 130
@@ -22,6 +22,9 @@ app.command(epilog=train.EPILOG)(train.train)
 app.command()(listings.samplers)
 app.command()(listings.diffusions)
 app.command(epilog=check.EPILOG)(check.check)
+app.command(epilog=download.EPILOG)(download.download)
+app.command(epilog=checkpoints.EPILOG)(checkpoints.checkpoints)
+app.command(epilog=convert.EPILOG)(convert.convert)
 
 
 def show_version(wanted: bool) -> None:

@@ -101,7 +101,7 @@ class NCSNpp(nn.Module):
         h = after(attention(before(h, embedding)), embedding)
         for stage in self.up:
             h = stage(h, embedding, skips)
-        return self.conv_out(fn.silu(self.norm_out(h)))
+        return self.conv_out(fn.silu(self.norm_out(h), inplace=True))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class DownStage(nn.Module):
             return h, pyramid
         h = self.resample(h, embedding)
         if self.pyramid is not None:
-            h = pyramid = (self.pyramid(pyramid) + h) * math.sqrt(0.5)
+            h = pyramid = self.pyramid(pyramid).add_(h).mul_(math.sqrt(0.5))
         skips.append(h)
         return h, pyramid
 

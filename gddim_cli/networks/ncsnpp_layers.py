@@ -105,15 +105,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x [B, width_in, H, W] and the (swished) time embedding [B, E] to [B, width_out, H', W']."""
-        h = fn.silu(self.norm_in(x))
+        # In place where nothing else needs the numbers: fresh memory costs the CPU as much as the arithmetic.
+        h = fn.silu(self.norm_in(x), inplace=True)
         if self.resample == "down":
             h, x = downsample(h, self.fir), downsample(x, self.fir)
         elif self.resample == "up":
             h, x = upsample(h, self.fir), upsample(x, self.fir)
-        h = self.conv_in(h) + self.time(embedding)[:, :, None, None]
-        h = fn.dropout(fn.silu(self.norm_out(h)), self.dropout, self.training)
-        h = self.conv_out(h)
-        return (h + (x if self.skip is None else self.skip(x))) * math.sqrt(0.5)
+        h = self.conv_in(h).add_(self.time(embedding)[:, :, None, None])
+        h = fn.dropout(fn.silu(self.norm_out(h), inplace=True), self.dropout, self.training)
+        return self.conv_out(h).add_(x if self.skip is None else self.skip(x)).mul_(math.sqrt(0.5))
 
 
 class AttentionBlock(nn.Module):
@@ -126,9 +126,11 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        query, key, value = (part(h).flatten(2).transpose(1, 2)[:, None] for part in (self.query, self.key, self.value))
+        query, key, value = (
+            part(h).flatten(2).transpose(1, 2).contiguous()[:, None] for part in (self.query, self.key, self.value)
+        )
         mixed = fn.scaled_dot_product_attention(query, key, value)[:, 0]
-        return (x + self.out(mixed.transpose(1, 2).reshape(x.shape))) * math.sqrt(0.5)
+        return self.out(mixed.transpose(1, 2).reshape(x.shape)).add_(x).mul_(math.sqrt(0.5))
 
 
 def group_norm(width: int) -> nn.GroupNorm:

@@ -6,9 +6,11 @@ import re
 import pytest
 import torch
 
-from gddim_cli.checkpoints.architecture import complete, infer
+from gddim_cli.checkpoints.architecture import complete, infer, parse
 from gddim_cli.checkpoints.naming import places, rename
+from gddim_cli.checkpoints.native import all_finite
 from gddim_cli.errors import CheckpointError, UsageError
+from gddim_cli.networks.blank import Blank
 from gddim_cli.networks.ncsnpp import NCSNpp
 
 RELEASES = [
@@ -101,10 +103,25 @@ def test_what_the_person_sets():
     for given, message in [
         ({"nf": 16}, "nf=16 contradicts the tensors, which say 8"),
         ({"attn_resolutions": [8], "image_size": 16}, r"attn_resolutions=\[8\] contradicts the tensors.*\[16\]"),
-        ({"num_blocks": 1}, "did you mean 'num_res_blocks'"),
     ]:
         with pytest.raises(UsageError, match=message):
             complete(told, given, CARD, quiet)
+
+
+def test_words_of_set():
+    words = ["nf=16", "ch_mult=1,2,2", "attn_resolutions=[]", "fir=false", "embedding_type=fourier"]
+    expected = {"nf": 16, "ch_mult": [1, 2, 2], "attn_resolutions": [], "fir": False, "embedding_type": "fourier"}
+    assert parse(words) == expected
+    assert parse(["attn_resolutions=16"]) == {"attn_resolutions": [16]}
+    for word, message in [
+        ("nf", "key=value"),
+        ("num_blocks=1", "did you mean 'num_res_blocks'"),
+        ("nf=many", r"Expected `int"),
+        ("nf=[", "cannot be read"),
+        ("progressive_input=input_skip", "input_skip"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            parse([word])
 
 
 def test_ambiguous_attention_needs_to_be_said():
@@ -163,3 +180,24 @@ def test_flax_and_torch_place_the_same_tensors():
     flax, theirs = (list(places(network, layout)) for layout in ("flax", "torch"))
     assert [p.name for p in flax] == [p.name for p in theirs]
     assert all(re.fullmatch(r"\w+_\d+(/\w+)+", p.original) for p in flax)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_found_anywhere(bad):
+    for at in (0, 511, 1023):
+        tensor = torch.randn(1024)
+        assert all_finite(tensor)
+        tensor[at] = bad
+        assert not all_finite(tensor)
+    assert all_finite(torch.empty(0))
+    assert all_finite(torch.ones(2, dtype=torch.int64))
+
+
+def test_a_blank_network_is_made_without_random_numbers():
+    state = torch.random.get_rng_state()
+    with Blank():
+        made = NCSNpp(**{**SMALL, "embedding_type": "positional"})
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert {n: t.shape for n, t in made.state_dict().items()} == {
+        n: t.shape for n, t in on_meta(**{**SMALL, "embedding_type": "positional"}).state_dict().items()
+    }

@@ -1,0 +1,178 @@
+"""A full-size training state converted, loaded and run: time, memory and arithmetic rate. See docs/checkpoints-benchmark.md.
+
+pip install '.[bench]' && python benchmarks/checkpoints.py [--folder DIR] [--threads N] [--batch N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LIST = Path(__file__).parent.parent / "tests" / "data" / "gddim_cld_cifar10_flax.json.xz"
+CARD = "cld-cifar10"
+GFLOP = 37.18  # of one 32x32 image, two for a multiplication and addition
+
+
+def make(path: Path) -> None:
+    """A training state of the released names and shapes by the real flax: weights, averages and two Adam moments."""
+    import numpy as np
+    from flax.serialization import msgpack_serialize
+
+    shapes: dict[str, list[int]] = json.loads(lzma.decompress(LIST.read_bytes()))
+    random = np.random.default_rng(0)
+
+    def nested(leaf: Callable[[list[int]], Any]) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
+        for name, shape in shapes.items():
+            *above, last = name.split("/")
+            node = tree
+            for key in above:
+                node = node.setdefault(key, {})
+            node[last] = leaf(shape)
+        return tree
+
+    def weights(shape: list[int]) -> Any:
+        return random.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
+
+    def moments(shape: list[int]) -> dict[str, Any]:
+        return {"grad_ema": weights(shape), "grad_sq_ema": weights(shape)}
+
+    state = {
+        "step": np.int32(1),
+        "optimizer": {"target": nested(weights), "state": {"step": np.int32(1), "param_states": nested(moments)}},
+        "lr": np.float32(2e-4),
+        "model_state": {},
+        "ema_rate": 0.9999,
+        "params_ema": nested(weights),
+        "rng": np.array([0, 1], np.uint32),
+    }
+    path.write_bytes(msgpack_serialize(state))
+
+
+def read(path: Path) -> float:
+    """Seconds to read the file and do nothing with it."""
+    started = time.perf_counter()
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
+    return time.perf_counter() - started
+
+
+def convert(path: Path, out: Path) -> dict[str, float]:
+    """Seconds and peak memory of the conversion, the program's own included."""
+    from gddim_cli.checkpoints.convert import convert_release
+    from gddim_cli.checkpoints.store import card_of
+
+    before = peak()
+    started = time.perf_counter()
+    convert_release(path, card_of(CARD), out)
+    return {"seconds": time.perf_counter() - started, "peak": peak(), "before": before}
+
+
+def load(path: Path) -> dict[str, float]:
+    """Seconds until the native file is a network."""
+    import torch
+
+    from gddim_cli.checkpoints.load import load as load_checkpoint
+
+    started = time.perf_counter()
+    load_checkpoint(str(path), torch.device("cpu"))
+    return {"seconds": time.perf_counter() - started}
+
+
+def sample(path: Path, out: Path) -> str:
+    """What `gddim sample` says of one image from it."""
+    words = ["sample", "--checkpoint", path, "--nfe", 5, "--num", 1, "--out", out]
+    command = [sys.executable, "-m", "gddim_cli", *map(str, words)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
+    return done.stderr.strip().rpartition("): ")[2]
+
+
+def rate(threads: int, batch: int) -> dict[str, float]:
+    """GFLOP/s of the full-size network and of matrix products, taken in turn; the best of each."""
+    import torch
+
+    from gddim_cli.networks.ncsnpp import NCSNpp
+
+    torch.set_num_threads(threads)
+    network, square = NCSNpp(6, 6, 32).eval(), torch.randn(2048, 2048)
+    x, time_in = torch.randn(batch, 6, 32, 32), torch.full((batch,), 500.0)
+    best = {"matrix products": 0.0, "network": 0.0}
+
+    def measure(name: str, work: Callable[[], Any], gflop: float) -> None:
+        started = time.perf_counter()
+        work()
+        best[name] = max(best[name], gflop / (time.perf_counter() - started))
+
+    with torch.inference_mode():
+        network(x, time_in)
+        for _ in range(6):
+            for _ in range(3):
+                measure("matrix products", lambda: square @ square, 2 * 2048**3 / 1e9)
+            measure("network", lambda: network(x, time_in), GFLOP * batch)
+    return best
+
+
+def peak() -> float:
+    """Largest resident memory of this process so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def apart(*words: object) -> dict[str, float]:
+    """One of the measurements in a process of its own."""
+    command = [sys.executable, __file__, "--only", *map(str, words)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout or "{}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="for 2.2 GB of files (default: a temporary one)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--only", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        name, *rest = options.only
+        works: dict[str, Callable[..., Any]] = {"make": make, "convert": convert, "load": load}
+        json.dump(works[name](*map(Path, rest)) or {}, sys.stdout)
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        state, native = Path(folder) / "state.msgpack", Path(folder) / "native.safetensors"
+        apart("make", state)
+        reading = min(read(state) for _ in range(3))
+        converted = apart("convert", state, native)
+        loaded = apart("load", native)
+        print(f"training state by flax: {state.stat().st_size / 1e9:.2f} GB, read in {reading:.2f} s")
+        print(
+            f"converted in {converted['seconds']:.2f} s ({converted['seconds'] / reading:.1f} times reading it); "
+            f"peak memory {converted['peak']:.2f} GB, of which {converted['before']:.2f} GB is the program"
+        )
+        print(f"native file: {native.stat().st_size / 1e9:.2f} GB, loaded and verified in {loaded['seconds']:.2f} s")
+        print(f"one image from it: {sample(native, Path(folder) / 'imgs')}")
+    rates = rate(options.threads, options.batch)
+    print(
+        f"float32, {options.threads} threads, batch {options.batch}: network {rates['network']:.0f} GFLOP/s, matrix "
+        f"products {rates['matrix products']:.0f} GFLOP/s, ratio {(ratio := rates['network'] / rates['matrix products']):.2f}"
+    )
+    limits = {
+        "peak memory under 1.5 GB": converted["peak"] < 1.5,
+        "loaded in under 3 s": loaded["seconds"] < 3,
+        "ratio at least 0.85": ratio >= 0.85,
+    }
+    for limit, met in limits.items():
+        print(f"{limit}: {'met' if met else 'NOT MET'}")
+    sys.exit(not all(limits.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""`gddim download`: released checkpoints, reference statistics and Inception networks into the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gddim_cli.cli.progress import Progress, say
+from gddim_cli.errors import UsageError
+
+MEGABYTE = 1_000_000
+
+EPILOG = """[bold]Examples[/bold]
+
+gddim download cld-cifar10
+
+gddim download cldsgm-cifar10 --from ~/Downloads/checkpoint_800000.pth
+
+gddim download stats-cifar10-tf inception
+
+[bold]Environment[/bold]
+
+GDDIM_HOME: the cache folder (default: the platform's).
+
+GDDIM_MIRROR: a base URL tried first, by the file name in the card (gddim checkpoints NAME)."""
+
+
+def download(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="See gddim checkpoints.")],
+    from_file: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Take the published file from there; it stays.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the published file beside the converted one.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+) -> None:
+    """Fetch released models, statistics and Inception networks; goes on where it was cut.
+
+    Each is verified (its structure; its sha256 against the card's or the first download's) and training states are
+    converted once to the native format, about a quarter of their size.
+    """
+    if from_file and len(names) > 1:
+        raise UsageError("--from is one file: give one NAME with it")
+
+    from gddim_cli.checkpoints.download import Download, card_with_source
+
+    for name in names:
+        card_with_source(name)  # a wrong name is told before anything is fetched
+    for name in names:
+        with Bytes() as bar:
+            Download(bar.say, bar, from_file, keep, offline).get(name)
+
+
+class Bytes:
+    """A progress bar in megabytes that begins when the size is known."""
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> Bytes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, have: int, total: int | None) -> None:
+        """Shows that `have` of `total` bytes are there."""
+        if not total:
+            return
+        if self.bar is None or self.bar.total != total // MEGABYTE:
+            self.close()
+            self.bar = Progress(total // MEGABYTE, "MB", start=have / MEGABYTE)
+            self.bar.__enter__()
+        self.bar.advance(have / MEGABYTE - self.bar.done)
+
+    def say(self, text: str) -> None:
+        """A line, after the bar of what came before."""
+        self.close()
+        say(text)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.__exit__(None, None, None)
+            self.bar = None
