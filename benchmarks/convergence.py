@@ -5,7 +5,7 @@ python benchmarks/convergence.py
 
 from __future__ import annotations
 
-from gddim_cli.checks import convergence, one_step_errors, slopes
+from gddim_cli.checks import convergence, exact_flow, one_step_errors, slopes
 from gddim_cli.diffusions import CLD, VP, Diffusion
 from gddim_cli.diffusions.base import KChoice
 
@@ -19,8 +19,9 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     cases: list[tuple[Diffusion, KChoice]] = [(CLD(), "R"), (CLD(), "L"), (VP(), "R")]
     for diffusion, k in cases:
+        exact = exact_flow(diffusion, k)
         for order in range(4):
-            errors, warm_up = convergence(diffusion, order, STEPS, k)
+            errors, warm_up = convergence(exact, order, STEPS)
             row = [diffusion.name, k, order, ", ".join(f"{e:.1e}" for e in errors), f"{slopes(STEPS, errors)[-1]:.2f}"]
             row += [f"{warm_up[-1]:.1e}", f"{slopes(STEPS, warm_up)[-1]:.2f}"] if order else ["none", ""]
             print("| " + " | ".join(map(str, row)) + " |")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import msgspec
@@ -14,6 +16,8 @@ from PIL import Image
 
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.load import load
+from gddim_cli.cli.train import run as run_training
+from gddim_cli.errors import DataError, OutputError, UsageError
 from gddim_cli.files import read_yaml, typed
 from gddim_cli.training import Recipe, Trainer
 
@@ -146,3 +150,52 @@ def test_the_recipe_of_the_bundled_checkpoint_is_one(monkeypatch) -> None:
     made = card_of("mnist")
     assert made.training["recipe"]["seed"] == recipe.seed
     assert {k: made.network[k] for k in recipe.network} == recipe.network
+
+
+def test_other_images_or_a_foreign_state_do_not_go_on(tmp_path: Path, squares: np.ndarray) -> None:
+    run = trainer(squares, tmp_path)
+    run.step()
+    run.save()
+    with pytest.raises(UsageError, match="other settings: images"):
+        trainer(255 - squares, tmp_path)
+    for foreign in ({"step": 1}, torch.zeros(3)):
+        torch.save(foreign, tmp_path / "state.pt")
+        with pytest.raises(DataError, match="not a training state of gddim"):
+            trainer(squares, tmp_path)
+
+
+def test_an_interrupt_waits_for_the_steps_end(tmp_path: Path, squares: np.ndarray, monkeypatch) -> None:
+    """SIGTERM in the middle of step 4: the step is whole, and the state is that of an uncut run after 4 steps."""
+    cut, whole = trainer(squares, tmp_path / "cut"), trainer(squares, tmp_path / "whole")
+    average = Trainer._average
+
+    def interrupted(self: Trainer, decay: float) -> None:
+        if self is cut and self.done == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        average(self, decay)
+
+    monkeypatch.setattr(Trainer, "_average", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(cut, every=100)
+    for _ in range(4):
+        whole.step()
+    saved = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)
+    assert saved["step"] == 4
+    for name, tensor in whole.average.state_dict().items():
+        torch.testing.assert_close(saved["average"][name], tensor, rtol=0, atol=0)
+
+
+def test_the_learning_rate_warms_up_and_cools_down(tmp_path: Path, squares: np.ndarray) -> None:
+    run = trainer(squares, tmp_path, steps=90, warmup=10, decay_from=40, cooldown=1000, learning_rate=1.0)
+    rates = [run.learning_rate(step) for step in range(90)]
+    assert rates[4] == pytest.approx(0.5)
+    assert rates[20] == 1.0
+    assert rates[54] == pytest.approx((40 / 55) ** 0.5)
+    assert rates[75] == pytest.approx(0.5 * (40 / 76) ** 0.5)  # half-way through the last third
+    assert rates[89] < 0.03
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, squares: np.ndarray) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/state.pt: cannot be written"):
+        trainer(squares, tmp_path / "file")

@@ -114,6 +114,7 @@ def sample(
     medium, defaults = choose_diffusion(model.card, diffusion)
     chosen = dataclasses.replace(defaults, **given)
     choices = Choices(order, lam, eta, corrector, rtol, atol)
+    model.eps(medium, chosen.k)  # what the model cannot do is refused before anything is computed
     ready = plan(sampler, medium, chosen, nfe, choices)
     if init_noise and save_raw and init_noise.resolve() == save_raw.resolve():
         raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
