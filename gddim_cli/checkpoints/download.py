@@ -54,8 +54,7 @@ class Download:
         card = card_with_source(name)
         place = place_of(card)
         with locked(name, self.say):
-            if place.is_file():
-                self.say(f"{name}: already there: {place}")
+            if place.is_file() and self._sound(card, place):
                 return place
             original, source = self._original(card)
             try:
@@ -69,6 +68,14 @@ class Download:
             if original != self.file:
                 self._put_away(card, original)
         return place
+
+    def _sound(self, card: Card | FileCard, place: Path) -> bool:
+        """Whether the file that is there is the one that was downloaded."""
+        seen = store.read_record(card.name)
+        expected = seen and (seen.native_sha256 or seen.sha256)
+        sound = not expected or sha256(place) == expected
+        self.say(f"{card.name}: {'already there' if sound else 'changed since its download, fetching anew'}: {place}")
+        return sound
 
     def _original(self, card: Card | FileCard) -> tuple[Path, str]:
         """The published file, and where it is from."""

@@ -64,13 +64,13 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
         CutError: fewer bytes came than were announced.
         DownloadError, OutputError, requests.RequestException: as there.
     """
-    stamp = stamp_of(part)
-    have = part.stat().st_size if part.exists() else 0
+    version = version_of(part, url)
+    have = part.stat().st_size if part.exists() and version is not None else 0
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if stamp.exists():  # an exchanged file is then sent whole, not as another file's end
-            headers["If-Range"] = stamp.read_text()
+        if version:  # an exchanged file is then sent whole, not as another file's end
+            headers["If-Range"] = version
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if answer.headers.get("Content-Range") == f"bytes */{have}":
@@ -92,13 +92,20 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
         on_bytes(have, total)
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         with writing(part):
-            stamp.write_text(version) if version and not version.startswith("W/") else stamp.unlink(missing_ok=True)
+            stamp_of(part).write_text(f"{url}\n{'' if version.startswith('W/') else version}")
         receive(answer, part, have, total, on_bytes, url)
 
 
 def stamp_of(part: Path) -> Path:
-    """Where the version of the file that `part` is of is kept, as the server calls it."""
+    """Where it is kept what `part` is of: its address and its version, as the server calls it."""
     return part.with_name(f"{part.name}.version")
+
+
+def version_of(part: Path, url: str) -> str | None:
+    """The version that `part` is of, perhaps empty; None where it is not known to come from `url`."""
+    stamp = stamp_of(part)
+    address, _, version = stamp.read_text().partition("\n") if stamp.exists() else ("", "", "")
+    return version if address == url else None
 
 
 def receive(answer: requests.Response, part: Path, have: int, total: int | None, on_bytes: OnBytes, url: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ def unpickle(path: Path) -> Any:
     try:
         # Mapped into memory where the layout allows it, so that the optimizer's moments are never read.
         mapped = zipfile.is_zipfile(path)
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on odd pickles; what matters is whether they are read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except BROKEN as error:
         text = " ".join(str(error).split())

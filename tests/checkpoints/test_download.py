@@ -209,6 +209,7 @@ def test_what_was_whole_when_the_program_stopped_is_not_fetched_again(cards, sit
     part = download.parts_folder("small") / FILE
     part.parent.mkdir(parents=True)
     part.write_bytes(flax)
+    fetch.stamp_of(part).write_text(f'{site.url}/{FILE}\n"1"')
     assert run("download", "small").status == 0
     assert site.requests == [(f"/{FILE}", f"bytes={len(flax)}-")]
 
@@ -217,8 +218,19 @@ def test_a_part_longer_than_the_file_is_thrown_away(cards, site, run, flax):
     part = download.parts_folder("small") / FILE
     part.parent.mkdir(parents=True)
     part.write_bytes(flax + b"x")
+    fetch.stamp_of(part).write_text(f"{site.url}/{FILE}\n")
     assert run("download", "small").status == 0
     assert kept(cards.home) == WHOLE
+
+
+def test_a_part_from_elsewhere_is_not_continued(cards, site, run, flax, monkeypatch):
+    site.files[f"/mirror/{FILE}"] = b"x" * len(flax)
+    monkeypatch.setenv("GDDIM_MIRROR", f"{site.url}/mirror")
+    site.plan = [{"cut": 100_000}, {"status": 503}]
+    done = run("download", "small")
+    assert done.status == 0, done.err
+    assert site.requests[-1] == (f"/{FILE}", None)
+    assert store.read_record("small").sha256 == hashlib.sha256(flax).hexdigest()
 
 
 def test_a_pinned_hash_that_does_not_fit(cards, site, run, flax):
@@ -497,6 +509,10 @@ def test_weights_changed_in_the_cache_are_refused(cards, run):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="sha256"):
         load("small", CPU)
+    done = run("download", "small")
+    assert done.status == 0
+    assert "changed since its download, fetching anew" in done.err
+    assert load("small", CPU)
     store.record_path("small").write_text("{")
     with pytest.raises(CheckpointError, match=r"small.json: damaged"):
         load("small", CPU)
