@@ -14,7 +14,7 @@ from scipy.stats import ks_2samp
 
 from gddim_cli.checks import TWO_PIXELS, exact_flow, example_mixture, prior_states, slopes
 from gddim_cli.coefficients import gddim_coefficients
-from gddim_cli.diffusions import CLD, PSLD, VE, VP
+from gddim_cli.diffusions import CLD, PSLD, VE, VP, Diffusion
 from gddim_cli.errors import UsageError
 from gddim_cli.mixtures import Mixture
 from gddim_cli.samplers.ddim import ddim_coefficients

@@ -137,7 +137,9 @@ def build_gddim(diffusion: Diffusion, defaults: Defaults, budget: int, choices: 
         if choices.order:
             raise UsageError(f"--order: stochastic gDDIM is of order 0; leave out --lambda {lam:g} or --order")
         if defaults.k == "L":
-            raise UsageError("--k L: stochastic gDDIM needs the whole score and R_t; leave out --lambda or give --k R")
+            raise UsageError(
+                "--k L: stochastic gDDIM needs the whole score and R_t; leave out --lambda, or give --k R if the model has it"
+            )
         t = grid(defaults, budget, budget)
         return linear_plan(stochastic_coefficients(diffusion, t, lam, defaults.k, denoise), 0)
     order = 2 if choices.order is None else choices.order
