@@ -89,7 +89,7 @@ def test_what_there_is(gddim) -> None:
     assert set(samplers) == {"gddim", "em", "heun", "rk45", "sscs", "ddim", "ancestral"}
     assert "--corrector" in samplers["gddim"]["options"]
     diffusions = {row["name"]: row for row in json.loads(gddim("diffusions", "--json").out)}
-    assert set(diffusions) == {"cld", "vp", "ve", "bdm", "psld"}
+    assert set(diffusions) == {"cld", "vp", "vp-cosine", "ve", "bdm", "psld"}
     assert diffusions["cld"]["parameters"]["beta_0"] == 4.0
     assert "arXiv 2206.05564" in gddim("samplers").out
     assert "numbers a pixel" in gddim("diffusions").out

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from gddim_cli.diffusions import CLD, VP, make_diffusion
+from gddim_cli.diffusions import CLD, PSLD, VE, VP, VPCosine, make_diffusion
 from gddim_cli.diffusions.base import Array, Diffusion
 from gddim_cli.errors import NumericsError, UsageError
 
@@ -87,6 +87,9 @@ diffusions = st.one_of(
         numerical_eps=st.floats(1e-4, 1e-2),
     ),
     st.builds(VP, beta_0=st.floats(0.05, 1), beta_1=st.floats(1, 20)),
+    st.builds(PSLD, Gamma=st.floats(0.01, 1), nu=st.floats(1, 5), numerical_eps=st.floats(1e-4, 1e-2)),
+    st.builds(VE, sigma_min=st.floats(0.01, 0.1), sigma_max=st.floats(5, 50)),
+    st.just(VPCosine()),
     st.just(ThirdOrder()),
 )
 

@@ -14,7 +14,7 @@ from scipy.stats import ks_2samp
 
 from gddim_cli.checks import TWO_PIXELS, exact_flow, example_mixture, prior_states, slopes
 from gddim_cli.coefficients import gddim_coefficients
-from gddim_cli.diffusions import CLD, PSLD, VE, VP, Diffusion
+from gddim_cli.diffusions import CLD, PSLD, VE, VP, Diffusion, VPCosine
 from gddim_cli.errors import UsageError
 from gddim_cli.mixtures import Mixture
 from gddim_cli.samplers.ddim import ddim_coefficients
@@ -24,7 +24,7 @@ from gddim_cli.samplers.linear import linear
 from gddim_cli.samplers.methods import METHODS, Choices, Plan, plan
 from gddim_cli.time_grids import power_grid
 
-ALL = [CLD(), VP(), VE(), PSLD(), CLD(Gamma=0.6), CLD(beta_0=0.1, beta_1=8.0)]
+ALL = [CLD(), VP(), VPCosine(), VE(), PSLD(), CLD(Gamma=0.6), CLD(beta_0=0.1, beta_1=8.0)]
 SMALL_END = {"t_end": 0.05, "denoise": False}
 
 

@@ -164,6 +164,13 @@ def test_another_diffusion_through_the_same_network(sample, tmp_path: Path) -> N
     assert np.load(tmp_path / "r.npy").shape == (2, 1, 8, 8)
 
 
+def test_a_diffusion_from_a_file(sample, tmp_path: Path) -> None:
+    (tmp_path / "slow.yaml").write_text("name: cld\nGamma: 0.8\n")
+    assert sample("--num", 2, "--diffusion", tmp_path / "slow.yaml").status == 0
+    run = json.loads((tmp_path / "imgs" / "run.json").read_text())
+    assert run["settings"]["diffusion"]["Gamma"] == 0.8
+
+
 def test_json_goes_to_stdout_alone(sample) -> None:
     result = sample("--num", 1, "--json")
     assert json.loads(result.out)["complete"] is True

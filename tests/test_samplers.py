@@ -10,12 +10,14 @@ import torch
 
 from gddim_cli.checks import convergence, exact_flow, example_mixture, one_step_errors, prior_states, slopes
 from gddim_cli.coefficients import gddim_coefficients
-from gddim_cli.diffusions import CLD, VP
+from gddim_cli.diffusions import CLD, PSLD, VE, VP, VPCosine
 from gddim_cli.samplers.linear import linear
 from gddim_cli.time_grids import power_grid
 
 
-@pytest.mark.parametrize("diffusion", [CLD(), VP(), CLD(beta_0=0.1, beta_1=8.0), CLD(Gamma=0.6)], ids=str)
+@pytest.mark.parametrize(
+    "diffusion", [CLD(), VP(), VPCosine(), VE(), PSLD(), CLD(beta_0=0.1, beta_1=8.0), CLD(Gamma=0.6)], ids=str
+)
 def test_one_step_is_exact_for_the_exact_score(diffusion) -> None:
     times = [0.99, 0.7, 0.3, 0.1, 0.01, 1e-3]
     assert max(one_step_errors(diffusion, times)) < 1e-9

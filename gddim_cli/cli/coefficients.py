@@ -24,7 +24,9 @@ gddim coefficients --diffusion vp --nfe 10 --order 0"""
 
 
 def coefficients(
-    diffusion: Annotated[str, typer.Option(metavar="cld|vp|bdm", help="With its default parameters.")] = "cld",
+    diffusion: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="A name, or a .yaml or .py as gddim check takes.")
+    ] = "cld",
     nfe: options.Nfe = 50,
     order: options.Order = None,
     lam: options.Lambda = None,
@@ -46,11 +48,11 @@ def coefficients(
     options.suffix("--npz", npz, ".npz")
     given = options.sampling_choices(k, denoise, time_grid, t_end)
 
-    from gddim_cli.diffusions import make_diffusion
+    from gddim_cli.diffusions import find_diffusion
     from gddim_cli.samplers.gddim import step_covariance
     from gddim_cli.samplers.methods import Choices, plan
 
-    medium = make_diffusion(diffusion)
+    medium = find_diffusion(diffusion)
     chosen = dataclasses.replace(medium.defaults, **given)
     found = plan("gddim", medium, chosen, nfe, Choices(order=order, lam=lam)).coefficients
     assert found is not None  # without a corrector gDDIM is a linear method

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -58,7 +58,7 @@ def sample(
     atol: Annotated[float | None, typer.Option(help="Of rk45 (default: as --rtol).")] = None,
     k: options.K = None,
     diffusion: Annotated[
-        str | None, typer.Option(metavar="cld|vp", help="Sample in another diffusion (default: the card's).")
+        str | None, typer.Option(metavar="NAME|FILE", help="Sample in another diffusion (default: the card's).")
     ] = None,
     denoise: options.Denoise = None,
     time_grid: options.TimeGrid = None,
@@ -122,7 +122,7 @@ def sample(
     settings = Settings(
         checkpoint=model.card.name,
         checkpoint_sha256=model.sha256,
-        diffusion={"name": medium.name, **dataclasses.asdict(medium)},  # type: ignore[call-overload]
+        diffusion=identity(medium, diffusion),
         sampler=sampler,
         nfe=nfe,
         seed=seed,
@@ -170,14 +170,23 @@ def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]
     Raises:
         UsageError: an unknown diffusion.
     """
-    from gddim_cli.diffusions import make_diffusion
+    from gddim_cli.diffusions import find_diffusion
 
     own = card.make_diffusion()
     if name is None or name == own.name:
         return own, card.sampling.defaults(own)
-    other = make_diffusion(name)
+    other = find_diffusion(name)
     # How images become uint8 is the model's matter, not the diffusion's.
     return other, dataclasses.replace(other.defaults, quantize=card.sampling.defaults(own).quantize)
+
+
+def identity(medium: Diffusion, reference: str | None) -> dict[str, Any]:
+    """What `run.json` says of the diffusion: name and parameters, and the sha256 of a Python file that defines it."""
+    from gddim_cli.files import sha256
+
+    parameters: dict[str, Any] = dataclasses.asdict(medium) if dataclasses.is_dataclass(medium) else {}
+    file = {"file_sha256": sha256(Path(reference))} if reference and reference.endswith(".py") else {}
+    return {"name": medium.name, **parameters, **file}
 
 
 def execute(generation: Generation) -> Run:

@@ -17,12 +17,13 @@ from gddim_cli.diffusions.cld import CLD
 from gddim_cli.diffusions.psld import PSLD
 from gddim_cli.diffusions.ve import VE
 from gddim_cli.diffusions.vp import VP
+from gddim_cli.diffusions.vp_cosine import VPCosine
 from gddim_cli.errors import DataError, UsageError, nearest
 from gddim_cli.files import read_yaml
 
-__all__ = ["BDM", "CLD", "DIFFUSIONS", "PSLD", "VE", "VP", "Diffusion", "find_diffusion", "make_diffusion"]
+__all__ = ["BDM", "CLD", "DIFFUSIONS", "PSLD", "VE", "VP", "Diffusion", "VPCosine", "find_diffusion", "make_diffusion"]
 
-DIFFUSIONS: dict[str, type[Diffusion]] = {kind.name: kind for kind in (CLD, VP, VE, BDM, PSLD)}
+DIFFUSIONS: dict[str, type[Diffusion]] = {kind.name: kind for kind in (CLD, VP, VPCosine, VE, BDM, PSLD)}
 
 
 def make_diffusion(name: str, parameters: Mapping[str, Any] | None = None) -> Diffusion:
