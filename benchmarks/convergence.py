@@ -1,36 +1,94 @@
-"""Order of convergence of gDDIM on a mixture with the exact score, as a Markdown table: docs/numerics.md.
+"""Orders of convergence on a mixture with the exact score, as Markdown tables: docs/numerics.md.
 
 python benchmarks/convergence.py
 """
 
 from __future__ import annotations
 
-from gddim_cli.checks import convergence, exact_flow, one_step_errors, slopes
-from gddim_cli.diffusions import CLD, VP, Diffusion
+import dataclasses
+from typing import Any
+
+from torch import Tensor
+
+from gddim_cli.checks import ExactFlow, convergence, exact_flow, one_step_errors, slopes
+from gddim_cli.diffusions import CLD, PSLD, VE, VP, Diffusion
 from gddim_cli.diffusions.base import KChoice
+from gddim_cli.samplers.methods import Choices, plan
 
 STEPS = [80, 160, 320, 640]
+CASES: list[tuple[Diffusion, KChoice]] = [(CLD(), "R"), (CLD(), "L"), (VP(), "R"), (VE(), "R"), (PSLD(), "R")]
+ONE_STEP: list[tuple[str, str, int, int, dict[str, Any]]] = [
+    ("Euler", "em", 1, 1, {"lam": 0.0}),
+    ("Heun", "heun", 2, 2, {}),
+    ("gDDIM order 0 + corrector", "gddim", 2, 2, {"order": 0, "corrector": True}),
+    ("gDDIM order 1 + corrector", "gddim", 3, 2, {"order": 1, "corrector": True}),
+    ("gDDIM order 2 + corrector", "gddim", 4, 2, {"order": 2, "corrector": True}),
+]
+
+
+def no_noise(_: int) -> Tensor:
+    raise AssertionError("a deterministic sampler draws nothing")
+
+
+def row(*cells: object) -> None:
+    print("| " + " | ".join(map(str, cells)) + " |")
+
+
+def multistep(exact: ExactFlow) -> None:
+    for order in range(4):
+        errors, warm_up = convergence(exact, order, STEPS)
+        added = [f"{warm_up[-1]:.1e}", f"{slopes(STEPS, warm_up)[-1]:.2f}"] if order else ["none", ""]
+        measured = f"{slopes(STEPS, errors)[-1]:.2f}"
+        row(exact.diffusion.name, exact.k, order, ", ".join(f"{e:.1e}" for e in errors), measured, *added)
+
+
+def others(exact: ExactFlow) -> None:
+    """The other deterministic samplers, with their own warm-up, from 1000 steps (Euler) or 320."""
+    defaults = dataclasses.replace(exact.diffusion.defaults, t_end=exact.t_end, denoise=False)
+    for label, name, order, evaluations, choices in ONE_STEP:
+        base = 1000 if order == 1 else 320
+        counts, errors = [], []
+        for steps in (base, 2 * base):
+            made = plan(name, exact.diffusion, defaults, steps * evaluations, Choices(**choices))
+            end = made.solve(exact.eps, exact.start, no_noise, None)
+            counts.append(made.steps)
+            errors.append(float((end - exact.at(exact.t_end)).abs().max()))
+        row(
+            exact.diffusion.name,
+            label,
+            order,
+            ", ".join(f"{e:.1e}" for e in errors),
+            f"{slopes(counts, errors)[0]:.2f}",
+        )
 
 
 def main() -> None:
-    print(
-        "| diffusion | K | order | error at 80, 160, 320, 640 steps | slope | what the warm-up adds at 640 | its slope |"
+    flows = [exact_flow(diffusion, k) for diffusion, k in CASES]
+    row(
+        "diffusion",
+        "K",
+        "order",
+        "error at 80, 160, 320, 640 steps",
+        "slope",
+        "what the warm-up adds at 640",
+        "its slope",
     )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    cases: list[tuple[Diffusion, KChoice]] = [(CLD(), "R"), (CLD(), "L"), (VP(), "R")]
-    for diffusion, k in cases:
-        exact = exact_flow(diffusion, k)
-        for order in range(4):
-            errors, warm_up = convergence(exact, order, STEPS)
-            row = [diffusion.name, k, order, ", ".join(f"{e:.1e}" for e in errors), f"{slopes(STEPS, errors)[-1]:.2f}"]
-            row += [f"{warm_up[-1]:.1e}", f"{slopes(STEPS, warm_up)[-1]:.2f}"] if order else ["none", ""]
-            print("| " + " | ".join(map(str, row)) + " |")
+    row(*["---"] * 7)
+    for exact in flows:
+        multistep(exact)
     print()
-    for diffusion in (CLD(), VP()):
-        error = max(one_step_errors(diffusion, [0.9, 0.5, 0.1, 0.01, 1e-3]))
-        print(
-            f"One step of order 0, K = R, from T to any t, exact score of a point, {diffusion.name}: error {error:.0e}."
-        )
+    row("diffusion", "sampler", "stated order", "error at N and 2 N steps", "measured order")
+    row(*["---"] * 5)
+    for exact in flows:
+        if exact.k == "R":
+            others(exact)
+    print()
+    for exact in flows:
+        if exact.k == "R":
+            error = max(one_step_errors(exact.diffusion, [0.9, 0.5, 0.1, 0.01, 1e-3]))
+            print(
+                f"- one step of order 0 from T to any t, exact score of a point, {exact.diffusion.name}: error {error:.0e}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a deterministic sampler multiplies with, computed beforehand in float64: `Psi`, `C_ij` and the last step.
+"""What a linear sampler multiplies with, computed beforehand in float64: `Psi`, `C_ij` and the last step.
 
 gDDIM (arXiv 2206.05564), Eq. 19. No torch, no disk.
 """

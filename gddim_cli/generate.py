@@ -54,6 +54,7 @@ class Generation:
     frames: list[list[Pixels]] = field(default_factory=list)
     states: RawStates | None = None
     earlier: Run | None = None
+    filming: bool = False
 
     def prepare(self) -> list[int]:
         """Opens the folder and says which images are still to be made.
@@ -72,8 +73,12 @@ class Generation:
             finished = earlier.raw.sha256 if earlier and earlier.raw else None
             self.states = RawStates(self.raw, self.num, self._shape(), self._name(), finished, self.overwrite)
             there &= self.states.done(self.num)
-        if self.trajectory and not self._film_is_current():
+        self.filming = self.trajectory is not None and not self._film_is_current()
+        if self.filming:
             there -= set(range(IN_GRID))
+        plan = self.sampler.plan
+        if earlier and earlier.tolerance and plan.fixed:
+            self.sampler.plan = plan.fixed(earlier.tolerance)
         return sorted(wanted - there)
 
     def _shape(self) -> tuple[int, ...]:
@@ -131,16 +136,19 @@ class Generation:
         return run
 
     def _batches(self, todo: Sequence[int]) -> Iterator[Sequence[int]]:
-        """The images to make, batch by batch; whole batches of the run where their images depend on each other."""
+        """The images to make, batch by batch; full batches, whatever `num`, where their images depend on each other."""
         size = self.batch_size
         if not self.sampler.plan.coupled:
             yield from (todo[first : first + size] for first in range(0, len(todo), size))
             return
+        initial = self.sampler.initial
         for number in sorted({index // size for index in todo}):
-            yield range(number * size, min((number + 1) * size, self.num))
+            end = (number + 1) * size
+            yield range(number * size, end if initial is None else min(end, len(initial)))
 
     def _batch(self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None]) -> None:
-        shown = [row for row, index in enumerate(indices) if index < IN_GRID] if self.trajectory else []
+        filmed = min(self.num, IN_GRID) if self.filming else 0
+        shown = [row for row, index in enumerate(indices) if index < filmed]
         frames: list[Pixels] = []
 
         def step(_: int, u: Tensor) -> None:
@@ -169,8 +177,9 @@ class Generation:
         if self.states:
             run.raw = Extra(self.states.finish(), self.num)
         if self.trajectory and self.frames:
-            steps = zip(*self.frames, strict=not self.sampler.plan.coupled)
-            write_gif(self.trajectory, [grid(np.concatenate(parts)) for parts in steps])
+            longest = max(len(frames) for frames in self.frames)  # adaptive batches end sooner or later: the last holds
+            parts = [[*frames, *[frames[-1]] * (longest - len(frames))] for frames in self.frames]
+            write_gif(self.trajectory, [grid(np.concatenate(step)) for step in zip(*parts, strict=True)])
             run.trajectory = Extra(sha256(self.trajectory), shown)
 
     def _session(self) -> Session:

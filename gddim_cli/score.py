@@ -44,7 +44,8 @@ class DenoiserEps:
         """Raises UsageError for a diffusion whose noise level differs by frequency."""
         if diffusion.spectral:
             raise UsageError(
-                f"a denoiser cannot be sampled in {diffusion.name}, whose noise level differs by frequency; use another"
+                f"a denoiser takes one noise level an image; in {diffusion.name} the noise level differs by frequency; "
+                "cld, vp, vp-cosine, ve and psld work"
             )
         self.network, self.diffusion, self.k = network, diffusion, k
 

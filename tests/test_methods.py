@@ -274,9 +274,13 @@ def test_euler_is_the_reverse_drift_written_out() -> None:
         ("em", CLD(), "R", {"corrector": True}, "--corrector: em has none; gddim has"),
         ("gddim", CLD(), "R", {"corrector": True, "lam": 0.5}, "--corrector: stochastic gDDIM has none"),
         ("gddim", CLD(), "R", {"order": 2, "lam": 0.5}, "--order: stochastic gDDIM is of order 0"),
-        ("gddim", CLD(), "L", {"lam": 0.5}, "--k L: stochastic gDDIM needs the whole score"),
+        ("gddim", CLD(), "L", {"lam": 0.5}, "--lambda: stochastic gDDIM needs K = R and the whole score"),
         ("gddim", CLD(), "R", {"lam": -0.1}, "--lambda: -0.1 is not a number from 0 up"),
         ("heun", CLD(), "R", {"order": 2}, "--order: heun has none; gddim has"),
+        ("heun", CLD(), "R", {"order": 0}, "--order: heun has none; gddim has"),
+        ("heun", CLD(), "R", {"lam": 0.0}, "--lambda: heun has none; gddim, em have"),
+        ("gddim", CLD(), "R", {"lam": 50.0}, "--lambda: 50 is above 10"),
+        ("rk45", VP(), "R", {"rtol": 1e-20}, "1e-20 is below 1e-12, which float64 cannot reach"),
         ("heun", CLD(), "R", {"lam": 0.5}, "--lambda: heun has none; gddim, em have"),
         ("gddim", VP(), "R", {"eta": 0.5}, "--eta: gddim has none; ddim has"),
         ("ddim", VP(), "R", {"eta": 1.5}, "--eta: 1.5 is above 1"),
@@ -289,3 +293,25 @@ def test_bad_combinations(name: str, diffusion, k, choices: dict, message: str) 
     with pytest.raises(UsageError) as refused:
         plan(name, diffusion, defaults, 20, Choices(**choices))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "diffusion", "choices"),
+    [("sscs", CLD(), {}), ("em", CLD(), {}), ("em", VE(), {}), ("gddim", CLD(), {"lam": 0.5}), ("ancestral", VP(), {})],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_weak_order_of_the_mean(name: str, diffusion, choices: dict) -> None:
+    """With one Gaussian as data every update is affine: without its noise it moves the mean, whose exact path is psi m."""
+    single = Mixture(example_mixture().means[:1], 0.5, torch.ones(1, dtype=torch.float64))
+    eps = single.eps(diffusion, "R")
+
+    def mean(t: float) -> torch.Tensor:
+        psi = torch.from_numpy(diffusion.Psi(t, 0.0)[:, 0]).view(1, -1, 1, 1, 1)
+        return psi * single.means[:, None]
+
+    steps, errors = [320, 640], []
+    for count in steps:
+        made = ready(name, diffusion, count, **choices)
+        end = made.solve(eps, mean(1.0), lambda _: torch.zeros_like(mean(1.0)), None)
+        errors.append(float((end - mean(0.05)).abs().max()))
+    assert max(errors) < 1e-12 or slopes(steps, errors)[0] == pytest.approx(1, abs=0.2), errors

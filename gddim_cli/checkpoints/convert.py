@@ -100,8 +100,6 @@ def card_like(card: Card, network: dict[str, Any], path: Path, out: Path) -> Car
     diffusion = dict(card.diffusion)
     if "image_size" in diffusion:
         diffusion["image_size"] = side
-    if full == card.network:
-        return msgspec.structs.replace(card, diffusion=diffusion)
     return msgspec.structs.replace(
         card,
         name=out.stem,

@@ -75,13 +75,13 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
         if answer.status_code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if answer.headers.get("Content-Range") == f"bytes */{have}":
                 return  # all of it was there
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise CutError("the part that was there did not fit; beginning anew")
         if not answer.ok:
             raise DownloadError(f"{url}: HTTP {answer.status_code} {answer.reason}")
         resumed = answer.status_code == http.HTTPStatus.PARTIAL_CONTENT
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise CutError("the server sent another part than was asked for; beginning anew")
         have = have if resumed else 0
         length = answer.headers.get("Content-Length", "")

@@ -63,7 +63,9 @@ def sample(
     denoise: options.Denoise = None,
     time_grid: options.TimeGrid = None,
     t_end: options.TEnd = None,
-    batch_size: Annotated[int, typer.Option(help="Images at once; changes the speed, not the images.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option(help="Images at once; changes the speed, not the images (but with rk45).")
+    ] = 64,
     device: options.Device = "auto",
     dtype: Annotated[
         str, typer.Option(metavar="|".join(options.NAMED_DTYPES), help="Of the network; 16 bits run under autocast.")
@@ -79,7 +81,7 @@ def sample(
         Path | None,
         typer.Option(
             metavar="FILE.npy",
-            help="States u_T in place of the prior's: \\[N, 2, C, H, W] for CLD, \\[N, C, H, W] for VP.",
+            help="States u_T in place of the prior's: \\[N, 2, C, H, W] for CLD, else \\[N, C, H, W] (BDM: the spectrum).",
         ),
     ] = None,
     save_raw: Annotated[
@@ -90,7 +92,7 @@ def sample(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Draw images with deterministic gDDIM."""
+    """Draw images: gDDIM by default, or any sampler of `gddim samplers`."""
     options.positive("--nfe", nfe)
     options.positive("--batch-size", batch_size)
     options.one_of("--format", format, ("png", "npz"))
@@ -176,6 +178,8 @@ def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]
     if name is None or name == own.name:
         return own, card.sampling.defaults(own)
     other = find_diffusion(name)
+    if other == own:
+        return own, card.sampling.defaults(own)
     # How images become uint8 is the model's matter, not the diffusion's.
     return other, dataclasses.replace(other.defaults, quantize=card.sampling.defaults(own).quantize)
 
@@ -196,6 +200,9 @@ def execute(generation: Generation) -> Run:
         GddimError: as `Generation`.
     """
     todo = generation.prepare()
+    plan, asked = generation.sampler.plan, generation.settings.nfe
+    if plan.nfe not in (None, asked):
+        say(f"{generation.settings.sampler} cannot spend {asked} evaluations exactly: NFE {plan.nfe}")
     steps, num, out = generation.sampler.plan.steps, generation.num, generation.folder.path
     if 0 < len(todo) < num:
         say(f"{out}: {num - len(todo)} of {num} images are there, {len(todo)} to go")

@@ -109,7 +109,10 @@ class Diffusion(ABC):
 
     def L(self, t: ArrayLike) -> Array:
         """The lower Cholesky factor of `Sigma_t` (Dockhorn et al., 2112.07068)."""
-        return np.asarray(np.linalg.cholesky(self.Sigma(t)), dtype=np.float64)
+        try:
+            return np.asarray(np.linalg.cholesky(self.Sigma(t)), dtype=np.float64)
+        except np.linalg.LinAlgError as error:
+            raise NumericsError(f"{self.name}: Sigma_t is not positive definite at t from {np.min(t):.3g}") from error
 
     def R(self, t: ArrayLike) -> Array:
         """The factor of `Sigma_t` with `dR/dt = (F + 1/2 GG Sigma^{-1}) R`, `R_0 = Sigma_0^{1/2}` (gDDIM, Eq. 17).

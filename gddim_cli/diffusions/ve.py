@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.errors import UsageError
 from gddim_cli.panels import Array
 
 
@@ -25,6 +26,10 @@ class VE(Diffusion):
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
+
+    def __post_init__(self) -> None:
+        if self.sigma_min >= self.sigma_max:
+            raise UsageError(f"diffusion ve: sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
 
     def sigma(self, t: ArrayLike) -> Array:
         """`sigma_t`."""

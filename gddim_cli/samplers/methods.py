@@ -50,6 +50,7 @@ class Plan:
         coefficients: where the method is a linear one.
         coupled: whether the images of a batch depend on each other.
         tolerance: of an adaptive method.
+        fixed: the plan with a tolerance that was found earlier; None where nothing is tuned.
         tune: from eps and a few states u_T to the plan whose tolerance spends the budget; None where nothing is tuned.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     coupled: bool = False
     tolerance: float | None = None
     tune: Callable[[Eps, Tensor], Plan] | None = None
+    fixed: Callable[[float], Plan] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,20 @@ def plan(name: str, diffusion: Diffusion, defaults: Defaults, nfe: int, choices:
         raise UsageError(f"--sampler: there is no '{name}'; {nearest(name, METHODS)}")
     method = METHODS[name]
     for option in ("order", "lam", "eta", "corrector", "rtol", "atol"):
-        if getattr(choices, option) not in (None, False) and option not in method.options:
+        value = getattr(choices, option)
+        if value is not None and value is not False and option not in method.options:
             have = [m.name for m in METHODS.values() if option in m.options]
             verb = "has" if len(have) == 1 else "have"
             raise UsageError(f"--{WORDS.get(option, option)}: {name} has none; {', '.join(have)} {verb}")
+    if choices.lam is not None and choices.lam > LARGEST_LAMBDA:
+        raise UsageError(
+            f"--lambda: {choices.lam:g} is above {LARGEST_LAMBDA:g}, where noise is all there is; 0 to 1 is usual"
+        )
+    for tolerance in (choices.rtol, choices.atol):
+        if tolerance is not None and 0 < tolerance < TIGHTEST_TOLERANCE:
+            raise UsageError(
+                f"--rtol, --atol: {tolerance:g} is below {TIGHTEST_TOLERANCE:g}, which float64 cannot reach"
+            )
     for option, lowest in (("lam", "from 0 up"), ("eta", "from 0 up"), ("rtol", "above 0"), ("atol", "above 0")):
         value = getattr(choices, option)
         if value is not None and not (0 <= value < inf and (value > 0 or lowest == "from 0 up")):
@@ -108,6 +120,8 @@ def plan(name: str, diffusion: Diffusion, defaults: Defaults, nfe: int, choices:
 
 
 WORDS = {"lam": "lambda"}
+LARGEST_LAMBDA = 10.0
+TIGHTEST_TOLERANCE = 1e-12
 
 
 def grid(defaults: Defaults, budget: int, steps: int) -> Array:
@@ -136,13 +150,16 @@ def build_gddim(diffusion: Diffusion, defaults: Defaults, budget: int, choices: 
             raise UsageError("--corrector: stochastic gDDIM has none; leave out --lambda or --corrector")
         if choices.order:
             raise UsageError(f"--order: stochastic gDDIM is of order 0; leave out --lambda {lam:g} or --order")
-        if defaults.k == "L":
+        if defaults.k == "L" and diffusion.D > 1:
             raise UsageError(
-                "--k L: stochastic gDDIM needs the whole score and R_t; leave out --lambda, or give --k R if the model has it"
+                "--lambda: stochastic gDDIM needs K = R and the whole score, not K = L (a mixed-score model has only that); "
+                "--sampler em works"
             )
         t = grid(defaults, budget, budget)
         return linear_plan(stochastic_coefficients(diffusion, t, lam, defaults.k, denoise), 0)
-    order = 2 if choices.order is None else choices.order
+    order = choices.order if choices.order is not None else 0 if choices.lam is not None else 2
+    if choices.corrector and budget == 1:
+        raise UsageError("--nfe: a corrected step takes two evaluations; give one more, or leave out --corrector")
     t = grid(defaults, budget, budget // 2 if choices.corrector else budget)
     coefficients = gddim_coefficients(diffusion, t, order, defaults.k, denoise)
     if not choices.corrector:
@@ -205,7 +222,7 @@ def build_rk45(diffusion: Diffusion, defaults: Defaults, budget: int, choices: C
         def solve(eps: Eps, u: Tensor, _draw: Draw, on_step: OnStep | None) -> Tensor:
             return flow.solve(eps, u, rtol, atol, on_step)
 
-        return Plan(None, budget, solve, coupled=True, tolerance=rtol)
+        return Plan(None, max(1, budget // 6), solve, coupled=True, tolerance=rtol)
 
     if choices.rtol is None and choices.atol is None:
 
@@ -213,7 +230,7 @@ def build_rk45(diffusion: Diffusion, defaults: Defaults, budget: int, choices: C
             tolerance = tolerance_for(flow, eps, pilot, budget + defaults.denoise)
             return at(tolerance, tolerance)
 
-        return replace(at(1e-3, 1e-3), tune=tune)
+        return replace(at(1e-3, 1e-3), tune=tune, fixed=lambda tolerance: at(tolerance, tolerance))
     return at(choices.rtol or choices.atol or 0.0, choices.atol or choices.rtol or 0.0)
 
 
@@ -227,9 +244,9 @@ METHODS: dict[str, Method] = {
         Method("heun", "2", "2, 1 in the last step", "deterministic", "all", "arXiv 2206.00364", build_heun),
         Method("rk45", "5, adaptive", "6", "deterministic", "all", "Dormand & Prince; scipy", build_rk45,
                ("rtol", "atol")),
-        Method("sscs", "2 (weak, splitting)", "1", "stochastic", "cld", "arXiv 2112.07068", build_sscs),
-        Method("ddim", "1", "1", "--eta (default 0)", "vp, ve, bdm", "arXiv 2010.02502", partial(build_ddim, False),
+        Method("sscs", "1 (weak)", "1", "stochastic", "cld", "arXiv 2112.07068", build_sscs),
+        Method("ddim", "1", "1", "--eta (default 0)", "one number a pixel", "arXiv 2010.02502", partial(build_ddim, False),
                ("eta",)),
-        Method("ancestral", "1 (weak)", "1", "stochastic", "vp, ve, bdm", "arXiv 2209.05557", partial(build_ddim, True)),
+        Method("ancestral", "1 (weak)", "1", "stochastic", "one number a pixel", "arXiv 2209.05557", partial(build_ddim, True)),
     )
 }  # fmt: skip

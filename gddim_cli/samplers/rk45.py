@@ -15,6 +15,7 @@ from gddim_cli.panels import Array
 from gddim_cli.samplers.linear import Eps, OnStep, combine, finish, tensor
 
 LOOSEST, TIGHTEST = 3.0, -10.0
+MOST_STEPS = 20_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class ProbabilityFlow:
         while solver.status == "running":
             message = solver.step()
             steps += 1
+            if steps > MOST_STEPS:
+                raise NumericsError(
+                    f"RK45 has taken {MOST_STEPS} steps and is at t = {solver.t:.3g}; give a looser --rtol or --atol"
+                )
             if solver.status == "failed":
                 raise NumericsError(f"RK45 stopped at t = {solver.t:.3g}: {message}; give a looser --rtol or --atol")
             if on_step:
