@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gddim_cli.checks import ExactFlow, convergence, exact_flow, one_step_errors, slopes
+from gddim_cli.checks import ExactFlow, convergence, corrected_errors, exact_flow, one_step_errors, slopes
 from gddim_cli.diffusions import CLD, PSLD, VE, VP, Diffusion
 from gddim_cli.diffusions.base import KChoice
 from gddim_cli.samplers.methods import Choices, plan
@@ -62,6 +62,14 @@ def others(exact: ExactFlow) -> None:
         )
 
 
+def corrected(exact: ExactFlow) -> None:
+    for order in range(4):
+        steps = [80, 160] if order == 3 else [160, 320]  # beyond, rounding
+        errors = corrected_errors(exact, order, steps)
+        measured = f"{slopes(steps, errors)[0]:.2f}"
+        row(exact.diffusion.name, order, order + 2, ", ".join(f"{e:.1e}" for e in errors), measured)
+
+
 def main() -> None:
     flows = [exact_flow(diffusion, k) for diffusion, k in CASES]
     row(
@@ -82,6 +90,12 @@ def main() -> None:
     for exact in flows:
         if exact.k == "R":
             others(exact)
+    print()
+    row("diffusion", "order of the predictor", "stated order", "error at N and 2 N steps", "measured order")
+    row(*["---"] * 5)
+    for exact in flows:
+        if exact.k == "R":
+            corrected(exact)
     print()
     for exact in flows:
         if exact.k == "R":

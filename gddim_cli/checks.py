@@ -15,6 +15,7 @@ from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import UsageError
 from gddim_cli.mixtures import Mixture
 from gddim_cli.panels import Array
+from gddim_cli.samplers.gddim import corrector_integrals, predict_correct
 from gddim_cli.samplers.linear import Eps, combine, linear, tensor
 from gddim_cli.time_grids import power_grid
 
@@ -106,6 +107,21 @@ def convergence(exact: ExactFlow, order: int, steps: Sequence[int]) -> tuple[lis
         errors.append(float((informed - exact.at(exact.t_end)).abs().max()))
         warm_up.append(float((linear(eps, exact.start, c) - informed).abs().max()))
     return errors, warm_up
+
+
+def corrected_errors(exact: ExactFlow, order: int, steps: Sequence[int]) -> list[float]:
+    """Errors at the end of gDDIM with the corrector when its history starts exact: they fall as h^(order + 2)."""
+    diffusion, eps = exact.diffusion, exact.eps
+    errors = []
+    for count in steps:
+        grid = power_grid(diffusion.defaults.t_start, exact.t_end, count)
+        c = gddim_coefficients(diffusion, grid, order, exact.k)
+        corrector = corrector_integrals(diffusion, grid, order, exact.k)
+        past = [eps(exact.at(t), t) for t in c.t[:order][::-1].tolist()]
+        start = exact.at(float(c.t[order]))
+        end = predict_correct(eps, start, c, corrector, first_step=order, history=past)
+        errors.append(float((end - exact.at(exact.t_end)).abs().max()))
+    return errors
 
 
 @dataclass(frozen=True)

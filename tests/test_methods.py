@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from gddim_cli.checks import TWO_PIXELS, exact_flow, example_mixture, prior_states, slopes
+from gddim_cli.checks import TWO_PIXELS, corrected_errors, exact_flow, example_mixture, prior_states, slopes
 from gddim_cli.coefficients import gddim_coefficients
-from gddim_cli.diffusions import CLD, PSLD, VE, VP, Diffusion, VPCosine
+from gddim_cli.diffusions import BDM, CLD, PSLD, VE, VP, Diffusion, VPCosine
 from gddim_cli.errors import UsageError
 from gddim_cli.mixtures import Mixture
 from gddim_cli.samplers.ddim import ddim_coefficients
@@ -102,8 +102,6 @@ def test_ddim_in_its_own_symbols() -> None:
 
 def test_ancestral_sampling_of_bdm_is_the_posterior() -> None:
     """Per frequency, as the blurring diffusion's paper writes it, in the symbols of Bayes' rule."""
-    from gddim_cli.diffusions import BDM
-
     bdm, t = BDM(), np.array([0.6, 0.4])
     a_t, a_s = bdm.mean(0.6), bdm.mean(0.4)
     s_t, s_s = bdm.L(0.6), bdm.L(0.4)
@@ -198,6 +196,26 @@ def test_stochastic_samplers_reach_the_law(name: str, diffusion, choices: dict) 
     for angle in (0.0, 0.8, 1.6, 2.4):
         direction = np.array([np.cos(angle), np.sin(angle)])
         assert ks_2samp(x.flatten(1).numpy() @ direction, truth @ direction).pvalue > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("diffusion", [CLD(), VP(), VE(), PSLD()], ids=lambda d: d.name)
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_orders_of_the_corrector_from_exact_history(diffusion, order: int) -> None:
+    steps = [80, 160] if order == 3 else [160, 320]
+    errors = corrected_errors(flow(diffusion), order, steps)
+    assert slopes(steps, errors)[0] == pytest.approx(order + 2, abs=0.2), errors
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_step_covariances_by_frequency(lam: float) -> None:
+    bdm = BDM(image_size=8)
+    p = step_covariance(bdm, power_grid(bdm.defaults.t_start, 1e-5, 20), lam)
+    assert p.shape == (20, 8, 8, 1, 1)
+    assert p.min() > -1e-12
+    t = power_grid(bdm.defaults.t_start, 1e-5, 20)
+    difference = stochastic_coefficients(bdm, t, 0.0).C - gddim_coefficients(bdm, t, 0).C
+    assert np.abs(difference).max() < 1e-10 * np.abs(gddim_coefficients(bdm, t, 0).C).max()
 
 
 def test_few_steps_are_seen_by_the_same_test() -> None:

@@ -28,7 +28,11 @@ flow = cache(exact_flow)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
-@pytest.mark.parametrize(("diffusion", "k"), [(CLD(), "R"), (CLD(), "L"), (VP(), "R")], ids=["cld-R", "cld-L", "vp"])
+@pytest.mark.parametrize(
+    ("diffusion", "k"),
+    [(CLD(), "R"), (CLD(), "L"), (VP(), "R"), (VE(), "R"), (PSLD(), "R")],
+    ids=lambda v: getattr(v, "name", v),
+)
 def test_order_of_convergence(diffusion, k, order: int) -> None:
     """Order q falls as h^(q+1) from exact history; the warm-up, whose first step is of order 0, leaves h^2."""
     steps = [160, 320, 640]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -52,16 +53,23 @@ def corrector_integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) 
 
 
 def predict_correct(
-    eps: Eps, u: Tensor, predictor: Coefficients, corrector: Array, on_step: OnStep | None = None
+    eps: Eps,
+    u: Tensor,
+    predictor: Coefficients,
+    corrector: Array,
+    on_step: OnStep | None = None,
+    first_step: int = 0,
+    history: Sequence[Tensor] = (),
 ) -> Tensor:
     """Each step: predict as gDDIM does, evaluate there, and take the step again with that evaluation among the nodes.
 
-    Two evaluations a step, and one for the denoising step. Global order `predictor.order + 2`, once the history is full.
+    Two evaluations a step, and one for the denoising step. Global order `predictor.order + 2`, once the history is full;
+    `first_step` and `history` (the latest first) begin with one, as in `linear`.
     """
     times = predictor.t.tolist()
     psi, c, corrected = (torch.from_numpy(m).to(u) for m in (predictor.Psi, predictor.C, corrector))
-    past: deque[Tensor] = deque(maxlen=predictor.order + 1)
-    for i in range(len(psi)):
+    past = deque(history, maxlen=predictor.order + 1)
+    for i in range(first_step, len(psi)):
         past.appendleft(eps(u, times[i]))
         guess = combine([psi[i], *c[i, : len(past)]], [u, *past])
         ahead = eps(guess, times[i + 1])
