@@ -65,7 +65,9 @@ class Download:
                     original.unlink(missing_ok=True)
                     forget_parts(name)
                 raise
-            if original != self.file:
+            if original == self.file:
+                forget_parts(name)  # of a download that was cut before
+            else:
                 self._put_away(card, original)
         return place
 

@@ -382,8 +382,12 @@ def test_a_cache_that_cannot_be_written(cards, site, run, monkeypatch, tmp_path,
 def test_from_a_file_the_person_has(cards, site, run, golden, tmp_path):
     mine = tmp_path / "downloaded (1).bin"
     shutil.copy(golden("ncsnpp_small_flax.msgpack"), mine)
+    part = cards.home / "partial" / "small" / "cut"  # of an earlier try, which a quota ended
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 1000)
     assert run("download", "small", "--from", mine, "--offline").status == 0
     assert mine.exists()
+    assert not part.exists()
     assert site.requests == []
     assert kept(cards.home) == WHOLE
     run("checkpoints", "remove", "small")
