@@ -48,7 +48,9 @@ def read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: ends in the middle of an entry; it was cut short, fetch it again") from error
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{path}: not a Flax msgpack training state ({reason}); fetch it again") from error
+        raise CheckpointError(
+            f"{path}: not a Flax msgpack training state ({reason}); fetch it again, or name its own --format"
+        ) from error
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{path}: has no '{WEIGHTS}', the averaged weights; not a training state of gDDIM's")
     return flatten(found, path)

@@ -98,7 +98,9 @@ def unpickle(path: Path) -> Any:
             raise CheckpointError(
                 f"{path}: refused: it would run {refused[1]}, and a checkpoint has no need to run anything"
             ) from error
-        raise CheckpointError(f"{path}: not a whole torch checkpoint ({text[:120]}); fetch it again") from error
+        raise CheckpointError(
+            f"{path}: not a whole torch checkpoint ({text[:120]}); fetch it again, or name its own --format"
+        ) from error
 
 
 def check_sigmas(sigmas: Tensor | None, path: Path) -> None:
