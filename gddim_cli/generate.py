@@ -118,9 +118,9 @@ class Generation:
         started = time.perf_counter()
         try:
             for indices in self._batches(todo):
-                self._batch(indices, set(todo), on_step)
-                total = session.images * session.nfe + len(indices) * self.sampler.evaluations
-                session.images += len(indices)
+                kept = self._batch(indices, set(todo), on_step)
+                total = session.images * session.nfe + kept * self.sampler.evaluations
+                session.images += kept
                 session.nfe = total / session.images
                 run.nfe, run.tolerance = mean_nfe(sessions), self.sampler.plan.tolerance
         except BaseException:
@@ -146,7 +146,8 @@ class Generation:
             end = (number + 1) * size
             yield range(number * size, end if initial is None else min(end, len(initial)))
 
-    def _batch(self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None]) -> None:
+    def _batch(self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None]) -> int:
+        """Makes a batch and stores those of it that are wanted; returns how many."""
         filmed = min(self.num, IN_GRID) if self.filming else 0
         shown = [row for row, index in enumerate(indices) if index < filmed]
         frames: list[Pixels] = []
@@ -165,6 +166,7 @@ class Generation:
             states = u.cpu().numpy()
             self.states.store(indices, states if states.shape[1] > 1 else states[:, 0])
         self.folder.store(indices, self._pixels(u))
+        return len(indices)
 
     def _pixels(self, u: Tensor) -> Pixels:
         how: Quantize = "round" if self.settings.quantize == "round" else "floor"

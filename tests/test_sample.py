@@ -284,6 +284,7 @@ def test_rk45_keeps_its_batches_and_says_what_it_spent(sample, tmp_path: Path) -
     run = json.loads((tmp_path / "imgs" / "run.json").read_text())
     assert abs(run["nfe"] - 40) <= 12
     assert run["tolerance"] > 0
+    assert run["sessions"][0]["images"] == 5  # the last batch of three is computed whole, and one of it not kept
     kept = pictures(tmp_path / "imgs")
     (tmp_path / "imgs" / "000001.png").unlink()
     assert sample(*words).status == 0

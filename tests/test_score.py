@@ -23,7 +23,7 @@ def test_denoiser_route_is_the_direct_score(diffusion, k, std: float) -> None:
 
 
 def test_noise_levels_of_the_released_schedule() -> None:
-    """design figure: sigma from 0.0012 at t = 1e-3 to 247.6 at t = 1."""
+    """Sigma from 0.0012 at t = 1e-3 to 247.6 at t = 1."""
     assert isotropic_view(CLD(), 1.0)[1] == pytest.approx(247.6, abs=0.05)
     assert isotropic_view(CLD(), 1e-3)[1] == pytest.approx(0.0012, abs=5e-5)
 

@@ -8,14 +8,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.diffusions.base import Defaults
+from gddim_cli.diffusions.known_variance import KnownVariance
 from gddim_cli.panels import Array
 
 OFFSET, SPAN = 0.004, 1.008
 
 
 @dataclass(frozen=True)
-class BDM(Diffusion):
+class BDM(KnownVariance):
     """One number a frequency of the image's orthonormal DCT-II; matrices are [..., H, W, 1, 1].
 
     `u_t = sqrt(abar_t) d_t x_0 + sqrt(1 - abar_t) eps`, `abar = cos^2((t + 0.004) / 1.008 pi/2)`,
@@ -31,7 +32,6 @@ class BDM(Diffusion):
     """
 
     name = "bdm"
-    D = 1
     spectral = True
     defaults = Defaults(t_start=0.9959797892563502, t_end=1e-5)
 
@@ -67,17 +67,6 @@ class BDM(Diffusion):
     def L(self, t: ArrayLike) -> Array:
         """`sqrt(1 - abar_t)`, alike for all frequencies."""
         return matrices(np.sin(self._angle(t)) * np.ones_like(self.rates))
-
-    def noise_covariance(self, t: ArrayLike) -> Array:
-        return self.Sigma(t) - self.Psi(t, 0.0) ** 2 * self.Sigma_0
-
-    @cached_property
-    def Sigma_0(self) -> Array:
-        return self.Sigma(0.0)
-
-    @cached_property
-    def prior_scale(self) -> Array:
-        return np.ones((1, 1))
 
     @staticmethod
     def _angle(t: ArrayLike) -> Array:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.diffusions.base import Diffusion
+from gddim_cli.diffusions.known_variance import KnownVariance
 from gddim_cli.panels import Array
 
 
 @dataclass(frozen=True)
-class VPCosine(Diffusion):
+class VPCosine(KnownVariance):
     """`alpha_t = cos^2((t + 0.004) / 1.008 pi/2)`; `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `K_t = sqrt(1 - alpha_t)`.
 
     `F = (log sqrt(alpha))'`, `GG = -(log alpha)'`. BDM is this with a blur. At t = 0 a little noise is there already,
@@ -24,7 +23,6 @@ class VPCosine(Diffusion):
     """
 
     name = "vp-cosine"
-    D = 1
 
     offset: float = 0.004
 
@@ -43,15 +41,3 @@ class VPCosine(Diffusion):
 
     def Sigma(self, t: ArrayLike) -> Array:
         return (np.sin(self.angle(t)) ** 2)[..., None, None]
-
-    def noise_covariance(self, t: ArrayLike) -> Array:
-        """`1 - alpha_t / alpha_0`."""
-        return self.Sigma(t) - self.Psi(t, 0.0) ** 2 * self.Sigma_0
-
-    @cached_property
-    def Sigma_0(self) -> Array:
-        return self.Sigma(0.0)
-
-    @cached_property
-    def prior_scale(self) -> Array:
-        return np.ones((1, 1))

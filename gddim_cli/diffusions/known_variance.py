@@ -1,0 +1,29 @@
+"""Diffusions of one number whose variance is written down for every t, its start included."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gddim_cli.diffusions.base import Diffusion
+from gddim_cli.panels import Array
+
+
+class KnownVariance(Diffusion):
+    """What follows from `Sigma` and `Psi` in closed form, and from a prior of variance 1."""
+
+    D = 1
+
+    @cached_property
+    def Sigma_0(self) -> Array:
+        return self.Sigma(0.0)
+
+    @cached_property
+    def prior_scale(self) -> Array:
+        return np.ones((1, 1))
+
+    def noise_covariance(self, t: ArrayLike) -> Array:
+        """`Sigma_t - Psi(t, 0)^2 Sigma_0`."""
+        return self.Sigma(t) - self.Psi(t, 0.0) ** 2 * self.Sigma_0
