@@ -6,6 +6,7 @@ python benchmarks/convergence.py
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -72,37 +73,25 @@ def corrected(exact: ExactFlow) -> None:
 
 def main() -> None:
     flows = [exact_flow(diffusion, k) for diffusion, k in CASES]
-    row(
-        "diffusion",
-        "K",
-        "order",
-        "error at 80, 160, 320, 640 steps",
-        "slope",
-        "what the warm-up adds at 640",
-        "its slope",
-    )
-    row(*["---"] * 7)
-    for exact in flows:
-        multistep(exact)
-    print()
-    row("diffusion", "sampler", "stated order", "error at N and 2 N steps", "measured order")
-    row(*["---"] * 5)
-    for exact in flows:
-        if exact.k == "R":
-            others(exact)
-    print()
-    row("diffusion", "order of the predictor", "stated order", "error at N and 2 N steps", "measured order")
-    row(*["---"] * 5)
-    for exact in flows:
-        if exact.k == "R":
-            corrected(exact)
-    print()
-    for exact in flows:
-        if exact.k == "R":
-            error = max(one_step_errors(exact.diffusion, [0.9, 0.5, 0.1, 0.01, 1e-3]))
-            print(
-                f"- one step of order 0 from T to any t, exact score of a point, {exact.diffusion.name}: error {error:.0e}"
-            )
+    of_r = [exact for exact in flows if exact.k == "R"]
+    orders = ["error at N and 2 N steps", "measured order"]
+    added = ["what the warm-up adds at 640", "its slope"]
+    tables: list[tuple[list[str], list[ExactFlow], Callable[[ExactFlow], None]]] = [
+        (["diffusion", "K", "order", "error at 80, 160, 320, 640 steps", "slope", *added], flows, multistep),
+        (["diffusion", "sampler", "stated order", *orders], of_r, others),
+        (["diffusion", "order of the predictor", "stated order", *orders], of_r, corrected),
+    ]
+    for heads, cases, rows in tables:
+        row(*heads)
+        row(*["---"] * len(heads))
+        for exact in cases:
+            rows(exact)
+        print()
+    for exact in of_r:
+        error = max(one_step_errors(exact.diffusion, [0.9, 0.5, 0.1, 0.01, 1e-3]))
+        print(
+            f"- one step of order 0 from T to any t, exact score of a point, {exact.diffusion.name}: error {error:.0e}"
+        )
 
 
 if __name__ == "__main__":
