@@ -21,7 +21,7 @@ PACKAGE = Path(gddim_cli.__file__).parent
 # Each layer may import from those above it, and from itself.
 LAYERS = [
     {"errors"},
-    {"files"},
+    {"files", "versions"},
     {"panels", "flow", "noise", "images", "frequencies"},
     {"diffusions"},
     {"time_grids", "coefficients"},
@@ -30,6 +30,7 @@ LAYERS = [
     {"checkpoints"},
     {"sampling"},
     {"runs", "states"},
+    {"evaluation"},
     {"generate", "training"},
     {"cli"},
     {"__main__"},
