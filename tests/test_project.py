@@ -22,7 +22,7 @@ PACKAGE = Path(gddim_cli.__file__).parent
 LAYERS = [
     {"errors"},
     {"files"},
-    {"panels", "flow", "noise", "images", "frequencies"},
+    {"panels", "flow", "noise", "decoding", "images", "frequencies"},
     {"diffusions"},
     {"time_grids", "coefficients"},
     {"samplers"},
@@ -30,6 +30,7 @@ LAYERS = [
     {"checkpoints"},
     {"sampling"},
     {"runs", "states"},
+    {"evaluation"},
     {"generate", "training"},
     {"cli"},
     {"__main__"},
