@@ -22,7 +22,7 @@ PACKAGE = Path(gddim_cli.__file__).parent
 LAYERS = [
     {"errors"},
     {"files", "versions"},
-    {"panels", "flow", "noise", "images", "frequencies"},
+    {"panels", "flow", "noise", "decoding", "images", "frequencies"},
     {"diffusions"},
     {"time_grids", "coefficients"},
     {"samplers"},

@@ -56,13 +56,13 @@ def pytorch_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inception") / "pt_inception.pth"
     from cleanfid import inception_pytorch
 
-    class Caught(Exception):
+    class CaughtError(Exception):
         """Carries the network out before its weights would be fetched."""
 
     found: dict[str, Tensor] = {}
 
     def no_download(*_: object, **__: object) -> dict[str, Tensor]:
-        raise Caught
+        raise CaughtError
 
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch, Blank():
         warnings.simplefilter("ignore")
@@ -75,7 +75,7 @@ def pytorch_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
             return made[0]
 
         patch.setattr(inception_pytorch, "_inception_v3", catch)
-        with pytest.raises(Caught):
+        with pytest.raises(CaughtError):
             inception_pytorch.fid_inception_v3()
     generator = torch.Generator().manual_seed(0)
     for name, tensor in made[0].state_dict().items():
