@@ -104,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True):
     seed: int
     dtype: str
     format: str
+    tf32: bool = False
+    """Compilation, layout and graphs change the order of sums only: those are the session's."""
     order: int | None = None
     lam: float | None = msgspec.field(default=None, name="lambda")
     eta: float | None = None

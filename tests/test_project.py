@@ -26,7 +26,7 @@ LAYERS = [
     {"diffusions"},
     {"time_grids", "coefficients"},
     {"samplers"},
-    {"networks", "score", "mixtures", "checks"},
+    {"networks", "score", "mixtures", "checks", "acceleration"},
     {"checkpoints"},
     {"sampling"},
     {"runs", "states"},

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 NAMED_DTYPES = ("float32", "float64", "bfloat16", "float16")
+SHORT_DTYPES = {"fp32": "float32", "fp64": "float64", "bf16": "bfloat16", "fp16": "float16"}
 
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs; auto takes a GPU where there is one.")
@@ -149,6 +150,15 @@ def torch_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def dtype_name(word: str) -> str:
+    """The name that torch has for a dtype, from that or from the short one.
+
+    Raises:
+        UsageError: unknown.
+    """
+    return one_of("--dtype", SHORT_DTYPES.get(word, word), NAMED_DTYPES)
+
+
 def torch_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype that `--dtype` means.
 
@@ -157,7 +167,7 @@ def torch_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     import torch
 
-    one_of("--dtype", name, NAMED_DTYPES)
+    name = dtype_name(name)
     if name == "float64" and device.type == "mps":
         raise UsageError("--dtype float64: Apple GPUs have none; --device cpu has")
     return getattr(torch, name)

@@ -15,6 +15,7 @@ from gddim_cli.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from gddim_cli.acceleration import Speed
     from gddim_cli.checkpoints.card import Card
     from gddim_cli.checkpoints.load import Checkpoint
     from gddim_cli.diffusions.base import Defaults, Diffusion
@@ -68,8 +69,22 @@ def sample(
     ] = 64,
     device: options.Device = "auto",
     dtype: Annotated[
-        str, typer.Option(metavar="|".join(options.NAMED_DTYPES), help="Of the network; 16 bits run under autocast.")
+        str,
+        typer.Option(
+            metavar="|".join(options.NAMED_DTYPES),
+            help="Of the network (fp32, bf16, ... too); 16 bits run as autocast.",
+        ),
     ] = "float32",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network: minutes at first, kept for the next time.")
+    ] = False,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Launch each evaluation as one (NVIDIA); what small batches wait for.")
+    ] = False,
+    tf32: Annotated[
+        bool,
+        typer.Option("--tf32", help="Round the products of float32 to 10 bits (NVIDIA); changes the images a little."),
+    ] = False,
     format: Annotated[str, typer.Option(metavar="png|npz", help="One PNG an image, or .npz shards.")] = "png",
     quantize: Annotated[
         str | None, typer.Option(metavar="floor|round", help="How [-1, 1] becomes 0..255 (default: the card's).")
@@ -104,6 +119,7 @@ def sample(
         options.positive("--num", num)
     given = options.sampling_choices(k, denoise, time_grid, t_end, quantize)
 
+    from gddim_cli.acceleration import Speed
     from gddim_cli.files import sha256
     from gddim_cli.generate import Generation
     from gddim_cli.runs import RunFolder
@@ -112,7 +128,8 @@ def sample(
 
     where = options.torch_device(device)
     kind = options.torch_dtype(dtype, where)
-    model = choose_model(checkpoint, where, kind)
+    speed = Speed(kind, tf32=tf32, compile=compile, cuda_graph=cuda_graph).on(where)
+    model = choose_model(checkpoint, where, speed)
     medium, defaults = choose_diffusion(model.card, diffusion)
     chosen = dataclasses.replace(defaults, **given)
     choices = Choices(order, lam, eta, corrector, rtol, atol)
@@ -128,7 +145,8 @@ def sample(
         sampler=sampler,
         nfe=nfe,
         seed=seed,
-        dtype=dtype,
+        dtype=options.dtype_name(dtype),
+        tf32=tf32,
         format=format,
         init_noise_sha256=sha256(init_noise) if init_noise else None,
         batch_size=batch_size if ready.coupled else None,
@@ -151,7 +169,7 @@ def sample(
             output.write((out / "run.json").read_text())
 
 
-def choose_model(reference: str | None, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+def choose_model(reference: str | None, device: torch.device, speed: Speed) -> Checkpoint:
     """The checkpoint that was named, or the default one, which it then says.
 
     Raises:
@@ -163,7 +181,7 @@ def choose_model(reference: str | None, device: torch.device, dtype: torch.dtype
     if reference is None:
         reference, reason = default_name()
         say(f"checkpoint: {reference} ({reason})")
-    return load(reference, device, dtype)
+    return load(reference, device, speed)
 
 
 def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]:
