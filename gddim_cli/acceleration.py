@@ -99,11 +99,11 @@ class Accelerated:
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
         """Raises GddimError where the network cannot be compiled."""
-        if self.device.type == "cuda":
-            self._set_tf32()
         x, level = x.to(self.speed.state), level.to(self.speed.state)
-        if self._plain:
-            return self._eager(x, level)
+        with rounding(self.speed.tf32) if self.device.type == "cuda" else nullcontext():
+            return self._eager(x, level) if self._plain else self._known(x, level)
+
+    def _known(self, x: Tensor, level: Tensor) -> Tensor:
         count = len(x)
         size = min((known for known in self._sizes if known >= count), default=count)
         y = self._run(filled(x, size), filled(level, size))
@@ -163,12 +163,6 @@ class Accelerated:
 
         return run
 
-    def _set_tf32(self) -> None:
-        # Process-wide, so another network may have changed them. The older pair of names: setting the newer ones makes
-        # torch refuse to read these, which its compiler does.
-        torch.backends.cuda.matmul.allow_tf32 = self.speed.tf32
-        torch.backends.cudnn.allow_tf32 = self.speed.tf32
-
 
 class Graph:
     """An evaluation of one batch size, captured: a replay is one launch for the hundreds of kernels in it."""
@@ -195,6 +189,21 @@ class Graph:
             self._level.copy_(level)
             self._graph.replay()
             return self._y.clone()  # the next replay writes there, and the sampler keeps a history
+
+
+@contextmanager
+def rounding(tf32: bool) -> Iterator[None]:
+    """Products of float32 with or without TF32, and what was before afterwards: the sampler's own never with it.
+
+    By the older pair of names: after the newer ones are set, torch refuses to read these, which its compiler does.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def round_weights(module: nn.Module, dtype: torch.dtype) -> None:

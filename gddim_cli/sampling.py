@@ -84,7 +84,11 @@ class Sampler:
         return (idct(u) if self.diffusion.spectral else u)[:, 0].cpu().numpy()
 
     def _moved(self, array: NDArray[np.floating]) -> Tensor:
-        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="))).to(self.device, self.dtype)
+        made = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="))).to(self.dtype)
+        # From locked memory, a copy to a GPU does not wait for what the GPU is at.
+        return (
+            made.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else made.to(self.device)
+        )
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -77,8 +77,12 @@ def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
     """
     if matrices[0].dim() > 2:
         return torch.stack([m[..., 0, 0] * u for m, u in zip(matrices, states, strict=True)]).sum(0)
-    stacked = torch.cat(list(states), dim=1)
-    return (torch.cat(list(matrices), dim=1) @ stacked.flatten(2)).view_as(states[0])
+    matrix, stacked = (one_of_many(list(parts)) for parts in (matrices, states))
+    return (matrix @ stacked.flatten(2)).view(len(stacked), -1, *stacked.shape[2:])
+
+
+def one_of_many(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def tensor(array: NDArray[np.floating], like: Tensor) -> Tensor:
