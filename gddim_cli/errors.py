@@ -37,6 +37,10 @@ class OutputError(GddimError):
     """An output cannot be written."""
 
 
+class CapacityError(GddimError):
+    """The machine has not enough memory for what was asked."""
+
+
 class NumericsError(GddimError):
     """A computation did not reach its accuracy, or left the finite numbers."""
 

@@ -19,7 +19,7 @@ from gddim_cli.errors import DataError
 from gddim_cli.files import read_array
 from gddim_cli.frequencies import idct
 from gddim_cli.noise import standard_normal
-from gddim_cli.samplers.linear import OnStep, combine, tensor
+from gddim_cli.samplers.linear import OnStep, combine, sent, tensor
 from gddim_cli.samplers.methods import Plan
 
 PILOT = 4
@@ -54,7 +54,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         self.dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        self._eps = self.checkpoint.eps(self.diffusion, self.k)
+        self.eps = self.checkpoint.eps(self.diffusion, self.k)
 
     def normal(self, indices: Sequence[int], stream: int) -> Tensor:
         """N(0, I) for these images, [B, D, C, H, W]."""
@@ -73,9 +73,9 @@ class Sampler:
     def run(self, indices: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """The final states of these images, [B, D, C, H, W], on the device."""
         if self.plan.tune:
-            self.plan = self.plan.tune(self._eps, self.start(range(PILOT if self.initial is None else 1)))
+            self.plan = self.plan.tune(self.eps, self.start(range(PILOT if self.initial is None else 1)))
         before = self.checkpoint.network.nfe
-        u = self.plan.solve(self._eps, self.start(indices), lambda k: self.normal(indices, FIRST_STREAM + k), on_step)
+        u = self.plan.solve(self.eps, self.start(indices), lambda k: self.normal(indices, FIRST_STREAM + k), on_step)
         self.evaluations = self.checkpoint.network.nfe - before
         return u
 
@@ -84,11 +84,8 @@ class Sampler:
         return (idct(u) if self.diffusion.spectral else u)[:, 0].cpu().numpy()
 
     def _moved(self, array: NDArray[np.floating]) -> Tensor:
-        made = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="))).to(self.dtype)
-        # From locked memory, a copy to a GPU does not wait for what the GPU is at.
-        return (
-            made.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else made.to(self.device)
-        )
+        made = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+        return sent(made.to(self.dtype), self.device)
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ LAYERS = [
     {"networks", "score", "mixtures", "checks", "acceleration"},
     {"checkpoints"},
     {"sampling"},
+    {"batching"},
     {"runs", "states"},
     {"generate", "training"},
     {"cli"},
