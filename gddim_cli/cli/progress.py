@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from gddim_cli.distributed import world
 from gddim_cli.errors import OutputError
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def say(text: str) -> None:
-    """One line of talk, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One line of talk, on stderr; of several processes, rank 0 alone talks."""
+    if world().main:
+        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -39,7 +41,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._began = self._said = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and world().main:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress

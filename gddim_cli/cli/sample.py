@@ -10,6 +10,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, duration, say, stdout
+from gddim_cli.distributed import world
 from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def sample(
     dtype: Annotated[
         str, typer.Option(metavar="|".join(options.NAMED_DTYPES), help="Of the network; 16 bits run under autocast.")
     ] = "float32",
-    format: Annotated[str, typer.Option(metavar="png|npz", help="One PNG an image, or .npz shards.")] = "png",
+    format: Annotated[
+        str, typer.Option(metavar="png|npz|tar", help="PNGs, or shards of 10 000 images: .npz, or .tar of PNGs.")
+    ] = "png",
     quantize: Annotated[
         str | None, typer.Option(metavar="floor|round", help="How [-1, 1] becomes 0..255 (default: the card's).")
     ] = None,
@@ -95,7 +98,7 @@ def sample(
     """Draw images: gDDIM by default, or any sampler of `gddim samplers`."""
     options.positive("--nfe", nfe)
     options.positive("--batch-size", batch_size)
-    options.one_of("--format", format, ("png", "npz"))
+    options.one_of("--format", format, ("png", "npz", "tar"))
     options.seed(seed)
     options.folder("--out", out)
     options.suffix("--trajectory", trajectory, ".gif")
@@ -110,6 +113,7 @@ def sample(
     from gddim_cli.samplers.methods import Choices, plan
     from gddim_cli.sampling import Sampler, Settings, read_states
 
+    team = world().join()
     where = options.torch_device(device)
     kind = options.torch_dtype(dtype, where)
     model = choose_model(checkpoint, where, kind)
@@ -146,7 +150,7 @@ def sample(
         overwrite=overwrite,
     )
     execute(generation)
-    if json:
+    if json and team.main:
         with stdout() as output:
             output.write((out / "run.json").read_text())
 
@@ -206,6 +210,9 @@ def execute(generation: Generation) -> Run:
     steps, num, out = generation.sampler.plan.steps, generation.num, generation.folder.path
     if 0 < len(todo) < num:
         say(f"{out}: {num - len(todo)} of {num} images are there, {len(todo)} to go")
+    batches, team = len(generation.batches(todo)), generation.team
+    if todo and batches < team.size:
+        say(f"{batches} batches for {team.size} processes: with a smaller --batch-size all would have work")
     with Progress(num, "images", start=num - len(todo)) as progress:
         run = generation.run(todo, lambda images: progress.advance(images / steps))
     where = f"{out} (see {out / 'grid.png'})"
