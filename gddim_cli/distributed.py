@@ -125,7 +125,7 @@ class World:
         """
         if self.size == 1:
             return
-        self._report()
+        self._flush()
         self._meetings += 1
         key = f"meeting {self._meetings}"
         signs, since = (self.add(key, 1), self.add("progress", 0)), time.monotonic()
@@ -185,27 +185,27 @@ class World:
             self._collective(lambda: distributed.all_reduce(tensor))
         return tensor
 
-    def count(self, amount: int = 0) -> int:
-        """Adds to what all have done; returns what has newly become known of it, at most a few times a second.
+    def count(self, amount: int = 0, at_once: bool = False) -> int:
+        """Counts what this rank has done; returns how much has newly become known of what all have done.
 
-        Where the others' counts stand still, so does the returned number: 0. It also looks whether another rank failed.
+        The others are asked at most every `REPORT` seconds, unless `at_once`; between, what it returns is 0.
 
         Raises:
-            PeerError: one did.
+            PeerError: another rank has failed.
         """
         if self.size == 1:
             return amount
         self._counted += amount
-        if time.monotonic() - self._reported < REPORT:
+        if not at_once and time.monotonic() - self._reported < REPORT:
             return 0
-        return self._report()
-
-    def _report(self) -> int:
         self.check()
-        total = self.add("progress", self._counted)
-        new = total - self._seen
-        self._seen, self._counted, self._reported = total, 0, time.monotonic()
-        return new
+        before, self._seen, self._reported = self._seen, self._flush(), time.monotonic()
+        return self._seen - before
+
+    def _flush(self) -> int:
+        """Tells the others what this rank has counted; returns what all have."""
+        amount, self._counted = self._counted, 0
+        return self.add("progress", amount)
 
     def tally(self) -> Tally:
         """A new count that all ranks keep together; each makes the same ones in the same order."""

@@ -146,7 +146,8 @@ def read_member(path: Path, name: str) -> NDArray[Any]:
         DataError: not an .npz, or damaged, or without it.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file that it opened, and could not read, open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return archive[name]
     except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: array '{name}' cannot be read: {error}") from error

@@ -133,15 +133,17 @@ class Generation:
 
     def _meet_in_folder(self, token: str) -> None:
         """Makes sure that all processes see the folder that rank 0 opened."""
-        if not eventually((self.folder.path / token).exists, PATIENCE):
-            raise UsageError(
-                f"--out: {self.folder.path.absolute()} of {self.team.name} is not the folder that rank 0 opened; "
-                "all processes write to one: give the path of a shared file system"
-            )
-        self.team.barrier()
-        if self.team.main:
-            with writing(self.folder.path):
-                (self.folder.path / token).unlink(missing_ok=True)
+        path = self.folder.path / token
+        try:
+            if not eventually(path.exists, PATIENCE):
+                raise UsageError(
+                    f"--out: {self.folder.path.absolute()} of {self.team.name} is not the folder that rank 0 opened; "
+                    "all processes write to one: give the path of a shared file system"
+                )
+            self.team.barrier()
+        finally:
+            if self.team.main:
+                path.unlink(missing_ok=True)
 
     def _shape(self) -> tuple[int, ...]:
         images, blocks = self.sampler.checkpoint.card.images, self.sampler.diffusion.D
@@ -190,6 +192,7 @@ class Generation:
                 writer.put(self._batch(indices, set(todo), on_step, writer.check))
             writer.finish()
             self.team.barrier(lambda: on_step(self.team.count()))
+            on_step(self.team.count(at_once=True))
             if self.team.main:
                 self._finish(run)
                 ledger.add()
@@ -259,10 +262,11 @@ class Generation:
 
     def _store(self, made: Made) -> Made:
         """Writes a batch, on the writer's thread."""
-        if self.states and made.states:
-            states = made.states()
-            self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
-        self.folder.images.store(made.indices, self._pixels(made.images()))
+        with memory_for(len(made.indices), self.sampler.device):
+            if self.states and made.states:
+                states = made.states()
+                self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
+            self.folder.images.store(made.indices, self._pixels(made.images()))
         return made
 
     def _pixels(self, images: NDArray) -> Pixels:

@@ -41,6 +41,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._began = self._said = time.monotonic()
+        self._talked = False
         if sys.stderr.isatty() and world().main:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
@@ -57,6 +58,8 @@ class Progress:
     ) -> None:
         if self._rich:
             self._rich.stop()
+        elif self._talked and kind is None:  # who reads the lines sees the last one too
+            say(self._line())
 
     def advance(self, amount: float, note: str = "") -> None:
         """Counts `amount` more; `note` (a loss, say) is shown beside the rate."""
@@ -65,7 +68,7 @@ class Progress:
         if self._rich:
             self._rich.update(self._task, completed=self.done, description=self._line())
         elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
-            self._said = time.monotonic()
+            self._said, self._talked = time.monotonic(), True
             say(self._line())
 
     def say(self, text: str) -> None:
@@ -80,7 +83,7 @@ class Progress:
     def _line(self) -> str:
         spent = time.monotonic() - self._began
         rate = (self.done - self.start) / spent if spent > 0 else 0.0
-        parts = [f"{int(self.done)}/{self.total} {self.unit}"]
+        parts = [f"{int(self.done + 1e-6)}/{self.total} {self.unit}"]
         if rate:
             parts += [f"{rate:.3g} {self.unit}/s", f"{duration((self.total - self.done) / rate)} left"]
         return ", ".join([*parts, self.note] if self.note else parts)

@@ -44,7 +44,7 @@ def sample(
             metavar="NAME|PATH", help="A named checkpoint or a file (default: cld-cifar10 if downloaded, else mnist)."
         ),
     ] = None,
-    num: Annotated[int | None, typer.Option(help="Images wanted in the folder (default: 100).")] = None,
+    num: Annotated[int | None, typer.Option("--num", "-n", help="Images wanted in the folder (default: 100).")] = None,
     seed: Annotated[
         int, typer.Option(help="Image i starts from the noise of (seed, i), whatever the batch or device.")
     ] = 0,

@@ -43,12 +43,15 @@ class Shards(Storage):
 
     def read(self, indices: Iterable[int]) -> Pixels:
         wanted = list(indices)
-        parts = self.locate(wanted)
+        return self.collect(wanted, self.locate(wanted))
+
+    def collect(self, indices: Sequence[int], parts: dict[int, Path]) -> Pixels:
+        """The images of these indices, [N, H, W, C], from the files that `parts` says."""
         found: dict[int, Pixels] = {}
-        for file in dict.fromkeys(parts.values()):
-            here = [index for index in wanted if parts[index] == file]
+        for file in dict.fromkeys(parts[index] for index in indices):
+            here = [index for index in indices if parts[index] == file]
             found.update(zip(here, self.images(file, here), strict=True))
-        return np.stack([found[index] for index in wanted])
+        return np.stack([found[index] for index in indices])
 
     def locate(self, indices: Sequence[int]) -> dict[int, Path]:
         """The file of each image.
