@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gddim_cli.errors import GddimError, UsageError
+from gddim_cli.memory import is_out_of_memory
 
 HALF = (torch.bfloat16, torch.float16)
 WARM_UP = 3
@@ -157,7 +158,7 @@ class Accelerated:
             try:
                 return compiled(x, level)
             except failures as error:
-                if out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
                 raise uncompiled(error) from error
 
@@ -225,22 +226,3 @@ def filled(x: Tensor, size: int) -> Tensor:
 def uncompiled(error: Exception) -> GddimError:
     first = str(error).strip().partition("\n")[0]
     return GddimError(f"--compile: torch cannot compile this network here ({first}); leave --compile out")
-
-
-def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is a lack of memory; torch has no class of its own for it on the CPU."""
-    while error is not None:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-            return True
-        if isinstance(error, RuntimeError) and any(words in str(error) for words in SHORT_OF_MEMORY):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-SHORT_OF_MEMORY = (
-    "can't allocate memory",  # torch on the CPU
-    "out of memory",  # the CUDA driver, Apple
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)

@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 
 import torch
 
-from gddim_cli.acceleration import Accelerated, out_of_memory
+from gddim_cli.acceleration import Accelerated
 from gddim_cli.errors import CapacityError
+from gddim_cli.memory import is_out_of_memory
 from gddim_cli.sampling import Sampler
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ def attempt(work: Callable[[], T]) -> T | None:
     try:
         return work()
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return None
 

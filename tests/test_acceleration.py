@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from gddim_cli.acceleration import Accelerated, Speed, filled, out_of_memory
+from gddim_cli.acceleration import Accelerated, Speed, filled
 from gddim_cli.errors import GddimError, UsageError
+from gddim_cli.memory import is_out_of_memory
 from gddim_cli.networks.denoiser import Denoiser
 from gddim_cli.networks.ncsnpp import NCSNpp
 
@@ -165,16 +166,16 @@ def test_filling_repeats_the_last_row() -> None:
 
 
 def test_lack_of_memory_is_told_from_other_errors() -> None:
-    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
     with pytest.raises(RuntimeError) as refused:  # 2^60 numbers: what the CPU's allocator says itself
         torch.empty(2**60, dtype=torch.uint8)
-    assert out_of_memory(refused.value)
+    assert is_out_of_memory(refused.value)
     wrapped = RuntimeError("capture failed")
     wrapped.__context__ = torch.OutOfMemoryError("x")
-    assert out_of_memory(wrapped)
-    assert not out_of_memory(RuntimeError("shapes differ"))
-    assert not out_of_memory(None)
+    assert is_out_of_memory(wrapped)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(None)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -21,7 +21,7 @@ PACKAGE = Path(gddim_cli.__file__).parent
 # Each layer may import from those above it, and from itself.
 LAYERS = [
     {"errors"},
-    {"files"},
+    {"files", "distributed", "memory"},
     {"panels", "flow", "noise", "images", "frequencies"},
     {"diffusions"},
     {"time_grids", "coefficients"},
@@ -29,7 +29,7 @@ LAYERS = [
     {"networks", "score", "mixtures", "checks", "acceleration"},
     {"checkpoints"},
     {"sampling"},
-    {"batching"},
+    {"storage", "writer", "batching"},
     {"runs", "states"},
     {"generate", "training"},
     {"cli"},
