@@ -23,6 +23,7 @@ from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_
 from gddim_cli.memory import memory_for
 from gddim_cli.runs import GRID, RUN, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
 from gddim_cli.sampling import Sampler, Settings
+from gddim_cli.stages import Made, Start
 from gddim_cli.states import RawStates
 from gddim_cli.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
 from gddim_cli.writer import Writer, to_host
@@ -30,30 +31,6 @@ from gddim_cli.writer import Writer, to_host
 IN_GRID = 100
 PATIENCE = 60.0
 """Seconds that files of another machine may take to show in a shared folder."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A batch that has been computed, on its way to the files."""
-
-    indices: Sequence[int]
-    images: Callable[[], NDArray]
-    states: Callable[[], NDArray] | None
-    evaluations: int
-
-
-@dataclass(frozen=True)
-class Start:
-    """What rank 0 found, and all go by. `token` is a file that it made in the folder."""
-
-    todo: list[int]
-    num: int
-    batch_size: int
-    earlier: Run | None
-    states: RawStates | None
-    filming: bool
-    tolerance: float | None
-    token: str | None
 
 
 @dataclass
@@ -140,9 +117,8 @@ class Generation:
         """The batch size for `count` images, on this process what it is on all."""
         if not (self.automatic and count):
             return self.batch_size
-        now = new_session(self.sampler.device, 0, 1)
         before = self.earlier.sessions[-1] if self.earlier and self.earlier.sessions else None
-        if before and (before.device_name, before.speed) == (now.device_name, list(self.speed)):
+        if before and before.alike(new_session(self.sampler.device, 0, 1, self.speed)):
             return before.batch_size
         trials = Trials(self.sampler)
         return best_size(trials.seconds, min(trials.room(), -(-count // self.team.size)))
@@ -267,11 +243,10 @@ class Generation:
         shown = [row for row, index in enumerate(indices) if index < self._filmed]
         rows = [row for row, index in enumerate(indices) if index in wanted]
         frames: list[Pixels] = []
-        steps = 0
+        counted: list[int] = []
 
         def step(_: int, u: Tensor) -> None:
-            nonlocal steps
-            steps += 1
+            counted.append(len(rows))
             if shown:
                 frames.append(self._pixels(self.sampler.image(u[shown])))
             check()
@@ -283,7 +258,7 @@ class Generation:
                 states = to_host(u) if self.states else None
                 images = to_host(self.sampler.picture(u))
         except CapacityError:
-            on_step(self.team.count(-steps * len(rows)))  # they are made again, or never
+            on_step(self.team.count(-sum(counted)))  # they are made again, or never
             raise
         if shown:
             self.frames.append(frames)

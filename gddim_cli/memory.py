@@ -9,7 +9,6 @@ import torch
 
 from gddim_cli.errors import CapacityError
 
-
 SHORT_OF_MEMORY = (
     "DefaultCPUAllocator",  # of the CPU's allocator torch has no exception of its own
     "out of memory",  # the CUDA driver, Apple

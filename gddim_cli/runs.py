@@ -43,6 +43,10 @@ class Session(msgspec.Struct):
     processes: int = 1
     speed: list[str] = []
 
+    def alike(self, other: Session) -> bool:
+        """Whether both ran on the same kind of device, in the same way."""
+        return (self.device_name, self.speed) == (other.device_name, other.speed)
+
 
 def new_session(device: torch.device, batch_size: int, processes: int, speed: Sequence[str] = ()) -> Session:
     """The record of a call that begins now."""

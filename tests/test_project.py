@@ -30,7 +30,7 @@ LAYERS = [
     {"checkpoints"},
     {"sampling"},
     {"storage", "writer", "batching"},
-    {"runs", "states"},
+    {"runs", "states", "stages"},
     {"generate", "training"},
     {"cli"},
     {"__main__"},

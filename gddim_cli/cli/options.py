@@ -62,7 +62,7 @@ def batch_size(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size: '{text}' is neither a positive count nor auto")
+        raise UsageError(f"--batch-size: {text} is not a positive count; auto measures one")
     return int(text)
 
 
