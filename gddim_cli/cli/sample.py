@@ -137,6 +137,8 @@ def sample(
     kind = options.torch_dtype(dtype, where)
     speed = Speed(kind, tf32=tf32, compile=compile, cuda_graph=cuda_graph).on(where)
     model = choose_model(checkpoint, where, speed)
+    if compile:
+        say("--compile: the first evaluation compiles the network; what comes of it is kept for the next time")
     medium, defaults = choose_diffusion(model.card, diffusion)
     chosen = dataclasses.replace(defaults, **given)
     choices = Choices(order, lam, eta, corrector, rtol, atol)
