@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gddim_cli.acceleration import Accelerated
 from gddim_cli.checkpoints.card import Images
 from gddim_cli.checkpoints.load import Checkpoint
 from gddim_cli.diffusions.base import Diffusion, KChoice
@@ -19,7 +20,7 @@ from gddim_cli.errors import DataError
 from gddim_cli.files import read_array
 from gddim_cli.frequencies import idct
 from gddim_cli.noise import standard_normal
-from gddim_cli.samplers.linear import OnStep, combine, tensor
+from gddim_cli.samplers.linear import OnStep, combine, sent, tensor
 from gddim_cli.samplers.methods import Plan
 
 PILOT = 4
@@ -54,7 +55,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         self.dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        self._eps = self.checkpoint.eps(self.diffusion, self.k)
+        self.eps = self.checkpoint.eps(self.diffusion, self.k)
 
     def normal(self, indices: Sequence[int], stream: int) -> Tensor:
         """N(0, I) for these images, [B, D, C, H, W]."""
@@ -70,21 +71,36 @@ class Sampler:
         return combine([tensor(self.diffusion.prior_scale, z)], [z])
 
     @torch.inference_mode()
+    def tune(self) -> None:
+        """Tunes the plan where it has to be: always on the same few images, whatever is made afterwards."""
+        if self.plan.tune:
+            self.plan = self.plan.tune(self.eps, self.start(range(PILOT if self.initial is None else 1)))
+
+    @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """The final states of these images, [B, D, C, H, W], on the device."""
-        if self.plan.tune:
-            self.plan = self.plan.tune(self._eps, self.start(range(PILOT if self.initial is None else 1)))
+        self.tune()
         before = self.checkpoint.network.nfe
-        u = self.plan.solve(self._eps, self.start(indices), lambda k: self.normal(indices, FIRST_STREAM + k), on_step)
+        u = self.plan.solve(self.eps, self.start(indices), lambda k: self.normal(indices, FIRST_STREAM + k), on_step)
         self.evaluations = self.checkpoint.network.nfe - before
         return u
 
+    def release(self) -> None:
+        """Gives back the memory that the network keeps for the next batch."""
+        if isinstance(self.checkpoint.network.network, Accelerated):
+            self.checkpoint.network.network.release()
+
+    def picture(self, u: Tensor) -> Tensor:
+        """The images of states, [B, C, H, W]: their first number, from a spectrum where it is one."""
+        return (idct(u) if self.diffusion.spectral else u)[:, 0]
+
     def image(self, u: Tensor) -> NDArray[np.floating]:
-        """The images of states, [B, C, H, W], on the CPU: their first number, from a spectrum where it is one."""
-        return (idct(u) if self.diffusion.spectral else u)[:, 0].cpu().numpy()
+        """The same on the CPU."""
+        return self.picture(u).cpu().numpy()
 
     def _moved(self, array: NDArray[np.floating]) -> Tensor:
-        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="))).to(self.device, self.dtype)
+        made = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+        return sent(made.to(self.dtype), self.device)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -104,6 +120,8 @@ class Settings(msgspec.Struct, frozen=True):
     seed: int
     dtype: str
     format: str
+    tf32: bool = False
+    """Compilation, layout and graphs change the order of sums only: those are the session's."""
     order: int | None = None
     lam: float | None = msgspec.field(default=None, name="lambda")
     eta: float | None = None
