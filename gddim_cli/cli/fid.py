@@ -12,6 +12,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, stdout
+from gddim_cli.distributed import world
 from gddim_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def fid(
     source = open_images(images, key)
     if source.ignored:
         say(f"{images}: {source.ignored} other file{'s' * (source.ignored != 1)} there, not images, left aside")
+    team = world().join()
     with feature_folder(cache) as folder:
 
         def features_of(what: ImageSource, extractor: Extractor, count: int | None = None) -> NDArray[np.float32]:
@@ -116,10 +118,14 @@ def fid(
 
         if stats:
             maker = open_maker(mode, inception, where, source.shape)
-            write(stats, source, maker, features_of(source, maker, num))
+            features = features_of(source, maker, num)
+            if team.main:
+                write(stats, source, maker, features)
             return
         judge = open_judge(ref, protocol, mode, inception, where, source.shape, features_of)
         features = features_of(source, judge.extractor, images_to_measure(source, judge, num))
+        if not team.main:
+            return
         extras = Extras(kid, prdc, infinity, bootstrap)
         with Progress(extras.steps, "distances") as progress:
             found = report(source, judge, features, extras, lambda: progress.advance(1))
@@ -156,11 +162,12 @@ def feature_folder(cache: bool) -> Iterator[Path]:
         except OutputError as error:
             say(f"features are not kept: {error}")
             cache = False
-    if cache:
+    if world().broadcast(cache):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="gddim-") as temporary:
-        yield Path(temporary)
+        yield world().broadcast(Path(temporary))
+        world().barrier()
 
 
 def with_progress(

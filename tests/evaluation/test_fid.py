@@ -141,7 +141,7 @@ def test_features_go_on_where_they_were_cut(
     assert gddim("fid", digits, "--batch-size", 16).status == 130
     assert not list((home / "features").glob("*.npy"))
     whole = json.loads(gddim("fid", digits, "--batch-size", 20, "--json").out)["value"]
-    assert calls == [16, 16, 16, 20, 8]
+    assert calls == [16, 16, 16, 20, 20]
     assert json.loads(gddim("fid", digits, "--no-cache", "--json").out)["value"] == pytest.approx(whole, rel=1e-5)
 
 
@@ -301,3 +301,13 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     found = gddim("fid", digits)
     assert found.status == 0
     assert "features are not kept" in found.err
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(gddim: Callable, digits: Path) -> None:
+    one = json.loads(gddim("fid", digits, "--batch-size", 8, "--no-cache", "--json").out)["value"]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gddim_cli", "fid"]
+    options = [str(digits), "--batch-size", "8", "--json"]
+    done = subprocess.run([sys.executable, *words, *options], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["value"] == pytest.approx(one, rel=1e-9)
