@@ -30,9 +30,9 @@ OnImages = Callable[[int], None]
 
 
 def features_of(
-    source: ImageSource, extractor: Extractor, num: int, folder: Path, batch_size: int, on_images: OnImages
+    source: ImageSource, extractor: Extractor, folder: Path, batch_size: int, on_images: OnImages
 ) -> NDArray[np.float32]:
-    """Features, [num, d], of the first `num` images, as a memory map of a file in `folder`.
+    """Features, [N, d], of images, as a memory map of a file in `folder`.
 
     The file's name is a hash of the images, the weights and the mode: a folder that has changed is another one. Several
     processes share the images out by whole batches, so that they find what one would have.
@@ -44,7 +44,7 @@ def features_of(
         DataError: images that cannot be read, or that the network does not take.
         OutputError: the folder cannot be written, or not by all processes.
     """
-    team = world()
+    team, num = world(), source.count
     identity = f"{VERSION} {source.fingerprint()} {num} {extractor.sha256} {extractor.mode}"
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
     lock = FileLock(path.with_suffix(".lock"))
@@ -60,7 +60,7 @@ def features_of(
         if rows is None:
             on_images(num)
         else:
-            measure(source, extractor, num, rows, batch_size, on_images)
+            measure(source, extractor, rows, batch_size, on_images)
         found = read_array(path, memory_map=True)
         team.barrier()
     finally:
@@ -70,11 +70,9 @@ def features_of(
     return found
 
 
-def measure(
-    source: ImageSource, extractor: Extractor, num: int, rows: RawStates, batch_size: int, on_images: OnImages
-) -> None:
+def measure(source: ImageSource, extractor: Extractor, rows: RawStates, batch_size: int, on_images: OnImages) -> None:
     """Fills the file with the features that are missing, a batch at a time; its name is final when all are there."""
-    team = world()
+    team, num = world(), source.count
     if not eventually(rows.partial.exists, PATIENCE):
         raise OutputError(
             f"{rows.partial}: is not there for {team.name}; all processes need one folder for features: set GDDIM_HOME to "
