@@ -18,14 +18,14 @@ def test_every_format_holds_the_same_images(
 ) -> None:
     monkeypatch.setattr(shards, "SHARD_SIZE", 5)
     found = {}
-    for format in FORMATS:
-        words = ("--checkpoint", tiny, "--nfe", 3, "--num", 13, "--batch-size", 4, "--format", format)
-        assert gddim("sample", *words, "--out", tmp_path / format).status == 0
-        source = open_images(tmp_path / format)
+    for kind in FORMATS:
+        words = ("--checkpoint", tiny, "--nfe", 3, "--num", 13, "--batch-size", 4, "--format", kind)
+        assert gddim("sample", *words, "--out", tmp_path / kind).status == 0
+        source = open_images(tmp_path / kind)
         assert (source.count, source.shape, source.quantize, source.ignored) == (13, (8, 8, 1), "floor", 0)
-        found[format] = np.concatenate(list(source.batches(6)))
-        np.testing.assert_array_equal(np.concatenate(list(source.batches(2, 4, 11))), found[format][4:11])
-        assert len(np.concatenate(list(open_images(tmp_path / format, num=7).batches(3)))) == 7
+        found[kind] = np.concatenate(list(source.batches(6)))
+        np.testing.assert_array_equal(np.concatenate(list(source.batches(2, 4, 11))), found[kind][4:11])
+        assert len(np.concatenate(list(open_images(tmp_path / kind, num=7).batches(3)))) == 7
     np.testing.assert_array_equal(found["tar"], found["png"])
     np.testing.assert_array_equal(found["npz"], found["png"])
     assert len(list((tmp_path / "tar").glob("*.tar"))) == 3
