@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -117,7 +117,7 @@ class Generation:
         self.folder.save(run)
         started = time.perf_counter()
         try:
-            for indices in self._batches(todo):
+            for indices in self.sampler.batches(todo, self.batch_size):
                 kept = self._batch(indices, set(todo), on_step)
                 total = session.images * session.nfe + kept * self.sampler.evaluations
                 session.images += kept
@@ -134,17 +134,6 @@ class Generation:
         run.complete = True
         self.folder.save(run)
         return run
-
-    def _batches(self, todo: Sequence[int]) -> Iterator[Sequence[int]]:
-        """The images to make, batch by batch; full batches, whatever `num`, where their images depend on each other."""
-        size = self.batch_size
-        if not self.sampler.plan.coupled:
-            yield from (todo[first : first + size] for first in range(0, len(todo), size))
-            return
-        initial = self.sampler.initial
-        for number in sorted({index // size for index in todo}):
-            end = (number + 1) * size
-            yield range(number * size, end if initial is None else min(end, len(initial)))
 
     def _batch(self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None]) -> int:
         """Makes a batch and stores those of it that are wanted; returns how many."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         self.dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        self._eps = self.checkpoint.eps(self.diffusion, self.k)
+        self.eps = self.checkpoint.eps(self.diffusion, self.k)
 
     def normal(self, indices: Sequence[int], stream: int) -> Tensor:
         """N(0, I) for these images, [B, D, C, H, W]."""
@@ -72,12 +72,26 @@ class Sampler:
     @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """The final states of these images, [B, D, C, H, W], on the device."""
-        if self.plan.tune:
-            self.plan = self.plan.tune(self._eps, self.start(range(PILOT if self.initial is None else 1)))
+        self.tune()
         before = self.checkpoint.network.nfe
-        u = self.plan.solve(self._eps, self.start(indices), lambda k: self.normal(indices, FIRST_STREAM + k), on_step)
+        u = self.plan.solve(self.eps, self.start(indices), lambda k: self.normal(indices, FIRST_STREAM + k), on_step)
         self.evaluations = self.checkpoint.network.nfe - before
         return u
+
+    @torch.inference_mode()
+    def tune(self) -> None:
+        """Finds the tolerance of an adaptive sampler that has none yet, on the first states of the seed."""
+        if self.plan.tune:
+            self.plan = self.plan.tune(self.eps, self.start(range(PILOT if self.initial is None else 1)))
+
+    def batches(self, todo: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+        """The images to make, batch by batch; full batches, whatever `todo` asks, where their images depend on each other."""
+        if not self.plan.coupled:
+            yield from (todo[first : first + size] for first in range(0, len(todo), size))
+            return
+        for number in sorted({index // size for index in todo}):
+            end = (number + 1) * size
+            yield range(number * size, end if self.initial is None else min(end, len(self.initial)))
 
     def image(self, u: Tensor) -> NDArray[np.floating]:
         """The images of states, [B, C, H, W], on the CPU: their first number, from a spectrum where it is one."""

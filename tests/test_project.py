@@ -28,13 +28,14 @@ LAYERS = [
     {"samplers"},
     {"networks", "score", "mixtures", "checks"},
     {"checkpoints"},
-    {"sampling"},
+    {"sampling", "choosing"},
     {"runs", "states"},
     {"generate", "training"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 ]
-HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid"}
+HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid", "matplotlib"}
 
 
 def imports(path: Path) -> set[str]:
