@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -24,6 +23,7 @@ from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_
 from gddim_cli.runs import GRID, Extra, Run, RunFolder, Session, mean_nfe
 from gddim_cli.sampling import Sampler, Settings
 from gddim_cli.states import RawStates
+from gddim_cli.versions import versions
 
 IN_GRID = 100
 
@@ -188,12 +188,3 @@ class Generation:
             seconds=0.0,
             versions=versions(),
         )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what makes the numbers."""
-    found = {"gddim": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "scipy", "pillow"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

@@ -123,7 +123,7 @@ class RunFolder:
         """Removes the images of the run that is there, its grid, and last its record."""
         num = read_run(self.path).num
         with writing(self.path):
-            for file in [*self._pictures(num), *self._shards(num), self.path / GRID, self.path / RUN]:
+            for file in [*self.pictures(num), *self.shards(num), self.path / GRID, self.path / RUN]:
                 file.unlink(missing_ok=True)
 
     def save(self, run: Run) -> None:
@@ -138,8 +138,8 @@ class RunFolder:
     def done(self, num: int) -> set[int]:
         """Indices below `num` of the images that are there."""
         if self.format == "png":
-            return {int(file.stem) for file in self._pictures(num)}
-        return {int(i) for file in self._shards(num) for i in read_member(file, "index")}
+            return {int(file.stem) for file in self.pictures(num)}
+        return {int(i) for file in self.shards(num) for i in read_member(file, "index")}
 
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         """Writes images [B, H, W, C].
@@ -163,7 +163,7 @@ class RunFolder:
         if self.format == "png":
             return np.stack([read_png(self.path / f"{index:06d}.png") for index in wanted])
         found: dict[int, Pixels] = {}
-        for file in self._shards(max(wanted) + 1):
+        for file in self.shards(max(wanted) + 1):
             here = {int(index): row for row, index in enumerate(read_member(file, "index"))}
             chosen = [index for index in wanted if index in here]
             if chosen:
@@ -183,7 +183,7 @@ class RunFolder:
             return
         wholes = [range(first, min(first + SHARD_SIZE, num)) for first in range(0, num, SHARD_SIZE)]
         targets = {self.path / shard_name(indices): indices for indices in wholes}
-        parts = set(self._shards(num))
+        parts = set(self.shards(num))
         for target, indices in targets.items():
             if target not in parts:
                 write_shard(target, indices, self.read(indices))
@@ -191,12 +191,12 @@ class RunFolder:
             for part in parts - set(targets):
                 part.unlink()
 
-    def _shards(self, num: int) -> list[Path]:
+    def shards(self, num: int) -> list[Path]:
         """Files of images, all of them below `num`."""
         files = (file for file in self.path.iterdir() if SHARD.fullmatch(file.name))
         return sorted(file for file in files if int(file.stem.split("-")[1]) < num)
 
-    def _pictures(self, num: int) -> list[Path]:
+    def pictures(self, num: int) -> list[Path]:
         """PNGs of the run: a person may keep others there, whatever their names."""
         files = (file for file in self.path.iterdir() if PNG.fullmatch(file.name))
         return sorted(file for file in files if int(file.stem) < num and file.name == f"{int(file.stem):06d}.png")

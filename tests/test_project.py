@@ -21,8 +21,8 @@ PACKAGE = Path(gddim_cli.__file__).parent
 # Each layer may import from those above it, and from itself.
 LAYERS = [
     {"errors"},
-    {"files"},
-    {"panels", "flow", "noise", "images", "frequencies"},
+    {"files", "versions"},
+    {"panels", "flow", "noise", "decoding", "images", "frequencies"},
     {"diffusions"},
     {"time_grids", "coefficients"},
     {"samplers"},
@@ -30,6 +30,7 @@ LAYERS = [
     {"checkpoints"},
     {"sampling", "choosing"},
     {"runs", "states"},
+    {"evaluation"},
     {"generate", "training"},
     {"bench"},
     {"cli"},

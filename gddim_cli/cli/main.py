@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from gddim_cli import __version__
-from gddim_cli.cli import check, checkpoints, coefficients, convert, download, listings, sample, train
+from gddim_cli.cli import check, checkpoints, coefficients, convert, download, fid, listings, sample, train
 from gddim_cli.errors import GddimError
 
 INTERRUPTED = 130
 
 app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(epilog=sample.EPILOG)(sample.sample)
+app.command(epilog=fid.EPILOG)(fid.fid)
 app.command(epilog=coefficients.EPILOG)(coefficients.coefficients)
 app.command(epilog=train.EPILOG)(train.train)
 app.command()(listings.samplers)
