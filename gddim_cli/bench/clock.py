@@ -25,7 +25,7 @@ class Clock:
 
         def run(*words: Any) -> Any:
             if self.device.type == "cuda":
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
                 start.record()
                 result = call(*words)
                 end.record()

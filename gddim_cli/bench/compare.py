@@ -61,9 +61,14 @@ def compare(first: Path, second: Path) -> list[Pair]:
         UsageError: nothing that both were measured with, so that no two numbers can be compared.
     """
     a, b = (_by_identity(read(path).cells) for path in (first, second))
-    judges = [{msgspec.json.encode(cell.result.judge, order="sorted"): cell.result.judge for cell in run.values()} for run in (a, b)]
+    judges = [
+        {msgspec.json.encode(cell.result.judge, order="sorted"): cell.result.judge for cell in run.values()}
+        for run in (a, b)
+    ]
     if not judges[0].keys() & judges[1].keys():
-        raise UsageError(f"{first} and {second} were judged differently ({_difference(*judges)}); their numbers do not compare")
+        raise UsageError(
+            f"{first} and {second} were judged differently ({_difference(*judges)}); their numbers do not compare"
+        )
     together = list({**a, **b}.values())
     settings = [{**cell.result.settings, "checkpoint": ""} for cell in together]
     return [
@@ -85,7 +90,9 @@ def _by_identity(cells: Sequence[Shown]) -> dict[bytes, Shown]:
 def _difference(first: dict[bytes, dict[str, Any]], second: dict[bytes, dict[str, Any]]) -> str:
     """The fields in which two judges differ."""
     a, b = next(iter(first.values()), {}), next(iter(second.values()), {})
-    told = [f"{name}: {_short(a.get(name))} and {_short(b.get(name))}" for name in {**a, **b} if a.get(name) != b.get(name)]
+    told = [
+        f"{name}: {_short(a.get(name))} and {_short(b.get(name))}" for name in {**a, **b} if a.get(name) != b.get(name)
+    ]
     return "; ".join(told) or "one has no cells"
 
 

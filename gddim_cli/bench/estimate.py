@@ -31,18 +31,20 @@ class Cost:
 def costs(program: Program, bench: Bench, folder: Folder) -> dict[str, Cost]:
     """The cost of every job, by key, from one warm batch of each model and one of each judge."""
     speeds: dict[tuple, tuple[float, float]] = {}
-    solved: set[tuple] = set()
+    solved: set[str] = set()
     found = {}
     for job in program.jobs:
         kept = folder.result(job.key)
         left = 0 if kept and not kept.failed else job.num - folder.rows_done(job.key)
-        images = program.solver_error if job.deterministic and folder.error(job.key, program.solver_error) is None else 0
+        images = (
+            program.solver_error if job.deterministic and folder.error(job.key, program.solver_error) is None else 0
+        )
         evaluations = job.nfe * (left + images)
-        same = (job.settings.checkpoint_sha256, repr(job.settings.diffusion), job.settings.seed, job.settings.dtype)
-        if images and same not in solved:
-            solved.add(same)
-            evaluations += images * (solutions.NFE + solutions.NFE // 2)
-        kind = (*same[:2], job.settings.dtype, id(job.judge))
+        solution = solutions.name_of(job, images)
+        if images and solution not in solved:
+            solved.add(solution)
+            evaluations += solutions.cost([job], folder, images)
+        kind = (job.settings.checkpoint_sha256, repr(job.settings.diffusion), job.settings.dtype, id(job.judge))
         if (left or images) and kind not in speeds:
             speeds[kind] = measured(job, bench)
         network, features = speeds.get(kind, (0.0, 0.0))

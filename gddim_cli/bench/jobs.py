@@ -14,7 +14,8 @@ import msgspec
 import torch
 
 from gddim_cli.bench.clock import Clock
-from gddim_cli.bench.plan import Cell, Plan, PlanError, Wanted
+from gddim_cli.bench.plan import Cell, Plan, Wanted
+from gddim_cli.bench.words import PlanError
 from gddim_cli.checkpoints.load import Checkpoint, load
 from gddim_cli.choosing import choose_diffusion, identity
 from gddim_cli.diffusions.base import Defaults, Diffusion

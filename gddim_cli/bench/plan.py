@@ -148,7 +148,7 @@ def _cells(top: Words, row: Row, over: Words, used: set[str], problems: list[str
             problems.append(f"{own[word][0].where}: {word}: {', '.join(names)} has none; leave it out")
     where = {"row": row.where, **{word: values[0].where for word, values in said.items() if values}}
     names, lists = list(said), list(said.values())
-    found = {}
+    found: dict[Cell, Wanted] = {}
     for values in itertools.product(*lists):
         words = dict(zip(names, values, strict=True))
         table, published = words.pop("table", None), words.pop("published", None)

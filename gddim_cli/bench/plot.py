@@ -15,23 +15,24 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, which colour-blind readers tell apart; black last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
 MARKS = "osD^vPX*"
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.8,
-    "legend.frameon": False,
     "svg.hashsalt": "gddim",  # without it every file has other names inside
 }
 
 
 def distances(sheet: Sheet) -> Figure:
     """Distance against evaluations made (or lambda), both axes logarithmic (lambda's is not)."""
-    figure, axes = _blank(sheet, f"{sheet.metric} to {sheet.reference}")
+    figure, axes = _blank(f"{sheet.metric} to {sheet.reference}")
     for number, row in enumerate(sheet.rows):
-        points = [(place(sheet, c, e), e.mean, e.std) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.mean]
+        points = [
+            (place(sheet, c, e), e.mean, e.std) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.mean
+        ]
         look = _look(number)
         if points:
             x, y, spread = zip(*points, strict=True)
@@ -46,10 +47,12 @@ def distances(sheet: Sheet) -> Figure:
 
 def errors(sheet: Sheet) -> Figure:
     """Solver error against evaluations made."""
-    figure, axes = _blank(sheet, "solver error (RMS, images in [-1, 1])")
+    figure, axes = _blank("solver error (RMS, images in [-1, 1])")
     for number, row in enumerate(sheet.rows):
         points = [
-            (place(sheet, c, e), e.solver_error) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.solver_error
+            (place(sheet, c, e), e.solver_error)
+            for c, e in zip(sheet.columns, row.entries, strict=True)
+            if e and e.solver_error
         ]
         if points:
             axes.plot(*zip(*points, strict=True), label=row.label, **_look(number))
@@ -74,7 +77,13 @@ def _published(axes: Axes, sheet: Sheet, row: Row, look: dict[str, Any], alone: 
     found = [(c, e.published) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.published is not None]
     plain = [(column, value) for column, value in found if not isinstance(value, str)]
     above = [(column, float(value.lstrip(">"))) for column, value in found if isinstance(value, str)]
-    hollow = {"color": look["color"], "linestyle": "none", "markerfacecolor": "none", "markersize": 8, "markeredgewidth": 1.3}
+    hollow = {
+        "color": look["color"],
+        "linestyle": "none",
+        "markerfacecolor": "none",
+        "markersize": 8,
+        "markeredgewidth": 1.3,
+    }
     label = f"{row.label}, published" if alone else None
     if plain:
         axes.plot(*zip(*plain, strict=True), marker=look["marker"], label=label, **hollow)
@@ -82,11 +91,11 @@ def _published(axes: Axes, sheet: Sheet, row: Row, look: dict[str, Any], alone: 
         axes.plot(*zip(*above, strict=True), marker=r"$\uparrow$", label=None if plain else label, **hollow)
 
 
-def _blank(sheet: Sheet, ylabel: str) -> tuple[Figure, Axes]:
+def _blank(ylabel: str) -> tuple[Figure, Axes]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(8.2, 4.6), dpi=150, layout="constrained")
         axes = figure.subplots()
     axes.set_ylabel(ylabel)
@@ -111,16 +120,18 @@ def _finish(figure: Figure, axes: Axes, sheet: Sheet) -> Figure:
     if high / low < 1000:  # few decades: numbers between them help
         subs = (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
         axes.yaxis.set_major_locator(LogLocator(subs=subs))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     title = [sheet.title] if sheet.title else []
     axes.set_title("\n".join([*title, sheet.heading]), loc="left", fontsize=9.5)
     handles, names = axes.get_legend_handles_labels()
     if any(entry and entry.published is not None for row in sheet.rows for entry in row.entries):
-        handles.append(Line2D([], [], color="#555555", marker="o", linestyle="none", markerfacecolor="none", markersize=8))
+        handles.append(
+            Line2D([], [], color="#555555", marker="o", linestyle="none", markerfacecolor="none", markersize=8)
+        )
         names.append("hollow: published")
     if handles:
-        axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+        axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
     return figure
 
 
@@ -132,9 +143,7 @@ def save(figure: Figure, stem: Path) -> None:
     """
     import matplotlib as mpl
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         for ending in ("png", "svg"):
             with replacing(stem.with_name(f"{stem.name}.{ending}")) as temporary:
                 figure.savefig(temporary, format=ending, metadata={"Date": None} if ending == "svg" else None)
-
-

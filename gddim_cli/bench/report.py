@@ -15,7 +15,7 @@ from gddim_cli.bench.folder import RESULTS, Asked, Folder
 from gddim_cli.bench.sheets import Sheet, Shown, collect, sheets
 from gddim_cli.files import replacing, writing
 
-SOLVER_ERROR = "root mean square over pixels and images of x - x*, x* the converged solution from the same noise, images in [-1, 1]"
+SOLVER_ERROR = "root mean square of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 
 
 class Results(msgspec.Struct, kw_only=True):
@@ -123,8 +123,24 @@ def table_csv(found: Results) -> str:
             for column, entry in zip(sheet.columns, row.entries, strict=True):
                 if entry is None:
                     continue
-                made = (entry.nfe, entry.seeds, entry.mean, entry.std, entry.solver_error, entry.published, entry.difference)
-                place = (sheet.title, sheet.metric, sheet.reference, sheet.protocol, sheet.images, sheet.quantize, row.label)
+                made = (
+                    entry.nfe,
+                    entry.seeds,
+                    entry.mean,
+                    entry.std,
+                    entry.solver_error,
+                    entry.published,
+                    entry.difference,
+                )
+                place = (
+                    sheet.title,
+                    sheet.metric,
+                    sheet.reference,
+                    sheet.protocol,
+                    sheet.images,
+                    sheet.quantize,
+                    row.label,
+                )
                 noise = column if sheet.axis == "lambda" else ""
                 writer.writerow([*place, entry.asked, noise, *made, "; ".join(entry.failed)])
     return file.getvalue()

@@ -20,27 +20,15 @@ from gddim_cli.bench import solutions
 from gddim_cli.bench.clock import Clock
 from gddim_cli.bench.folder import PLAN, SESSIONS, Asked, CellTime, Folder, PlacedCell, Result, Session
 from gddim_cli.bench.jobs import Bench, Job, Program
+from gddim_cli.bench.listener import Listener
 from gddim_cli.errors import GddimError, OutputError
 from gddim_cli.files import read_array
-from gddim_cli.generate import versions
 from gddim_cli.images import Pixels, grid, quantize, write_png
 from gddim_cli.runs import GRID, Run, RunFolder
 from gddim_cli.sampling import Sampler
+from gddim_cli.versions import versions
 
 IN_GRID = 100
-
-
-class Listener:
-    """What is told of the work as it goes; this one keeps silent."""
-
-    def begin(self, job: Job) -> None:
-        """A cell is begun or gone on with."""
-
-    def advance(self, evaluations: float) -> None:
-        """So many evaluations of the network for one image have been made, or were there."""
-
-    def end(self, job: Job, result: Result) -> None:
-        """A cell has its number, or has failed; told of kept ones too."""
 
 
 @dataclass
@@ -106,14 +94,15 @@ class Runner:
             sampler = job.sampler(self.bench)
             kept, made = self._measured(job, sampler)
         else:
-            self.listener.advance(job.nfe * job.num)
+            self.listener.skip(job.nfe * job.num)
         images = self.program.solver_error if job.deterministic and not kept.failed else 0
         if not kept.failed:
             self.folder.forget_rows(job.key)
         if images and self.folder.error(job.key, images) is None:
             made += images
             kept = self._with_error(job, sampler or job.sampler(self.bench), kept, images)
-        self.listener.advance(job.nfe * images)
+        else:
+            self.listener.skip(job.nfe * images)
         self.listener.end(job, kept)
         return kept, made
 
@@ -139,12 +128,14 @@ class Runner:
 
     def _with_error(self, job: Job, sampler: Sampler, result: Result, images: int) -> Result:
         try:
+            extra = solutions.cost([job], self.folder, images)
             error = solutions.solver_error(job, self.bench, self.folder, images, sampler)
         except OutputError:
             raise
         except GddimError as problem:
             return msgspec.structs.replace(result, failed=f"solver error: {problem}")
         self.folder.write(f"errors/{job.key}.json", error)
+        self.listener.advance(extra + job.nfe * images)
         return result
 
     def _stream(self, job: Job, sampler: Sampler) -> int:
@@ -163,7 +154,7 @@ class Runner:
         for indices in sampler.batches(range(job.num), self.bench.batch_size):
             wanted = [index for index in indices if index < job.num]
             if there.issuperset(wanted):
-                self.listener.advance(job.nfe * len(wanted))
+                self.listener.skip(job.nfe * len(wanted))
                 continue
             pixels = self._batch(job, sampler, indices)[: len(wanted)]
             features = extract(pixels)

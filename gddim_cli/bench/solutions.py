@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -54,20 +55,34 @@ def distance(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
     return float(np.sqrt(np.mean((x.astype(np.float64) - y) ** 2)))
 
 
+SAME = ("checkpoint", "checkpoint_sha256", "diffusion", "t_start", "t_end", "denoise", "seed", "dtype")
+"""Settings that cells share when they have one exact solution."""
+
+
+def name_of(job: Job, images: int) -> str:
+    """The files' name, without ending, of the solution for a job."""
+    shared = {name: getattr(job.settings, name) for name in SAME}
+    whole = msgspec.json.encode({**shared, "images": images, "order": ORDER, "nfe": NFE}, order="sorted")
+    return f"solutions/{hashlib.sha256(whole).hexdigest()[:16]}"
+
+
+def cost(jobs: Sequence[Job], folder: Folder, images: int) -> int:
+    """Evaluations for an image that the solutions take which these jobs still need, each once."""
+    needed = {name_of(job, images) for job in jobs if folder.error(job.key, images) is None}
+    return sum(images * (NFE + NFE // 2) for name in needed if not (folder.path / f"{name}.json").is_file())
+
+
 def converged(job: Job, bench: Bench, folder: Folder, images: int) -> tuple[NDArray[np.floating], Solution]:
     """The solution for a job's model, diffusion, ends, seed and dtype; computed once in a folder."""
-    settings = msgspec.to_builtins(job.settings)
-    settings |= {"sampler": "gddim", "order": ORDER, "nfe": NFE, "corrector": False, "lambda": 0.0}
-    settings |= dict.fromkeys(("eta", "rtol", "atol", "batch_size"))
-    chosen = dataclasses.replace(job.chosen, grid_power=2.0, k=best_k(job, bench))
-    settings |= {"grid_power": chosen.grid_power, "k": chosen.k}
-    whole = msgspec.json.encode({"settings": settings, "images": images}, order="sorted")
-    name = f"solutions/{hashlib.sha256(whole).hexdigest()[:16]}"
+    name = name_of(job, images)
     array = folder.path / f"{name}.npy"
     about = folder.read(f"{name}.json", Solution)
     if about is not None and array.is_file():
         return read_array(array), about
+    chosen = dataclasses.replace(job.chosen, grid_power=2.0, k=best_k(job, bench))
     half, full = (solve(job, bench, chosen, nfe, images) for nfe in (NFE // 2, NFE))
+    settings = {name: getattr(job.settings, name) for name in SAME}
+    settings |= {"sampler": "gddim", "order": ORDER, "k": chosen.k, "nfe": NFE, "grid_power": chosen.grid_power}
     about = Solution(settings, images, distance(half, full))
     with replacing(array) as temporary, temporary.open("wb") as file:
         np.save(file, full)

@@ -55,38 +55,56 @@ app = typer.Typer(cls=Words, help="Distance against evaluations: measure, resume
 @app.command("run", hidden=True, epilog=EPILOG)
 def bench(
     plan: Annotated[
-        Path | None, typer.Argument(metavar="[PLAN.yaml]", help="A plan in the words of these options, and rows of them.")
+        Path | None,
+        typer.Argument(metavar="PLAN.yaml", help="A plan in the words of these options, and rows of them."),
     ] = None,
     table: Annotated[
         int | None, typer.Option(metavar="1|2|3", help="A table of the paper with its settings; --num scales it down.")
     ] = None,
-    checkpoint: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="What is sampled (default: mnist).")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="What is sampled (default: mnist).")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(metavar="A,B", help="Of those that gddim samplers lists.")] = None,
     nfe: Annotated[str | None, typer.Option(metavar="N,M", help="Evaluations of the network for each image.")] = None,
     order: Annotated[str | None, typer.Option(metavar="Q,P", help="Of gddim.")] = None,
     lam: Annotated[str | None, typer.Option("--lambda", metavar="X,Y", help="Of gddim and em.")] = None,
     k: Annotated[str | None, typer.Option("--k", metavar="R,L", help="The K of the noise prediction.")] = None,
     diffusion: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Default: the card's.")] = None,
-    num: Annotated[str | None, typer.Option(metavar="N", help="Images a cell (default: the plan's or the protocol's).")] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="S,T", help="A cell each; the spread over them is shown.")] = None,
+    num: Annotated[
+        str | None, typer.Option(metavar="N", help="Images a cell (default: the plan's or the protocol's).")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="S,T", help="A cell each; the spread over them is shown.")
+    ] = None,
     ref: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="The reference, as in gddim fid.")] = None,
-    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="As in gddim fid: reference, mode, rounding, N.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As in gddim fid: reference, mode, rounding, N.")
+    ] = None,
     inception: Annotated[str | None, typer.Option(metavar="FILE", help="As in gddim fid.")] = None,
     solver_error: Annotated[
         bool | None,
-        typer.Option("--solver-error/--no-solver-error", help="The distance to the converged solution, which needs no reference."),
+        typer.Option(
+            "--solver-error/--no-solver-error", help="The distance to the converged solution, which needs no reference."
+        ),
     ] = None,
     solver_error_images: Annotated[int | None, typer.Option(help="On the first so many images (default: 16).")] = None,
     keep_images: Annotated[
         bool | None, typer.Option("--keep-images", help="Keep every cell's images, as gddim sample --format npz does.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at once (default: 64).")] = None,
-    device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda|mps", help="Where networks run (default: auto).")] = None,
-    out: Annotated[Path | None, typer.Option(help="The benchmark's folder (default: bench); the same command goes on there.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda|mps", help="Where networks run (default: auto).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The benchmark's folder (default: bench); the same command goes on there.")
+    ] = None,
     print_plan: Annotated[
-        bool, typer.Option("--print-plan", help="Print what would run, with evaluations and time from a short measurement.")
+        bool,
+        typer.Option("--print-plan", help="Print what would run, with evaluations and time from a short measurement."),
     ] = False,
-    status: Annotated[Path | None, typer.Option(metavar="DIR", help="Print what is done there and what is missing.")] = None,
+    status: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Print what is done there and what is missing.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Measure distance against evaluations: FID, or FD on the bundled digits, cell by cell, kept as it comes.
@@ -105,7 +123,7 @@ def bench(
     given = {
         "checkpoint": checkpoint, "sampler": sampler, "nfe": nfe, "order": order, "lambda": lam, "k": k,
         "diffusion": diffusion, "num": num, "seeds": seeds, "ref": ref, "protocol": protocol, "inception": inception,
-        "solver_error": None if solver_error is None else str(solver_error).lower(), "solver_error_images": word(solver_error_images),
+        "solver_error": word(solver_error), "solver_error_images": word(solver_error_images),
         "keep_images": "true" if keep_images else None, "batch_size": word(batch_size), "device": device, "out": word(out),
     }  # fmt: skip
     program, tools, folder, keep = choose(plan, table, given)
@@ -121,7 +139,8 @@ def bench(
 
 
 def word(value: object) -> str | None:
-    return None if value is None else str(value)
+    """An option's value as it would stand in a plan."""
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def choose(plan: Path | None, table: int | None, given: dict[str, str | None]) -> tuple[Program, Bench, Folder, bool]:
