@@ -15,8 +15,11 @@ import torch
 
 from gddim_cli.bench.clock import Clock
 from gddim_cli.bench.plan import Cell, Plan, Wanted
+from gddim_cli.bench.published import PROTOCOL, number
 from gddim_cli.bench.words import PlanError
+from gddim_cli.checkpoints.card import Images
 from gddim_cli.checkpoints.load import Checkpoint, load
+from gddim_cli.checkpoints.store import card_of, names
 from gddim_cli.choosing import choose_diffusion, identity
 from gddim_cli.diffusions.base import Defaults, Diffusion
 from gddim_cli.errors import GddimError, UsageError
@@ -159,18 +162,23 @@ def prepare(plan: Plan, bench: Bench) -> Program:
     Raises:
         PlanError: all of them, each with the line or option that it comes from.
     """
-    problems: list[str] = []
+    problems = list(plan.problems)
     notes: list[str] = []
     placed: list[Placed] = []
     where: dict[tuple[str, str], Wanted] = {}
     ready: dict[Cell, Job] = {}
+    absent: set[str] = set()
     for wanted in _by_checkpoint(plan.wanted):
         cell = wanted.cell
         try:
             job = ready[cell] if cell in ready else make_job(cell, bench)
-        except GddimError as error:
-            lenient = plan.lenient and isinstance(error, UsageError)
-            (notes if lenient else problems).append(f"{place(wanted, error)}: {error}")
+        except GddimError:
+            for error in all_errors(cell, bench):
+                lenient = plan.lenient and isinstance(error, UsageError)
+                if not isinstance(error, UsageError) and str(error) in absent:
+                    continue  # one missing file is one problem, however many rows want it
+                absent.add(str(error))
+                (notes if lenient else problems).append(f"{place(wanted, error)}: {error}")
             continue
         ready[cell] = job
         first = where.setdefault((wanted.table, job.key), wanted)
@@ -182,15 +190,40 @@ def prepare(plan: Plan, bench: Bench) -> Program:
         raise PlanError(plan.source, problems or notes or [f"{plan.source}: no cell is left"])
     order = {id(wanted): number for number, wanted in enumerate(plan.wanted)}
     placed.sort(key=lambda one: order[id(where[one.table, one.job.key])])
+    if any(one.published and number(one.published, msgspec.to_builtins(one.job.cell)) is None for one in placed):
+        notes.append(f"the published numbers: they are of the paper's checkpoints under --protocol {PROTOCOL}")
     jobs = list({one.job.key: one.job for one in placed}.values())
     first_seen = {job.cell.checkpoint: number for number, job in reversed(list(enumerate(jobs)))}
     jobs.sort(key=lambda job: first_seen[job.cell.checkpoint])
     return Program(plan.source, placed, jobs, list(dict.fromkeys(notes)), plan.solver_error)
 
 
+def all_errors(cell: Cell, bench: Bench) -> list[GddimError]:
+    """Everything that keeps a cell from being made: its checkpoint, its sampler and its judge are tried apart."""
+    found: list[GddimError] = []
+    card = None
+    try:
+        card = bench.model(cell.checkpoint, cell.dtype).card
+        build(cell, bench, None)
+    except GddimError as error:
+        found.append(error)
+    if card is None and cell.checkpoint in names():
+        card = card_of(cell.checkpoint)
+    try:
+        if card:
+            bench.judge(cell, shape_of(card.images))
+    except GddimError as error:
+        found.append(error)
+    return found
+
+
 def _by_checkpoint(wanted: list[Wanted]) -> list[Wanted]:
     """So that each model is loaded once."""
     return sorted(wanted, key=lambda one: (one.cell.checkpoint, one.cell.dtype))
+
+
+def shape_of(images: Images) -> Shape:
+    return images.size, images.size, images.channels
 
 
 def told(cell: Cell) -> str:
@@ -209,20 +242,28 @@ def place(wanted: Wanted, error: GddimError) -> str:
     return found[0] if found else wanted.where["row"]
 
 
+def build(cell: Cell, bench: Bench, judge: Judge | None) -> tuple[Checkpoint, Diffusion, Defaults, methods.Plan]:
+    """The model, the diffusion, how it is sampled under the judge's protocol, and the sampler.
+
+    Raises:
+        GddimError: the checkpoint is not here, or the model or sampler cannot do it.
+    """
+    model = bench.model(cell.checkpoint, cell.dtype)
+    medium, defaults = choose_diffusion(model.card, cell.diffusion)
+    given = {"quantize": judge.protocol.quantize} if judge and judge.protocol else {}
+    chosen = dataclasses.replace(defaults, **{**given, **cell.given})
+    model.eps(medium, chosen.k)
+    return model, medium, chosen, methods.plan(cell.sampler, medium, chosen, cell.nfe, cell.choices)
+
+
 def make_job(cell: Cell, bench: Bench) -> Job:
     """A cell made ready.
 
     Raises:
-        GddimError: the checkpoint is not here, the model or sampler cannot do it, or nothing can measure it.
+        GddimError: as `build`, or nothing can measure it.
     """
-    model = bench.model(cell.checkpoint, cell.dtype)
-    images = model.card.images
-    medium, defaults = choose_diffusion(model.card, cell.diffusion)
-    judge = bench.judge(cell, (images.size, images.size, images.channels))
-    given = {"quantize": judge.protocol.quantize} if judge.protocol else {}
-    chosen = dataclasses.replace(defaults, **{**given, **cell.given})
-    model.eps(medium, chosen.k)
-    plan = methods.plan(cell.sampler, medium, chosen, cell.nfe, cell.choices)
+    judge = bench.judge(cell, shape_of(bench.model(cell.checkpoint, cell.dtype).card.images))
+    model, medium, chosen, plan = build(cell, bench, judge)
     settings = Settings(
         checkpoint=model.card.name,
         checkpoint_sha256=model.sha256,

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gddim_cli.bench.words import WORDS, Document, PlanError, Row, Said, Words, read_document
+from gddim_cli.bench.words import WORDS, Document, Row, Said, Words, read_document
 from gddim_cli.samplers.methods import METHODS, Choices
 
 PRESETS = Path(__file__).parent / "presets"
@@ -91,6 +91,7 @@ class Plan:
     Attributes:
         source: its name.
         wanted: every cell in its table, in order.
+        problems: what is wrong with it already; the rest comes to light where its cells are built.
         solver_error: images whose distance to the converged solution is measured; 0 for none.
         lenient: whether cells that the chosen model cannot make are left out, as in a preset with another checkpoint.
         overridden: whether options replaced words, so that rows may have become equal.
@@ -98,6 +99,7 @@ class Plan:
 
     source: str
     wanted: list[Wanted]
+    problems: list[str]
     solver_error: int = 0
     lenient: bool = False
     overridden: bool = False
@@ -107,11 +109,7 @@ SOLVER_ERROR_IMAGES = 16
 
 
 def make_plan(document: Document, options: Words, problems: list[str], preset: bool = False) -> Plan:
-    """The plan of a document, its words replaced by those that options said.
-
-    Raises:
-        PlanError: all that is wrong with it, here and in what reading it found.
-    """
+    """The plan of a document, its words replaced by those that options said; it may not run yet, see its `problems`."""
     over = {word: said for word, said in options.items() if WORDS[word].cell}
     used: set[str] = set()
     rows = document.rows or [Row({}, document.source)]
@@ -122,17 +120,23 @@ def make_plan(document: Document, options: Words, problems: list[str], preset: b
                 names = ", ".join(method.name for method in METHODS.values() if OPTIONS[word] in method.options)
                 problems.append(f"{words[word][0].where}: {word}: no sampler of this plan has it; {names} have")
                 used.add(word)
-    if problems:
-        raise PlanError(document.source, problems)
     top = {**document.top, **options}
-    measured = top["solver_error"][0].value if "solver_error" in top else "solver_error_images" in top
-    images = top["solver_error_images"][0].value if "solver_error_images" in top else SOLVER_ERROR_IMAGES
-    return Plan(document.source, wanted, images if measured else 0, preset and bool(CHOOSING & over.keys()), bool(over))
+    measured = top["solver_error"][0].value if top.get("solver_error") else bool(top.get("solver_error_images"))
+    images = top["solver_error_images"][0].value if top.get("solver_error_images") else SOLVER_ERROR_IMAGES
+    return Plan(
+        document.source,
+        wanted,
+        problems,
+        images if measured else 0,
+        lenient=preset and bool(set(CHOOSING) & over.keys()),
+        overridden=bool(over),
+    )
 
 
 def _cells(top: Words, row: Row, over: Words, used: set[str], problems: list[str]) -> list[Wanted]:
     """The cells of a row: the product of its words' values, those that a sampler has not left out of it."""
-    said = {word: values for word, values in {**top, **row.words, **over}.items() if WORDS[word].cell}
+    below = {word: values for word, values in {**top, **row.words}.items() if not replaced(word, over)}
+    said = {word: values for word, values in {**below, **over}.items() if WORDS[word].cell}
     for word, plain in (("sampler", "gddim"), ("checkpoint", "mnist"), ("seeds", 0)):
         said.setdefault(word, [Said(plain, row.where)])
     if "nfe" not in said:
@@ -159,6 +163,11 @@ def _cells(top: Words, row: Row, over: Words, used: set[str], problems: list[str
     return list(found.values())
 
 
+def replaced(word: str, over: Words) -> bool:
+    """Whether options put another judge in place of the one that this word of a plan is about."""
+    return word in ("ref", "protocol", "mode") and bool({"ref", "protocol"} & over.keys())
+
+
 def _cell(words: dict[str, Any], several_k: bool) -> Cell:
     """A cell of these words, without those that its sampler has not."""
     have = METHODS[words["sampler"]].options
@@ -175,7 +184,6 @@ def read_plan(path: Path | None, table: int | None, options: Words, problems: li
     options too, the default plan.
 
     Raises:
-        PlanError: all that is wrong with it.
         DataError: the file cannot be read.
     """
     if path is not None:

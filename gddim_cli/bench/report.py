@@ -15,7 +15,7 @@ from gddim_cli.bench.folder import RESULTS, Asked, Folder
 from gddim_cli.bench.sheets import Sheet, Shown, collect, sheets
 from gddim_cli.files import replacing, writing
 
-SOLVER_ERROR = "root mean square of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
+SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 
 
 class Results(msgspec.Struct, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,10 +60,16 @@ class PlanError(UsageError):
     """
 
     def __init__(self, source: str, lines: list[str]) -> None:
-        self.lines = list(dict.fromkeys(lines))
+        self.lines = sorted(dict.fromkeys(lines), key=line_number)
         count = f"{len(self.lines)} problem{'s' if len(self.lines) > 1 else ''}"
         super().__init__(f"{source}: {count}, nothing was run: {'; '.join(self.lines)}")
         self.summary = f"{source}: {count}, nothing was run"
+
+
+def line_number(problem: str) -> int:
+    """The line that a problem names after the file's name; 0 for an option's."""
+    found = re.match(r".*?:(\d+): ", problem)
+    return int(found[1]) if found else 0
 
 
 def whole(lowest: int, highest: float = math.inf) -> Callable[[Any], int]:
