@@ -39,10 +39,10 @@ def train(images: Tensor, labels: Tensor, epochs: int, batch: int = 128) -> LeNe
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for epoch in range(epochs):
         losses = []
-        for rows in torch.randperm(len(images), generator=generator).split(batch)[: len(images) // batch]:
+        for rows in torch.randperm(len(images), generator=generator)[: steps // epochs * batch].view(-1, batch):
             loss = fn.cross_entropy(network(shifted(images[rows], generator)), labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             losses.append(loss.item())

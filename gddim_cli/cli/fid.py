@@ -41,7 +41,7 @@ def fid(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGES] | stats IMAGES OUT.npz",
+            metavar="IMAGES | stats IMAGES OUT.npz",
             help="A folder, .zip, .tar, .npz or .npy of images, or a folder of gddim sample (default: imgs/). "
             "stats: writes the statistics of images, for --ref.",
         ),

@@ -53,7 +53,7 @@ class ArchiveReader:
                 with naming(f"{path}: array '{self.key}'"):
                     if number != self.number:
                         self._open(number)
-                    self._fill(images[low - begin : high - begin], low - first, count)
+                    self._fill(images[low - begin : high - begin], low - first)
             first += count
         return images
 
@@ -67,13 +67,11 @@ class ArchiveReader:
         if fortran and len(shape) > 1:
             raise DataError(f"{path}: in Fortran's order; save np.ascontiguousarray(x) instead")
 
-    def _fill(self, images: Pixels, row: int, count: int) -> None:
+    def _fill(self, images: Pixels, row: int) -> None:
         size = images[0].nbytes
         self.member.seek((row - self.row) * size, io.SEEK_CUR)
-        raw = self.member.read(len(images) * size)
+        raw = self.member.read(len(images) * size)  # with the last byte zipfile compares the checksum
         if len(raw) < len(images) * size:
             raise EOFError("truncated")
         images[:] = np.frombuffer(raw, np.uint8).reshape(images.shape)
         self.row = row + len(images)
-        if self.row == count:
-            self.member.read(1)  # only at its end does zipfile look at the checksum

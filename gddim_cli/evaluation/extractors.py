@@ -182,7 +182,7 @@ def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Callable[
         with quiet():
             from cleanfid import inception_pytorch
 
-            with mock.patch.object(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: state), Blank():
+            with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state), Blank():
                 network = inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
     except (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

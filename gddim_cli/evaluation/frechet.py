@@ -48,7 +48,7 @@ def factor(gaussian: Gaussian) -> Array:
     covariance = gaussian.covariance
     noise = len(covariance) * EPS * float(np.abs(covariance).max())
     try:
-        lower = np.linalg.cholesky(covariance)
+        lower: Array = np.linalg.cholesky(covariance).astype(np.float64, copy=False)
         if float(np.diag(lower).min()) ** 2 > 1e3 * noise:
             return lower
     except np.linalg.LinAlgError:
@@ -58,4 +58,5 @@ def factor(gaussian: Gaussian) -> Array:
     if float(values[0]) < -1e3 * floor:
         raise DataError(f"a covariance has the eigenvalue {values[0]:g}: it is none; the statistics are damaged")
     kept = values > floor
-    return vectors[:, kept] * np.sqrt(values[kept])
+    root: Array = vectors[:, kept] * np.sqrt(values[kept])
+    return root

@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -45,19 +44,18 @@ class ImageSource(ABC):
     shape: tuple[int, int, int]
     quantize: str | None = field(default=None, kw_only=True)
     ignored: int = field(default=0, kw_only=True)
-    threads: ClassVar[int] = 2
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Pixels]:
         """The images `start` to `stop` (as in a slice), uint8 [B, H, W, C] with B = `size`, or less in the last.
 
-        The next ones are read in threads meanwhile.
+        The next ones are read meanwhile.
 
         Raises:
             DataError: an image that cannot be read, named, when its turn comes.
         """
         first, last, _ = slice(start, stop).indices(self.count)
         waiting: deque[Future[Pixels]] = deque()
-        with self._opened() as read, ThreadPoolExecutor(self.threads) as pool:
+        with self._opened() as read, ThreadPoolExecutor(self._threads) as pool:
             try:
                 for begin in range(first, last, size):
                     waiting.append(pool.submit(read, begin, min(begin + size, last)))
@@ -71,6 +69,11 @@ class ImageSource(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256, hexadecimal, of the images' names and content: another one for any change."""
+
+    @property
+    def _threads(self) -> int:
+        """Threads that read; with one, the batches are read in their order."""
+        return 1
 
     @abstractmethod
     def _opened(self) -> AbstractContextManager[Span]:
@@ -90,6 +93,11 @@ class PictureSource(ImageSource):
             shape = decode(content(0), pictures.path / pictures.names[0]).shape
         count = len(pictures.names)
         return cls(name, count, shape, pictures, ignored=pictures.ignored)
+
+    @property
+    def _threads(self) -> int:
+        height, width, _ = self.shape
+        return 2 if height * width >= 64 * 64 else 1  # Pillow holds Python's lock for most of a small picture
 
     @contextmanager
     def _opened(self) -> Iterator[Span]:
@@ -154,7 +162,6 @@ class ArchiveSource(ImageSource):
 
     parts: Sequence[tuple[Path, int]]
     key: str
-    threads: ClassVar[int] = 1
 
     @classmethod
     def of(cls, name: str, paths: Sequence[Path], key: str) -> ArchiveSource:

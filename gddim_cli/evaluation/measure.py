@@ -102,7 +102,7 @@ def open_judge(
     ref, mode = under(fixed, ref, mode)
     name = references.find(ref or by_shape(shape))
     mode = mode or own_mode(name, shape)
-    if isinstance(name, str) and mode in REFERENCES[name].files:
+    if isinstance(name, str):
         references.named_file(name, mode)  # its absence is told before a network is loaded
     extractor = extractor_for(mode, inception, device)
     if shape:

@@ -172,7 +172,9 @@ def read_statistics(
     features = read_member(path, "pool_3") if "pool_3" in arrays else None
     if features is not None:
         check_finite(features)
-    if {"mu", "sigma"} <= set(arrays):
+    if features is not None and about and len(features) == about.n:
+        gaussian = gaussian_of(features)  # exact, where there are no more of them than dimensions
+    elif {"mu", "sigma"} <= set(arrays):
         gaussian = checked(read_member(path, "mu"), read_member(path, "sigma"), about.n if about else None, name)
     elif features is not None:
         gaussian = gaussian_of(features)
@@ -230,7 +232,7 @@ def write_statistics(
     title: str,
     shape: tuple[int, int, int] | None = None,
 ) -> None:
-    """Writes `mu`, `sigma`, `pool_3` where there are features, and `gddim`, which says what they are of. Equal content makes equal bytes.
+    """Writes `mu`, `sigma`, `pool_3` where there are features, and `gddim`: what they are of. Equal content, equal bytes.
 
     Raises:
         OutputError: it cannot be written.
@@ -246,7 +248,7 @@ def write_statistics(
             entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
 
 
 def find(name: str) -> str | Path:

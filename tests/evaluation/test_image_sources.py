@@ -400,7 +400,7 @@ def test_shards_make_one_source(tmp_path: Path) -> None:
 
 
 def test_leaving_early_ends_the_threads(tmp_path: Path) -> None:
-    path = laid_out(random_images(40, 4, 4, 3), tmp_path, "zip")
+    path = laid_out(random_images(40, 64, 64, 3), tmp_path, "zip")
     before = threading.active_count()
     batches = open_images(path).batches(2)
     next(batches)
@@ -415,6 +415,14 @@ def test_leaving_early_ends_the_threads(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_larger_pictures_keep_their_order_with_two_threads(tmp_path: Path, kind: str) -> None:
+    images = random_images(60, 64, 64, 1)
+    source = open_images(laid_out(images, tmp_path, kind))
+    assert source._threads == 2
+    np.testing.assert_array_equal(all_of(source, 7), images)
 
 
 def test_no_more_is_read_ahead_than_a_few_batches(tmp_path: Path, monkeypatch) -> None:
