@@ -33,8 +33,9 @@ def printed(value: float | str | None) -> str:
     return "" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
-def signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.{decimals(value)}f}"
+def signed(value: float | None, beside: float | None) -> str:
+    """A difference, to as many digits as the number that it is of."""
+    return "" if value is None or beside is None else f"{value:+.{decimals(beside)}f}"
 
 
 def small(value: float | None) -> str:
@@ -52,7 +53,9 @@ def distances(sheet: Sheet) -> Grid:
         grid.append([row.label, *("" if entry is None else with_spread(entry) for entry in row.entries)])
         if any(entry and entry.published is not None for entry in row.entries):
             grid.append(["published", *(printed(entry.published) if entry else "" for entry in row.entries)])
-            grid.append(["difference", *(signed(entry.difference) if entry else "" for entry in row.entries)])
+            grid.append(
+                ["difference", *(signed(entry.difference, entry.mean) if entry else "" for entry in row.entries)]
+            )
     return grid
 
 

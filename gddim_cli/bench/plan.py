@@ -139,6 +139,9 @@ def _cells(top: Words, row: Row, over: Words, used: set[str], problems: list[str
     said = {word: values for word, values in {**below, **over}.items() if WORDS[word].cell}
     for word, plain in (("sampler", "gddim"), ("checkpoint", "mnist"), ("seeds", 0)):
         said.setdefault(word, [Said(plain, row.where)])
+    if not all(said.get(word, True) for word in ("sampler", "checkpoint", "nfe")):
+        return []  # what was said of them has been refused
+    said = {word: values for word, values in said.items() if values}
     if "nfe" not in said:
         problems.append(f"{row.where}: nfe: is missing; say how many evaluations, as in nfe: [10, 20, 50]")
         return []
@@ -202,6 +205,6 @@ def read_plan(path: Path | None, table: int | None, options: Words, problems: li
 def _without_reference(top: Words, options: Words) -> Words:
     """The default plan's words for a plan of options; its reference is of digits, and goes with another checkpoint."""
     other = any(one.value != "mnist" for one in options.get("checkpoint", []))
-    dropped = {"ref"} if other or "protocol" in options else set()
+    dropped = {"solver_error", *(("ref",) if other or "protocol" in options else ())}
     dropped |= {"num"} if "protocol" in options else set()
     return {word: said for word, said in top.items() if word not in dropped}

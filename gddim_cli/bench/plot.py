@@ -40,7 +40,7 @@ def distances(sheet: Sheet) -> Figure:
             if any(spread):
                 low = [max(mean - (std or 0.0), 0.02 * mean) for mean, std in zip(y, spread, strict=True)]
                 high = [mean + (std or 0.0) for mean, std in zip(y, spread, strict=True)]
-                axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
+                axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
         _published(axes, sheet, row, look, alone=not points)
     return _finish(figure, axes, sheet)
 
@@ -106,7 +106,7 @@ def _blank(ylabel: str) -> tuple[Figure, Axes]:
 def _finish(figure: Figure, axes: Axes, sheet: Sheet) -> Figure:
     """Title, ticks where the columns are, and the legend beside the plot."""
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if sheet.axis == "lambda":
         axes.set_xlabel("λ, the noise of the reverse process")
@@ -118,8 +118,7 @@ def _finish(figure: Figure, axes: Axes, sheet: Sheet) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_ylim()
     if high / low < 1000:  # few decades: numbers between them help
-        subs = (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-        axes.yaxis.set_major_locator(LogLocator(subs=subs))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high / low > 8 else MaxNLocator(6))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     title = [sheet.title] if sheet.title else []

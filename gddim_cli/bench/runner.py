@@ -25,7 +25,7 @@ from gddim_cli.errors import GddimError, OutputError
 from gddim_cli.files import read_array
 from gddim_cli.images import Pixels, grid, quantize, write_png
 from gddim_cli.runs import GRID, Run, RunFolder
-from gddim_cli.sampling import Sampler
+from gddim_cli.sampling import Sampler, Settings
 from gddim_cli.versions import versions
 
 IN_GRID = 100
@@ -192,21 +192,27 @@ class Runner:
         """The folder of the cell's images, where they are kept."""
         if not self.keep_images:
             return None
-        folder = RunFolder(self.folder.path / "images" / job.key, "npz")
-        if folder.open(job.settings, overwrite=False) is None:
-            folder.save(Run(__version__, job.settings, job.num, [0, job.num - 1], False, None, None, []))
+        folder, settings = self._images(job)
+        if folder.open(settings, overwrite=False) is None:
+            folder.save(Run(__version__, settings, job.num, [0, job.num - 1], False, None, None, []))
         return folder
 
+    def _images(self, job: Job) -> tuple[RunFolder, Settings]:
+        """Where a cell's images go, and the settings with which `gddim sample` goes on there."""
+        said = msgspec.structs.replace(job.settings, lam=job.cell.lam, eta=job.cell.eta)
+        return RunFolder(self.folder.path / "images" / job.key, "npz"), said
+
     def _images_there(self, job: Job) -> bool:
-        folder = RunFolder(self.folder.path / "images" / job.key, "npz")
-        run = folder.open(job.settings, overwrite=False)
+        folder, settings = self._images(job)
+        run = folder.open(settings, overwrite=False)
         return run is not None and run.complete
 
     def _close(self, folder: RunFolder, job: Job, result: Result) -> None:
         """Shards, grid and record, as `gddim sample --format npz` leaves them."""
         folder.join(job.num)
         write_png(folder.path / GRID, grid(folder.read(range(min(job.num, IN_GRID)))))
-        run = Run(__version__, job.settings, job.num, [0, job.num - 1], True, result.nfe, result.tolerance, [])
+        settings = self._images(job)[1]
+        run = Run(__version__, settings, job.num, [0, job.num - 1], True, result.nfe, result.tolerance, [])
         folder.save(run)
 
     def _session(self) -> Session:

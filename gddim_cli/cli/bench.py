@@ -130,7 +130,7 @@ def bench(
     if print_plan:
         bench_view.show_plan(program, tools, folder, json)
         return
-    failed = bench_view.execute(program, tools, folder, keep)
+    failed = bench_view.execute(program, tools, folder, keep, show=not json)
     if json:
         with stdout() as output:
             output.write((folder.path / "results.json").read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -94,7 +95,14 @@ class View(Listener):
         job = self.current
         percent = min(99, round(100 * self.inside / (job.nfe * job.num))) if job else 0
         current = (job.key, f"{percent} %") if job else None
-        return Group(*(sheet_table(sheet, current) for sheet in self.sheets), Text(self._line()))
+        return Group(Text(self._line()), *(sheet_table(sheet, current) for sheet in self._fitting()))
+
+    def _fitting(self) -> list[Sheet]:
+        """All tables, or, where the terminal is too low for them, those of the cell at work."""
+        if sum(len(sheet.rows) + 9 for sheet in self.sheets) < get_terminal_size().lines or self.current is None:
+            return self.sheets
+        key = self.current.key
+        return [sheet for sheet in self.sheets if any(key in keys for row in sheet.rows for keys in row.keys)]
 
 
 def evaluations(program: Program, folder: Folder) -> int:
@@ -119,8 +127,8 @@ def told(result: Result) -> str:
     return f"{cell}: {result.judge['metric']} {figure(result.distance or 0.0)}{spent}"
 
 
-def execute(program: Program, tools: Bench, folder: Folder, keep_images: bool) -> bool:
-    """Measures what is missing and writes the reports; returns whether a cell failed.
+def execute(program: Program, tools: Bench, folder: Folder, keep_images: bool, show: bool) -> bool:
+    """Measures what is missing, writes the reports and shows the tables; returns whether a cell failed.
 
     Raises:
         OutputError: the folder cannot be written, or another program works there.
@@ -135,7 +143,8 @@ def execute(program: Program, tools: Bench, folder: Folder, keep_images: bool) -
         with View(program, asked, folder) as view:
             results = Runner(program, tools, folder, view, keep_images).run()
         found = report.write(asked, folder)
-    show_results(found)
+    if show:
+        show_results(found)
     failed = [result for result in results if result.failed]
     say(f"{len(results)} cells in {folder.path} (see {folder.path / 'table.md'}, {folder.path / 'fid_vs_nfe.png'})")
     if failed:
@@ -296,7 +305,7 @@ def show_pairs(pairs: list[Pair], first: Path, second: Path, json: bool) -> None
                 pair.metric,
                 a,
                 b,
-                signed(pair.difference),
+                signed(pair.difference, pair.a),
                 change,
             ]
         )
