@@ -1,6 +1,6 @@
 """Trains the classifier of `--ref mnist` and makes its references, as they ship in checkpoints/.
 
-python benchmarks/lenet.py mnist.npz [--epochs 12] [--out checkpoints/]
+python benchmarks/lenet.py mnist.npz [--epochs 12] [--out checkpoints/] [--statistics-only]
 """
 
 from __future__ import annotations
@@ -60,33 +60,41 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--statistics-only", action="store_true", help="of the weights that are there")
     arguments = parser.parse_args()
     with np.load(arguments.data) as archive:
         data: dict[str, Any] = dict(archive)
+    path = arguments.out / f"{LENET}.safetensors"
+    if not arguments.statistics_only:
+        train_classifier(data, arguments.epochs, path)
+    extractor = load_lenet(torch.device("cpu"), path)
+    for split in ("train", "test"):
+        images = data[f"{split}_images"][..., None]
+        features = np.concatenate([extractor(images[i : i + 500]) for i in range(0, len(images), 500)])
+        moments = Moments.of(features)
+        statistics = arguments.out / f"stats-mnist-{split}.npz"
+        write_statistics(statistics, moments.gaussian(), extractor, features[:KEPT], f"MNIST {split}", (28, 28, 1))
+        print(f"{statistics}: {moments.n} images")
+
+
+def train_classifier(data: dict[str, Any], epochs: int, path: Path) -> None:
+    """Trains on the training digits, tests on the others, writes the weights with their card."""
     x = {split: scaled(data[f"{split}_images"][..., None]) for split in ("train", "test")}
     y = {split: torch.from_numpy(data[f"{split}_labels"]).long() for split in ("train", "test")}
     started = time.perf_counter()
-    network = train(x["train"], y["train"], arguments.epochs)
+    network = train(x["train"], y["train"], epochs)
     right = accuracy(network, x["test"], y["test"])
     print(f"{right:.2%} of the test digits right, {time.perf_counter() - started:.0f} s")
     card = {
         "name": LENET,
         "title": "LeNet classifier of MNIST; features of its last hidden layer",
         "data": "MNIST train, 60 000 images, CC BY-SA 3.0",
-        "epochs": arguments.epochs,
+        "epochs": epochs,
         "test_accuracy": round(right, 4),
         "machine": platform.machine(),
         "license": "Apache-2.0",
     }
-    write_classifier(arguments.out / f"{LENET}.safetensors", card, network)
-    extractor = load_lenet(torch.device("cpu"), arguments.out / f"{LENET}.safetensors")
-    for split in ("train", "test"):
-        images = data[f"{split}_images"][..., None]
-        features = np.concatenate([extractor(images[i : i + 500]) for i in range(0, len(images), 500)])
-        moments = Moments.of(features)
-        path = arguments.out / f"stats-mnist-{split}.npz"
-        write_statistics(path, moments.gaussian(), extractor, features[:KEPT], f"MNIST {split}", (28, 28, 1))
-        print(f"{path}: {moments.n} images")
+    write_classifier(path, card, network)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,14 @@ class OutputError(GddimError):
     """An output cannot be written."""
 
 
+class CapacityError(GddimError):
+    """The machine has not enough memory for what was asked."""
+
+
+class PeerError(GddimError):
+    """Another process of the run has ended, and so this one cannot go on."""
+
+
 class NumericsError(GddimError):
     """A computation did not reach its accuracy, or left the finite numbers."""
 

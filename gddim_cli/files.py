@@ -7,9 +7,10 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -25,14 +26,18 @@ T = TypeVar("T")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, make_folder: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, renamed onto it when the block ends well and removed when it does not.
+
+    Args:
+        make_folder: whether the folder is made where it is missing; not where its loss is worth a message.
 
     Raises:
         OutputError: the folder or the file cannot be written (no permission, disk full, not a folder).
     """
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         # A random name, so that two programs writing the same file do not spoil each other.
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
@@ -60,6 +65,8 @@ def writing(path: Path) -> Iterator[None]:
             errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
             errno.EACCES: "no permission to write there; choose another place",
             errno.EROFS: "the file system is read-only; choose another place",
+            errno.ENOENT: "its folder is gone (removed?); run the same command again",
+            errno.EFBIG: "the file is larger than this system or its limits allow; choose another place",
             errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
             errno.EEXIST: "a file stands where a folder is needed; choose another place",
             errno.EISDIR: "a folder stands where a file is needed; choose another place",
@@ -144,10 +151,21 @@ def read_member(path: Path, name: str) -> NDArray[Any]:
         DataError: not an .npz, or damaged, or without it.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file that it opened, and could not read, open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return archive[name]
     except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: array '{name}' cannot be read: {error}") from error
+
+
+def eventually(holds: Callable[[], bool], patience: float) -> bool:
+    """Whether it holds within `patience` seconds: a shared file system may show files late."""
+    since = time.monotonic()
+    while not holds():
+        if time.monotonic() - since >= patience:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def sha256(path: Path) -> str:

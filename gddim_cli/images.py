@@ -42,13 +42,13 @@ def as_picture(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
 
 
-def write_png(path: Path, pixels: Pixels) -> None:
-    """Writes [H, W, C] as a PNG, whole or not at all.
+def write_png(path: Path, pixels: Pixels, make_folder: bool = True) -> None:
+    """Writes [H, W, C] as a PNG, whole or not at all; `make_folder` as in `files.replacing`.
 
     Raises:
         OutputError: it cannot be written.
     """
-    with replacing(path) as temporary:
+    with replacing(path, make_folder) as temporary:
         as_picture(pixels).save(temporary, format="PNG")
 
 

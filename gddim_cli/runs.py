@@ -1,30 +1,34 @@
-"""A run's folder: images that appear whole, what is done and what is missing, and `run.json`."""
+"""A run's folder: its images, and `run.json` that says how they came about."""
 
 from __future__ import annotations
 
+import platform
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from PIL import Image
+import torch
 
+from gddim_cli.distributed import Tally
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.files import read_member, replacing, writing
-from gddim_cli.images import Pixels, write_png
+from gddim_cli.files import replacing, writing
 from gddim_cli.sampling import Settings, differences
+from gddim_cli.storage import FORMATS, open_storage
+from gddim_cli.storage.base import Storage
+from gddim_cli.storage.manifest import MANIFEST
+from gddim_cli.versions import versions
 
 RUN = "run.json"
 GRID = "grid.png"
-PNG = re.compile(r"\d{6,}\.png")
-SHARD = re.compile(r"images-\d{6,}-\d{6,}\.npz")
-SHARD_SIZE = 10_000
+TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 
 class Session(msgspec.Struct):
-    """One call of the command on a run: what may change from call to call."""
+    """One call of the command on a run: what may change from call to call. `device` is the first process's."""
 
     started: str
     device: str
@@ -34,6 +38,19 @@ class Session(msgspec.Struct):
     nfe: float
     seconds: float
     versions: dict[str, str]
+    processes: int = 1
+    speed: list[str] = []
+
+    def alike(self, other: Session) -> bool:
+        """Whether both ran on the same kind of device, in the same way."""
+        return (self.device_name, self.speed) == (other.device_name, other.speed)
+
+
+def new_session(device: torch.device, batch_size: int, processes: int, speed: Sequence[str] = ()) -> Session:
+    """The record of a call that begins now."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Session(now, str(device), name, batch_size, 0, 0.0, 0.0, versions(), processes, list(speed))
 
 
 class Extra(msgspec.Struct, frozen=True):
@@ -74,17 +91,50 @@ def mean_nfe(sessions: Sequence[Session]) -> float | None:
     return sum(session.images * session.nfe for session in sessions) / made if made else None
 
 
+@dataclass
+class Ledger:
+    """Keeps a session's counts true while its images are made: of those that are stored, by all processes.
+
+    Attributes:
+        images, evaluations: the counts that the processes share.
+    """
+
+    run: Run
+    session: Session
+    images: Tally
+    evaluations: Tally
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, images: int = 0, nfe: int = 0) -> None:
+        """Counts images that took `nfe` evaluations each; looks at what others have counted.
+
+        Raises:
+            PeerError: the launcher has ended.
+        """
+        self.images.add(images)
+        self.evaluations.add(images * nfe)
+        self.session.seconds = time.perf_counter() - self.began
+        if self.images.total:
+            self.session.images, self.session.nfe = self.images.total, self.evaluations.total / self.images.total
+        self.run.nfe = mean_nfe(self.run.sessions)
+
+
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run. A file that is there is whole, so what is done can be read off the names.
+    """The folder of one run.
 
     Attributes:
         path: the folder.
-        format: "png", one file an image; "npz", a file a batch, joined to shards of 10 000 at the end.
+        format: how its images are stored, one of `storage.FORMATS`.
     """
 
     path: Path
     format: str
+
+    @property
+    def images(self) -> Storage:
+        """The images that it holds."""
+        return open_storage(self.path, self.format)
 
     def open(self, settings: Settings, overwrite: bool) -> Run | None:
         """The run that the folder holds, if any, after checking that `settings` may go on with it.
@@ -98,10 +148,10 @@ class RunFolder:
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            self._sweep()
         if not (self.path / RUN).exists():
-            strangers = [
-                file.name for file in self.path.iterdir() if PNG.fullmatch(file.name) or SHARD.fullmatch(file.name)
-            ]
+            looks = [kind.NAMES for kind in FORMATS.values()]
+            strangers = [file.name for file in self.path.iterdir() if any(name.fullmatch(file.name) for name in looks)]
             if strangers:
                 raise UsageError(
                     f"--out: {self.path} holds {min(strangers)} but no {RUN} that says how it was made; choose another"
@@ -119,12 +169,23 @@ class RunFolder:
             )
         return run
 
-    def _remove(self) -> None:
-        """Removes the images of the run that is there, its grid, and last its record."""
-        num = read_run(self.path).num
-        with writing(self.path):
-            for file in [*self.pictures(num), *self.shards(num), self.path / GRID, self.path / RUN]:
+    def _sweep(self) -> None:
+        """Removes what a killed process left half-written."""
+        looks = [kind.NAMES for kind in FORMATS.values()]
+        for file in self.path.iterdir():
+            found = TEMPORARY.fullmatch(file.name)
+            if found and (found[1] in (RUN, GRID, MANIFEST) or any(name.fullmatch(found[1]) for name in looks)):
                 file.unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        """Removes the images of the run that is there, its grid and manifest, and last its record."""
+        run = read_run(self.path)
+        with writing(self.path):
+            for kind in FORMATS.values():
+                for file in kind(self.path).files(run.num):
+                    file.unlink(missing_ok=True)
+            for name in (GRID, MANIFEST, RUN):
+                (self.path / name).unlink(missing_ok=True)
 
     def save(self, run: Run) -> None:
         """Writes `run.json`.
@@ -132,74 +193,8 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written.
         """
-        with replacing(self.path / RUN) as temporary:
+        with replacing(self.path / RUN, make_folder=False) as temporary:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
-
-    def done(self, num: int) -> set[int]:
-        """Indices below `num` of the images that are there."""
-        if self.format == "png":
-            return {int(file.stem) for file in self.pictures(num)}
-        return {int(i) for file in self.shards(num) for i in read_member(file, "index")}
-
-    def store(self, indices: Sequence[int], pixels: Pixels) -> None:
-        """Writes images [B, H, W, C].
-
-        Raises:
-            OutputError: they cannot be written.
-        """
-        if self.format == "png":
-            for index, image in zip(indices, pixels, strict=True):
-                write_png(self.path / f"{index:06d}.png", image)
-        else:
-            write_shard(self.path / shard_name(indices), indices, pixels)
-
-    def read(self, indices: Iterable[int]) -> Pixels:
-        """The images of these indices, [N, H, W, C], from the files.
-
-        Raises:
-            DataError: one is missing or cannot be read.
-        """
-        wanted = list(indices)
-        if self.format == "png":
-            return np.stack([read_png(self.path / f"{index:06d}.png") for index in wanted])
-        found: dict[int, Pixels] = {}
-        for file in self.shards(max(wanted) + 1):
-            here = {int(index): row for row, index in enumerate(read_member(file, "index"))}
-            chosen = [index for index in wanted if index in here]
-            if chosen:
-                images = read_member(file, "images")
-                found.update((index, images[here[index]]) for index in chosen)
-        lost = [index for index in wanted if index not in found]
-        if lost:
-            raise DataError(f"{self.path}: image {lost[0]} is in no file there; run the same command again")
-        return np.stack([found[index] for index in wanted])
-
-    def join(self, num: int) -> None:
-        """Joins the files of an npz run to shards of at most `SHARD_SIZE` images, in order.
-
-        All are written before a part goes, since a part may hold images of two.
-        """
-        if self.format == "png":
-            return
-        wholes = [range(first, min(first + SHARD_SIZE, num)) for first in range(0, num, SHARD_SIZE)]
-        targets = {self.path / shard_name(indices): indices for indices in wholes}
-        parts = set(self.shards(num))
-        for target, indices in targets.items():
-            if target not in parts:
-                write_shard(target, indices, self.read(indices))
-        with writing(self.path):
-            for part in parts - set(targets):
-                part.unlink()
-
-    def shards(self, num: int) -> list[Path]:
-        """Files of images, all of them below `num`."""
-        files = (file for file in self.path.iterdir() if SHARD.fullmatch(file.name))
-        return sorted(file for file in files if int(file.stem.split("-")[1]) < num)
-
-    def pictures(self, num: int) -> list[Path]:
-        """PNGs of the run: a person may keep others there, whatever their names."""
-        files = (file for file in self.path.iterdir() if PNG.fullmatch(file.name))
-        return sorted(file for file in files if int(file.stem) < num and file.name == f"{int(file.stem):06d}.png")
 
 
 def read_run(folder: Path) -> Run:
@@ -214,21 +209,3 @@ def read_run(folder: Path) -> Run:
         raise DataError(
             f"{folder / RUN}: cannot be read ({error}); choose another folder, or remove this one yourself"
         ) from error
-
-
-def shard_name(indices: Sequence[int]) -> str:
-    return f"images-{indices[0]:06d}-{indices[-1]:06d}.npz"
-
-
-def write_shard(path: Path, indices: Sequence[int], pixels: Pixels) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, images=pixels, index=np.array(indices, dtype=np.int64))
-
-
-def read_png(path: Path) -> Pixels:
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
-    return pixels.reshape(*pixels.shape[:2], -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gddim_cli.acceleration import Accelerated
 from gddim_cli.checkpoints.card import Images
 from gddim_cli.checkpoints.load import Checkpoint
 from gddim_cli.diffusions.base import Diffusion, KChoice
@@ -19,7 +20,7 @@ from gddim_cli.errors import DataError
 from gddim_cli.files import read_array
 from gddim_cli.frequencies import idct
 from gddim_cli.noise import standard_normal
-from gddim_cli.samplers.linear import OnStep, combine, tensor
+from gddim_cli.samplers.linear import OnStep, combine, sent, tensor
 from gddim_cli.samplers.methods import Plan
 
 PILOT = 4
@@ -70,6 +71,12 @@ class Sampler:
         return combine([tensor(self.diffusion.prior_scale, z)], [z])
 
     @torch.inference_mode()
+    def tune(self) -> None:
+        """Tunes the plan where it has to be: always on the same few images, whatever is made afterwards."""
+        if self.plan.tune:
+            self.plan = self.plan.tune(self.eps, self.start(range(PILOT if self.initial is None else 1)))
+
+    @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: OnStep | None = None) -> Tensor:
         """The final states of these images, [B, D, C, H, W], on the device."""
         self.tune()
@@ -78,27 +85,30 @@ class Sampler:
         self.evaluations = self.checkpoint.network.nfe - before
         return u
 
-    @torch.inference_mode()
-    def tune(self) -> None:
-        """Finds the tolerance of an adaptive sampler that has none yet, on the first states of the seed."""
-        if self.plan.tune:
-            self.plan = self.plan.tune(self.eps, self.start(range(PILOT if self.initial is None else 1)))
+    def batches(self, todo: Sequence[int], size: int, num: int) -> list[range]:
+        """The blocks of indices below `num` that `todo` is in; full ones, whatever `num`, where a batch's images are coupled."""
+        end = num
+        if self.plan.coupled:
+            end = len(self.initial) if self.initial is not None else size * (1 + num // size)
+        numbers = sorted({index // size for index in todo})
+        return [range(number * size, min((number + 1) * size, end)) for number in numbers]
 
-    def batches(self, todo: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-        """The images to make, batch by batch; full batches, whatever `todo` asks, where their images depend on each other."""
-        if not self.plan.coupled:
-            yield from (todo[first : first + size] for first in range(0, len(todo), size))
-            return
-        for number in sorted({index // size for index in todo}):
-            end = (number + 1) * size
-            yield range(number * size, end if self.initial is None else min(end, len(self.initial)))
+    def release(self) -> None:
+        """Gives back the memory that the network keeps for the next batch."""
+        if isinstance(self.checkpoint.network.network, Accelerated):
+            self.checkpoint.network.network.release()
+
+    def picture(self, u: Tensor) -> Tensor:
+        """The images of states, [B, C, H, W]: their first number, from a spectrum where it is one."""
+        return (idct(u) if self.diffusion.spectral else u)[:, 0]
 
     def image(self, u: Tensor) -> NDArray[np.floating]:
-        """The images of states, [B, C, H, W], on the CPU: their first number, from a spectrum where it is one."""
-        return (idct(u) if self.diffusion.spectral else u)[:, 0].cpu().numpy()
+        """The same on the CPU."""
+        return self.picture(u).cpu().numpy()
 
     def _moved(self, array: NDArray[np.floating]) -> Tensor:
-        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="))).to(self.device, self.dtype)
+        made = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+        return sent(made.to(self.dtype), self.device)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -118,6 +128,8 @@ class Settings(msgspec.Struct, frozen=True):
     seed: int
     dtype: str
     format: str
+    tf32: bool = False
+    """Compilation, layout and graphs change the order of sums only: those are the session's."""
     order: int | None = None
     lam: float | None = msgspec.field(default=None, name="lambda")
     eta: float | None = None

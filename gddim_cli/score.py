@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,9 +16,12 @@ from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import UsageError
 from gddim_cli.frequencies import dct, idct
 from gddim_cli.panels import Array
-from gddim_cli.samplers.linear import tensor
+from gddim_cli.samplers.linear import combine, tensor
 
 Network = Callable[[Tensor, Tensor], Tensor]
+KEPT = 4096
+"""Times whose matrices an adapter keeps where the states are: a grid's are met in every batch, and what is sent to a GPU
+makes it wait. An adaptive sampler's are forgotten."""
 
 
 class Counted:
@@ -48,15 +52,22 @@ class DenoiserEps:
                 "cld, vp, vp-cosine, ve and psld work"
             )
         self.network, self.diffusion, self.k = network, diffusion, k
+        self._at = lru_cache(KEPT)(self._matrices)
 
     def __call__(self, u: Tensor, t: float) -> Tensor:
         """`eps_K(u, t)` for u [B, D, C, H, W], in u's dtype."""
-        to_y, sigma, psi = isotropic_view(self.diffusion, t)
-        inverse = np.linalg.inv(self.diffusion.K(t, self.k))
-        y = torch.einsum("d,bd...->b...", tensor(to_y, u), u)
+        to_y, sigma, psi, inverse = self._at(t, u.dtype, u.device)
+        y = combine([to_y], [u])[:, 0]
         x0 = self.network(y, torch.full((len(u),), sigma, dtype=u.dtype, device=u.device)).to(u)
-        residual = u - tensor(psi, u).view(1, -1, 1, 1, 1) * x0[:, None]
-        return torch.einsum("de,be...->bd...", tensor(inverse, u), residual)
+        residual = torch.addcmul(u, psi, x0[:, None], value=-1)
+        return combine([inverse], [residual])
+
+    def _matrices(self, t: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float, Tensor, Tensor]:
+        """`psi^T Sigma^{-1} / g` [1, D], the noise level, `psi` [1, D, 1, 1, 1] and `K^{-1}` [D, D]."""
+        to_y, sigma, psi = isotropic_view(self.diffusion, t)
+        like = torch.empty(0, dtype=dtype, device=device)
+        inverse = tensor(np.linalg.inv(self.diffusion.K(t, self.k)), like)
+        return tensor(to_y, like)[None], sigma, tensor(psi, like).view(1, -1, 1, 1, 1), inverse
 
 
 class NoiseEps:
@@ -72,6 +83,7 @@ class NoiseEps:
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:
         self.network, self.diffusion, self.k, self.time_scale = network, diffusion, k, time_scale
+        self._at = lru_cache(KEPT)(self._to_k)
 
     def __call__(self, u: Tensor, t: float) -> Tensor:
         """`eps_K(u, t)` for u [B, D, C, H, W], in u's dtype."""
@@ -82,8 +94,12 @@ class NoiseEps:
             return dct(eps)
         if self.k == "R" or self.diffusion.D == 1:
             return eps
+        return combine([self._at(t, u.dtype, u.device)], [eps])
+
+    def _to_k(self, t: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """`L^T R^{-T}`, [D, D]."""
         lower, turned = self.diffusion.L(t), self.diffusion.R(t)
-        return torch.einsum("de,be...->bd...", tensor(np.linalg.solve(turned, lower).T, u), eps)
+        return tensor(np.linalg.solve(turned, lower).T, torch.empty(0, dtype=dtype, device=device))
 
 
 class MixedScoreEps:

@@ -50,7 +50,7 @@ def refused(gddim, tiny: Path, tmp_path: Path):
         (["--k", "Q"], "--k: 'Q' is not one of R, L"),
         (["--dtype", "float8"], "--dtype: 'float8' is not one of float32"),
         (["--device", "tpu"], "--device: 'tpu' is not one of auto, cpu, cuda, mps"),
-        (["--format", "jpg"], "--format: 'jpg' is not one of png, npz"),
+        (["--format", "jpg"], "--format: 'jpg' is not one of png, npz, tar"),
         (["--quantize", "up"], "--quantize: 'up' is not one of floor, round"),
         (["--time-grid", "cubic"], "--time-grid: 'cubic' is neither linear, quadratic nor a positive number"),
         (["--time-grid", 0], "--time-grid: '0' is neither"),

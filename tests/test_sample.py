@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gddim_cli.errors import DataError
-from gddim_cli.runs import RunFolder
 from gddim_cli.states import RawStates
 
 SHORT = ("--nfe", 4)
@@ -52,7 +50,7 @@ def test_a_run_leaves_images_a_grid_and_its_record(sample, tmp_path: Path, tiny:
     assert "6 images" in result.err
     folder = tmp_path / "imgs"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == [*(f"{i:06d}.png" for i in range(6)), "grid.png", "run.json"]
+    assert names == [*(f"{i:06d}.png" for i in range(6)), "grid.png", "manifest.json", "run.json"]
     assert pictures(folder).shape == (6, 8, 8)
     run = json.loads((folder / "run.json").read_text())
     assert run["complete"] is True
@@ -120,7 +118,7 @@ def test_overwrite_removes_the_run_and_nothing_else(sample, tmp_path: Path) -> N
     (tmp_path / "imgs" / "notes.txt").write_text("mine")
     assert sample("--num", 2, "--seed", 1, "--overwrite").status == 0
     assert sorted(path.name for path in (tmp_path / "imgs").iterdir()) == [
-        "000000.png", "000001.png", "grid.png", "notes.txt", "run.json",
+        "000000.png", "000001.png", "grid.png", "manifest.json", "notes.txt", "run.json",
     ]  # fmt: skip
 
 
@@ -252,23 +250,6 @@ def test_a_persons_own_pictures_are_left_alone(sample, tmp_path: Path) -> None:
     assert "3 images in" in sample("--num", 3).err
     assert sample("--num", 2, "--seed", 1, "--overwrite").status == 0
     assert mine.exists()
-
-
-def test_parts_that_hold_images_of_two_shards_lose_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gddim_cli.runs.SHARD_SIZE", 10)
-    folder = RunFolder(tmp_path, "npz")
-    pixels = np.arange(25, dtype=np.uint8).reshape(25, 1, 1, 1)
-    for first in range(0, 25, 4):
-        indices = range(first, min(first + 4, 25))
-        folder.store(indices, pixels[list(indices)])
-    for _ in range(2):
-        folder.join(25)
-        assert sorted(path.name for path in tmp_path.iterdir()) == [
-            "images-000000-000009.npz", "images-000010-000019.npz", "images-000020-000024.npz",
-        ]  # fmt: skip
-        np.testing.assert_array_equal(folder.read(range(25)), pixels)
-    with pytest.raises(DataError, match="image 25 is in no file"):
-        folder.read([25])
 
 
 def test_a_stochastic_samplers_noise_is_each_images_own(sample, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from gddim_cli.checks import example_mixture, prior_states
+from gddim_cli.coefficients import gddim_coefficients
 from gddim_cli.diffusions import CLD, VP
-from gddim_cli.score import Counted, DenoiserEps, isotropic_view
+from gddim_cli.samplers.linear import linear
+from gddim_cli.score import Counted, DenoiserEps, NoiseEps, isotropic_view
+from gddim_cli.time_grids import power_grid
 
 
 @pytest.mark.parametrize("k", ["R", "L"])
@@ -41,3 +44,25 @@ def test_evaluations_are_counted_at_the_network() -> None:
     for t in (0.9, 0.5, 0.1):
         eps(prior_states(VP(), 3), t)
     assert network.nfe == 3
+
+
+def test_matrices_are_made_once_a_time_and_dtype() -> None:
+    """A second batch sends nothing to the device: that would make a GPU wait at every step."""
+    eps = DenoiserEps(example_mixture().denoiser, CLD(), "R")
+    states = prior_states(CLD(), 3)
+    first = [eps(states, t) for t in (0.9, 0.5)]
+    assert eps._at.cache_info().misses == 2
+    assert all(torch.equal(eps(states, t), before) for t, before in zip((0.9, 0.5), first, strict=True))
+    assert eps._at.cache_info().misses == 2
+    assert eps(states.float(), 0.5).dtype == torch.float32
+    assert eps._at.cache_info().misses == 3
+
+
+@pytest.mark.parametrize("k", ["R", "L"])
+def test_no_number_of_a_state_is_read_while_sampling(k) -> None:
+    """Tensors of the meta device have none to read: `.item()` and its like would raise."""
+    cld = CLD()
+    c = gddim_coefficients(cld, power_grid(1.0, 1e-3, 6), 2, k, denoise=True)
+    for eps in (DenoiserEps(lambda y, _: y, cld, k), NoiseEps(lambda x, _: x, cld, k)):
+        u = torch.empty(4, 2, 3, 8, 8, device="meta")
+        assert linear(eps, u, c).shape == u.shape

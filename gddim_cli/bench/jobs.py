@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
+from gddim_cli.acceleration import Speed
 from gddim_cli.bench.clock import Clock
 from gddim_cli.bench.plan import Cell, Plan, Wanted
 from gddim_cli.bench.published import PROTOCOL, number
@@ -66,7 +67,7 @@ class Bench:
             if dtype == "float64" and self.device.type == "mps":
                 raise UsageError("--dtype float64: Apple GPUs have none; --device cpu has")
             self._model = None  # the old one goes before the new one comes
-            model = load(reference, self.device, getattr(torch, dtype))
+            model = load(reference, self.device, Speed(getattr(torch, dtype)))
             model.network.network = self.clock.timed(model.network.network)
             self._model = (reference, dtype), model
         return self._model[1]

@@ -21,9 +21,10 @@ from gddim_cli.bench.clock import Clock
 from gddim_cli.bench.folder import PLAN, SESSIONS, Asked, CellTime, Folder, PlacedCell, Result, Session
 from gddim_cli.bench.jobs import Bench, Job, Program
 from gddim_cli.bench.listener import Listener
-from gddim_cli.errors import GddimError, OutputError
+from gddim_cli.errors import CapacityError, GddimError, OutputError
 from gddim_cli.files import read_array
 from gddim_cli.images import Pixels, grid, quantize, write_png
+from gddim_cli.memory import memory_for
 from gddim_cli.runs import GRID, Run, RunFolder
 from gddim_cli.sampling import Sampler, Settings
 from gddim_cli.versions import versions
@@ -111,18 +112,19 @@ class Runner:
         result = skeleton(job)
         result.device, result.versions = str(self.bench.device), versions()
         made = 0
+        size, device = self.bench.batch_size, self.bench.device
         try:
-            sampler.tune()
-            made = self._stream(job, sampler)
+            with memory_for(size, device):
+                sampler.tune()
+                made = self._stream(job, sampler)
             result.tolerance = sampler.plan.tolerance
             self._finish(job, result)
         except OutputError:
             raise
+        except CapacityError:
+            result.failed = f"{size} images at once do not fit in the memory of {device}; give a smaller --batch-size"
         except GddimError as error:
             result.failed = str(error)
-        except torch.OutOfMemoryError:
-            batch = self.bench.batch_size
-            result.failed = f"out of memory on {self.bench.device} with batches of {batch}; give a smaller --batch-size"
         self.folder.write(f"cells/{job.key}.json", result)
         return result, made
 
@@ -148,10 +150,10 @@ class Runner:
         there = rows.done(job.num)
         pictures = self._pictures(job)
         if pictures:
-            there &= pictures.done(job.num)
+            there &= pictures.images.done(job.num)
         extract = self._features.timed(judge.extractor)
         made = 0
-        for indices in sampler.batches(range(job.num), self.bench.batch_size):
+        for indices in sampler.batches(range(job.num), self.bench.batch_size, job.num):
             wanted = [index for index in indices if index < job.num]
             if there.issuperset(wanted):
                 self.listener.skip(job.nfe * len(wanted))
@@ -160,7 +162,7 @@ class Runner:
             features = extract(pixels)
             spent = np.full((len(wanted), 1), sampler.evaluations, np.float32)
             if pictures:
-                pictures.store(wanted, pixels)
+                pictures.images.store(wanted, pixels)
             rows.store(wanted, np.concatenate([features, spent], axis=1))
             made += len(wanted)
         return made
@@ -209,8 +211,8 @@ class Runner:
 
     def _close(self, folder: RunFolder, job: Job, result: Result) -> None:
         """Shards, grid and record, as `gddim sample --format npz` leaves them."""
-        folder.join(job.num)
-        write_png(folder.path / GRID, grid(folder.read(range(min(job.num, IN_GRID)))))
+        folder.images.join(job.num)
+        write_png(folder.path / GRID, grid(folder.images.read(range(min(job.num, IN_GRID)))))
         settings = self._images(job)[1]
         run = Run(__version__, settings, job.num, [0, job.num - 1], True, result.nfe, result.tolerance, [])
         folder.save(run)

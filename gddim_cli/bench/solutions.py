@@ -42,7 +42,7 @@ def solver_error(job: Job, bench: Bench, folder: Folder, images: int, sampler: S
     """
     solution, about = converged(job, bench, folder, images)
     found = []
-    for indices in sampler.batches(range(images), bench.batch_size):
+    for indices in sampler.batches(range(images), bench.batch_size, images):
         kept = [row for row, index in enumerate(indices) if index < images]
         found.append(sampler.image(sampler.run(indices))[kept])
     rms = distance(np.concatenate(found), solution)
@@ -103,5 +103,7 @@ def solve(job: Job, bench: Bench, chosen: Any, nfe: int, images: int) -> NDArray
     """The first images by gDDIM of order 3, [n, C, H, W]."""
     plan = methods.plan("gddim", job.medium, chosen, nfe, methods.Choices(order=ORDER))
     sampler = dataclasses.replace(job.sampler(bench), plan=plan, k=chosen.k)
-    parts = [sampler.image(sampler.run(indices)) for indices in sampler.batches(range(images), bench.batch_size)]
+    parts = [
+        sampler.image(sampler.run(indices)) for indices in sampler.batches(range(images), bench.batch_size, images)
+    ]
     return np.concatenate(parts)

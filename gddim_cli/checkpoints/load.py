@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
+from gddim_cli.acceleration import Accelerated, Speed
 from gddim_cli.checkpoints import native, store
 from gddim_cli.checkpoints.card import Card
 from gddim_cli.diffusions.base import Diffusion, KChoice
@@ -59,13 +59,14 @@ class Checkpoint:
         return ADAPTERS[self.card.parameterization](self.network, diffusion, k, self.card.time_scale)
 
 
-def load(reference: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Checkpoint:
+def load(reference: str, device: torch.device, speed: Speed | None = None) -> Checkpoint:
     """The checkpoint that `--checkpoint reference` means: a name with a card, or the path of a native file.
 
     Args:
-        dtype: float32 or float64 weights; bfloat16 or float16 run float32 weights under autocast.
+        speed: how it runs; None: plainly, in float32.
 
     Raises:
+        UsageError: the device has not what `speed` asks for.
         CheckpointError: unknown, not on this machine, damaged, or a card that its weights contradict.
     """
     path, pinned = locate(reference)
@@ -75,10 +76,7 @@ def load(reference: str, device: torch.device, dtype: torch.dtype = torch.float3
         check_pinned(pinned, card, digest, path)
         card = pinned
     module = build(card, tensors, path)
-    if dtype in (torch.bfloat16, torch.float16):
-        run: Any = autocast(module.to(device), device, dtype)
-    else:
-        run = module.to(device, dtype)
+    run = Accelerated(module, device, speed or Speed(), store.cache_folder() / "compiled")
     return Checkpoint(card, Counted(run), path, digest)
 
 
@@ -178,13 +176,3 @@ def check_channels(card: Card, kind: str, path: Path) -> None:
         raise CheckpointError(
             f"{path}: its card says images {card.images}, but a network for {tuple(made.values())}: {', '.join(made)}"
         )
-
-
-def autocast(module: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-    """The module with its convolutions and products in `dtype`, its weights and the rest in float32."""
-
-    def run(x: Tensor, level: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype):
-            return module(x.float(), level.float()).float()
-
-    return run

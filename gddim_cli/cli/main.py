@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from gddim_cli import __version__
 from gddim_cli.cli import bench, check, checkpoints, coefficients, convert, download, fid, listings, sample, train
-from gddim_cli.errors import GddimError
+from gddim_cli.distributed import world
+from gddim_cli.errors import GddimError, UsageError
 
 INTERRUPTED = 130
+SEVERAL = ("sample",)
+"""Commands that several processes can share."""
 
 app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(epilog=sample.EPILOG)(sample.sample)
@@ -37,7 +41,8 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    context: typer.Context,
+    _version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
@@ -45,12 +50,19 @@ def root(
 
     [bold]gddim sample --nfe 50 --out imgs/[/bold] draws a grid of digits from the bundled checkpoint, offline.
     """
+    command = context.invoked_subcommand
+    if world().size > 1 and command not in SEVERAL:
+        raise UsageError(
+            f"gddim {command} runs as one process; start it without torchrun ({', '.join(SEVERAL)} shares)"
+        )
 
 
 def main() -> None:
     """Runs the command. Exit status: 0 done, 1 data or output, 2 usage, 130 interrupted."""
     # A scheduler's polite kill is a Ctrl-C: what is done is kept.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler if world().size == 1 else stop_once)
+    if world().size > 1:
+        signal.signal(signal.SIGINT, stop_once)
     try:
         status = app(prog_name="gddim", standalone_mode=False)
         sys.stdout.flush()
@@ -68,10 +80,20 @@ def main() -> None:
         status = INTERRUPTED
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
         complain("stopped; what is done is kept, and the same command goes on from there", INTERRUPTED)
+    world().leave(failed=bool(status))
     sys.exit(status or 0)
 
 
+def stop_once(_number: int, _frame: FrameType | None) -> None:
+    """Ends as Ctrl-C does, and lets nothing cut that short: torchrun sends one signal after the other, the last one -9."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def complain(message: str, status: int) -> int:
-    """One line on stderr."""
-    print(f"gddim: {' '.join(message.split())}", file=sys.stderr)
+    """One line on stderr, from the first of several processes that has one to say."""
+    if world().speaks():
+        who = f"rank {world().rank}: " if world().size > 1 else ""
+        print(f"gddim: {who}{' '.join(message.split())}", file=sys.stderr, flush=True)
     return status

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gddim_cli.distributed import world
 from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
 NAMED_DTYPES = ("float32", "float64", "bfloat16", "float16")
+BATCH_SIZE = 64
+SHORT_DTYPES = {"fp32": "float32", "fp64": "float64", "bf16": "bfloat16", "fp16": "float16"}
 
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs; auto takes a GPU where there is one.")
@@ -48,6 +51,19 @@ def positive(option: str, value: int) -> int:
     if value < 1:
         raise UsageError(f"{option}: {value} is not a positive count")
     return value
+
+
+def batch_size(text: str) -> int | None:
+    """The images at once; None where they are to be measured.
+
+    Raises:
+        UsageError: neither a positive count nor `auto`.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--batch-size: {text} is not a positive count; auto measures one")
+    return int(text)
 
 
 def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
@@ -127,7 +143,7 @@ def grid_power(text: str) -> float:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device that `--device` means.
+    """The device that `--device` means; several processes on a machine take a GPU each, unless one is named by number.
 
     Raises:
         UsageError: no such device on this machine.
@@ -140,13 +156,27 @@ def torch_device(name: str) -> torch.device:
     one_of("--device", kind, ("auto", "cpu", "cuda", "mps"))
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: there is no CUDA GPU here that torch can use; --device cpu works")
+    if kind == "cuda" and not index and world().size > 1:
+        index = str(world().local_rank)
+        name = f"cuda:{index}"
     if kind == "cuda" and index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
         raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} CUDA GPUs, counted from 0")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: there is no Apple GPU here that torch can use; --device cpu works")
     if kind in ("cpu", "mps") and index:
         raise UsageError(f"--device {name}: only cuda takes a number")
+    if kind == "cuda" and world().size > 1:
+        torch.cuda.set_device(int(index))  # nccl goes by it
     return torch.device(name)
+
+
+def dtype_name(word: str) -> str:
+    """The name that torch has for a dtype, from that or from the short one.
+
+    Raises:
+        UsageError: unknown.
+    """
+    return one_of("--dtype", SHORT_DTYPES.get(word, word), NAMED_DTYPES)
 
 
 def torch_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -157,7 +187,7 @@ def torch_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     import torch
 
-    one_of("--dtype", name, NAMED_DTYPES)
+    name = dtype_name(name)
     if name == "float64" and device.type == "mps":
         raise UsageError("--dtype float64: Apple GPUs have none; --device cpu has")
     return getattr(torch, name)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from gddim_cli.distributed import world
 from gddim_cli.errors import OutputError
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def say(text: str) -> None:
-    """One line of talk, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One line of talk, on stderr; of several processes, rank 0 alone talks."""
+    if world().main:
+        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -39,7 +41,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._began = self._said = time.monotonic()
-        if sys.stderr.isatty():
+        self._talked = False
+        if sys.stderr.isatty() and world().main:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
@@ -55,6 +58,8 @@ class Progress:
     ) -> None:
         if self._rich:
             self._rich.stop()
+        elif self._talked and kind is None:  # who reads the lines sees the last one too
+            say(self._line())
 
     def advance(self, amount: float, note: str = "") -> None:
         """Counts `amount` more; `note` (a loss, say) is shown beside the rate."""
@@ -63,7 +68,7 @@ class Progress:
         if self._rich:
             self._rich.update(self._task, completed=self.done, description=self._line())
         elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
-            self._said = time.monotonic()
+            self._said, self._talked = time.monotonic(), True
             say(self._line())
 
     def say(self, text: str) -> None:
@@ -78,7 +83,7 @@ class Progress:
     def _line(self) -> str:
         spent = time.monotonic() - self._began
         rate = (self.done - self.start) / spent if spent > 0 else 0.0
-        parts = [f"{int(self.done)}/{self.total} {self.unit}"]
+        parts = [f"{int(self.done + 1e-6)}/{self.total} {self.unit}"]
         if rate:
             parts += [f"{rate:.3g} {self.unit}/s", f"{duration((self.total - self.done) / rate)} left"]
         return ", ".join([*parts, self.note] if self.note else parts)

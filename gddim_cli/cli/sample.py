@@ -10,11 +10,13 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, duration, say, stdout
+from gddim_cli.distributed import world
 from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from gddim_cli.acceleration import Speed
     from gddim_cli.checkpoints.load import Checkpoint
     from gddim_cli.generate import Generation
     from gddim_cli.runs import Run
@@ -41,7 +43,7 @@ def sample(
             metavar="NAME|PATH", help="A named checkpoint or a file (default: cld-cifar10 if downloaded, else mnist)."
         ),
     ] = None,
-    num: Annotated[int | None, typer.Option(help="Images wanted in the folder (default: 100).")] = None,
+    num: Annotated[int | None, typer.Option("--num", "-n", help="Images wanted in the folder (default: 100).")] = None,
     seed: Annotated[
         int, typer.Option(help="Image i starts from the noise of (seed, i), whatever the batch or device.")
     ] = 0,
@@ -62,13 +64,32 @@ def sample(
     time_grid: options.TimeGrid = None,
     t_end: options.TEnd = None,
     batch_size: Annotated[
-        int, typer.Option(help="Images at once; changes the speed, not the images (but with rk45).")
-    ] = 64,
+        str,
+        typer.Option(
+            metavar="N|auto", help="Images at once, auto: measured; for speed, not for the images (but rk45's)."
+        ),
+    ] = "64",
     device: options.Device = "auto",
     dtype: Annotated[
-        str, typer.Option(metavar="|".join(options.NAMED_DTYPES), help="Of the network; 16 bits run under autocast.")
+        str,
+        typer.Option(
+            metavar="|".join(options.NAMED_DTYPES),
+            help="Of the network (fp32, bf16, ... too); 16 bits run as autocast.",
+        ),
     ] = "float32",
-    format: Annotated[str, typer.Option(metavar="png|npz", help="One PNG an image, or .npz shards.")] = "png",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network: minutes at first, kept for the next time.")
+    ] = False,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Launch each evaluation as one (NVIDIA); what small batches wait for.")
+    ] = False,
+    tf32: Annotated[
+        bool,
+        typer.Option("--tf32", help="Round the products of float32 to 10 bits (NVIDIA); changes the images a little."),
+    ] = False,
+    format: Annotated[
+        str, typer.Option(metavar="png|npz|tar", help="PNGs, or shards of 10 000 images: .npz, or .tar of PNGs.")
+    ] = "png",
     quantize: Annotated[
         str | None, typer.Option(metavar="floor|round", help="How [-1, 1] becomes 0..255 (default: the card's).")
     ] = None,
@@ -92,8 +113,8 @@ def sample(
 ) -> None:
     """Draw images: gDDIM by default, or any sampler of `gddim samplers`."""
     options.positive("--nfe", nfe)
-    options.positive("--batch-size", batch_size)
-    options.one_of("--format", format, ("png", "npz"))
+    size = options.batch_size(batch_size)
+    options.one_of("--format", format, ("png", "npz", "tar"))
     options.seed(seed)
     options.folder("--out", out)
     options.suffix("--trajectory", trajectory, ".gif")
@@ -102,6 +123,7 @@ def sample(
         options.positive("--num", num)
     given = options.sampling_choices(k, denoise, time_grid, t_end, quantize)
 
+    from gddim_cli.acceleration import Speed
     from gddim_cli.choosing import choose_diffusion, identity
     from gddim_cli.files import sha256
     from gddim_cli.generate import Generation
@@ -109,14 +131,20 @@ def sample(
     from gddim_cli.samplers.methods import Choices, plan
     from gddim_cli.sampling import Sampler, Settings, read_states
 
+    team = world().join()
     where = options.torch_device(device)
     kind = options.torch_dtype(dtype, where)
-    model = choose_model(checkpoint, where, kind)
+    speed = Speed(kind, tf32=tf32, compile=compile, cuda_graph=cuda_graph).on(where)
+    model = choose_model(checkpoint, where, speed)
+    if compile:
+        say("--compile: the first evaluation compiles the network; what comes of it is kept for the next time")
     medium, defaults = choose_diffusion(model.card, diffusion)
     chosen = dataclasses.replace(defaults, **given)
     choices = Choices(order, lam, eta, corrector, rtol, atol)
     model.eps(medium, chosen.k)  # what the model cannot do is refused before anything is computed
     ready = plan(sampler, medium, chosen, nfe, choices)
+    if size is None and ready.coupled:
+        raise UsageError(f"--batch-size auto: the images of {sampler} depend on their batch; give a number")
     if init_noise and save_raw and init_noise.resolve() == save_raw.resolve():
         raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
     initial = read_states(init_noise, medium.D, model.card.images, num) if init_noise else None
@@ -127,10 +155,11 @@ def sample(
         sampler=sampler,
         nfe=nfe,
         seed=seed,
-        dtype=dtype,
+        dtype=options.dtype_name(dtype),
+        tf32=tf32,
         format=format,
         init_noise_sha256=sha256(init_noise) if init_noise else None,
-        batch_size=batch_size if ready.coupled else None,
+        batch_size=size if ready.coupled else None,
         **dataclasses.asdict(chosen),
         **{**dataclasses.asdict(choices), "order": ready.order},
     )
@@ -139,18 +168,20 @@ def sample(
         settings=settings,
         sampler=Sampler(model, medium, ready, chosen.k, seed, where, kind, initial),
         num=num or (len(initial) if initial is not None else NUM),
-        batch_size=batch_size,
+        batch_size=size or options.BATCH_SIZE,
+        automatic=size is None,
+        speed=speed.words(),
         raw=save_raw,
         trajectory=trajectory,
         overwrite=overwrite,
     )
     execute(generation)
-    if json:
+    if json and team.main:
         with stdout() as output:
             output.write((out / "run.json").read_text())
 
 
-def choose_model(reference: str | None, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+def choose_model(reference: str | None, device: torch.device, speed: Speed) -> Checkpoint:
     """The checkpoint that was named, or the default one, which it then says.
 
     Raises:
@@ -162,7 +193,7 @@ def choose_model(reference: str | None, device: torch.device, dtype: torch.dtype
     if reference is None:
         reference, reason = default_name()
         say(f"checkpoint: {reference} ({reason})")
-    return load(reference, device, dtype)
+    return load(reference, device, speed)
 
 
 def execute(generation: Generation) -> Run:
@@ -178,6 +209,11 @@ def execute(generation: Generation) -> Run:
     steps, num, out = generation.sampler.plan.steps, generation.num, generation.folder.path
     if 0 < len(todo) < num:
         say(f"{out}: {num - len(todo)} of {num} images are there, {len(todo)} to go")
+    batches, team = len(generation.batches(todo)), generation.team
+    if todo and batches < team.size:
+        say(f"{batches} batches for {team.size} processes: with a smaller --batch-size all would have work")
+    if todo and generation.automatic:
+        say(f"batch size: {generation.batch_size}")
     with Progress(num, "images", start=num - len(todo)) as progress:
         run = generation.run(todo, lambda images: progress.advance(images / steps))
     where = f"{out} (see {out / 'grid.png'})"

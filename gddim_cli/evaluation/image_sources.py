@@ -16,7 +16,7 @@ import numpy as np
 from gddim_cli.decoding import SUFFIXES, decode, refuse_mixed
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.archive_reader import ArchiveReader
-from gddim_cli.evaluation.picture_files import Folder, Pictures, Tar, Zip, naming
+from gddim_cli.evaluation.picture_files import Folder, Pictures, Tar, Tars, Zip, naming
 from gddim_cli.evaluation.run_files import RunFiles, run_files
 from gddim_cli.files import read_archive, read_array, sha256
 from gddim_cli.images import Pixels, are_images, images_key, way_out
@@ -185,6 +185,8 @@ def of_run(name: str, run: RunFiles) -> ImageSource:
     """The run's images; raises a DataError where a file is damaged."""
     if run.format == "npz":
         source: ImageSource = ArchiveSource.of(name, [run.folder / file for file in run.names], "images")
+    elif run.format == "tar":
+        source = PictureSource.of(name, Tars.of(run.folder, run.names))
     else:
         source = PictureSource.of(name, Folder(run.folder, run.names, run.ignored))
     if source.count < run.count:

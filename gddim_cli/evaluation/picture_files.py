@@ -7,10 +7,12 @@ import threading
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
+from itertools import accumulate
 from pathlib import Path
 
 from gddim_cli.decoding import find_images, in_order, is_image, no_images
@@ -142,6 +144,32 @@ class Tar(Pictures):
                 return file.read(size)
 
         with file:
+            yield content
+
+
+@dataclass(frozen=True)
+class Tars(Pictures):
+    """The shards of a run, one after another; `ends`: how many files there are up to the end of each."""
+
+    parts: Sequence[Tar]
+    ends: Sequence[int]
+
+    @classmethod
+    def of(cls, folder: Path, names: Sequence[str]) -> Tars:
+        """Raises a DataError as `Tar.of`."""
+        parts = [Tar.of(folder / name) for name in names]
+        ends = list(accumulate(len(part.names) for part in parts))
+        return cls(folder, [name for part in parts for name in part.names], 0, parts, ends)
+
+    @contextmanager
+    def opened(self) -> Iterator[Content]:
+        with ExitStack() as stack:
+            contents = [stack.enter_context(part.opened()) for part in self.parts]
+
+            def content(i: int) -> bytes:
+                number = bisect_right(self.ends, i)
+                return contents[number](i - (self.ends[number - 1] if number else 0))
+
             yield content
 
 

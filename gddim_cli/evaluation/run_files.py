@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 
 from gddim_cli.errors import DataError
-from gddim_cli.files import read_member
-from gddim_cli.runs import GRID, RUN, RunFolder
+from gddim_cli.runs import GRID, RUN
+from gddim_cli.storage import FORMATS, open_storage
+from gddim_cli.storage.manifest import MANIFEST
+from gddim_cli.storage.shards import Shards
 
 
 class RunSettings(msgspec.Struct):
@@ -34,7 +36,7 @@ class RunFiles:
 
     Attributes:
         folder: the run's.
-        format: "png", one file an image; "npz", several in each.
+        format: "png", one file an image; "npz" or "tar", several in each.
         names: of the files.
         count: images to be read of them.
         ignored: files there that are not the run's.
@@ -62,13 +64,14 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
             f"{folder / RUN}: cannot be read as that of a run ({error}); remove it to measure all images of the folder"
         ) from error
     kind = run.settings.format
-    if kind not in ("png", "npz"):
-        raise DataError(f"{folder / RUN}: its format is {kind}; png and npz can be read")
-    files = RunFolder(folder, kind).pictures(run.num) if kind == "png" else RunFolder(folder, kind).shards(run.num)
-    if kind == "png":
-        indices = [int(file.stem) for file in files]
+    if kind not in FORMATS:
+        raise DataError(f"{folder / RUN}: its format is {kind}; {', '.join(FORMATS)} can be read")
+    storage = open_storage(folder, kind)
+    files = storage.files(run.num)
+    if isinstance(storage, Shards):
+        indices = [index for file in files for index in storage.index(file)]
     else:
-        indices = [int(i) for file in files for i in read_member(file, "index")]
+        indices = sorted(storage.done(run.num))
     whole = next((i for i, index in enumerate(indices) if i != index), len(indices))  # 0 to whole - 1 are there
     if num is not None and num > run.num:
         raise DataError(
@@ -80,7 +83,7 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
             f"{folder}: the run is not complete: {len(indices)} of {run.num} images are there; "
             f"run the same gddim sample command again{some}"
         )
-    own = {file.name for file in files} | {RUN, GRID}
+    own = {file.name for file in files} | {RUN, GRID, MANIFEST}
     ignored = sum(file.is_file() and file.name not in own for file in folder.rglob("*"))
     count = num or run.num
     names = [file.name for file in files]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 Resample = Literal["down", "up"] | None
-FIR = (1.0, 3.0, 3.0, 1.0)
 FOURIER_SCALE = 16.0
 
 
@@ -56,9 +55,14 @@ def upsample(x: Tensor, fir: bool) -> Tensor:
 
 
 def fir_kernel(like: Tensor) -> Tensor:
-    """The separable filter [1, 3, 3, 1] with sum 1, [4, 4]."""
-    taps = torch.tensor(FIR, dtype=like.dtype, device=like.device)
-    return torch.outer(taps, taps) / taps.sum() ** 2
+    """The separable filter [1, 3, 3, 1] with sum 1, [4, 4].
+
+    Filled where it is used: numbers sent from the host would make a GPU wait, and a CUDA graph cannot hold that.
+    """
+    kernel = torch.full((4, 4), 1 / 64, dtype=like.dtype, device=like.device)
+    kernel[1:3] *= 3
+    kernel[:, 1:3] *= 3
+    return kernel
 
 
 class PyramidStep(nn.Module):

@@ -45,8 +45,8 @@ def linear(
         The state at the last time (denoised, where the coefficients say so), [B, D, ...].
     """
     times = coefficients.t.tolist()
-    psi, c = (torch.from_numpy(m).to(u) for m in (coefficients.Psi, coefficients.C))
-    noise = None if coefficients.noise is None else torch.from_numpy(coefficients.noise).to(u)
+    psi, c = (tensor(m, u) for m in (coefficients.Psi, coefficients.C))
+    noise = None if coefficients.noise is None else tensor(coefficients.noise, u)
     past = deque(history, maxlen=coefficients.order + 1)
     for i in range(first_step, len(psi)):
         past.appendleft(eps(u, times[i]))
@@ -64,7 +64,7 @@ def finish(eps: Eps, u: Tensor, last: Array | None, t_end: float, steps: int, on
     """The denoising step `last[0] u + last[1] eps(u, t_end)`, one evaluation, where there is one."""
     if last is None:
         return u
-    u = combine(list(torch.from_numpy(last).to(u)), [u, eps(u, t_end)])
+    u = combine(list(tensor(last, u)), [u, eps(u, t_end)])
     if on_step:
         on_step(steps + 1, u)
     return u
@@ -77,10 +77,19 @@ def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
     """
     if matrices[0].dim() > 2:
         return torch.stack([m[..., 0, 0] * u for m, u in zip(matrices, states, strict=True)]).sum(0)
-    stacked = torch.cat(list(states), dim=1)
-    return (torch.cat(list(matrices), dim=1) @ stacked.flatten(2)).view_as(states[0])
+    matrix, stacked = (one_of_many(list(parts)) for parts in (matrices, states))
+    return (matrix @ stacked.flatten(2)).view(len(stacked), -1, *stacked.shape[2:])
+
+
+def one_of_many(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def tensor(array: NDArray[np.floating], like: Tensor) -> Tensor:
     """A float64 array in the dtype and on the device of `like`."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(like)
+    return sent(torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype), like.device)
+
+
+def sent(made: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device; from locked memory, so that nobody waits until a GPU is through with its work."""
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)

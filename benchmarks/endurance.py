@@ -1,0 +1,300 @@
+"""What kills and long runs do to `gddim sample`: docs/endurance.md. Linux, since it looks into /proc.
+
+python benchmarks/endurance.py kills     # SIGKILL at twenty random moments, with one process and with two
+python benchmarks/endurance.py soak      # 10 000 images on two processes: memory, file handles, progress
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from gddim_cli.storage import open_storage
+from gddim_cli.storage.manifest import MANIFEST
+from gddim_cli.storage.shards import Shards
+
+FORMATS = ("png", "npz", "tar")
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(processes: int, *words: object) -> list[str]:
+    """`gddim sample WORDS` on so many processes; a --num after `--` is not torchrun's."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
+    return [sys.executable, *(torchrun if processes > 1 else ["-m"]), "gddim_cli", "sample", *map(str, words)]
+
+
+def children(parent: int) -> list[int]:
+    """Processes that `parent` started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+def hashes(folder: Path, format: str, num: int) -> list[str]:
+    """SHA-256 of every image's pixels."""
+    return [
+        hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+        for image in open_storage(folder, format).read(range(num))
+    ]
+
+
+def copies(folder: Path, format: str, num: int) -> Counter[int]:
+    """How often each image is in the folder."""
+    storage = open_storage(folder, format)
+    if isinstance(storage, Shards):
+        return Counter(index for file in storage.files(num) for index in storage.index(file))
+    return Counter(storage.done(num))
+
+
+@dataclass
+class Trial:
+    """A run that was killed, and gone on with.
+
+    Attributes:
+        victim: which process was killed.
+        there: images in the folder then.
+        again: processes of the resume.
+        faults: what is wrong in the end; empty where all is well.
+    """
+
+    processes: int
+    format: str
+    victim: str
+    there: int
+    again: int
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Killer:
+    """Kills runs of `num` images, resumes them, and compares with runs that nobody killed.
+
+    Attributes:
+        words: of the command, but for the folder and the format.
+    """
+
+    folder: Path
+    num: int
+    words: tuple[object, ...]
+    dice: random.Random
+    whole: dict[str, list[str]] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    def reference(self, format: str) -> Path:
+        """The folder of a run of one process that nobody kills."""
+        folder = self.folder / f"whole-{format}"
+        if format not in self.whole:
+            self.seconds[1] = self.run(1, format, folder)
+            self.whole[format] = hashes(folder, format, self.num)
+        return folder
+
+    def run(self, processes: int, format: str, out: Path) -> float:
+        """Runs to the end; returns the seconds from run.json's first appearance on."""
+        process = self.start(processes, format, out)
+        began = time.monotonic()
+        if process.wait() != 0:
+            raise SystemExit(f"a run on {processes} processes ended with status {process.returncode}")
+        return time.monotonic() - began
+
+    def start(self, processes: int, format: str, out: Path) -> subprocess.Popen[bytes]:
+        words = (*self.words, "--num", self.num, "--format", format, "--out", out)
+        process = subprocess.Popen(command(processes, *words), stderr=subprocess.DEVNULL, env=ALONE)
+        while not (out / "run.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+        return process
+
+    def trial(self, processes: int, format: str, again: int, number: int) -> Trial:
+        """Kills at a random moment of the run's usual length, resumes with `again` processes, and looks."""
+        self.reference(format)
+        if processes not in self.seconds:
+            self.seconds[processes] = self.run(processes, format, self.folder / f"timed-{processes}")
+        out = self.folder / f"{processes}-{format}-{number}"
+        process = self.start(processes, format, out)
+        time.sleep(self.dice.uniform(0, self.seconds[processes]))
+        victim = self.kill(process, processes)
+        process.wait()
+        trial = Trial(processes, format, victim, len(open_storage(out, format).done(self.num)), again)
+        self.run(again, format, out)
+        trial.faults = self.faults(out, format)
+        return trial
+
+    def kill(self, process: subprocess.Popen[bytes], processes: int) -> str:
+        """SIGKILL to the one process; of several to one rank, to the launcher, or to all of them."""
+        ranks = children(process.pid) if processes > 1 else []
+        choices: dict[str, list[int]] = {"all": [process.pid, *ranks]}
+        if processes > 1:
+            choices |= {
+                "a rank": ranks[self.dice.randrange(len(ranks)) :][:1] if ranks else [],
+                "launcher": [process.pid],
+            }
+        victim = self.dice.choice(sorted(choices))
+        for pid in choices[victim]:
+            if process.poll() is None:
+                os.kill(pid, signal.SIGKILL)
+        return victim
+
+    def faults(self, out: Path, format: str) -> list[str]:
+        """What differs from a run that nobody killed."""
+        reference, found = self.reference(format), []
+        counted = copies(out, format, 10 * self.num)
+        if sorted(counted) != list(range(self.num)):
+            found.append(f"{len(counted)} images")
+        if set(counted.values()) != {1}:
+            found.append("an image twice")
+        if not found and hashes(out, format, self.num) != self.whole[format]:
+            found.append("an image changed")
+        if (out / MANIFEST).read_bytes() != (reference / MANIFEST).read_bytes():
+            found.append("another manifest")
+        if any(file.name.startswith(".") for file in out.iterdir()):
+            found.append("something half-written")
+        return found
+
+
+def kills(
+    num: int,
+    count: int,
+    words: tuple[object, ...],
+    seed: int = 0,
+    teams: Sequence[int] = (1, 2),
+    formats: Sequence[str] = FORMATS,
+) -> list[Trial]:
+    """`count` trials for each number of processes, the formats in turn."""
+    trials = []
+    with tempfile.TemporaryDirectory() as folder:
+        killer = Killer(Path(folder), num, words, random.Random(seed))
+        for processes in teams:
+            resumes = itertools.cycle([1] if processes == 1 else [2, 1, 3])
+            for number in range(count):
+                trials.append(killer.trial(processes, formats[number % len(formats)], next(resumes), number))
+                print(f"{number + 1}/{count}: {trials[-1]}", file=sys.stderr, flush=True)
+    return trials
+
+
+def kills_table(trials: list[Trial], num: int) -> Iterator[str]:
+    yield f"| processes | format | kills | of the launcher, a rank, all | of {num} images there then | resumed on | ended whole |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for processes, kind in sorted({(t.processes, t.format) for t in trials}, key=lambda k: (k[0], FORMATS.index(k[1]))):
+        group = [trial for trial in trials if (trial.processes, trial.format) == (processes, kind)]
+        victims = Counter(trial.victim for trial in group)
+        who = ", ".join(str(victims[name]) for name in ("launcher", "a rank", "all"))
+        there = ", ".join(str(n) for n in sorted(trial.there for trial in group))
+        again = ", ".join(str(n) for n in sorted({trial.again for trial in group}))
+        good = sum(not trial.faults for trial in group)
+        yield f"| {processes} | {kind} | {len(group)} | {who} | {there} | {again} | {good} of {len(group)} |"
+
+
+@dataclass
+class Watch:
+    """What is seen of a rank: resident memory in MiB and open file handles, at counts of images."""
+
+    rank: int
+    samples: list[tuple[int, float, int]] = field(default_factory=list)
+
+    def look(self, pid: int, images: int) -> None:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+            handles = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
+        except OSError:  # it has ended
+            return
+        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
+        if resident:
+            self.samples.append((images, int(resident[1]) / 1024, handles))
+
+
+def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[Watch], list[int]]:
+    """A run on two processes: what each holds as it goes, and the counts that it reports."""
+    counts: list[int] = []
+
+    def listen(stream: IO[str]) -> None:
+        for line in stream:
+            print(line, end="", file=sys.stderr, flush=True)
+            reported = re.match(r"(\d+)/\d+ images", line)
+            if reported:
+                counts.append(int(reported[1]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "imgs"
+        process = subprocess.Popen(
+            command(2, *words, "--num", num, "--out", out), stderr=subprocess.PIPE, text=True, env=ALONE
+        )
+        assert process.stderr
+        listener = threading.Thread(target=listen, args=(process.stderr,))
+        listener.start()
+        watches = [Watch(0), Watch(1)]
+        while process.poll() is None:
+            time.sleep(every)
+            if (out / "run.json").exists():
+                images = len(open_storage(out, "png").done(num))
+                for watch, pid in zip(watches, children(process.pid), strict=False):
+                    watch.look(pid, images)
+        listener.join()
+        if process.returncode != 0:
+            raise SystemExit(f"the run ended with status {process.returncode}")
+    return watches, counts
+
+
+def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[str]:
+    """At tenths of the run, from the first tenth on: what comes before is warm-up."""
+    tenths = [num * k // 10 for k in range(1, 10)]
+    yield "| process | what | " + " | ".join(f"at {n}" for n in tenths) + " | most | last |"
+    yield "| --- " * (len(tenths) + 4) + "|"
+    for watch in watches:
+        warm = [sample for sample in watch.samples if sample[0] >= tenths[0]]
+        rows = [next(sample for sample in warm if sample[0] >= n) for n in tenths]
+        for what, column, form in (("resident MiB", 1, ".1f"), ("file handles", 2, "d")):
+            cells = [row[column] for row in rows] + [max(s[column] for s in warm), warm[-1][column]]
+            yield f"| {watch.rank} | {what} | " + " | ".join(format(cell, form) for cell in cells) + " |"
+    rising = all(a <= b for a, b in itertools.pairwise(counts))
+    yield ""
+    yield (
+        f"{len(counts)} progress lines, {'never falling' if rising else 'FALLING'}, from {counts[0]} to {counts[-1]} of {num}; "
+        f"samples of memory and handles: {', '.join(str(len(watch.samples)) for watch in watches)}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("kills", "soak"))
+    parser.add_argument("--checkpoint", default="mnist")
+    parser.add_argument("--nfe", type=int, default=10)
+    parser.add_argument("--num", type=int, help="images (default: 500 for kills, 10 000 for soak)")
+    parser.add_argument("--kills", type=int, default=20, help="for each number of processes")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    words = ("--checkpoint", chosen.checkpoint, "--nfe", chosen.nfe)
+    if chosen.what == "kills":
+        num = chosen.num or 500
+        trials = kills(num, chosen.kills, (*words, "--batch-size", 16), chosen.seed)
+        print("\n".join(kills_table(trials, num)))
+        if any(trial.faults for trial in trials):
+            raise SystemExit("not every resume ended well")
+    else:
+        num = chosen.num or 10_000
+        print("\n".join(soak_table(*soak(num, words), num)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What benchmarks/gpu.py measures: the large network with random weights, or a model that is on this machine."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gddim_cli.acceleration import Accelerated, Speed
+from gddim_cli.checkpoints import native, store
+from gddim_cli.checkpoints.card import Card, Images
+from gddim_cli.checkpoints.load import Checkpoint, build, locate
+from gddim_cli.networks.ncsnpp import NCSNpp
+from gddim_cli.samplers.methods import Choices, plan
+from gddim_cli.sampling import Sampler
+from gddim_cli.score import Counted
+
+CPU = torch.device("cpu")
+SMALL = {"image_size": 8, "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]}
+
+
+class RandomDenoiser(nn.Module):
+    """An untrained NCSN++, as a denoiser `c_skip y + c_out F(c_in y)` (2206.00364, Table 1, sigma_data = 0.5).
+
+    As a prediction of eps, untrained weights would send every pixel far beyond black and white, where all settings
+    agree; so the images stay of the size of images, and depend on every evaluation.
+    """
+
+    def __init__(self, network: NCSNpp) -> None:
+        super().__init__()
+        self.network, self.data = network, 0.5
+
+    def forward(self, y: Tensor, sigma: Tensor) -> Tensor:
+        s = sigma[:, None, None, None]
+        total = s**2 + self.data**2
+        scaled = y / total.sqrt()
+        raw = self.network(torch.cat([scaled, scaled], dim=1), sigma)[:, : y.shape[1]]
+        return self.data**2 / total * y + s * self.data / total.sqrt() * raw
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is measured: a card, its module in float32 on the CPU, and the arithmetic of one image's evaluation."""
+
+    card: Card
+    module: nn.Module
+    flop: float
+    nfe: int
+
+    def sampler(self, device: torch.device, speed: Speed) -> Sampler:
+        network = Accelerated(copy.deepcopy(self.module), device, speed, store.cache_folder() / "compiled")
+        diffusion = self.card.make_diffusion()
+        defaults = self.card.sampling.defaults(diffusion)
+        ready = plan("gddim", diffusion, defaults, self.nfe, Choices())
+        checkpoint = Checkpoint(self.card, Counted(network), Path(), "")
+        return Sampler(checkpoint, diffusion, ready, defaults.k, 0, device, speed.dtype)
+
+    def inputs(self, count: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Noisy images and a noise level (or time) for them."""
+        images = self.card.images
+        blocks = 1 if self.card.parameterization == "denoiser" else self.card.make_diffusion().D
+        made = torch.randn(
+            count, blocks * images.channels, images.size, images.size, generator=torch.Generator().manual_seed(0)
+        )
+        return made.to(device, dtype), torch.full((count,), 0.5, device=device, dtype=dtype)
+
+
+def random_model(small: bool, nfe: int) -> Model:
+    """The network of cld-cifar10 with random weights, its output scaled to unit variance."""
+    card = store.card_of("cld-cifar10")
+    arguments = {**card.network, **(SMALL if small else {})}
+    arguments.pop("kind")
+    torch.manual_seed(0)
+    module = RandomDenoiser(NCSNpp(**arguments)).eval().requires_grad_(False)
+    images = Images(card.images.channels, arguments["image_size"])
+    card = msgspec.structs.replace(card, images=images, parameterization="denoiser")
+    model = Model(card, module, 0.0, nfe)
+    x, _ = model.inputs(4, CPU, torch.float32)
+    last = module.network.conv_out
+    scale = module.network(torch.cat([x, x], dim=1), torch.tensor([0.01, 0.1, 1.0, 10.0])).std()
+    last.weight /= scale
+    return replace(model, flop=count_flop(model))
+
+
+def real_model(reference: str, nfe: int) -> Model:
+    """The model that `--checkpoint reference` means."""
+    path, _ = locate(reference)
+    card, tensors = native.read(path)
+    model = Model(card, build(card, tensors, path), 0.0, nfe)
+    return replace(model, flop=count_flop(model))
+
+
+def count_flop(model: Model) -> float:
+    """Floating-point operations of one image's evaluation, a multiplication and an addition counted as two."""
+    with FlopCounterMode(display=False) as counter:
+        model.module(*model.inputs(1, CPU, torch.float32))
+    return float(counter.get_total_flops())

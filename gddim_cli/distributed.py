@@ -1,0 +1,273 @@
+"""Several processes on one run, started by torch's own launcher: who is there, who does what, and how all end as one.
+
+`torchrun --nproc-per-node N -m gddim_cli ...` starts N of them, ranks 0 to N - 1. They talk through the launcher's store
+(counts, who has failed) and a process group (gloo on the CPU, nccl on GPUs). No wait here is inside a collective: each
+polls the store, so that Ctrl-C works and the failure of one ends all. Without torchrun there is one rank and no group.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gddim_cli.errors import GddimError, PeerError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(hours=1)
+"""After so long without a sign of life from any other rank, the run ends."""
+POLL = 0.05
+REPORT = 0.25
+"""Seconds between two reports of a rank's progress."""
+
+
+@dataclass
+class World:
+    """The processes of this run, as one of them sees them.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: how many there are.
+        local_rank: of this process among those of its machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    _store: Any = field(default=None, repr=False)
+    _meetings: int = 0
+    _tallies: int = 0
+    _counted: int = 0
+    _seen: int = 0
+    _reported: float = 0.0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the rank that prints, and that writes what there is one of."""
+        return self.rank == 0
+
+    @property
+    def name(self) -> str:
+        return f"rank {self.rank} on {socket.gethostname()}"
+
+    def join(self) -> World:
+        """Meets the other processes; at once where there is one.
+
+        Raises:
+            GddimError: they cannot be reached.
+        """
+        if self.size == 1 or self._store is not None:
+            return self
+        import torch
+        from torch import distributed
+        from torch.distributed.rendezvous import rendezvous
+
+        nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+        try:
+            store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if nccl else "gloo",
+                timeout=TIMEOUT,
+                store=distributed.PrefixStore("group", store),  # type: ignore[attr-defined]
+                rank=self.rank,
+                world_size=self.size,
+            )
+        except RuntimeError as error:
+            raise GddimError(
+                f"the {self.size} processes cannot reach each other ({first_line(error)}); "
+                "where a machine has several networks, name one: GLOO_SOCKET_IFNAME=eth0"
+            ) from error
+        self._store = distributed.PrefixStore("gddim", store)  # type: ignore[attr-defined]
+        return self
+
+    def leave(self, failed: bool = False) -> None:
+        """Parts from the others; where this rank failed, they end too."""
+        if self._store is None:
+            return
+        from torch import distributed
+
+        # The launcher, and its store with it, may be gone by now.
+        with suppress(RuntimeError):
+            if failed:
+                self._store.set("failed", self.name)
+            else:
+                distributed.destroy_process_group()
+        self._store = None
+
+    def share(self, things: Sequence[T]) -> list[T]:
+        """This rank's part of the work: every `size`-th thing."""
+        return list(things[self.rank :: self.size])
+
+    def check(self) -> None:
+        """Raises PeerError where another rank has failed."""
+        if self._store is not None and self._ask(lambda store: store.check(["failed"])):
+            who = self._ask(lambda store: store.get("failed")).decode()
+            raise PeerError(f"{who} has ended, and the others with it; what is done is kept")
+
+    def barrier(self, on_wait: Callable[[], object] | None = None) -> None:
+        """Waits until every rank is here.
+
+        Args:
+            on_wait: called now and then.
+
+        Raises:
+            PeerError: another rank has failed, or there was no sign of life for `TIMEOUT`.
+        """
+        if self.size == 1:
+            return
+        self._flush()
+        self._meetings += 1
+        key = f"meeting {self._meetings}"
+        signs, since = (self.add(key, 1), self.add("progress", 0)), time.monotonic()
+        while signs[0] < self.size:
+            time.sleep(POLL)
+            self.check()
+            if on_wait:
+                on_wait()
+            now = (self.add(key, 0), self.add("progress", 0))
+            if now != signs:
+                signs, since = now, time.monotonic()
+            elif time.monotonic() - since > TIMEOUT.total_seconds():
+                raise PeerError(
+                    f"nothing has come from {self.size - now[0]} of the {self.size} processes for {TIMEOUT}"
+                )
+
+    def broadcast(self, thing: T) -> T:
+        """Rank 0's `thing`, on every rank: any picklable object.
+
+        Raises:
+            PeerError: as `barrier`.
+        """
+        if self.size == 1:
+            return thing
+        from torch import distributed
+
+        self.barrier()
+        box = [thing]
+        self._collective(lambda: distributed.broadcast_object_list(box, src=0))
+        return box[0]
+
+    def gather(self, thing: T) -> list[T]:
+        """Every rank's `thing`, in their order, on rank 0; an empty list on the others.
+
+        Raises:
+            PeerError: as `barrier`.
+        """
+        if self.size == 1:
+            return [thing]
+        from torch import distributed
+
+        self.barrier()
+        everyone: list[Any] | None = [None] * self.size if self.main else None
+        self._collective(lambda: distributed.gather_object(thing, everyone, dst=0))
+        return everyone or []
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the ranks, in place, on every rank, in the tensor's own dtype: nccl for a GPU's tensors, else gloo.
+
+        Raises:
+            PeerError: as `barrier`.
+        """
+        if self.size > 1:
+            from torch import distributed
+
+            self.barrier()
+            self._collective(lambda: distributed.all_reduce(tensor))
+        return tensor
+
+    def count(self, amount: int = 0, at_once: bool = False) -> int:
+        """Counts what this rank has done; returns how much has newly become known of what all have done.
+
+        The others are asked at most every `REPORT` seconds, unless `at_once`; between, what it returns is 0.
+
+        Raises:
+            PeerError: another rank has failed.
+        """
+        if self.size == 1:
+            return amount
+        self._counted += amount
+        if not at_once and time.monotonic() - self._reported < REPORT:
+            return 0
+        self.check()
+        before, self._seen, self._reported = self._seen, self._flush(), time.monotonic()
+        return self._seen - before
+
+    def _flush(self) -> int:
+        """Tells the others what this rank has counted; returns what all have."""
+        amount, self._counted = self._counted, 0
+        return self.add("progress", amount)
+
+    def tally(self) -> Tally:
+        """A new count that all ranks keep together; each makes the same ones in the same order."""
+        self._tallies += 1
+        return Tally(self, f"tally {self._tallies}")
+
+    def speaks(self) -> bool:
+        """Whether a last word is this rank's to say: that of the first to end, since the others end because of it."""
+        if self.size == 1:
+            return True
+        if self._store is None:  # too early to ask: all of a machine have met the same
+            return self.local_rank == 0
+        try:
+            return self.add("last word", 1) == 1
+        except PeerError:
+            return self.main
+
+    def add(self, key: str, amount: int) -> int:
+        """Adds to a number in the store; returns what it is then."""
+        return int(self._ask(lambda store: store.add(key, amount)))
+
+    def _ask(self, question: Callable[[Any], T]) -> T:
+        try:
+            return question(self._store)
+        except RuntimeError as error:
+            raise PeerError(f"the launcher that started this process has ended ({first_line(error)})") from error
+
+    def _collective(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except RuntimeError as error:
+            raise PeerError(f"another process has ended ({first_line(error)})") from error
+
+
+@dataclass
+class Tally:
+    """A count that all ranks add to.
+
+    Attributes:
+        total: as last known.
+    """
+
+    world: World
+    key: str
+    total: int = 0
+
+    def add(self, amount: int = 0) -> None:
+        """Adds to it and looks what it is.
+
+        Raises:
+            PeerError: the launcher has ended.
+        """
+        self.total = self.total + amount if self.world.size == 1 else self.world.add(self.key, amount)
+
+
+@functools.cache
+def world() -> World:
+    """The world that torchrun put this process in; without torchrun, of this process alone."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return World()
+    return World(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
