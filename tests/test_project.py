@@ -28,15 +28,16 @@ LAYERS = [
     {"samplers"},
     {"networks", "score", "mixtures", "checks", "acceleration"},
     {"checkpoints"},
-    {"sampling"},
+    {"sampling", "choosing"},
     {"storage", "writer", "batching"},
     {"runs", "states", "stages"},
     {"evaluation"},
     {"generate", "training"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 ]
-HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid"}
+HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid", "matplotlib"}
 
 
 def imports(path: Path) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gddim_cli import __version__
-from gddim_cli.cli import check, checkpoints, coefficients, convert, download, fid, listings, sample, train
+from gddim_cli.cli import bench, check, checkpoints, coefficients, convert, download, fid, listings, sample, train
 from gddim_cli.distributed import world
 from gddim_cli.errors import GddimError, UsageError
 
@@ -24,6 +24,7 @@ app.command(epilog=sample.EPILOG)(sample.sample)
 app.command(epilog=fid.EPILOG)(fid.fid)
 app.command(epilog=coefficients.EPILOG)(coefficients.coefficients)
 app.command(epilog=train.EPILOG)(train.train)
+app.add_typer(bench.app, name="bench")
 app.command()(listings.samplers)
 app.command()(listings.diffusions)
 app.command(epilog=check.EPILOG)(check.check)
