@@ -10,7 +10,8 @@ import torch
 
 from gddim_cli.bench import solutions
 from gddim_cli.bench.folder import Folder
-from gddim_cli.bench.jobs import Bench, Job, Program
+from gddim_cli.bench.jobs import Job, Program
+from gddim_cli.bench.tools import Bench
 from gddim_cli.images import quantize
 
 

@@ -19,8 +19,9 @@ from gddim_cli import __version__
 from gddim_cli.bench import solutions
 from gddim_cli.bench.clock import Clock
 from gddim_cli.bench.folder import PLAN, SESSIONS, Asked, CellTime, Folder, PlacedCell, Result, Session
-from gddim_cli.bench.jobs import Bench, Job, Program
+from gddim_cli.bench.jobs import Job, Program
 from gddim_cli.bench.listener import Listener
+from gddim_cli.bench.tools import Bench
 from gddim_cli.errors import CapacityError, GddimError, OutputError
 from gddim_cli.files import read_array
 from gddim_cli.images import Pixels, grid, quantize, write_png

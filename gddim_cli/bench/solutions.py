@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.bench.folder import Folder, SolverError
-from gddim_cli.bench.jobs import Bench, Job
+from gddim_cli.bench.jobs import Job
+from gddim_cli.bench.tools import Bench
 from gddim_cli.errors import UsageError
 from gddim_cli.files import read_array, replacing
 from gddim_cli.samplers import methods

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from typer._click.core import Command, Context
 
     from gddim_cli.bench.folder import Folder
-    from gddim_cli.bench.jobs import Bench, Program
+    from gddim_cli.bench.jobs import Program
+    from gddim_cli.bench.tools import Bench
 
 OUT = "bench"
 BATCH_SIZE = 64
@@ -111,10 +112,10 @@ def bench(
 
     Without arguments: the bundled checkpoint against its digits, offline, a few minutes.
     """
-    from gddim_cli.cli import bench_view
+    from gddim_cli.cli import bench_tables, bench_view
 
     if status is not None:
-        bench_view.show_status(status, json)
+        bench_tables.show_status(status, json)
         return
     if plan is not None and table is not None:
         raise UsageError("--table: is a plan of its own; leave it or the plan's file out")
@@ -128,7 +129,7 @@ def bench(
     }  # fmt: skip
     program, tools, folder, keep = choose(plan, table, given)
     if print_plan:
-        bench_view.show_plan(program, tools, folder, json)
+        bench_tables.show_plan(program, tools, folder, json)
         return
     failed = bench_view.execute(program, tools, folder, keep, show=not json)
     if json:
@@ -150,8 +151,9 @@ def choose(plan: Path | None, table: int | None, given: dict[str, str | None]) -
         PlanError: all that is wrong with the plan; each line has been said.
     """
     from gddim_cli.bench.folder import Folder
-    from gddim_cli.bench.jobs import Bench, prepare
+    from gddim_cli.bench.jobs import prepare
     from gddim_cli.bench.plan import read_plan
+    from gddim_cli.bench.tools import Bench
     from gddim_cli.bench.words import PlanError, from_options
     from gddim_cli.evaluation.measure import open_judge
 
@@ -183,6 +185,6 @@ def compare(
 ) -> None:
     """Compare two runs cell by cell: the same settings, seeds and images under the same judge; checkpoints may differ."""
     from gddim_cli.bench.compare import compare as pairs_of
-    from gddim_cli.cli import bench_view
+    from gddim_cli.cli import bench_tables
 
-    bench_view.show_pairs(pairs_of(first, second), first, second, json)
+    bench_tables.show_pairs(pairs_of(first, second), first, second, json)
