@@ -16,7 +16,7 @@ from gddim_cli.distributed import world
 from gddim_cli.errors import GddimError, UsageError
 
 INTERRUPTED = 130
-SEVERAL = ("sample", "fid")
+SEVERAL = ("sample", "fid", "bench")
 """Commands that several processes can share."""
 
 app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
