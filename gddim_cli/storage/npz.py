@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gddim_cli.files import read_member, replacing
 from gddim_cli.images import Pixels
@@ -32,7 +33,7 @@ class Npz(Shards):
         self._write(self.folder / self.name(indices), indices, pixels)
 
     def _write(self, path: Path, indices: Sequence[int], pixels: Pixels) -> None:
-        arrays = {"images": pixels, "index": np.array(indices, dtype=np.int64)}
+        arrays: dict[str, NDArray] = {"images": pixels, "index": np.array(indices, dtype=np.int64)}
         with replacing(path, make_folder=False) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
                 # What numpy.savez writes, but of no time: equal images make equal files, and a clock before 1980 none fail.
