@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -126,17 +126,22 @@ def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
             for name in archive.namelist():
                 if name.endswith(".npy"):
                     with archive.open(name) as member:
-                        header = np.lib.format.read_magic(member)
-                        read = (
-                            np.lib.format.read_array_header_1_0
-                            if header == (1, 0)
-                            else np.lib.format.read_array_header_2_0
-                        )
-                        shape, _, dtype = read(member)
+                        shape, _, dtype = read_header(member)
                     found[name.removesuffix(".npy")] = (dtype, shape)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable .npz: {error}") from error
     return found
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and dtype of an .npy; `file` is then at its data.
+
+    Raises:
+        ValueError: not an .npy.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
 
 
 def read_member(path: Path, name: str) -> NDArray[Any]:

@@ -219,12 +219,7 @@ class Generation:
 
     def batches(self, todo: Sequence[int]) -> list[range]:
         """The blocks of indices that `todo` is in; full ones, whatever `num`, where images of a batch depend on each other."""
-        size, initial = self.batch_size, self.sampler.initial
-        end = self.num
-        if self.sampler.plan.coupled:
-            end = len(initial) if initial is not None else size * (1 + self.num // size)
-        numbers = sorted({index // size for index in todo})
-        return [range(number * size, min((number + 1) * size, end)) for number in numbers]
+        return self.sampler.batches(todo, self.batch_size, self.num)
 
     def _mine(self, todo: Sequence[int]) -> list[range]:
         """This process's batches; those that are filmed are rank 0's."""

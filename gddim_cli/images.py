@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from gddim_cli.decoding import decode, find_images, refuse_mixed
 from gddim_cli.errors import DataError, NumericsError, nearest
 from gddim_cli.files import read_archive, read_member, replacing
 
 Pixels = NDArray[np.uint8]
 Quantize = Literal["floor", "round"]
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def quantize(x: NDArray[np.floating], how: Quantize) -> Pixels:
@@ -108,9 +108,7 @@ def read_images(path: Path, key: str | None = None) -> Pixels:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; give a folder of images or an .npz")
     images = read_member(path, images_key(path, key))
-    if images.ndim == 3:
-        images = images[..., None]
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(images.reshape(*images.shape[:3], -1).transpose(0, 3, 1, 2))
 
 
 def images_key(path: Path, key: str | None) -> str:
@@ -126,45 +124,51 @@ def images_key(path: Path, key: str | None) -> str:
     if "train_images" in found:
         return "train_images"
     if len(found) != 1:
+        hint = "name the array with --key" if found else way_out([arrays[key]] if key else list(arrays.values()))
         shapes = ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in arrays.items()) or "no arrays"
         raise DataError(
-            f"{path}: needs one array of uint8 images [N, H, W] or [N, H, W, C] (1 or 3 channels), found {shapes}; "
-            "name the array with --key"
+            f"{path}: needs one array of uint8 images [N, H, W] or [N, H, W, C] (1 or 3 channels), found {shapes}; {hint}"
         )
     return found[0]
 
 
 def are_images(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
-    channels = shape[3] if len(shape) == 4 else 1
-    return dtype == np.uint8 and len(shape) in (3, 4) and channels in (1, 3) and shape[0] > 0
+    """Whether an array is [N, H, W] or [N, H, W, C] of uint8; [H, W, 3] is one image, not H of them 3 wide."""
+    if dtype != np.uint8 or len(shape) not in (3, 4) or min(shape) == 0:
+        return False
+    return (shape[3] in (1, 3)) if len(shape) == 4 else shape[2] not in (1, 3)
+
+
+def way_out(arrays: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> str:
+    """What to do with arrays, of these types and shapes, none of which `are_images`."""
+    for dtype, shape in arrays:
+        if len(shape) not in (3, 4) or min(shape) == 0:
+            continue
+        if dtype.kind == "f":
+            return (
+                "floats: [0, 1] or [-1, 1]? convert them to uint8 first: np.round(255 * x) or "
+                "np.round(127.5 * (x + 1)), clipped to 0..255, .astype(np.uint8)"
+            )
+        if dtype != np.uint8:
+            return f"{dtype}: bring them to 0..255 and convert them to uint8 first, .astype(np.uint8)"
+        if len(shape) == 3:
+            return "one image? give at least two, as [N, H, W, C]"
+        if shape[1] in (1, 3):
+            return "the channels come first: save x.transpose(0, 2, 3, 1) instead"
+    return "save the images as one array, np.savez(path, images=x)"
 
 
 def _read_folder(folder: Path) -> Pixels:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DataError(f"{folder}: no images there ({', '.join(SUFFIXES)})")
+    names, _ = find_images(folder)
     arrays: list[Pixels] = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr"):
-                    raise DataError(
-                        f"{path}: its mode is {image.mode}; 8-bit images without alpha are needed, convert it"
-                    )
-                grey = image.mode in ("1", "L")
-                pixels = np.asarray(image.convert("L" if grey else "RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{path}: not a readable image: {error}") from error
-        pixels = pixels[None] if grey else pixels.transpose(2, 0, 1)
-        if arrays and pixels.shape != arrays[0].shape:
-            raise DataError(
-                f"{path}: {describe(pixels)}, but {paths[0].name} is {describe(arrays[0])}; "
-                "images of one size and kind are needed"
-            )
-        arrays.append(pixels)
-    return np.stack(arrays)
+    for name in names:
+        arrays.append(decode(_content(folder / name), folder / name))
+        refuse_mixed(arrays[-1].shape, folder / name, arrays[0].shape, names[0])
+    return np.ascontiguousarray(np.stack(arrays).transpose(0, 3, 1, 2))
 
 
-def describe(pixels: Pixels) -> str:
-    channels, height, width = pixels.shape
-    return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error

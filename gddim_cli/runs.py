@@ -6,16 +6,13 @@ import platform
 import re
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 import torch
 
-from gddim_cli import __version__
 from gddim_cli.distributed import Tally
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.files import replacing, writing
@@ -23,6 +20,7 @@ from gddim_cli.sampling import Settings, differences
 from gddim_cli.storage import FORMATS, open_storage
 from gddim_cli.storage.base import Storage
 from gddim_cli.storage.manifest import MANIFEST
+from gddim_cli.versions import versions
 
 RUN = "run.json"
 GRID = "grid.png"
@@ -53,15 +51,6 @@ def new_session(device: torch.device, batch_size: int, processes: int, speed: Se
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Session(now, str(device), name, batch_size, 0, 0.0, 0.0, versions(), processes, list(speed))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what makes the numbers."""
-    found = {"gddim": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "scipy", "pillow"):
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 class Extra(msgspec.Struct, frozen=True):

@@ -85,6 +85,14 @@ class Sampler:
         self.evaluations = self.checkpoint.network.nfe - before
         return u
 
+    def batches(self, todo: Sequence[int], size: int, num: int) -> list[range]:
+        """The blocks of indices below `num` that `todo` is in; full ones, whatever `num`, where a batch's images are coupled."""
+        end = num
+        if self.plan.coupled:
+            end = len(self.initial) if self.initial is not None else size * (1 + num // size)
+        numbers = sorted({index // size for index in todo})
+        return [range(number * size, min((number + 1) * size, end)) for number in numbers]
+
     def release(self) -> None:
         """Gives back the memory that the network keeps for the next batch."""
         if isinstance(self.checkpoint.network.network, Accelerated):

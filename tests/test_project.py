@@ -21,21 +21,23 @@ PACKAGE = Path(gddim_cli.__file__).parent
 # Each layer may import from those above it, and from itself.
 LAYERS = [
     {"errors"},
-    {"files", "distributed", "memory"},
-    {"panels", "flow", "noise", "images", "frequencies"},
+    {"files", "versions", "distributed", "memory"},
+    {"panels", "flow", "noise", "decoding", "images", "frequencies"},
     {"diffusions"},
     {"time_grids", "coefficients"},
     {"samplers"},
     {"networks", "score", "mixtures", "checks", "acceleration"},
     {"checkpoints"},
-    {"sampling"},
+    {"sampling", "choosing"},
     {"storage", "writer", "batching"},
     {"runs", "states", "stages"},
+    {"evaluation"},
     {"generate", "training"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 ]
-HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid"}
+HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid", "matplotlib"}
 
 
 def imports(path: Path) -> set[str]:

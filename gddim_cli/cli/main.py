@@ -11,18 +11,20 @@ from typing import Annotated
 import typer
 
 from gddim_cli import __version__
-from gddim_cli.cli import check, checkpoints, coefficients, convert, download, listings, sample, train
+from gddim_cli.cli import bench, check, checkpoints, coefficients, convert, download, fid, listings, sample, train
 from gddim_cli.distributed import world
 from gddim_cli.errors import GddimError, UsageError
 
 INTERRUPTED = 130
-SEVERAL = ("sample",)
+SEVERAL = ("sample", "fid")
 """Commands that several processes can share."""
 
 app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command(epilog=sample.EPILOG)(sample.sample)
+app.command(epilog=fid.EPILOG)(fid.fid)
 app.command(epilog=coefficients.EPILOG)(coefficients.coefficients)
 app.command(epilog=train.EPILOG)(train.train)
+app.add_typer(bench.app, name="bench")
 app.command()(listings.samplers)
 app.command()(listings.diffusions)
 app.command(epilog=check.EPILOG)(check.check)
@@ -50,9 +52,7 @@ def root(
     """
     command = context.invoked_subcommand
     if world().size > 1 and command not in SEVERAL:
-        raise UsageError(
-            f"gddim {command} runs as one process; start it without torchrun ({', '.join(SEVERAL)} shares)"
-        )
+        raise UsageError(f"gddim {command} runs as one process; start it without torchrun ({', '.join(SEVERAL)} share)")
 
 
 def main() -> None:

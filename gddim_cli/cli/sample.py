@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from gddim_cli.acceleration import Speed
-    from gddim_cli.checkpoints.card import Card
     from gddim_cli.checkpoints.load import Checkpoint
-    from gddim_cli.diffusions.base import Defaults, Diffusion
     from gddim_cli.generate import Generation
     from gddim_cli.runs import Run
 
@@ -126,6 +124,7 @@ def sample(
     given = options.sampling_choices(k, denoise, time_grid, t_end, quantize)
 
     from gddim_cli.acceleration import Speed
+    from gddim_cli.choosing import choose_diffusion, identity
     from gddim_cli.files import sha256
     from gddim_cli.generate import Generation
     from gddim_cli.runs import RunFolder
@@ -195,33 +194,6 @@ def choose_model(reference: str | None, device: torch.device, speed: Speed) -> C
         reference, reason = default_name()
         say(f"checkpoint: {reference} ({reason})")
     return load(reference, device, speed)
-
-
-def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]:
-    """The card's diffusion with the card's defaults, or another with its own.
-
-    Raises:
-        UsageError: an unknown diffusion.
-    """
-    from gddim_cli.diffusions import find_diffusion
-
-    own = card.make_diffusion()
-    if name is None or name == own.name:
-        return own, card.sampling.defaults(own)
-    other = find_diffusion(name)
-    if other == own:
-        return own, card.sampling.defaults(own)
-    # How images become uint8 is the model's matter, not the diffusion's.
-    return other, dataclasses.replace(other.defaults, quantize=card.sampling.defaults(own).quantize)
-
-
-def identity(medium: Diffusion, reference: str | None) -> dict[str, Any]:
-    """What `run.json` says of the diffusion: name and parameters, and the sha256 of a Python file that defines it."""
-    from gddim_cli.files import sha256
-
-    parameters: dict[str, Any] = dataclasses.asdict(medium) if dataclasses.is_dataclass(medium) else {}
-    file = {"file_sha256": sha256(Path(reference))} if reference and reference.endswith(".py") else {}
-    return {"name": medium.name, **parameters, **file}
 
 
 def execute(generation: Generation) -> Run:

@@ -1,0 +1,210 @@
+"""`gddim fid` beside clean-fid on the same folder of 32x32 PNGs, stage by stage: docs/fid.md.
+
+python benchmarks/fid.py [--images 2000] [--through 200] [--inception inception-2015-12-05.pt] [--device cuda]
+
+Without a file of weights, the whole Inception v3 of torchvision with random ones stands in, with the same interface.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from gddim_cli.evaluation.extractors import SIDE, load_extractor
+from gddim_cli.evaluation.frechet import frechet_distance
+from gddim_cli.evaluation.image_sources import open_images
+from gddim_cli.evaluation.moments import Gaussian, Moments, gaussian_of
+from gddim_cli.evaluation.resize import bicubic
+
+BATCH = 64
+Work = Callable[[], Any]
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Smooth random RGB images, which compress about as photographs do."""
+    draw = np.random.default_rng(0)
+    for i in range(count):
+        coarse = draw.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        noise = draw.normal(0, 6, (32, 32, 3))
+        smooth = np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC))
+        Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{i:05d}.png")
+
+
+class Wrapper(nn.Module):
+    """torchvision's Inception v3 with the interface of inception-2015-12-05.pt."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+        large = nn.functional.interpolate(x, size=[299, 299], mode="bilinear", align_corners=False)
+        features = self.layers((large - 128) / 128)
+        return features if return_features else features[:, :1008]
+
+
+def stand_in(path: Path) -> Path:
+    """A file of the whole network with random weights."""
+    from torchvision.models import inception_v3
+
+    torch.manual_seed(0)
+    network = inception_v3(weights=None, aux_logits=False, init_weights=False)
+    network.fc = nn.Identity()
+    network.eval()
+    traced = torch.jit.trace(network, torch.zeros(2, 3, SIDE, SIDE), check_trace=False)  # type: ignore[no-untyped-call]
+    torch.jit.script(Wrapper(traced).eval()).save(str(path))  # type: ignore[no-untyped-call]
+    return path
+
+
+def seconds(ours: Work, theirs: Work, runs: int) -> tuple[float, float]:
+    """Medians of both, taken in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(runs):
+        for work, into in zip((ours, theirs), times, strict=True):
+            started = time.perf_counter()
+            work()
+            into.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def read_and_resize(folder: Path) -> None:
+    for batch in open_images(folder).batches(BATCH):
+        bicubic(torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2))).float(), SIDE)
+
+
+def read_and_resize_cleanfid(folder: Path, workers: int) -> None:
+    from cleanfid.utils import ResizeDataset
+
+    dataset = ResizeDataset(sorted(map(str, folder.glob("*.png"))), mode="clean")
+    for _ in torch.utils.data.DataLoader(dataset, BATCH, num_workers=workers):
+        pass
+
+
+def measure(folder: Path, inception: Path, device: torch.device) -> Gaussian:
+    """Our path from files to a Gaussian."""
+    extractor = load_extractor("clean", device, inception)
+    moments = Moments.empty(extractor.dimension)
+    for batch in open_images(folder).batches(BATCH):
+        moments.add(extractor(batch))
+    return moments.gaussian()
+
+
+def measure_cleanfid(folder: Path, inception: Path, device: torch.device, workers: int) -> Gaussian:
+    """clean-fid's path from files to a Gaussian."""
+    from cleanfid import fid
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    network = InceptionV3W(str(inception.parent), download=False).to(device).eval()
+    features = fid.get_folder_features(
+        str(folder), network, workers, None, False, 0, BATCH, device, "clean", verbose=False
+    )
+    return Gaussian(np.mean(features, axis=0), np.cov(features, rowvar=False), len(features))
+
+
+def cleanfid_distance(a: Gaussian, b: Gaussian) -> float:
+    """clean-fid's, with what scipy 1.18 dropped given back."""
+    from cleanfid import fid
+
+    original = fid.linalg.sqrtm
+
+    def sqrtm(matrix: np.ndarray, disp: bool = True) -> Any:
+        return original(matrix) if disp else (original(matrix), 0.0)
+
+    fid.linalg.sqrtm = sqrtm
+    try:
+        return float(fid.frechet_distance(a.mean, a.covariance, b.mean, b.covariance))
+    finally:
+        fid.linalg.sqrtm = original
+
+
+def peak(work: Callable[..., Any], arguments: tuple[Any, ...], queue: Any) -> None:
+    warnings.simplefilter("ignore")
+    work(*arguments)
+    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def memory(work: Callable[..., Any], *arguments: Any) -> float:
+    """MiB at the peak of a fresh process that does the work, its libraries included."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=peak, args=(work, arguments, queue))
+    process.start()
+    found: float = queue.get()
+    process.join()
+    return found
+
+
+def gaussians() -> tuple[Gaussian, Gaussian]:
+    """Of 2048 features with the quickly falling spectrum that Inception's have."""
+    draw = np.random.default_rng(0)
+    mix = draw.standard_normal((2048, 2048)) * np.exp(-np.arange(2048) / 300)
+    a, b = (gaussian_of((draw.standard_normal((5000, 2048)) @ mix).astype(np.float32)) for _ in range(2))
+    return a, b
+
+
+def row(stage: str, ours: float, theirs: float, unit: str = "s") -> None:
+    print(f"| {stage} | {ours:.3g} {unit} | {theirs:.3g} {unit} | {theirs / max(ours, 1e-9):.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--through", type=int, default=200, help="how many of them go through the network")
+    parser.add_argument("--inception", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="of clean-fid")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as name:
+        every, few = Path(name) / "every", Path(name) / "few"
+        for folder, count in ((every, arguments.images), (few, arguments.through)):
+            folder.mkdir()
+            write_images(folder, count)
+        inception = Path(name) / "inception-2015-12-05.pt"
+        if arguments.inception:
+            inception.symlink_to(arguments.inception.absolute())
+        else:
+            stand_in(inception)
+        print(
+            f"{torch.get_num_threads()} threads, {device}; {arguments.images} PNGs of 32x32; ratio: clean-fid / gddim\n"
+        )
+        print("| stage | gddim | clean-fid | ratio |\n|---|---|---|---|")
+        for workers in sorted({0, 2, arguments.workers}):
+            times = seconds(lambda: read_and_resize(every), lambda w=workers: read_and_resize_cleanfid(every, w), 5)  # type: ignore[misc]
+            row(f"read and resize, clean-fid with {workers} workers", *times)
+        paths = (few, inception, device)
+        times = seconds(lambda: measure(*paths), lambda: measure_cleanfid(*paths, arguments.workers), 3)
+        row(f"read, resize, network, moments ({arguments.through} images)", *times)
+        features = np.random.default_rng(0).random((20_000, 2048)).astype(np.float32)
+        times = seconds(lambda: Moments.of(features), lambda: (features.mean(0), np.cov(features, rowvar=False)), 3)
+        row("mean and covariance, 20 000 x 2048", *times)
+        a, b = gaussians()
+        found = seconds(lambda: frechet_distance(a, b), lambda: cleanfid_distance(a, b), 3)
+        row("Frechet distance, 2048 features", *found)
+        row(
+            "memory: read to moments",
+            memory(measure, *paths),
+            memory(measure_cleanfid, *paths, arguments.workers),
+            "MiB",
+        )
+        row("memory: distance", memory(frechet_distance, a, b), memory(cleanfid_distance, a, b), "MiB")
+        difference = abs(frechet_distance(a, b) / cleanfid_distance(a, b) - 1)
+        print(f"\nthe two distances differ by {difference:.1e}, relative")
+
+
+if __name__ == "__main__":
+    main()

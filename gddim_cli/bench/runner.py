@@ -1,0 +1,247 @@
+"""The work of a benchmark: cell by cell, images streamed into features, everything kept as it comes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli import __version__
+from gddim_cli.bench import solutions
+from gddim_cli.bench.clock import Clock
+from gddim_cli.bench.folder import PLAN, SESSIONS, Asked, CellTime, Folder, PlacedCell, Result, Session
+from gddim_cli.bench.jobs import Job, Program
+from gddim_cli.bench.listener import Listener
+from gddim_cli.bench.tools import Bench
+from gddim_cli.errors import CapacityError, GddimError, OutputError
+from gddim_cli.files import read_array
+from gddim_cli.images import Pixels, grid, quantize, write_png
+from gddim_cli.memory import memory_for
+from gddim_cli.runs import GRID, Run, RunFolder
+from gddim_cli.sampling import Sampler, Settings
+from gddim_cli.versions import versions
+
+IN_GRID = 100
+
+
+@dataclass
+class Runner:
+    """One call of `gddim bench` that works.
+
+    Attributes:
+        program: the cells.
+        keep_images: keep every cell's images too, as a folder of `gddim sample --format npz`.
+    """
+
+    program: Program
+    bench: Bench
+    folder: Folder
+    listener: Listener = field(default_factory=Listener)
+    keep_images: bool = False
+
+    def __post_init__(self) -> None:
+        self._features = Clock(torch.device("cpu"))  # features come back to the CPU, so the call itself waits
+
+    def run(self) -> list[Result]:
+        """Measures what is missing; returns the result of every job, in the order of the jobs.
+
+        A cell that fails keeps its reason as its result, and the rest go on.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        asked = describe(self.program)
+        session = self._session()
+        before = self.folder.read(SESSIONS, list[Session]) or []
+        self.folder.write(PLAN, asked)
+        began = time.perf_counter()
+        results = []
+        try:
+            for job in self.program.jobs:
+                started = time.perf_counter(), self.bench.clock.read(), self._features.read()
+                result, made = self._cell(job)
+                results.append(result)
+                if made:
+                    spent = [time.perf_counter(), self.bench.clock.read(), self._features.read()]
+                    taken = [now - then for now, then in zip(spent, started, strict=True)]
+                    session.cells.append(CellTime(job.key, made, *taken))
+                    self._tally(session, began)
+                    self.folder.write(SESSIONS, [*before, session])
+        finally:
+            if session.cells:
+                self._tally(session, began)
+                with suppress(OutputError):  # a full disk refuses this too; the first error is the one to tell of
+                    self.folder.write(SESSIONS, [*before, session])
+        return results
+
+    def _tally(self, session: Session, began: float) -> None:
+        session.seconds = time.perf_counter() - began
+        session.network, session.features = self.bench.clock.read(), self._features.read()
+
+    def _cell(self, job: Job) -> tuple[Result, int]:
+        """The cell's result, and how many images were made for it."""
+        kept, made = self.folder.result(job.key), 0
+        sampler = None
+        if kept is None or kept.failed or (self.keep_images and not self._images_there(job)):
+            self.listener.begin(job)
+            sampler = job.sampler(self.bench)
+            kept, made = self._measured(job, sampler)
+        else:
+            self.listener.skip(job.nfe * job.num)
+        images = self.program.solver_error if job.deterministic and not kept.failed else 0
+        if not kept.failed:
+            self.folder.forget_rows(job.key)
+        if images and self.folder.error(job.key, images) is None:
+            made += images
+            kept = self._with_error(job, sampler or job.sampler(self.bench), kept, images)
+        else:
+            self.listener.skip(job.nfe * images)
+        self.listener.end(job, kept)
+        return kept, made
+
+    def _measured(self, job: Job, sampler: Sampler) -> tuple[Result, int]:
+        """The cell's result, kept; and how many images were made for it."""
+        result = skeleton(job)
+        result.device, result.versions = str(self.bench.device), versions()
+        made = 0
+        size, device = self.bench.batch_size, self.bench.device
+        try:
+            with memory_for(size, device):
+                sampler.tune()
+                made = self._stream(job, sampler)
+            result.tolerance = sampler.plan.tolerance
+            self._finish(job, result)
+        except OutputError:
+            raise
+        except CapacityError:
+            result.failed = f"{size} images at once do not fit in the memory of {device}; give a smaller --batch-size"
+        except GddimError as error:
+            result.failed = str(error)
+        self.folder.write(f"cells/{job.key}.json", result)
+        return result, made
+
+    def _with_error(self, job: Job, sampler: Sampler, result: Result, images: int) -> Result:
+        try:
+            extra = solutions.cost([job], self.folder, images)
+            error = solutions.solver_error(job, self.bench, self.folder, images, sampler)
+        except OutputError:
+            raise
+        except GddimError as problem:
+            return msgspec.structs.replace(result, failed=f"solver error: {problem}")
+        self.folder.write(f"errors/{job.key}.json", error)
+        self.listener.advance(extra + job.nfe * images)
+        return result
+
+    def _stream(self, job: Job, sampler: Sampler) -> int:
+        """Images into rows of features and, last, the evaluations that the image took; returns how many were made.
+
+        Batches are the same whatever was there before, so that a cut cell ends with the numbers of an uncut one.
+        """
+        judge = job.judge
+        rows = self.folder.rows(job.key, job.num, judge.extractor.dimension + 1)
+        there = rows.done(job.num)
+        pictures = self._pictures(job)
+        if pictures:
+            there &= pictures.images.done(job.num)
+        extract = self._features.timed(judge.extractor)
+        made = 0
+        for indices in sampler.batches(range(job.num), self.bench.batch_size, job.num):
+            wanted = [index for index in indices if index < job.num]
+            if there.issuperset(wanted):
+                self.listener.skip(job.nfe * len(wanted))
+                continue
+            pixels = self._batch(job, sampler, indices)[: len(wanted)]
+            features = extract(pixels)
+            spent = np.full((len(wanted), 1), sampler.evaluations, np.float32)
+            if pictures:
+                pictures.images.store(wanted, pixels)
+            rows.store(wanted, np.concatenate([features, spent], axis=1))
+            made += len(wanted)
+        return made
+
+    def _batch(self, job: Job, sampler: Sampler, indices: Sequence[int]) -> Pixels:
+        """The images of a batch; the listener hears of every step."""
+        network, share = sampler.checkpoint.network, len([i for i in indices if i < job.num])
+        seen = network.nfe
+
+        def step(_: int, _u: Tensor) -> None:
+            nonlocal seen
+            self.listener.advance(share * (network.nfe - seen))
+            seen = network.nfe
+
+        u = sampler.run(indices, step)
+        return quantize(sampler.image(u), job.chosen.quantize)
+
+    def _finish(self, job: Job, result: Result) -> None:
+        """The distance, from all rows; and the images' folder, where they are kept."""
+        judge = job.judge
+        rows = read_array(self.folder.rows(job.key, job.num, judge.extractor.dimension + 1).partial, memory_map=True)
+        result.nfe = float(np.asarray(rows[:, -1], dtype=np.float64).mean())
+        result.distance = judge.distance(np.asarray(rows[:, :-1]))
+        pictures = self._pictures(job)
+        if pictures:
+            self._close(pictures, job, result)
+
+    def _pictures(self, job: Job) -> RunFolder | None:
+        """The folder of the cell's images, where they are kept."""
+        if not self.keep_images:
+            return None
+        folder, settings = self._images(job)
+        if folder.open(settings, overwrite=False) is None:
+            folder.save(Run(__version__, settings, job.num, [0, job.num - 1], False, None, None, []))
+        return folder
+
+    def _images(self, job: Job) -> tuple[RunFolder, Settings]:
+        """Where a cell's images go, and the settings with which `gddim sample` goes on there."""
+        said = msgspec.structs.replace(job.settings, lam=job.cell.lam, eta=job.cell.eta)
+        return RunFolder(self.folder.path / "images" / job.key, "npz"), said
+
+    def _images_there(self, job: Job) -> bool:
+        folder, settings = self._images(job)
+        run = folder.open(settings, overwrite=False)
+        return run is not None and run.complete
+
+    def _close(self, folder: RunFolder, job: Job, result: Result) -> None:
+        """Shards, grid and record, as `gddim sample --format npz` leaves them."""
+        folder.images.join(job.num)
+        write_png(folder.path / GRID, grid(folder.images.read(range(min(job.num, IN_GRID)))))
+        settings = self._images(job)[1]
+        run = Run(__version__, settings, job.num, [0, job.num - 1], True, result.nfe, result.tolerance, [])
+        folder.save(run)
+
+    def _session(self) -> Session:
+        device = self.bench.device
+        name = (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"{platform.machine()}, {os.cpu_count()} cores"
+        )
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        return Session(started, str(device), name, self.bench.batch_size)
+
+
+def skeleton(job: Job) -> Result:
+    """A cell's result before it has one."""
+    settings = msgspec.to_builtins(job.settings)
+    del settings["format"]  # of files that are not written
+    return Result(key=job.key, settings=settings, num=job.num, judge=job.judge.identity())
+
+
+def describe(program: Program) -> Asked:
+    """The plan as `plan.json` keeps it."""
+    placed = [
+        PlacedCell(one.job.key, one.table, msgspec.to_builtins(one.job.cell), one.published) for one in program.placed
+    ]
+    cells = [skeleton(job) for job in program.jobs]
+    return Asked(
+        source=program.source, solver_error=program.solver_error, notes=program.notes, cells=cells, placed=placed
+    )

@@ -1,0 +1,184 @@
+"""Cells as tables: rows are samplers, columns evaluations (or lambda), entries means over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gddim_cli.bench import labels, published
+from gddim_cli.bench.folder import Asked, Folder, Result, SolverError
+
+
+class Shown(msgspec.Struct, kw_only=True):
+    """One cell as `results.json` has it.
+
+    Attributes:
+        table: the title of its table.
+        cell: the plan's words for it.
+        published: in the paper, where it has this cell; `>100` as printed.
+        difference: measured less published, where that is a number.
+    """
+
+    table: str
+    cell: dict[str, Any]
+    result: Result
+    solver_error: SolverError | None
+    published: float | str | None
+    difference: float | None
+
+    @property
+    def key(self) -> str:
+        return self.result.key
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """What stands at one place of a table.
+
+    Attributes:
+        asked: evaluations; nfe: evaluations made, the mean over seeds.
+        seeds: cells that have a distance; mean: over them; std: their sample standard deviation, where they are several.
+        solver_error: the root mean square over the seeds' errors.
+        failed: why cells have none; missing: how many are still to come.
+    """
+
+    asked: int
+    nfe: float | None
+    seeds: int
+    mean: float | None
+    std: float | None
+    solver_error: float | None
+    published: float | str | None
+    difference: float | None
+    failed: list[str]
+    missing: int
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """A sampler; `entries` has None where the plan has no cell for a column."""
+
+    label: str
+    entries: list[Entry | None]
+    keys: list[list[str]]
+
+
+class Sheet(msgspec.Struct, kw_only=True):
+    """Cells that one judge measured on one number of images, quantised in one way.
+
+    Attributes:
+        axis: what the columns are, `NFE` or `lambda`; with the latter all are of one NFE, `nfe`.
+    """
+
+    title: str
+    metric: str
+    reference: str
+    protocol: str | None
+    images: int
+    quantize: str
+    axis: str
+    nfe: int | None
+    columns: list[float]
+    rows: list[Row]
+
+    @property
+    def heading(self) -> str:
+        """What the numbers are, in a line."""
+        reference = f"to {self.reference}"
+        protocol = f", protocol {self.protocol}" if self.protocol else ""
+        budget = f", NFE {self.nfe}" if self.nfe else ""
+        return f"{self.metric} {reference}{protocol}, {self.images} images a cell{budget}"
+
+
+@dataclass
+class _Group:
+    cells: list[Shown] = field(default_factory=list)
+
+
+def collect(asked: Asked, folder: Folder) -> list[Shown]:
+    """Every cell of a plan with what is kept of it."""
+    waiting = {result.key: result for result in asked.cells}
+    kept = {key: folder.result(key) or plain for key, plain in waiting.items()}
+    errors = {key: folder.error(key, asked.solver_error) if asked.solver_error else None for key in waiting}
+    found = []
+    for one in asked.placed:
+        printed = published.number(one.published, one.cell)
+        measured = kept[one.key].distance
+        both = isinstance(printed, (int, float)) and measured is not None
+        found.append(
+            Shown(
+                table=one.table,
+                cell=one.cell,
+                result=kept[one.key],
+                solver_error=errors[one.key],
+                published=printed,
+                difference=measured - float(printed) if both else None,  # type: ignore[operator, arg-type]
+            )
+        )
+    return found
+
+
+def sheets(cells: Sequence[Shown]) -> list[Sheet]:
+    """The tables: one for each title, judge, number of images and quantisation, in the plan's order."""
+    groups: dict[bytes, list[Shown]] = {}
+    for cell in cells:
+        result = cell.result
+        key = (cell.table, result.judge, result.num, result.settings["quantize"])
+        groups.setdefault(msgspec.json.encode(key, order="sorted"), []).append(cell)
+    return [sheet(group) for group in groups.values()]
+
+
+def sheet(cells: Sequence[Shown]) -> Sheet:
+    """One table of cells that may share one."""
+    settings = [cell.result.settings for cell in cells]
+    budgets = sorted({one["nfe"] for one in settings})
+    lambdas = {one["lambda"] for one in settings}
+    axis = "lambda" if len(budgets) == 1 and None not in lambdas and len(lambdas) > 1 else "NFE"
+    column: Callable[[Shown], float] = lambda cell: cell.result.settings["lambda" if axis == "lambda" else "nfe"]  # noqa: E731
+    columns = sorted({column(cell) for cell in cells})
+    names = labels.labels(settings, axis)
+    rows: dict[str, list[list[Shown]]] = {}
+    for cell, name in zip(cells, names, strict=True):
+        rows.setdefault(name, [[] for _ in columns])[columns.index(column(cell))].append(cell)
+    judge, first = cells[0].result.judge, cells[0].result
+    return Sheet(
+        title=cells[0].table,
+        metric=judge["metric"],
+        reference=judge["reference"],
+        protocol=judge["protocol"],
+        images=first.num,
+        quantize=first.settings["quantize"],
+        axis=axis,
+        nfe=budgets[0] if axis == "lambda" else None,
+        columns=columns,
+        rows=[
+            Row(label=name, entries=[entry(place) for place in places], keys=[[c.key for c in p] for p in places])
+            for name, places in rows.items()
+        ],
+    )
+
+
+def entry(cells: Sequence[Shown]) -> Entry | None:
+    """Mean and spread over the seeds of one place."""
+    if not cells:
+        return None
+    done = [cell.result for cell in cells if cell.result.distance is not None]
+    values = [result.distance for result in done if result.distance is not None]
+    errors = [cell.solver_error.rms for cell in cells if cell.solver_error]
+    mean = statistics.fmean(values) if values else None
+    printed = cells[0].published
+    difference = mean - float(printed) if mean is not None and isinstance(printed, (int, float)) else None
+    return Entry(
+        asked=cells[0].result.settings["nfe"],
+        nfe=statistics.fmean(result.nfe or 0.0 for result in done) if done else None,
+        seeds=len(values),
+        mean=mean,
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        solver_error=statistics.fmean(rms**2 for rms in errors) ** 0.5 if errors else None,
+        published=printed,
+        difference=difference,
+        failed=[cell.result.failed for cell in cells if cell.result.failed],
+        missing=sum(cell.result.distance is None and not cell.result.failed for cell in cells),
+    )

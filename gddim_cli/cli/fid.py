@@ -1,0 +1,201 @@
+"""`gddim fid`: images to a distance that says what it is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gddim_cli.cli import options
+from gddim_cli.cli.progress import Progress, say, stdout
+from gddim_cli.distributed import world
+from gddim_cli.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gddim_cli.evaluation.extractors import Extractor
+    from gddim_cli.evaluation.image_sources import ImageSource
+    from gddim_cli.evaluation.report import Measurement
+
+STATS = "stats"
+
+EPILOG = """[bold]Examples[/bold]
+
+gddim fid imgs/ --ref mnist
+
+gddim fid imgs/ --protocol gddim-paper --json
+
+gddim fid imgs.zip --ref cifar10:test --mode clean --kid --prdc
+
+gddim fid stats photos/ photos.npz        (a reference of your own)
+
+gddim fid imgs/ --ref photos.npz"""
+
+
+def fid(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGES | stats IMAGES OUT.npz",
+            help="A folder, .zip, .tar, .npz or .npy of images, or a folder of gddim sample (default: imgs/). "
+            "stats: writes the statistics of images, for --ref.",
+        ),
+    ] = None,
+    ref: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="mnist, cifar10 (each :train or :test), cifar10-edm, cifar10-tf, cifar10-scoresde; or images, or statistics "
+            "in an .npz (default: by the images' shape).",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="gddim-paper|edm|clean", help="Reference, mode, quantisation and count, as published."),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="legacy_tensorflow|clean|legacy_pytorch|lenet",
+            help="How images come to the network (default: as the reference was made, else legacy_tensorflow).",
+        ),
+    ] = None,
+    num: Annotated[int | None, typer.Option(help="Use the first so many images (default: all).")] = None,
+    kid: Annotated[bool, typer.Option("--kid", help="The kernel distance too.")] = False,
+    prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage too.")] = False,
+    infinity: Annotated[
+        bool, typer.Option("--infinity", help="The distance extrapolated to infinitely many images too.")
+    ] = False,
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="Its spread over resamplings of the images too.")
+    ] = False,
+    inception: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Another network with Inception's interface; the result is then no FID."),
+    ] = None,
+    save_stats: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="The statistics of the images too, for --ref.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="The array of an .npz that holds the images.")] = None,
+    device: options.Device = "auto",
+    batch_size: Annotated[int, typer.Option(help="Images at once; changes the speed only.")] = 64,
+    cache: Annotated[bool, typer.Option(help="Keep the features, so that a second call is instant.")] = True,
+    json: options.Json = False,
+) -> None:
+    """Measure images: FID with its protocol, KID, precision and recall; digits offline."""
+    images, stats = parse(words or [])
+    options.positive("--batch-size", batch_size)
+    for option, path in (("stats", stats), ("--save-stats", save_stats)):
+        options.suffix(option, path, ".npz")
+    if num is not None and num < 2:
+        raise UsageError(f"--num: {num} is too few; a covariance needs at least two images")
+    if stats and (ref or protocol or kid or prdc or infinity or bootstrap or save_stats):
+        raise UsageError("stats: takes no reference and measures no distance; leave those options out")
+
+    from gddim_cli.evaluation.image_sources import open_images
+    from gddim_cli.evaluation.measure import open_judge, open_maker, to_measure
+    from gddim_cli.evaluation.report import Extras, report
+    from gddim_cli.files import probe
+
+    for path in (stats, save_stats):
+        if path:
+            probe(path)
+    where = options.torch_device(device)
+    source = open_images(images, key, num)
+    if source.ignored:
+        say(f"{images}: {source.ignored} other file{'s' * (source.ignored != 1)} there, not images, left aside")
+    team = world().join()
+    with feature_folder(cache) as folder:
+
+        def features_of(what: ImageSource, extractor: Extractor) -> NDArray[np.float32]:
+            return with_progress(what, extractor, folder, batch_size)
+
+        if stats:
+            maker = open_maker(mode, inception, where, source.shape)
+            features = features_of(source, maker)
+            if team.main:
+                write(stats, source, maker, features)
+            return
+        judge = open_judge(ref, protocol, mode, inception, where, source.shape, features_of)
+        source = to_measure(source, judge)
+        features = features_of(source, judge.extractor)
+        if not team.main:
+            return
+        extras = Extras(kid, prdc, infinity, bootstrap)
+        with Progress(extras.steps, "distances") as progress:
+            found = report(source, judge, features, extras, lambda: progress.advance(1))
+        if save_stats:
+            write(save_stats, source, judge.extractor, features)
+    show(found, json)
+
+
+def parse(words: list[str]) -> tuple[Path, Path | None]:
+    """The images, and the file of `stats`, or None.
+
+    Raises:
+        UsageError: too many words, or too few.
+    """
+    if words[:1] == [STATS]:
+        if len(words) != 3:
+            raise UsageError("stats: takes the images and the file to write: gddim fid stats IMAGES OUT.npz")
+        return Path(words[1]), Path(words[2])
+    if len(words) > 1:
+        raise UsageError(f"one set of images at a time, not {len(words)} ({' '.join(words)}); the other one is --ref")
+    return Path(words[0] if words else "imgs"), None
+
+
+@contextmanager
+def feature_folder(cache: bool) -> Iterator[Path]:
+    """Where features are kept: the cache, or a folder that goes when the command ends."""
+    from gddim_cli.checkpoints.store import cache_folder
+    from gddim_cli.files import probe
+
+    folder = cache_folder() / "features"
+    if cache:
+        try:
+            probe(folder / "probe")
+        except OutputError as error:
+            say(f"features are not kept: {error}")
+            cache = False
+    if world().broadcast(cache):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gddim-") as temporary:
+        yield world().broadcast(Path(temporary))
+        world().barrier()
+
+
+def with_progress(source: ImageSource, extractor: Extractor, folder: Path, batch_size: int) -> NDArray[np.float32]:
+    """Features of the images, with a bar."""
+    from gddim_cli.evaluation.features import features_of
+
+    with Progress(source.count, "images") as progress:
+        return features_of(source, extractor, folder, batch_size, progress.advance)
+
+
+def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArray[np.float32]) -> None:
+    """Writes the statistics of features, and says so."""
+    from gddim_cli.evaluation.moments import Moments
+    from gddim_cli.evaluation.references import write_statistics
+
+    gaussian = Moments.of(features).gaussian()
+    # As many as KID and precision take a side; all where the covariance alone would not do.
+    kept = features if len(features) <= extractor.dimension else features[:10_000]
+    write_statistics(path, gaussian, extractor, kept, f"{gaussian.n} images of {source.name}", source.shape)
+    say(f"{path}: statistics of {gaussian.n} images, {extractor.name}, mode {extractor.mode}")
+
+
+def show(found: Measurement, json: bool) -> None:
+    """The number on stdout, what to mind of it on stderr."""
+    from gddim_cli.evaluation.report import lines
+
+    for warning in found.warnings:
+        say(f"note: {warning}")
+    with stdout() as out:
+        out.write((found.json() if json else "\n".join(lines(found))) + "\n")

@@ -1,0 +1,1 @@
+"""Features of images, and distances between their distributions."""

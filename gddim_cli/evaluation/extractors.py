@@ -1,0 +1,241 @@
+"""Networks that turn uint8 images into features: Inception through clean-fid, and LeNet for digits."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+from unittest import mock
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as fn
+
+from gddim_cli.checkpoints.store import bundled_folder, file_card_of, find_file
+from gddim_cli.errors import DataError, UsageError, nearest
+from gddim_cli.evaluation.resize import bicubic
+from gddim_cli.files import replacing, sha256
+from gddim_cli.images import Pixels
+from gddim_cli.networks.blank import Blank
+from gddim_cli.networks.lenet import LeNet
+
+Mode = Literal["legacy_tensorflow", "clean", "legacy_pytorch", "lenet"]
+LENET = "lenet-mnist"
+FILES = {"legacy_tensorflow": "inception", "clean": "inception", "legacy_pytorch": "inception-pytorch"}
+"""What `gddim download` calls the weights of each mode of FID."""
+SIDE = 299
+CARD = "gddim_classifier"
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Images to features.
+
+    Attributes:
+        name: of the network: `inception`, `inception-pytorch`, `lenet-mnist`, or the file's name.
+        mode: how images come to the network's size and range.
+        sha256: of the weights.
+        dimension: of a feature.
+        metric: what a Frechet distance of these features may be called.
+        network: images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
+        channels: what the network takes; grey images are repeated to three.
+        size: side of the images that it takes; None where it resizes them.
+        device: where it runs.
+    """
+
+    name: str
+    mode: Mode
+    sha256: str
+    dimension: int
+    metric: str
+    network: Callable[[Tensor], Tensor]
+    channels: int
+    size: int | None
+    device: torch.device
+
+    def __call__(self, images: Pixels) -> NDArray[np.float32]:
+        """Features, float32 [N, dimension], of uint8 images [N, H, W, C].
+
+        Raises:
+            DataError: images that the network does not take, or features that are no finite numbers of that dimension.
+        """
+        self.check(*images.shape[1:])
+        pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
+        with torch.inference_mode():
+            features = self.network(pixels.expand(-1, self.channels, -1, -1).float()).flatten(1).float().cpu().numpy()
+        if features.shape != (len(images), self.dimension):
+            raise DataError(
+                f"{self.name}: gives features {list(features.shape)} for {len(images)} images; "
+                f"[{len(images)}, {self.dimension}] is needed: another network's file"
+            )
+        if not np.isfinite(features).all():
+            raise DataError(f"{self.name}: its features are NaN or infinite; the weights are damaged, fetch them again")
+        return features
+
+    def check(self, height: int, width: int, channels: int) -> None:
+        """Raises DataError for images that the network does not take."""
+        if self.size is not None and (height, width, channels) != (self.size, self.size, self.channels):
+            raise DataError(
+                f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, it takes "
+                f"{self.size}x{self.size} with {self.channels}; --ref cifar10, say, measures any images with Inception"
+            )
+
+
+def load_extractor(mode: str, device: torch.device, file: Path | None = None) -> Extractor:
+    """The Inception of a mode of clean-fid, or of `file`, which has the same interface.
+
+    `legacy_tensorflow`: the network resizes (FID as TensorFlow, StyleGAN and EDM measure it). `clean`: Pillow's bicubic
+    without quantisation before it. `legacy_pytorch`: bilinear, and pytorch-fid's port of the weights.
+
+    Raises:
+        UsageError: an unknown mode.
+        DataError: the weights are not on this machine, or are not those of their card, or cannot be read.
+    """
+    if mode not in FILES:
+        raise UsageError(f"--mode: there is no '{mode}'; {nearest(mode, FILES)}")
+    path, digest = weights_of(FILES[mode], file)
+    build = pytorch_inception if mode == "legacy_pytorch" else torchscript_inception
+    network = build(path, mode, device)
+    name, metric = (file.name, f"FD({file.name})") if file else (FILES[mode], "FID")
+    if digest == pinned(FILES[mode]):
+        name, metric = FILES[mode], "FID"
+    return Extractor(name, mode, digest, 2048, metric, network, 3, None, device)  # type: ignore[arg-type]
+
+
+def weights_of(name: str, file: Path | None) -> tuple[Path, str]:
+    """The weights' path and sha256: `file`, or those that `gddim download name` fetched, verified.
+
+    Raises:
+        DataError: missing, or changed since.
+    """
+    path = file or find_file(name)
+    if path is None:
+        raise DataError(
+            f"the weights of {name} are not on this machine; get them with: gddim download {name} (elsewhere, on a machine "
+            "without internet), or measure digits offline with --ref mnist"
+        )
+    try:
+        digest = sha256(path)
+    except OSError as error:
+        raise DataError(f"--inception: {path}: cannot be read: {error.strerror}") from error
+    expected = pinned(name)
+    if file is None and not digest.startswith(expected):
+        raise DataError(
+            f"{path}: sha256 {digest[:16]}... is not its card's {expected[:16]}...; gddim download {name} again"
+        )
+    return path, digest
+
+
+def pinned(name: str) -> str:
+    """The sha256 that the card of a published file states, or its beginning."""
+    return file_card_of(name).source.sha256 or ""
+
+
+def torchscript_inception(path: Path, mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Through clean-fid's `InceptionV3W`, which loads and wraps the file, here from any path and never downloaded.
+
+    Raises:
+        DataError: no TorchScript, or not Inception's interface.
+    """
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    inside = mode == "legacy_tensorflow"
+    try:
+        # It takes a folder, and the file's name for granted.
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "inception-2015-12-05.pt").symlink_to(path.absolute())
+            network = InceptionV3W(folder, download=False, resize_inside=inside)
+    except (RuntimeError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{path}: not a TorchScript Inception (inception-2015-12-05.pt, or a file with its interface): {reason}"
+        ) from error
+    network = network.to(device).eval()
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            return network(x if inside else bicubic(x, SIDE))
+        except torch.jit.Error as error:
+            raise DataError(f"{path}: the network fails on images: {str(error).strip().splitlines()[-1]}") from error
+
+    return run
+
+
+def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Through clean-fid's copy of pytorch-fid's `InceptionV3`, with weights from the path in place of its download.
+
+    Raises:
+        DataError: not its state dict.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        with quiet():
+            from cleanfid import inception_pytorch
+
+            with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state), Blank():
+                network = inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
+    except (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path}: not pytorch-fid's Inception (a state dict): {reason}") from error
+    network = network.to(device).eval()
+
+    def run(x: Tensor) -> Tensor:
+        large = fn.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False).clamp_(0, 255)
+        return network(large / 255)[0]
+
+    return run
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of libraries about each other, which a person can do nothing about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def scaled(images: Pixels) -> Tensor:
+    """uint8 [N, H, W, C] as [N, C, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+
+
+def load_lenet(device: torch.device, path: Path | None = None) -> Extractor:
+    """The bundled classifier of digits.
+
+    Raises:
+        DataError: its file is damaged.
+    """
+    path = path or bundled_folder() / f"{LENET}.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        network = LeNet()
+        network.load_state_dict(tensors)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise DataError(f"{path}: not the classifier that ships with gddim ({error}); install it again") from error
+    network = network.to(device).eval().requires_grad_(False)
+
+    def run(x: Tensor) -> Tensor:
+        return network.features(x / 127.5 - 1)
+
+    return Extractor(LENET, "lenet", sha256(path), LeNet.dimension, f"FD({LENET})", run, 1, 28, device)
+
+
+def write_classifier(path: Path, card: dict[str, Any], network: LeNet) -> None:
+    """Writes a classifier with its card in the metadata, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        save_file(network.state_dict(), temporary, metadata={CARD: msgspec.json.encode(card).decode()})

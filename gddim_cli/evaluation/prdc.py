@@ -1,0 +1,61 @@
+"""Precision, recall (Kynkaanniemi et al., arXiv 1904.06991), density and coverage (Naeem et al., arXiv 2002.09797)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gddim_cli.errors import DataError
+
+NEAREST = 5
+LARGEST = 10_000
+ROWS = 500
+
+
+def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int = NEAREST) -> dict[str, float]:
+    """How the k-nearest-neighbour balls of each set hold the other.
+
+    A ball around a feature reaches to its k-th nearest neighbour in its own set. precision: share of fakes in a real's
+    ball; recall: share of reals in a fake's ball; density: reals' balls a fake lies in, over k; coverage: share of reals
+    whose ball holds a fake. Of each set the first 10 000 are used, as the papers do.
+
+    Args:
+        real, fake: features [N, d] and [M, d].
+
+    Raises:
+        DataError: no more than k features on a side.
+    """
+    real, fake = (np.asarray(side[:LARGEST], dtype=np.float64) for side in (real, fake))
+    if min(len(real), len(fake)) <= k:
+        raise DataError(f"precision and recall need more than {k} images on each side, not {len(fake)} and {len(real)}")
+    of_real, of_fake = radii(real, k), radii(fake, k)
+    held, recalled, covered = np.zeros(len(fake)), np.zeros(len(real), bool), np.zeros(len(real), bool)
+    for rows, squares in distances(real, fake):
+        inside = squares <= of_real[rows, None]
+        held += inside.sum(axis=0)
+        covered[rows] = inside.any(axis=1)
+        recalled[rows] = (squares <= of_fake[None]).any(axis=1)
+    return {
+        "precision": float((held > 0).mean()),
+        "recall": float(recalled.mean()),
+        "density": float(held.mean() / k),
+        "coverage": float(covered.mean()),
+    }
+
+
+def radii(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """Squared distance of each feature to its k-th nearest neighbour; itself is its 0-th."""
+    return np.concatenate([np.partition(squares, k, axis=1)[:, k] for _, squares in distances(x, x)])
+
+
+def distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Squared distances of a few rows of x at a time to all of y."""
+    squares_y = (y * y).sum(axis=1)
+    for first in range(0, len(x), ROWS):
+        some = x[first : first + ROWS]
+        squares = (some * some).sum(axis=1)[:, None] + squares_y - 2 * some @ y.T
+        if x is y:  # rounding must not move a feature away from itself
+            squares[np.arange(len(some)), first + np.arange(len(some))] = 0.0
+        yield slice(first, first + len(some)), np.maximum(squares, 0.0)

@@ -1,0 +1,171 @@
+"""A measurement with everything that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gddim_cli.errors import UsageError
+from gddim_cli.evaluation import spread
+from gddim_cli.evaluation.image_sources import ImageSource
+from gddim_cli.evaluation.kid import kid
+from gddim_cli.evaluation.measure import Judge
+from gddim_cli.evaluation.prdc import prdc
+from gddim_cli.evaluation.protocols import FULL
+from gddim_cli.evaluation.references import Reference
+from gddim_cli.versions import versions
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is measured beside the distance."""
+
+    kid: bool = False
+    prdc: bool = False
+    infinity: bool = False
+    bootstrap: bool = False
+
+    @property
+    def steps(self) -> int:
+        """How often `on_step` is called."""
+        return 1 + self.kid + self.prdc + spread.POINTS * self.infinity + spread.DRAWS * self.bootstrap
+
+
+class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `gddim fid --json` prints.
+
+    Attributes:
+        metric: `FID`, or `FD(network)`, which no FID compares with.
+        value: the Frechet distance.
+        n: images.
+        quantize: how they became uint8, as their run.json says; None where nobody says.
+        infinity, bootstrap, kid, prdc: where they were asked for.
+    """
+
+    metric: str
+    value: float
+    n: int
+    images: str
+    quantize: str | None
+    reference: str
+    reference_title: str
+    reference_n: int | None
+    reference_sha256: str
+    mode: str
+    network: str
+    weights_sha256: str
+    protocol: str | None
+    warnings: list[str]
+    versions: dict[str, str]
+    kid: dict[str, float] | None = None
+    prdc: dict[str, float] | None = None
+    infinity: dict[str, float] | None = None
+    bootstrap: float | None = None
+
+    def json(self) -> str:
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
+
+    @property
+    def label(self) -> str:
+        """`FID`, or `FID@N` where it is of fewer images than the 50 000 that it is quoted of."""
+        return self.metric if self.n >= FULL else f"{self.metric}@{self.n}"
+
+
+def report(
+    source: ImageSource, judge: Judge, features: NDArray[np.floating], extras: Extras, on_step: Callable[[], None]
+) -> Measurement:
+    """The distance of features to the judge's reference, with what else was asked for.
+
+    Args:
+        on_step: called after each of `extras.steps` computations.
+
+    Raises:
+        UsageError: an extra that needs the reference's own features, which its file has not.
+        DataError, NumericsError: as the computations.
+    """
+    others = features_for(judge.reference, extras)
+    value = judge.distance(features)
+    on_step()
+    found: dict[str, Any] = {}
+    if extras.kid and others is not None:
+        mean, deviation = kid(features, others)
+        found["kid"] = {"value": mean, "std": deviation}
+        on_step()
+    if extras.prdc and others is not None:
+        found["prdc"] = prdc(others, features)
+        on_step()
+    gaussian = judge.reference.gaussian
+    if extras.infinity:
+        at, error = spread.infinity(features, gaussian, on_point=on_step)
+        found["infinity"] = {"value": at, "standard_error": error}
+    if extras.bootstrap:
+        found["bootstrap"] = spread.bootstrap(features, gaussian, on_point=on_step)
+    return Measurement(
+        **judge.identity(),
+        value=value,
+        n=len(features),
+        images=source.name,
+        quantize=source.quantize,
+        warnings=list(warnings(source, judge, len(features))),
+        versions=versions(),
+        **found,
+    )
+
+
+def features_for(reference: Reference, extras: Extras) -> NDArray[np.floating] | None:
+    """The reference's own features, where something needs them.
+
+    Raises:
+        UsageError: it has none.
+    """
+    wanted = [option for option, on in (("--kid", extras.kid), ("--prdc", extras.prdc)) if on]
+    if wanted and reference.features is None:
+        raise UsageError(
+            f"{', '.join(wanted)}: {reference.name} is a mean and a covariance, and these need features; give images as --ref, "
+            "or a file of gddim fid stats"
+        )
+    return reference.features
+
+
+def warnings(source: ImageSource, judge: Judge, n: int) -> Iterator[str]:
+    """What a reader of the number has to know, in words."""
+    metric, dimension, protocol = judge.extractor.metric, judge.extractor.dimension, judge.protocol
+    if n <= dimension:
+        yield f"{n} images give a covariance of rank {n - 1} of {dimension}: the distance is strongly biased upwards"
+    elif n < FULL:
+        yield f"{n} images, not {FULL}: the distance is biased upwards, and compares only with others of {n}"
+    if protocol and n != protocol.num:
+        yield f"protocol {protocol.name} is of {protocol.num} images; this is of {n}"
+    if metric != "FID":
+        yield f"{metric} is no FID, and compares with none"
+    odd = judge.fits(source.shape)
+    if odd:
+        yield odd
+    if source.quantize is None and protocol:
+        yield f"how the images became 8 bits is unknown (no run.json); protocol {protocol.name} is by {protocol.quantize}"
+
+
+def lines(found: Measurement) -> list[str]:
+    """The measurement for a person: the number, then what it depends on."""
+    of = found.reference_n
+    rows = {
+        "images": f"{found.images}, {found.n}, {f'quantised by {found.quantize}' if found.quantize else 'quantisation unknown'}",
+        "reference": f"{found.reference} ({found.reference_title}{f', {of} images' if of else ''})",
+        "network": f"{found.network}, sha256 {found.weights_sha256[:12]}, mode {found.mode}",
+    }
+    if found.protocol:
+        rows["protocol"] = found.protocol
+    if found.infinity:
+        rows["N to infinity"] = f"{found.infinity['value']:.5g} (fit +- {found.infinity['standard_error']:.2g})"
+    if found.bootstrap is not None:
+        rows["spread"] = f"{found.bootstrap:.2g} (standard deviation, bootstrap)"
+    if found.kid:
+        rows["KID"] = f"{found.kid['value']:.5g} (+- {found.kid['std']:.2g} among subsets)"
+    rows |= {name: f"{value:.4f}" for name, value in (found.prdc or {}).items()}
+    width = max(map(len, rows))
+    return [f"{found.label} = {found.value:.6g}", *(f"  {name:<{width}}  {text}" for name, text in rows.items())]

@@ -1,0 +1,45 @@
+"""A small checkpoint of digits' size, which the bundled classifier can judge, and `gddim bench` on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gddim_cli.checkpoints import native
+from gddim_cli.checkpoints.card import Card, Images
+from gddim_cli.networks.denoiser import Denoiser
+
+SMALL = {
+    "image_channels": 1,
+    "image_size": 28,
+    "sigma_data": 0.5,
+    "channels": [8],
+    "blocks": 1,
+    "embedding": 16,
+    "patch": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A denoiser of random weights, 28x28 grey images."""
+    torch.manual_seed(0)
+    network = Denoiser(**SMALL)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    card = Card("small", "A test's network", Images(1, 28), {"kind": "denoiser", **SMALL}, "denoiser", {"name": "cld"})
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    native.write(path, card, network.state_dict())
+    return path
+
+
+@pytest.fixture
+def bench(gddim, small: Path, tmp_path: Path):
+    """Runs `gddim bench WORDS` on the small checkpoint, into `tmp_path / out`."""
+
+    def run(*words: object, out: str = "out"):
+        return gddim("bench", *words, "--checkpoint", small, "--ref", "mnist", "--out", tmp_path / out)
+
+    return run

@@ -1,0 +1,205 @@
+"""Plans: what their words make, and how bad ones are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gddim_cli.bench.plan import read_plan
+from gddim_cli.bench.words import from_options
+
+BAD = """\
+checkpoint: mnist
+ref: mnist
+nfe: [10, 20]
+sedes: [0, 1]
+order: 2
+num: many
+rows:
+  - {sampler: gddim}
+  - {sampler: em, order: 1}
+  - {sampler: [gddim, emm]}
+  - {sampler: heun, nfe: 1}
+  - {sampler: gddim, nfe: []}
+  - {sampler: gddim, lambda: 0.3}
+  - {sampler: sscs, diffusion: vp}
+  - {sampler: sscs, diffusion: cdl}
+  - {sampler: gddim, order: [0, 2]}
+  - {sampler: rk45, ref: cifar10}
+  - {checkpoint: cld-cifar10, ref: cifar10-tf, nfe: [7, 7]}
+  - {checkpoint: mnits, nfe: 5}
+  - heun
+  - {sampler: em, k: Q, lambda: -1}
+  - {sampler: ddim, t_end: 2, diffusion: vp, device: cpu}
+sampler: gddim
+sampler: em
+"""
+
+
+def cells(text: str, tmp_path: Path, **options: str) -> list[dict]:
+    """The cells of a plan, as dicts of what was said."""
+    import msgspec
+
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    problems: list[str] = []
+    plan, _ = read_plan(path, None, from_options(options, problems), problems)
+    assert plan.problems == []
+    return [msgspec.to_builtins(wanted.cell) for wanted in plan.wanted]
+
+
+def test_every_problem_is_told_at_once_with_its_line(gddim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "empty"))
+    path, out = tmp_path / "plan.yaml", tmp_path / "out"
+    path.write_text(BAD)
+    result = gddim("bench", path, "--out", out)
+    assert (result.status, result.out, out.exists()) == (2, "", False)
+    *lines, last = result.err.splitlines()
+    assert last == f"gddim: {path}: {len(lines)} problems, nothing was run"
+    wanted = {
+        4: "there is no 'sedes' here; did you mean 'seeds'?",
+        5: "--order: stochastic gDDIM is of order 0; leave out --lambda 0.3 or --order",
+        6: "num: 'many' is not a whole number",
+        9: "order: em has none; leave it out",
+        10: "sampler: there is no 'emm'; did you mean 'em'?",
+        11: "--nfe: 1 is too few",
+        12: "nfe: the list is empty",
+        14: "--sampler sscs: it splits CLD's equation, not that of vp",
+        15: "there is no diffusion 'cdl'; did you mean 'cld'?",
+        16: f"sampler gddim, order 2, nfe 10, seed 0 is a cell of {path}:8 too",
+        17: "gddim download stats-cifar10",
+        18: "nfe: 7 stands twice",
+        19: "there is no checkpoint 'mnits'; did you mean 'mnist'?",
+        20: "a row is a mapping of words, not 'heun'",
+        21: "k: there is no 'Q'; known: R, L",
+        22: "there is no 'device' here",
+        24: "'sampler' is said before",
+    }
+    for number, text in wanted.items():
+        assert any(line.startswith(f"{path}:{number}: ") and text in line for line in lines), (number, text)
+    for text in (
+        "gddim download cld-cifar10",
+        "gddim download stats-cifar10-tf",
+        "--t-end: 2 is not between",
+        "-1 is not a number",
+    ):
+        assert any(text in line for line in lines), text
+    numbers = [int(line.removeprefix(f"{path}:").split(":")[0]) for line in lines]
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--nfe", "10,x"], "--nfe: nfe: 'x' is not a whole number"),
+        (["--nfe", ","], "--nfe: nfe: the list is empty"),
+        (["--sampler", "em", "--order", "1"], "--order: order: em has none"),
+        (["--sampler", "heun", "--nfe", "1"], "--nfe: --nfe: 1 is too few"),
+        (["--seeds", "0,0"], "--seeds: seeds: 0 stands twice"),
+        (["--ref", "mnsit"], "did you mean 'mnist'?"),
+        (["--table", "4"], "4 is not 1, 2 or 3"),
+        (["--num", "1"], "--num: num: 1 is not a whole number from 2 up"),
+    ],
+)
+def test_bad_options_are_refused(gddim, tmp_path: Path, words: list[str], named: str) -> None:
+    result = gddim("bench", *words, "--out", tmp_path / "out")
+    assert result.status == 2, result.err
+    assert named in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_yaml_that_is_none_or_no_mapping(gddim, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    for text, named, status in (
+        ("nfe: [10", "not valid YAML", 1),
+        ("- 1\n", "a mapping of words is needed", 2),
+        ("", "is needed", 2),
+    ):
+        path.write_text(text)
+        result = gddim("bench", path, "--out", tmp_path / "out")
+        assert (result.status, named in result.err) == (status, True), result.err
+    path.write_text("nfe: !!python/object/apply:os.system [true]\nref: mnist\n")
+    assert "is not a whole number" in gddim("bench", path, "--out", tmp_path / "out").err
+    assert "cannot be read" in gddim("bench", tmp_path / "none.yaml").err
+
+
+def test_a_product_leaves_out_what_a_sampler_has_not(tmp_path: Path) -> None:
+    text = "ref: mnist\nnfe: [10, 20]\nsampler: [gddim, em, rk45]\norder: [0, 1, 2]\nk: [R, L]\nseeds: [0, 1]\n"
+    found = cells(text, tmp_path)
+    by_sampler = {name: [cell for cell in found if cell["sampler"] == name] for name in ("gddim", "em", "rk45")}
+    assert {name: len(of) for name, of in by_sampler.items()} == {"gddim": 24, "em": 4, "rk45": 4}
+    assert all("order" not in cell and "k" not in cell for cell in by_sampler["em"])
+
+
+def test_rows_add_to_the_words_above_and_options_replace_both(tmp_path: Path) -> None:
+    text = "ref: mnist\nnfe: 10\nnum: 7\nrows:\n  - {sampler: gddim, order: 1}\n  - {sampler: heun, nfe: 20}\n"
+    assert [(c["sampler"], c["nfe"], c.get("order"), c["num"]) for c in cells(text, tmp_path)] == [
+        ("gddim", 10, 1, 7), ("heun", 20, None, 7),
+    ]  # fmt: skip
+    found = cells(text, tmp_path, nfe="5,6", num="9")
+    assert [(c["sampler"], c["nfe"], c["num"]) for c in found] == [
+        ("gddim", 5, 9), ("gddim", 6, 9), ("heun", 5, 9), ("heun", 6, 9),
+    ]  # fmt: skip
+
+
+def test_print_plan_runs_nothing(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gddim_cli.bench.runner.Runner.run", lambda _: pytest.fail("it ran"))
+    words = ("--sampler", "gddim,heun", "--nfe", "6,9", "--num", "5", "--seeds", "0,3", "--print-plan")
+    result = bench(*words)
+    assert result.status == 0, result.err
+    assert f"8 cells, 40 images, {2 * 5 * (6 + 9 + 6 + 8)} evaluations" in result.err  # Heun spends 8 of 9
+    assert "about" in result.err
+    assert not (tmp_path / "out").exists()
+    plan = json.loads(bench(*words, "--json").out)
+    assert plan["evaluations"] == 2 * 5 * (6 + 9 + 6 + 8)
+    assert plan["seconds"] > 0
+    assert len(plan["cells"]) == 8
+
+
+def test_the_papers_tables_by_their_words(gddim, tmp_path: Path) -> None:
+    """On another checkpoint the tables keep their shape, lose the published numbers, and say so."""
+    words = (
+        "--checkpoint",
+        "mnist",
+        "--ref",
+        "mnist",
+        "--num",
+        "4",
+        "--print-plan",
+        "--json",
+        "--out",
+        tmp_path / "out",
+    )
+    result = gddim("bench", "--table", "1", *words)
+    found = [
+        (c["cell"]["k"], c["cell"].get("denoise"), c["cell"]["order"], c["cell"]["nfe"])
+        for c in json.loads(result.out)["cells"]
+    ]
+    assert found == [("L", False, 2, n) for n in (20, 30, 40, 50)] + [("R", None, 2, n) for n in (20, 30, 40, 50)]
+    assert any("published numbers" in note for note in json.loads(result.out)["plan"]["notes"])
+    result = gddim("bench", "--table", "2", *words)
+    found = [(c["cell"]["sampler"], c["cell"]["lambda"]) for c in json.loads(result.out)["cells"]]
+    assert found == [(s, lam) for s in ("gddim", "em") for lam in (0.0, 0.1, 0.3, 0.5, 0.7, 1.0)]
+    result = gddim("bench", "--table", "3", *words, "--nfe", "10,20")
+    found = {(c["cell"]["diffusion"], c["cell"]["sampler"]) for c in json.loads(result.out)["cells"]}
+    assert found == {
+        ("vp", "em"),
+        ("vp", "rk45"),
+        ("vp", "heun"),
+        ("vp", "gddim"),
+        ("cld", "em"),
+        ("cld", "rk45"),
+        ("cld", "gddim"),
+    }
+    notes = json.loads(result.out)["plan"]["notes"]
+    assert sum("a denoiser takes one noise level" in note for note in notes) == 3
+
+
+def test_a_table_without_its_checkpoint_names_all_that_is_missing(gddim, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "empty"))
+    result = gddim("bench", "--table", "3", "--out", tmp_path / "out")
+    assert result.status == 2
+    for name in ("vp-cifar10", "bdm-cifar10", "cld-cifar10", "stats-cifar10-tf"):
+        assert result.err.count(f"gddim download {name}\n") == 1

@@ -1,0 +1,306 @@
+"""Tables and plots: the numbers of `results.json`, in places that can be read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+
+import msgspec
+import pytest
+from matplotlib.colors import to_hex
+
+from gddim_cli.bench import figures, plot, published, report, sheets
+from gddim_cli.bench.folder import Result, SolverError
+from gddim_cli.bench.labels import labels
+from gddim_cli.bench.sheets import Sheet, Shown
+
+PLAN = """\
+num: 6
+batch_size: 6
+solver_error: true
+solver_error_images: 2
+rows:
+  - {table: Samplers, sampler: gddim, order: [0, 2], nfe: [5, 8], seeds: [0, 1, 2]}
+  - {table: Samplers, sampler: heun, nfe: [5, 8]}
+  - {table: Samplers, sampler: em, nfe: 8}
+  - {table: K, sampler: gddim, order: 2, k: [R, L], nfe: 5}
+  - {table: lambda, sampler: [gddim, em], lambda: [0, 0.5, 1], nfe: 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of that plan."""
+    import sys
+
+    from gddim_cli.cli.main import main
+
+    path = tmp_path_factory.mktemp("report")
+    (path / "plan.yaml").write_text(PLAN)
+    words = ["bench", path / "plan.yaml", "--checkpoint", small, "--ref", "mnist", "--out", path / "out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gddim", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code
+    return path / "out"
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> report.Results:
+    return msgspec.json.decode((folder / "results.json").read_bytes(), type=report.Results)
+
+
+def entries(results: report.Results) -> dict[tuple[str, str, float], sheets.Entry]:
+    return {
+        (sheet.title, row.label, column): entry
+        for sheet in results.tables
+        for row in sheet.rows
+        for column, entry in zip(sheet.columns, row.entries, strict=True)
+        if entry
+    }
+
+
+def test_the_tables_are_the_cells(results: report.Results) -> None:
+    """Means, spreads and errors from the cells alone, by the definitions."""
+    by_key = {cell.key: cell for cell in results.cells}
+    count = 0
+    for sheet in results.tables:
+        for row in sheet.rows:
+            for entry, keys in zip(row.entries, row.keys, strict=True):
+                assert (entry is None) == (not keys)
+                if entry:
+                    values = [by_key[key].result.distance for key in keys]
+                    assert entry.mean == pytest.approx(sum(values) / len(values))
+                    assert entry.std == (pytest.approx(statistics.stdev(values)) if len(values) > 1 else None)
+                    errors = [cell.rms for key in keys if (cell := by_key[key].solver_error)]
+                    assert (entry.solver_error is None) == (not errors)
+                    count += len(keys)
+    assert count == len(results.cells) == 12 + 2 + 1 + 2 + 6
+    assert [sheet.title for sheet in results.tables] == ["Samplers", "K", "lambda"]
+    assert [row.label for row in results.tables[0].rows] == ["gDDIM order 0", "gDDIM order 2", "Heun", "Euler-Maruyama"]
+    assert [row.label for row in results.tables[1].rows] == ["gDDIM order 2, K = R", "gDDIM order 2, K = L"]
+    assert (results.tables[2].axis, results.tables[2].columns, results.tables[2].nfe) == ("lambda", [0.0, 0.5, 1.0], 5)
+
+
+def test_a_cell_in_two_tables_is_measured_once(results: report.Results, folder: Path) -> None:
+    keys = [cell.key for cell in results.cells]
+    assert len(set(keys)) == len(keys) - 2  # order 2 with K = R, and order 0 as lambda 0, at NFE 5 and seed 0
+    assert len(list((folder / "cells").iterdir())) == len(set(keys))
+
+
+def test_only_deterministic_cells_have_a_solver_error(results: report.Results) -> None:
+    for cell in results.cells:
+        settings = cell.result.settings
+        noisy = bool(settings["lambda"])
+        assert (cell.solver_error is None) == noisy, settings
+        if cell.solver_error:
+            assert 0 <= cell.solver_error.converged_to < cell.solver_error.rms
+
+
+def test_csv_holds_every_number_in_full(results: report.Results, folder: Path) -> None:
+    with (folder / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = entries(results)
+    assert len(rows) == len(found)
+    for row in rows:
+        entry = found[row["table"], row["sampler"], float(row["lambda"] or row["nfe"])]
+        assert float(row["mean"]) == entry.mean
+        assert (float(row["std"]) if row["std"] else None) == entry.std
+        assert (float(row["solver_error"]) if row["solver_error"] else None) == entry.solver_error
+        assert (float(row["nfe_made"]), row["metric"]) == (entry.nfe, "FD(lenet-mnist)")
+
+
+def printed_numbers(grid: list[list[str]], sheet: Sheet) -> None:
+    """Every number of a table is the JSON's, to the digits that are printed, with spread and evaluations."""
+    by_label = {row[0]: row[1:] for row in grid}
+    for row in sheet.rows:
+        for cell, entry in zip(by_label[row.label], row.entries, strict=True):
+            assert (cell == "") == (entry is None)
+            if entry:
+                match = re.fullmatch(r"([\d.]+)(?: ± ([\d.]+))?(?: \(([\d.]+)\))?", cell)
+                assert match, cell
+                digits = len(match[1].partition(".")[2])
+                assert float(match[1]) == round(entry.mean, digits)
+                assert (match[2] is None) == (entry.std is None)
+                assert match[2] is None or float(match[2]) == round(entry.std, digits)
+                assert float(match[3] or entry.asked) == entry.nfe
+
+
+def test_markdown_prints_them(results: report.Results, folder: Path) -> None:
+    text = (folder / "table.md").read_text()
+    parts = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
+    for part, sheet in zip(parts, results.tables, strict=True):
+        distances = part.split("Solver error")[0]
+        lines = [line for line in distances.splitlines() if line.startswith("| ") and "---" not in line]
+        printed_numbers([[cell.strip() for cell in line.split("|")[1:-1]] for line in lines], sheet)
+        assert part.splitlines()[0] == sheet.title
+        assert "FD(lenet-mnist) to mnist, 6 images a cell" in part
+        assert "FID" not in part
+    assert "sample standard deviation over 3 seeds" in parts[0]
+    assert "| Heun | " in parts[0]
+    assert "(4)" in parts[0]  # NFE 5 with the denoising step: two steps of Heun take 3
+
+
+def test_latex_prints_them(results: report.Results, folder: Path) -> None:
+    text = (folder / "table.tex").read_text()
+    assert text.count("\\begin{") == text.count("\\end{")
+    assert text.count("{") == text.count("}")
+    tables = re.findall(r"\\midrule\n(.*?)\\bottomrule", text, re.DOTALL)
+    for table, sheet in zip(tables[::2], results.tables, strict=True):  # every other one is of solver errors
+        lines = table.replace("$\\pm$", "±").replace("$\\lambda$", "λ").splitlines()
+        printed_numbers([[cell.strip() for cell in line.removesuffix("\\\\").split("&")] for line in lines], sheet)
+    for line in text.splitlines():
+        assert not re.search(r"(?<!\\)[_%#](?!.*booktabs)", line), line
+
+
+def shown(sampler: str, nfe: int, seed: int, distance: float | None, **other: object) -> Shown:
+    """A made-up cell of the paper's Table 1."""
+    settings = {
+        "checkpoint": "cld-cifar10", "checkpoint_sha256": "0" * 64, "diffusion": {"name": "cld"}, "sampler": sampler,
+        "nfe": nfe, "k": "R", "denoise": True, "t_end": 1e-3, "grid_power": 2.0, "quantize": "floor", "seed": seed,
+        "dtype": "float32", "order": 2, "lambda": 0.0, "eta": None, "corrector": False, "rtol": None, "atol": None,
+    }  # fmt: skip
+    num, protocol = other.pop("num", 5000), other.pop("protocol", "gddim-paper")
+    row, error = other.pop("row", "table1.R"), other.pop("error", None)
+    settings |= other
+    judge = {"metric": "FID", "reference": "cifar10-tf", "protocol": protocol}
+    result = Result(
+        key=f"{sampler}{nfe}{seed}{num}", settings=settings, num=num, judge=judge, distance=distance, nfe=float(nfe)
+    )
+    cell = {"checkpoint": settings["checkpoint"], "protocol": protocol, "nfe": nfe, "lambda": settings["lambda"]}
+    printed = published.number(row, cell)
+    solver = SolverError(rms=error, images=2, reference={}, converged_to=0.0) if error else None
+    difference = distance - printed if distance is not None and isinstance(printed, float) else None
+    return Shown(table="", cell=cell, result=result, solver_error=solver, published=printed, difference=difference)
+
+
+def test_published_numbers_are_the_papers_and_only_its_own_cells_have_them() -> None:
+    cell = {"checkpoint": "cld-cifar10", "protocol": "gddim-paper", "nfe": 50, "lambda": 0.3}
+    assert published.number("table1.R", cell) == 2.26
+    assert published.number("table1.L", {**cell, "nfe": 20}) == 368
+    assert published.number("table2.em", cell) == 137
+    assert published.number("table3.cld.em", {**cell, "nfe": 10}) == ">100"
+    assert published.number("table3.ddpm.em", {**cell, "checkpoint": "vp-cifar10"}) == 31.2
+    assert published.number("table3.ddpm.em", cell) is None
+    assert published.number("table1.R", {**cell, "nfe": 25}) is None
+    assert published.number("table1.R", {**cell, "checkpoint": "mnist"}) is None
+    assert published.number("table1.R", {**cell, "protocol": "edm"}) is None
+
+
+def test_the_published_number_stands_beside_with_the_difference() -> None:
+    cells = [shown("gddim", 20, seed, 4.0 + seed) for seed in (0, 1)] + [shown("gddim", 50, 0, 2.5)]
+    cells += [shown("em", nfe, 0, 120.0, row="table3.cld.em", order=None, **{"lambda": 1.0}) for nfe in (20, 50)]
+    (sheet,) = sheets.sheets(cells)
+    assert figures.distances(sheet) == [
+        ["sampler", "NFE 20", "NFE 50"],
+        ["gDDIM order 2", "4.50 ± 0.71", "2.50"],
+        ["published", "3.9", "2.26"],
+        ["difference", "+0.60", "+0.24"],
+        ["Euler-Maruyama", "120.0", "120.0"],
+        ["published", ">100", "57.72"],
+        ["difference", "", "+62.3"],
+    ]
+    assert any("50 000 images; of 5000 images" in note for note in figures.notes(sheet))
+
+
+def test_different_protocols_never_share_a_table_or_a_plot() -> None:
+    cells = [shown("gddim", 20, 0, 4.0), shown("gddim", 50, 0, 3.0), shown("gddim", 20, 0, 5.0, num=1000)]
+    cells += [shown("gddim", 20, 0, 6.0, protocol="edm"), shown("gddim", 20, 0, 7.0, quantize="round")]
+    found = sheets.sheets(cells)
+    assert [[entry.mean for row in sheet.rows for entry in row.entries] for sheet in found] == [
+        [4.0, 3.0],
+        [5.0],
+        [6.0],
+        [7.0],
+    ]
+    assert report.slugs(found) == ["", "-2", "-3", "-4"]
+
+
+def test_the_plot_has_a_line_a_sampler_a_band_over_seeds_and_hollow_published_points() -> None:
+    cells = [shown("gddim", nfe, seed, 4.0 + seed) for nfe in (20, 50) for seed in (0, 1)]
+    cells += [shown("em", nfe, 0, 120.0, row="table3.cld.em", order=None, **{"lambda": 1.0}) for nfe in (20, 50)]
+    (sheet,) = sheets.sheets(cells)
+    (axes,) = plot.distances(sheet).axes
+    full = {line.get_label(): line for line in axes.lines if line.get_linestyle() != "None"}
+    assert list(full) == ["gDDIM order 2", "Euler-Maruyama"]
+    assert [list(full["gDDIM order 2"].get_xdata()), list(full["gDDIM order 2"].get_ydata())] == [[20, 50], [4.5, 4.5]]
+    assert (axes.get_yscale(), axes.get_xscale()) == ("log", "log")
+    (band,) = axes.collections
+    heights = {round(float(y), 6) for y in band.get_paths()[0].vertices[:, 1]}
+    assert heights == {round(4.5 - math.sqrt(0.5), 6), round(4.5 + math.sqrt(0.5), 6)}
+    hollow = [line for line in axes.lines if line.get_linestyle() == "None"]
+    assert all(line.get_markerfacecolor() == "none" for line in hollow)
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in hollow] == [
+        ([20, 50], [3.9, 2.26]), ([50], [57.72]), ([20], [100.0]),
+    ]  # fmt: skip
+    assert to_hex(hollow[0].get_color()) == to_hex(full["gDDIM order 2"].get_color())
+    assert [text.get_text() for text in axes.get_legend().get_texts()][-1] == "hollow: published"
+
+
+def test_a_real_budget_stands_at_what_was_spent(results: report.Results) -> None:
+    (axes,) = plot.distances(results.tables[0]).axes
+    heun = next(line for line in axes.lines if line.get_label() == "Heun")
+    assert list(heun.get_xdata()) == [4, 8]
+    (axes,) = plot.errors(results.tables[0]).axes
+    assert [line.get_label() for line in axes.lines] == ["gDDIM order 0", "gDDIM order 2", "Heun"]
+
+
+def test_plots_are_the_same_bytes_each_time(results: report.Results, folder: Path, tmp_path: Path) -> None:
+    plot.save(plot.distances(results.tables[0]), tmp_path / "again")
+    for ending in ("png", "svg"):
+        assert (tmp_path / f"again.{ending}").read_bytes() == (folder / f"fid_vs_nfe.{ending}").read_bytes()
+    names = {path.name for path in folder.glob("*.svg")}
+    assert names == {
+        "fid_vs_nfe.svg",
+        "fid_vs_nfe-k.svg",
+        "fid_vs_nfe-lambda.svg",
+        "error_vs_nfe.svg",
+        "error_vs_nfe-k.svg",
+        "error_vs_nfe-lambda.svg",
+    }
+
+
+def test_labels_say_what_differs_and_no_more() -> None:
+    base = shown("gddim", 10, 0, 1.0).result.settings
+    cases = [
+        base,
+        {**base, "order": 0, "lambda": 0.3},
+        {**base, "denoise": False},
+        {**base, "sampler": "em", "order": None, "lambda": 1.0},
+    ]
+    assert labels(cases, "NFE") == [
+        "gDDIM order 2", "gDDIM λ = 0.3", "gDDIM order 2, no denoising step", "Euler-Maruyama",
+    ]  # fmt: skip
+    vp = {**base, "diffusion": {"name": "vp", "beta_0": 0.1}}
+    assert labels([base, vp], "NFE") == ["cld: gDDIM order 2", "vp: gDDIM order 2"]
+    assert labels([base, {**base, "checkpoint": "mine"}], "NFE") == [
+        "cld-cifar10: gDDIM order 2",
+        "mine: gDDIM order 2",
+    ]
+
+
+def test_compare_pairs_cells_and_says_what_only_one_has(bench, gddim, tmp_path: Path) -> None:
+    bench("--nfe", "4,5", "--num", "6", out="a")
+    bench("--nfe", "5,6", "--num", "6", out="b")
+    result = gddim("bench", "compare", tmp_path / "a", tmp_path / "b", "--json")
+    pairs = {pair["nfe"]: pair for pair in json.loads(result.out)}
+    assert (pairs[4]["in_a"], pairs[4]["in_b"], pairs[6]["in_a"]) == (True, False, False)
+    assert (pairs[5]["difference"], pairs[5]["same"]) == (0.0, True)
+    shown_there = gddim("bench", "compare", tmp_path / "a", tmp_path / "b")
+    assert "not there" in shown_there.out
+    assert f"1 cells in both, 1 only in {tmp_path / 'a'}, 1 only in {tmp_path / 'b'}" in shown_there.err
+
+
+def test_compare_refuses_different_judges(bench, gddim, small: Path, tmp_path: Path) -> None:
+    bench("--nfe", "4", "--num", "6", out="a")
+    words = ("--nfe", "4", "--num", "6", "--checkpoint", small, "--ref", "mnist:test", "--out", tmp_path / "b")
+    assert gddim("bench", *words).status == 0
+    result = gddim("bench", "compare", tmp_path / "a", tmp_path / "b")
+    assert (result.status, result.out) == (2, "")
+    assert "reference: mnist and mnist:test" in result.err
+    assert gddim("bench", "compare", tmp_path / "a", tmp_path).status == 1

@@ -1,0 +1,253 @@
+"""Running: kept, cut, failed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gddim_cli.bench.folder import Folder
+from gddim_cli.errors import NumericsError
+from gddim_cli.files import read_member
+from gddim_cli.images import quantize
+from gddim_cli.sampling import Sampler
+
+WORDS = (
+    "--sampler",
+    "gddim,em",
+    "--order",
+    "0,2",
+    "--nfe",
+    "4,6",
+    "--num",
+    "10",
+    "--batch-size",
+    "4",
+    "--seeds",
+    "0,1",
+)
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def numbers(folder: Path) -> list[float]:
+    return [cell["result"]["distance"] for cell in results(folder)["cells"]]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that a run leaves but the record of calls."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("sessions.json", ".lock")
+    }
+
+
+def test_a_run_measures_what_sample_and_fid_measure(bench, gddim, small: Path, tmp_path: Path) -> None:
+    """The same images as `gddim sample`, the same number as `gddim fid`."""
+    result = bench("--nfe", "6", "--num", "20", "--seeds", "3", "--keep-images", "--json")
+    assert result.status == 0, result.err
+    (cell,) = json.loads(result.out)["cells"]
+    kept = tmp_path / "out" / "images" / cell["result"]["key"]
+    made = tmp_path / "imgs"
+    words = ("--checkpoint", small, "--nfe", "6", "--num", "20", "--seed", "3", "--format", "npz", "--out", made)
+    assert gddim("sample", *words).status == 0
+    shard = "images-000000-000019.npz"
+    np.testing.assert_array_equal(read_member(kept / shard, "images"), read_member(made / shard, "images"))
+    fid = json.loads(gddim("fid", kept, "--ref", "mnist", "--json").out)
+    assert cell["result"]["distance"] == pytest.approx(fid["value"], rel=1e-6)
+    assert cell["result"]["settings"]["checkpoint_sha256"]
+    assert cell["result"]["judge"]["metric"] == "FD(lenet-mnist)"
+    assert gddim("sample", *words[:-1], kept).err.startswith("all 20 images are already in")
+
+
+def test_every_cell_is_done_once(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = bench(*WORDS)
+    assert first.status == 0, first.err
+    before = files(tmp_path / "out")
+    assert not list((tmp_path / "out" / "partial").glob("*"))
+    assert not (tmp_path / "out" / "images").exists()
+    monkeypatch.setattr(Sampler, "run", lambda *_: pytest.fail("a cell was made again"))
+    assert bench(*WORDS).status == 0
+    assert files(tmp_path / "out") == before
+    assert len(json.loads((tmp_path / "out" / "sessions.json").read_text())) == 1
+
+
+def test_a_larger_plan_goes_on_from_a_smaller(bench, tmp_path: Path) -> None:
+    bench("--nfe", "4", "--num", "6")
+    result = bench("--nfe", "4,5", "--num", "6")
+    assert result.status == 0
+    assert len(numbers(tmp_path / "out")) == 2
+    sessions = json.loads((tmp_path / "out" / "sessions.json").read_text())
+    assert [len(session["cells"]) for session in sessions] == [1, 1]
+
+
+def test_the_batch_size_changes_no_number(bench, tmp_path: Path) -> None:
+    for size in (3, 10):
+        words = ("--sampler", "gddim,em", "--nfe", "5", "--num", "10", "--batch-size", size)
+        assert bench(*words, out=str(size)).status == 0
+    np.testing.assert_allclose(numbers(tmp_path / "3"), numbers(tmp_path / "10"), rtol=1e-3)
+
+
+def test_rk45_is_measured_at_what_it_spends(bench, tmp_path: Path) -> None:
+    result = bench("--sampler", "rk45", "--nfe", "40", "--num", "6", "--batch-size", "4", "--solver-error")
+    assert result.status == 0, result.err
+    (cell,) = results(tmp_path / "out")["cells"]
+    assert cell["result"]["tolerance"] > 0
+    assert cell["result"]["settings"]["batch_size"] == 4
+    assert abs(cell["result"]["nfe"] - 40) <= 12
+    key = cell["result"]["key"]
+    assert bench("--sampler", "rk45", "--nfe", "40", "--num", "6", "--batch-size", "5").status == 0
+    assert results(tmp_path / "out")["cells"][0]["result"]["key"] != key
+
+
+KILLED = """
+import os, signal, sys
+from gddim_cli.bench import report, runner, solutions
+from gddim_cli.bench.folder import Folder
+from gddim_cli.cli.main import main
+from gddim_cli.states import RawStates
+
+def killing(owner, name, call, before):
+    inner, count = getattr(owner, name), [0]
+    def run(*words, **named):
+        count[0] += 1
+        if count[0] == call and before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = inner(*words, **named)
+        if count[0] == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    setattr(owner, name, run)
+
+def halved(self, indices, states, inner=RawStates.store):
+    half = len(indices) // 2
+    inner(self, indices[:half], states[:half])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+where = sys.argv.pop(1)
+if where == "half a batch":
+    RawStates.store = halved
+elif where == "within a cell":
+    killing(RawStates, "store", 5, False)
+elif where == "before its number":
+    killing(runner.Runner, "_finish", 2, True)
+elif where == "between cells":
+    killing(Folder, "forget_rows", 3, True)
+elif where == "within a solution":
+    killing(solutions, "solve", 2, True)
+elif where == "within the report":
+    killing(report, "markdown", 1, True)
+main()
+"""
+PLACES = (
+    "half a batch",
+    "within a solution",
+    "within a cell",
+    "before its number",
+    "between cells",
+    "within the report",
+)
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_ends_with_the_files_of_an_uncut_run(bench, small: Path, tmp_path: Path) -> None:
+    """SIGKILL at six places, one after another; the same command ends with the same bytes."""
+    words = (*WORDS, "--solver-error", "--solver-error-images", "3")
+    assert bench(*words, out="whole").status == 0
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    own = ["--checkpoint", str(small), "--ref", "mnist", "--out", str(tmp_path / "cut")]
+    for place in PLACES:
+        command = [sys.executable, "-c", KILLED, place, "bench", *map(str, words), *own]
+        done = subprocess.run(command, capture_output=True, text=True, env=one_thread)
+        assert done.returncode == -9, (place, done.stderr)
+    assert bench(*words, out="cut").status == 0
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_a_cell_that_fails_is_told_in_its_place_and_tried_again(bench, tmp_path: Path, monkeypatch) -> None:
+    def refuse(x, how):
+        if not refuse.over and refuse.calls == 2:
+            raise NumericsError("images that are not finite")
+        refuse.calls += 1
+        return quantize(x, how)
+
+    refuse.calls, refuse.over = 0, False
+    monkeypatch.setattr("gddim_cli.bench.runner.quantize", refuse)
+    words = ("--sampler", "gddim,em", "--nfe", "4", "--num", "8", "--batch-size", "4")
+    result = bench(*words)
+    assert result.status == 1
+    assert "1 of 2 cells failed" in result.err
+    good, bad = (cell["result"] for cell in results(tmp_path / "out")["cells"])
+    assert good["distance"] is not None
+    assert (bad["distance"], bad["failed"]) == (None, "images that are not finite")
+    assert "| failed |" in (tmp_path / "out" / "table.md").read_text()
+    assert "images that are not finite" in (tmp_path / "out" / "table.md").read_text()
+    status = json.loads(bench_status(bench, tmp_path / "out"))
+    assert (len(status["done"]), list(status["failed"].values())) == (1, ["images that are not finite"])
+    refuse.over = True
+    assert bench(*words).status == 0
+    assert bench(*words, out="other").status == 0
+    assert files(tmp_path / "out") == files(tmp_path / "other")
+
+
+def bench_status(bench, folder: Path) -> str:
+    return bench("--status", folder, "--json").out
+
+
+def test_status_says_what_is_done_and_what_is_missing(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, calls = "gddim_cli.states.RawStates.store", []
+    inner = __import__("gddim_cli.states", fromlist=["RawStates"]).RawStates.store
+
+    def stop(self, indices, states):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        inner(self, indices, states)
+
+    monkeypatch.setattr(store, stop)
+    words = ("--nfe", "4,6", "--num", "10", "--batch-size", "4")
+    assert bench(*words).status == 130
+    status = json.loads(bench_status(bench, tmp_path / "out"))
+    assert (status["cells"], len(status["done"])) == (2, 1)
+    assert list(status["missing"].values()) == [{"images": 4, "of": 10}]
+    shown = bench("--status", tmp_path / "out")
+    assert "1 of 2 cells are done, 1 missing, 0 failed" in shown.err
+    assert "4 of 10 images" in shown.err
+    assert "…" in shown.out
+    assert bench("--status", tmp_path / "nothing").status == 1
+
+
+def test_two_at_once_in_one_folder_are_refused(bench, tmp_path: Path) -> None:
+    with Folder(tmp_path / "out").locked():
+        result = bench("--nfe", "4", "--num", "4")
+    assert result.status == 1
+    assert "another gddim bench is at work there" in result.err
+
+
+def test_on_a_terminal_the_cells_fill_in(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys as system
+
+    monkeypatch.setattr(system.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    result = bench(*WORDS)
+    assert result.status == 0
+    assert "of 12 cells" in result.err
+    assert "…" in result.err
+    assert "gDDIM order 2" in result.err
+
+
+@pytest.mark.slow
+def test_the_time_goes_to_the_networks(gddim, tmp_path: Path) -> None:
+    """At most 10 % over the network's evaluations and the features, on the bundled checkpoint."""
+    words = ("--sampler", "gddim", "--nfe", "20", "--num", "128", "--out", tmp_path / "out")
+    assert gddim("bench", *words).status == 0
+    (session,) = json.loads((tmp_path / "out" / "sessions.json").read_text())
+    assert session["seconds"] < 1.1 * (session["network"] + session["features"])

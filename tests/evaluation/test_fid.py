@@ -1,0 +1,333 @@
+"""`gddim fid` as a person uses it: numbers, provenance, warnings, the cache, bad input, protocols."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gddim_cli.evaluation import extractors, references
+from gddim_cli.evaluation.extractors import load_extractor, load_lenet
+from gddim_cli.evaluation.frechet import frechet_distance
+from gddim_cli.evaluation.moments import gaussian_of
+from gddim_cli.evaluation.protocols import PROTOCOLS
+
+from .conftest import folder_of, pictures
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    return folder_of(tmp_path / "digits", pictures(60, 28, 1))
+
+
+@pytest.fixture
+def colour(tmp_path: Path) -> Path:
+    return folder_of(tmp_path / "colour", pictures(12))
+
+
+def run_json(folder: Path, quantize: str) -> Path:
+    """What `gddim sample` leaves beside its images, as far as it is read here."""
+    for i, file in enumerate(sorted(folder.glob("*.png"))):
+        file.rename(folder / f"{i:06d}.png")
+    n = len(list(folder.glob("*.png")))
+    run = {"settings": {"format": "png", "quantize": quantize}, "num": n, "complete": True}
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_the_number_is_the_distance_of_the_features(gddim: Callable, digits: Path) -> None:
+    found = gddim("fid", digits, "--ref", "mnist", "--json")
+    assert found.status == 0, found.err
+    said = json.loads(found.out)
+    lenet = load_lenet(torch.device("cpu"))
+    reference = references.read_named("mnist", lenet)
+    exact = frechet_distance(gaussian_of(lenet(pictures(60, 28, 1))), reference.gaussian)
+    assert said["value"] == pytest.approx(exact, rel=1e-5)
+    assert (said["metric"], said["n"], said["reference"], said["mode"]) == ("FD(lenet-mnist)", 60, "mnist", "lenet")
+    assert (said["reference_n"], said["weights_sha256"]) == (60_000, lenet.sha256)
+    assert set(said["versions"]) >= {"gddim", "torch", "numpy", "clean-fid"}
+    assert "strongly biased" in found.err
+    assert "no FID" in found.err
+
+
+def test_for_people_it_says_what_the_number_is(gddim: Callable, digits: Path) -> None:
+    found = gddim("fid", digits)
+    assert found.out.startswith("FD(lenet-mnist)@60 = ")
+    assert "quantisation unknown" in found.out
+    assert "MNIST train" in found.out
+    assert gddim("fid", run_json(digits, "floor"), "--num", 50).out.startswith("FD(lenet-mnist)@50 = ")
+    assert "quantised by floor" in gddim("fid", digits).out
+
+
+def test_images_against_themselves_are_at_zero(gddim: Callable, digits: Path, tmp_path: Path) -> None:
+    found = json.loads(gddim("fid", digits, "--ref", digits, "--prdc", "--json").out)
+    assert found["value"] == pytest.approx(0, abs=1e-8)
+    assert found["prdc"] == {"precision": 1, "recall": 1, "density": pytest.approx(1, abs=0.3), "coverage": 1}
+    for words in (
+        ("stats", digits, tmp_path / "a.npz"),
+        (digits, "--ref", "mnist", "--save-stats", tmp_path / "b.npz"),
+    ):
+        assert gddim("fid", *words).status == 0
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    found = json.loads(gddim("fid", digits, "--ref", tmp_path / "a.npz", "--kid", "--json").out)
+    assert found["value"] == pytest.approx(0, abs=1e-8)
+    assert found["kid"]["value"] < 1e-3
+
+
+def test_extras_are_there_when_asked_for(gddim: Callable, digits: Path) -> None:
+    found = gddim("fid", digits, "--kid", "--prdc", "--infinity", "--bootstrap")
+    assert found.status == 0, found.err
+    for word in ("KID", "precision", "recall", "density", "coverage", "N to infinity", "spread"):
+        assert word in found.out
+
+
+def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
+    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = json.loads(gddim("fid", digits, "--json").out)["value"]
+    calls: list[int] = []
+    original = extractors.Extractor.__call__
+
+    def counted(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(extractors.Extractor, "__call__", counted)
+    assert json.loads(gddim("fid", digits, "--json").out)["value"] == first
+    assert not calls
+    shutil.copy(digits / "00000.png", digits / "00001.png")
+    second = json.loads(gddim("fid", digits, "--json").out)["value"]
+    assert calls == [60]
+    assert second != first
+    (damaged,) = [f for f in (home / "features").glob("*.npy") if f.stat().st_mtime == max(
+        g.stat().st_mtime for g in (home / "features").glob("*.npy"))]  # fmt: skip
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    assert json.loads(gddim("fid", digits, "--json").out)["value"] == second
+    assert calls == [60, 60]
+    assert gddim("fid", digits, "--no-cache").status == 0
+    assert calls == [60, 60, 60]
+    assert not list((home / "features").glob("*.lock"))
+
+
+def test_features_go_on_where_they_were_cut(
+    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    original = extractors.Extractor.__call__
+
+    def cut(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, images)
+
+    monkeypatch.setattr(extractors.Extractor, "__call__", cut)
+    assert gddim("fid", digits, "--batch-size", 16).status == 130
+    assert not list((home / "features").glob("*.npy"))
+    whole = json.loads(gddim("fid", digits, "--batch-size", 20, "--json").out)["value"]
+    assert calls == [16, 16, 16, 20, 20]
+    assert json.loads(gddim("fid", digits, "--no-cache", "--json").out)["value"] == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_nothing_half_written(digits: Path, tmp_path: Path, home: Path) -> None:
+    """Ctrl-C at any moment of the real program: no statistics, or whole ones."""
+    out = tmp_path / "s.npz"
+    words = [sys.executable, "-m", "gddim_cli", "fid", "stats", str(digits), str(out), "--batch-size", "1"]
+    for wait in (1.2, 2.0):
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        time.sleep(wait)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode in (0, 130, -signal.SIGINT), error
+        assert "Traceback" not in error or process.returncode == -signal.SIGINT
+        if out.exists():
+            assert references.is_statistics(out)
+    assert not [file for file in tmp_path.iterdir() if file.suffix == ".tmp"]
+
+
+def test_without_weights_it_says_which_command_would_help(gddim: Callable, colour: Path, digits: Path) -> None:
+    cases = {
+        ("--ref", "cifar10"): "gddim download stats-cifar10-legacy-tensorflow",
+        ("--ref", "cifar10:test", "--mode", "clean"): "gddim download stats-cifar10-clean-test",
+        ("--protocol", "gddim-paper"): "gddim download stats-cifar10-tf",
+        ("--protocol", "edm"): "gddim download stats-cifar10-edm",
+        ("--ref", str(colour)): "gddim download inception ",
+        ("--ref", str(colour), "--mode", "legacy_pytorch"): "gddim download inception-pytorch ",
+        (): "gddim download stats-cifar10-legacy-tensorflow",
+    }
+    for words, command in cases.items():
+        found = gddim("fid", colour, *words)
+        assert found.status == 1
+        assert command in found.err + " ", words
+    found = gddim("fid", colour, "--ref", "mnist")
+    assert "32x32 with 3 channels, it takes 28x28 with 1" in found.err
+
+
+def fetched(home: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
+    """As if `gddim download name` had brought these arrays."""
+    from gddim_cli.checkpoints import store
+
+    place = home / "files" / store.file_card_of(name).source.file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(place, **arrays)
+
+
+@pytest.mark.slow
+def test_protocols_fix_reference_mode_quantisation_and_count(
+    gddim: Callable, colour: Path, home: Path, inception: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = home / "files" / "inception-2015-12-05.pt"
+    published.parent.mkdir(parents=True)
+    shutil.copy(inception, published)
+    digest = load_extractor("clean", torch.device("cpu"), inception).sha256
+    monkeypatch.setattr(extractors, "pinned", lambda name: digest)
+    draw = np.random.default_rng(0).random((2100, 2048)).astype(np.float32)
+    moments = {"mu": draw.mean(0), "sigma": np.cov(draw, rowvar=False)}
+    fetched(home, "stats-cifar10-tf", {"pool_3": draw})
+    fetched(home, "stats-cifar10-edm", moments)
+    fetched(home, "stats-cifar10-clean", moments)
+    values = {}
+    for name, protocol in PROTOCOLS.items():
+        found = json.loads((done := gddim("fid", colour, "--protocol", name, "--json")).out)
+        assert (found["metric"], found["protocol"], found["mode"]) == ("FID", name, protocol.mode)
+        assert found["reference"] == protocol.ref
+        assert f"protocol {name} is of 50000 images; this is of 12" in done.err
+        assert f"is unknown (no run.json); protocol {name} is by {protocol.quantize}" in done.err
+        values[name] = found["value"]
+    assert values["gddim-paper"] == pytest.approx(values["edm"], rel=1e-6)
+    assert values["clean"] != pytest.approx(values["edm"], rel=1e-3)
+    found = gddim("fid", run_json(colour, "floor"), "--protocol", "edm")
+    assert (found.status, "--quantize round" in found.err) == (2, True)
+    assert "unknown" not in gddim("fid", colour, "--protocol", "gddim-paper").err
+    found = gddim("fid", colour, "--ref", "cifar10-edm", "--kid")
+    assert (found.status, "these need features" in found.err) == (2, True)
+    assert json.loads(gddim("fid", colour, "--ref", "cifar10-tf", "--kid", "--json").out)["kid"]["value"] != 0
+    for words in (("--ref", "cifar10"), ("--mode", "clean")):
+        found = gddim("fid", colour, "--protocol", "gddim-paper", *words)
+        assert (found.status, "fixes it to" in found.err) == (2, True)
+    grey = folder_of(colour.parent / "grey", pictures(4, 28, 1))
+    assert "the images are 28x28 grey, those of the reference cifar10-edm 32x32 RGB" in gddim(
+        "fid", grey, "--ref", "cifar10-edm").err  # fmt: skip
+
+
+@pytest.mark.slow
+def test_another_network_is_never_called_fid(gddim: Callable, colour: Path, inception: Path, tmp_path: Path) -> None:
+    out = tmp_path / "own.npz"
+    assert gddim("fid", "stats", colour, out, "--inception", inception, "--mode", "clean").status == 0
+    found = gddim("fid", colour, "--ref", out, "--inception", inception)
+    assert found.out.startswith("FD(inception-2015-12-05.pt)@12 = ")
+    assert "mode clean" in found.out
+    assert "is no FID" in found.err
+    other = gddim("fid", colour, "--ref", out, "--inception", inception, "--mode", "legacy_tensorflow")
+    assert (other.status, "features of different networks do not compare" in other.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"mu": np.zeros(84), "sigma": np.eye(85)}, "sigma is [85, 85], but lenet-mnist gives features of 84 numbers"),
+        ({"mu": np.zeros(2048), "sigma": np.eye(2048)}, "gives features of 84 numbers; another network's statistics"),
+        ({"pool_3": np.full((90, 84), np.nan)}, "features of 90 of 90 images are not finite"),
+        ({"mu": np.full(84, np.nan), "sigma": np.eye(84)}, "mu or sigma holds NaN"),
+        ({"mu": np.zeros(84), "sigma": np.triu(np.ones((84, 84)))}, "sigma is not symmetric"),
+        ({"mu": np.zeros(84), "sigma": -np.eye(84)}, "has the eigenvalue -1"),
+        ({"mu": np.zeros(84)}, "mu and sigma, or pool_3, are needed"),
+    ],
+)
+def test_a_bad_reference_is_named(gddim: Callable, digits: Path, tmp_path: Path, arrays: dict, message: str) -> None:
+    np.savez(tmp_path / "ref.npz", **arrays)
+    found = gddim("fid", digits, "--ref", tmp_path / "ref.npz", "--mode", "lenet")
+    assert found.status == 1
+    assert message in found.err
+
+
+def test_bad_calls_are_refused(gddim: Callable, digits: Path, colour: Path, tmp_path: Path) -> None:
+    one = folder_of(tmp_path / "one", pictures(1, 28, 1))
+    odd = folder_of(tmp_path / "odd", pictures(3, 40, 3))
+    cases: list[tuple[tuple, int, str]] = [
+        ((one,), 1, "one: holds 1 image; a covariance needs at least two"),
+        ((digits, "--ref", one), 1, "one: holds 1 image; a covariance needs at least two"),
+        ((digits, "--num", 61), 1, "holds 60 images; lower --num"),
+        ((digits, "--num", 1), 2, "--num: 1 is too few"),
+        ((odd,), 2, "--ref: needed for images of 40x40 RGB"),
+        ((digits, "--ref", "cifar"), 1, "did you mean 'cifar10'"),
+        ((digits, "--protocol", "edn"), 2, "did you mean 'edm'"),
+        ((digits, "--mode", "clean"), 2, "--ref mnist: was made with lenet, not with --mode clean"),
+        ((digits, "--inception", "x.pt"), 2, "is measured with lenet-mnist, not with Inception"),
+        ((digits, colour), 2, "one set of images at a time, not 2"),
+        (("stats", digits), 2, "gddim fid stats IMAGES OUT.npz"),
+        (("stats", digits, "out.txt"), 2, "out.txt does not end in .npz"),
+        (("stats", digits, tmp_path / "o.npz", "--ref", "mnist"), 2, "takes no reference"),
+        ((tmp_path / "nowhere",), 1, "nowhere"),
+    ]
+    for words, status, message in cases:
+        found = gddim("fid", *words)
+        assert message in found.err, (words, found.err)
+        assert found.status == status, words
+
+
+def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
+    from gddim_cli.evaluation.features import prune
+
+    files = [tmp_path / f"{i}.npy" for i in range(4)]
+    for age, file in enumerate(files):
+        file.write_bytes(bytes(100))
+        __import__("os").utime(file, (1000 + age, 1000 + age))
+    prune(tmp_path, keep=files[0], limit=250)
+    assert [file.exists() for file in files] == [True, False, False, True]
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(
+    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.write_text("a file where the folder should be")
+    found = gddim("fid", digits)
+    assert found.status == 0
+    assert "features are not kept" in found.err
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(gddim: Callable, digits: Path) -> None:
+    one = json.loads(gddim("fid", digits, "--batch-size", 8, "--no-cache", "--json").out)["value"]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gddim_cli", "fid"]
+    options = [str(digits), "--batch-size", "8", "--json"]
+    done = subprocess.run([sys.executable, *words, *options], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["value"] == pytest.approx(one, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_digits_then_samples_then_noise(gddim: Callable, tmp_path: Path) -> None:
+    """The order in which any distance must put 200 digits of MNIST's test set, 200 samples, and noise."""
+    sheet = np.asarray(Image.open(DATA / "mnist_test_200.png"))
+    digits = sheet.reshape(10, 28, 20, 28).swapaxes(1, 2).reshape(200, 28, 28)
+    np.save(tmp_path / "digits.npy", digits)
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 256, digits.shape, dtype=np.uint8))
+    assert gddim("sample", "--checkpoint", "mnist", "--nfe", 10, "--num", 200, "--out", tmp_path / "samples").status == 0
+    values = []
+    for name in ("digits.npy", "samples", "noise.npy"):
+        found = gddim("fid", tmp_path / name, "--ref", "mnist", "--json")
+        assert found.status == 0, found.err
+        values.append(json.loads(found.out)["value"])
+    assert values[0] < 0.8 * values[1]
+    assert values[1] < 0.2 * values[2]

@@ -1,0 +1,115 @@
+"""KID against clean-fid's, PRDC against its definition, the resize against Pillow's, extrapolation against known laws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gddim_cli.errors import DataError
+from gddim_cli.evaluation import kid as kids
+from gddim_cli.evaluation.moments import Gaussian
+from gddim_cli.evaluation.prdc import prdc
+from gddim_cli.evaluation.resize import bicubic
+from gddim_cli.evaluation.spread import bootstrap, infinity
+
+
+def test_kid_is_cleanfids_with_the_same_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cleanfid import fid
+
+    draw = np.random.default_rng(0)
+    x, y = draw.standard_normal((60, 32)), draw.standard_normal((80, 32)) + 0.3
+    subsets = [(draw.choice(60, 20, False), draw.choice(80, 20, False)) for _ in range(7)]
+    # It draws for its second set first.
+    queue = [rows for a, b in subsets for rows in (b, a)]
+    monkeypatch.setattr(fid.np.random, "choice", lambda n, m, replace: queue.pop(0))
+    theirs = fid.kernel_distance(x, y, num_subsets=7, max_subset_size=20)
+    assert not queue
+    assert np.mean(kids.kernel_distance(x, y, subsets)) == pytest.approx(theirs, rel=1e-10)
+
+
+def test_kid_is_unbiased() -> None:
+    """Of two halves of one set it is zero within its own standard error; of shifted ones it is not."""
+    draw = np.random.default_rng(1)
+    x, y = draw.standard_normal((2, 4000, 8)).astype(np.float32)
+    mean, deviation = kids.kid(x, y)
+    assert abs(mean) < deviation
+    assert kids.kid(x, y + 1)[0] > 10 * deviation
+    with pytest.raises(DataError, match="at least two images"):
+        kids.kid(x[:1], y)
+
+
+def by_definition(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+    def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.array([[np.linalg.norm(p - q) for q in b] for p in a])
+
+    radius_real, radius_fake = (np.sort(apart(s, s), axis=1)[:, k] for s in (real, fake))
+    between = apart(real, fake)
+    inside = between <= radius_real[:, None]
+    return {
+        "precision": inside.any(0).mean(),
+        "recall": (between <= radius_fake[None]).any(1).mean(),
+        "density": inside.sum() / (k * len(fake)),
+        "coverage": inside.any(1).mean(),
+    }
+
+
+@pytest.mark.parametrize(("n", "m", "shift"), [(40, 55, 0.0), (55, 40, 1.0), (30, 30, 9.0)])
+def test_prdc_is_its_definition(n: int, m: int, shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gddim_cli.evaluation.prdc.ROWS", 7)
+    draw = np.random.default_rng(2)
+    real, fake = draw.standard_normal((n, 3)), draw.standard_normal((m, 3)) * 0.8 + shift
+    assert prdc(real, fake, 3) == pytest.approx(by_definition(real, fake, 3))
+    with pytest.raises(DataError, match="more than 30 images"):
+        prdc(real[:30], fake, 30)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 28), (64, 48), (299, 299), (512, 400), (5, 1)])
+def test_the_resize_is_pillows(height: int, width: int) -> None:
+    images = np.random.default_rng(3).integers(0, 256, (2, height, width, 3)).astype(np.float32)
+    ours = bicubic(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), 299).numpy()
+    for image, found in zip(images, ours, strict=True):
+        for channel in range(3):
+            resized = Image.fromarray(image[..., channel]).resize((299, 299), Image.Resampling.BICUBIC)
+            assert np.abs(np.asarray(resized).clip(0, 255) - found[channel]).max() < 1e-4
+
+
+def drawn(n: int) -> np.ndarray:
+    return np.random.default_rng(4).standard_normal((n, 6))
+
+
+@pytest.mark.parametrize("measure", [infinity, bootstrap])
+def test_spread_steps_and_repeats(measure: Callable) -> None:
+    reference, steps = Gaussian(np.zeros(6), np.eye(6)), []
+    first = measure(drawn(200), reference, on_point=lambda: steps.append(1))
+    assert measure(drawn(200), reference) == first
+    assert len(steps) == (15 if measure is infinity else 20)
+
+
+def test_extrapolation_takes_the_bias_away() -> None:
+    """Images from the reference's own law: the distance of N is biased upwards, its extrapolation is near zero."""
+    from gddim_cli.evaluation.frechet import frechet_distance
+    from gddim_cli.evaluation.moments import gaussian_of
+
+    reference = Gaussian(np.zeros(6), np.eye(6))
+    of_n = frechet_distance(gaussian_of(drawn(2000)), reference)
+    value, error = infinity(drawn(2000), reference)
+    assert of_n > 0
+    assert abs(value) < of_n
+    assert abs(value) < 4 * error
+    with pytest.raises(DataError, match="too few to extrapolate"):
+        infinity(drawn(20), reference)
+
+
+def test_the_bootstrap_is_the_spread_of_fresh_draws() -> None:
+    """Against the standard deviation over independent sets of as many images, within the error of 20 draws."""
+    from gddim_cli.evaluation.frechet import frechet_distance
+    from gddim_cli.evaluation.moments import gaussian_of
+
+    reference = Gaussian(np.full(6, 0.5), np.eye(6))
+    sets = np.random.default_rng(5).standard_normal((200, 300, 6))
+    fresh = np.std([frechet_distance(gaussian_of(x), reference) for x in sets], ddof=1)
+    assert bootstrap(sets[0], reference) == pytest.approx(fresh, rel=0.6)
