@@ -285,7 +285,7 @@ def main(words: Sequence[str] | None = None) -> None:
     released(device)
     batch, batches = (2, 1) if chosen.small else (64, 10)
     rate = features_rate(device, model.card.images.size, batch, batches)
-    print(f"- Inception's features for FID, fp32, batch {batch}: {rate:.3g} images/s")
+    print(f"- Inception's features for FID (pytorch-fid's), batch {batch}: {rate:.3g} images/s")
 
 
 if __name__ == "__main__":
