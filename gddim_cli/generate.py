@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,10 +16,10 @@ from torch import Tensor
 from gddim_cli import __version__
 from gddim_cli.distributed import World, world
 from gddim_cli.errors import DataError, OutputError, PeerError, UsageError
-from gddim_cli.files import eventually, probe, sha256, writing
+from gddim_cli.files import eventually, probe, sha256
 from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_png
 from gddim_cli.memory import memory_for
-from gddim_cli.runs import GRID, RUN, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.runs import GRID, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
 from gddim_cli.sampling import Sampler, Settings
 from gddim_cli.states import RawStates
 from gddim_cli.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
@@ -125,10 +124,7 @@ class Generation:
             with memory_for(1, self.sampler.device):
                 self.sampler.tune()
             tolerance = self.sampler.plan.tolerance
-        token = None
-        if self.team.size > 1:
-            with writing(self.folder.path):  # a name that the next call sweeps away, if this one is killed
-                token = Path(tempfile.mkstemp(prefix=f".{RUN}.", suffix=".tmp", dir=self.folder.path)[1]).name
+        token = self.folder.mark() if self.team.size > 1 else None
         return Start(todo, num, self.batch_size, earlier, states, filming, tolerance, token)
 
     def _meet_in_folder(self, token: str) -> None:
@@ -187,9 +183,10 @@ class Generation:
             self.folder.save(run)
         ledger = Ledger(run, session, self.team.tally(), self.team.tally())
         writer = Writer(self._store, lambda made: ledger.add(len(made.indices), made.evaluations))
+        wanted = set(todo)
         try:
             for indices in self._mine(todo):
-                writer.put(self._batch(indices, set(todo), on_step, writer.check))
+                writer.put(self._batch(indices, wanted, on_step, writer.check))
             writer.finish()
             self.team.barrier(lambda: on_step(self.team.count()))
             on_step(self.team.count(at_once=True))
