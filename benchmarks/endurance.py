@@ -174,9 +174,10 @@ def kills(
     with tempfile.TemporaryDirectory() as folder:
         killer = Killer(Path(folder), num, words, random.Random(seed))
         for processes in teams:
-            resumes = itertools.cycle([1] if processes == 1 else [2, 1, 3])
+            resumes = [1] if processes == 1 else [2, 1, 3]
             for number in range(count):
-                trials.append(killer.trial(processes, formats[number % len(formats)], next(resumes), number))
+                again = resumes[(number + number // 3) % len(resumes)]  # each format on each number
+                trials.append(killer.trial(processes, formats[number % len(formats)], again, number))
                 print(f"{number + 1}/{count}: {trials[-1]}", file=sys.stderr, flush=True)
     return trials
 
@@ -245,15 +246,17 @@ def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[
 
 
 def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[str]:
-    """At tenths of the run, from the first tenth on: what comes before is warm-up."""
+    """At tenths of the run, from the first tenth on: what comes before is warm-up, what comes after the end."""
     tenths = [num * k // 10 for k in range(1, 10)]
-    yield "| process | what | " + " | ".join(f"at {n}" for n in tenths) + " | most | last |"
-    yield "| --- " * (len(tenths) + 4) + "|"
+    yield "| process | what | " + " | ".join(f"at {n}" for n in tenths) + " | most | last | in the end |"
+    yield "| --- " * (len(tenths) + 5) + "|"
     for watch in watches:
-        warm = [sample for sample in watch.samples if sample[0] >= tenths[0]]
+        warm = [sample for sample in watch.samples if tenths[0] <= sample[0] < num]
+        end = [sample for sample in watch.samples if sample[0] == num] or warm
         rows = [next(sample for sample in warm if sample[0] >= n) for n in tenths]
-        for what, column, form in (("resident MiB", 1, ".1f"), ("file handles", 2, "d")):
-            cells = [row[column] for row in rows] + [max(s[column] for s in warm), warm[-1][column]]
+        for what, column, form in (("resident MiB", 1, ".0f"), ("file handles", 2, "d")):
+            cells = [row[column] for row in rows]
+            cells += [max(sample[column] for sample in warm), warm[-1][column], max(sample[column] for sample in end)]
             yield f"| {watch.rank} | {what} | " + " | ".join(format(cell, form) for cell in cells) + " |"
     rising = all(a <= b for a, b in itertools.pairwise(counts))
     yield ""
