@@ -24,8 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from gddim_cli.storage import open_storage
 from gddim_cli.storage.manifest import MANIFEST
 from gddim_cli.storage.shards import Shards
@@ -55,10 +53,7 @@ def children(parent: int) -> list[int]:
 
 def hashes(folder: Path, format: str, num: int) -> list[str]:
     """SHA-256 of every image's pixels."""
-    return [
-        hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
-        for image in open_storage(folder, format).read(range(num))
-    ]
+    return [hashlib.sha256(image.tobytes()).hexdigest() for image in open_storage(folder, format).read(range(num))]
 
 
 def copies(folder: Path, format: str, num: int) -> Counter[int]:

@@ -12,6 +12,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, stdout
+from gddim_cli.distributed import world
 from gddim_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def fid(
         raise UsageError("stats: takes no reference and measures no distance; leave those options out")
 
     from gddim_cli.evaluation.image_sources import open_images
-    from gddim_cli.evaluation.measure import images_to_measure, open_judge, open_maker
+    from gddim_cli.evaluation.measure import open_judge, open_maker, to_measure
     from gddim_cli.evaluation.report import Extras, report
     from gddim_cli.files import probe
 
@@ -106,20 +107,26 @@ def fid(
         if path:
             probe(path)
     where = options.torch_device(device)
-    source = open_images(images, key)
+    source = open_images(images, key, num)
     if source.ignored:
         say(f"{images}: {source.ignored} other file{'s' * (source.ignored != 1)} there, not images, left aside")
+    team = world().join()
     with feature_folder(cache) as folder:
 
-        def features_of(what: ImageSource, extractor: Extractor, count: int | None = None) -> NDArray[np.float32]:
-            return with_progress(what, extractor, count or what.count, folder, batch_size)
+        def features_of(what: ImageSource, extractor: Extractor) -> NDArray[np.float32]:
+            return with_progress(what, extractor, folder, batch_size)
 
         if stats:
             maker = open_maker(mode, inception, where, source.shape)
-            write(stats, source, maker, features_of(source, maker, num))
+            features = features_of(source, maker)
+            if team.main:
+                write(stats, source, maker, features)
             return
         judge = open_judge(ref, protocol, mode, inception, where, source.shape, features_of)
-        features = features_of(source, judge.extractor, images_to_measure(source, judge, num))
+        source = to_measure(source, judge)
+        features = features_of(source, judge.extractor)
+        if not team.main:
+            return
         extras = Extras(kid, prdc, infinity, bootstrap)
         with Progress(extras.steps, "distances") as progress:
             found = report(source, judge, features, extras, lambda: progress.advance(1))
@@ -156,21 +163,20 @@ def feature_folder(cache: bool) -> Iterator[Path]:
         except OutputError as error:
             say(f"features are not kept: {error}")
             cache = False
-    if cache:
+    if world().broadcast(cache):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="gddim-") as temporary:
-        yield Path(temporary)
+        yield world().broadcast(Path(temporary))
+        world().barrier()
 
 
-def with_progress(
-    source: ImageSource, extractor: Extractor, count: int, folder: Path, batch_size: int
-) -> NDArray[np.float32]:
-    """Features of the first `count` images, with a bar."""
+def with_progress(source: ImageSource, extractor: Extractor, folder: Path, batch_size: int) -> NDArray[np.float32]:
+    """Features of the images, with a bar."""
     from gddim_cli.evaluation.features import features_of
 
-    with Progress(count, "images") as progress:
-        return features_of(source, extractor, count, folder, batch_size, progress.advance)
+    with Progress(source.count, "images") as progress:
+        return features_of(source, extractor, folder, batch_size, progress.advance)
 
 
 def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArray[np.float32]) -> None:

@@ -16,7 +16,7 @@ from gddim_cli.distributed import world
 from gddim_cli.errors import GddimError, UsageError
 
 INTERRUPTED = 130
-SEVERAL = ("sample",)
+SEVERAL = ("sample", "fid")
 """Commands that several processes can share."""
 
 app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -52,9 +52,7 @@ def root(
     """
     command = context.invoked_subcommand
     if world().size > 1 and command not in SEVERAL:
-        raise UsageError(
-            f"gddim {command} runs as one process; start it without torchrun ({', '.join(SEVERAL)} shares)"
-        )
+        raise UsageError(f"gddim {command} runs as one process; start it without torchrun ({', '.join(SEVERAL)} share)")
 
 
 def main() -> None:

@@ -3,74 +3,111 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from gddim_cli.errors import DataError
+from gddim_cli.distributed import world
+from gddim_cli.errors import DataError, OutputError
 from gddim_cli.evaluation.extractors import Extractor
 from gddim_cli.evaluation.image_sources import ImageSource
-from gddim_cli.files import read_array, writing
+from gddim_cli.files import eventually, read_array, writing
 from gddim_cli.states import RawStates
 
 LIMIT = 8 << 30
 """Bytes of features that are kept; the least recently used go first."""
 
+VERSION = 1
+"""Of what features are: another one makes the kept ones useless."""
+PATIENCE = 60.0
+"""Seconds that a file of another machine may take to show in a shared folder."""
+
 OnImages = Callable[[int], None]
 
 
 def features_of(
-    source: ImageSource, extractor: Extractor, num: int, folder: Path, batch_size: int, on_images: OnImages
+    source: ImageSource, extractor: Extractor, folder: Path, batch_size: int, on_images: OnImages
 ) -> NDArray[np.float32]:
-    """Features, [num, d], of the first `num` images, as a memory map of a file in `folder`.
+    """Features, [N, d], of images, as a memory map of a file in `folder`.
 
-    The file's name is a hash of the images, the weights and the mode: a folder that has changed is another one.
+    The file's name is a hash of the images, the weights and the mode: a folder that has changed is another one. Several
+    processes share the images out by whole batches, so that they find what one would have.
 
     Args:
-        on_images: called with the number of images that are there already, then after each batch with its own.
+        on_images: called with the number of images that are there already, then with those of each batch.
 
     Raises:
         DataError: images that cannot be read, or that the network does not take.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or not by all processes.
     """
-    identity = f"1 {source.fingerprint()} {num} {extractor.sha256} {extractor.mode}"
+    team, num = world(), source.count
+    identity = f"{VERSION} {source.fingerprint()} {num} {extractor.sha256} {extractor.mode}"
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(".lock"))
-        lock.acquire()
+    lock = FileLock(path.with_suffix(".lock"))
     try:
-        found = finished(path, (num, extractor.dimension))
-        if found is None:
-            measure(source, extractor, num, path, batch_size, on_images)
-            prune(folder, keep=path)
-            return read_array(path, memory_map=True)
+        rows = None
+        if team.main:
+            with writing(path):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+            if finished(path, (num, extractor.dimension)) is None:
+                rows = RawStates(path, num, (extractor.dimension,), "features", None, overwrite=False)
+        rows = team.broadcast(rows)
+        if rows is None:
+            on_images(num)
+        else:
+            measure(source, extractor, rows, batch_size, on_images)
+        found = read_array(path, memory_map=True)
+        team.barrier()
     finally:
-        lock.release()
-        path.with_suffix(".lock").unlink(missing_ok=True)
-    on_images(num)
+        if lock.is_locked:
+            lock.release()
+            path.with_suffix(".lock").unlink(missing_ok=True)
     return found
 
 
-def measure(
-    source: ImageSource, extractor: Extractor, num: int, path: Path, batch_size: int, on_images: OnImages
-) -> None:
-    """Fills the file with the features that are missing, a batch at a time."""
-    rows = RawStates(path, num, (extractor.dimension,), "features", None, overwrite=False)
+def measure(source: ImageSource, extractor: Extractor, rows: RawStates, batch_size: int, on_images: OnImages) -> None:
+    """Fills the file with the features that are missing, a batch at a time; its name is final when all are there."""
+    team, num = world(), source.count
+    if not eventually(rows.partial.exists, PATIENCE):
+        raise OutputError(
+            f"{rows.partial}: is not there for {team.name}; all processes need one folder for features: set GDDIM_HOME to "
+            "one on a shared file system"
+        )
     done = rows.done(num)
-    # Batches are whole, so what was cut is a tail.
-    first = next((i for i in range(num) if i not in done), num)
-    on_images(first)
-    for images in source.batches(batch_size, first, num):
-        rows.store(range(first, first + len(images)), extractor(images))
-        first += len(images)
-        on_images(len(images))
-    if first != num:
-        raise DataError(f"{source.name}: held {num} images and now gives {first}; is something still writing there?")
-    rows.finish()
+    on_images(len(done))
+    missing = sorted({row // batch_size for row in range(num) if row not in done})
+    for first, last in runs(
+        missing[team.rank * len(missing) // team.size : (team.rank + 1) * len(missing) // team.size]
+    ):
+        at = first * batch_size
+        for images in source.batches(batch_size, at, min((last + 1) * batch_size, num)):
+            here = range(at, at + len(images))
+            rows.store(here, extractor(images))
+            at = here.stop
+            on_images(team.count(len(set(here) - done)))
+    team.barrier(lambda: on_images(team.count()))
+    on_images(team.count(at_once=True))
+    if team.main:
+        lost = set(range(num)) - rows.done(num)
+        if lost:
+            raise DataError(
+                f"{source.name}: image {min(lost)} has gone since it was counted; is something writing there?"
+            )
+        rows.finish()
+        prune(rows.path.parent, keep=rows.path)
+    team.barrier()
+
+
+def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Rising numbers as the first and the last of each unbroken run."""
+    for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in group]
+        yield run[0], run[-1]
 
 
 def finished(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,24 +121,24 @@ def open_maker(mode: str | None, inception: Path | None, device: torch.device, s
     return extractor
 
 
-def images_to_measure(source: ImageSource, judge: Judge, num: int | None) -> int:
-    """How many images, the first ones, are measured: `num`, else the protocol's, else all; at most what there are.
+def to_measure(source: ImageSource, judge: Judge) -> ImageSource:
+    """The images, the protocol's first so many where they are more.
 
     Raises:
-        UsageError: more than there are, or images that were quantised otherwise than the protocol says.
+        UsageError: images that were quantised otherwise than the protocol says.
         DataError: fewer than two.
     """
     protocol = judge.protocol
     if source.count < 2:
         raise DataError(f"{source.name}: holds {source.count} image; a covariance needs at least two")
-    if num is not None and num > source.count:
-        raise UsageError(f"--num: {source.name} holds {source.count} images, fewer than {num}")
-    if protocol and source.quantize not in (None, protocol.quantize):
+    if protocol is None:
+        return source
+    if source.quantize not in (None, protocol.quantize):
         raise UsageError(
             f"--protocol {protocol.name}: is of images quantised by {protocol.quantize}, those in {source.name} were by "
             f"{source.quantize}; sample them with --quantize {protocol.quantize}, or leave the protocol out"
         )
-    return num or min(source.count, protocol.num if protocol else source.count)
+    return replace(source, count=min(source.count, protocol.num))
 
 
 def under(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:

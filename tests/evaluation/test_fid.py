@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gddim_cli.evaluation import extractors, references
 from gddim_cli.evaluation.extractors import load_extractor, load_lenet
@@ -22,6 +23,8 @@ from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.evaluation.protocols import PROTOCOLS
 
 from .conftest import folder_of, pictures
+
+DATA = Path(__file__).parent.parent / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +144,7 @@ def test_features_go_on_where_they_were_cut(
     assert gddim("fid", digits, "--batch-size", 16).status == 130
     assert not list((home / "features").glob("*.npy"))
     whole = json.loads(gddim("fid", digits, "--batch-size", 20, "--json").out)["value"]
-    assert calls == [16, 16, 16, 20, 8]
+    assert calls == [16, 16, 16, 20, 20]
     assert json.loads(gddim("fid", digits, "--no-cache", "--json").out)["value"] == pytest.approx(whole, rel=1e-5)
 
 
@@ -264,7 +267,7 @@ def test_bad_calls_are_refused(gddim: Callable, digits: Path, colour: Path, tmp_
     cases: list[tuple[tuple, int, str]] = [
         ((one,), 1, "one: holds 1 image; a covariance needs at least two"),
         ((digits, "--ref", one), 1, "one: holds 1 image; a covariance needs at least two"),
-        ((digits, "--num", 61), 2, "holds 60 images, fewer than 61"),
+        ((digits, "--num", 61), 1, "holds 60 images; lower --num"),
         ((digits, "--num", 1), 2, "--num: 1 is too few"),
         ((odd,), 2, "--ref: needed for images of 40x40 RGB"),
         ((digits, "--ref", "cifar"), 1, "did you mean 'cifar10'"),
@@ -301,3 +304,30 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     found = gddim("fid", digits)
     assert found.status == 0
     assert "features are not kept" in found.err
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_does(gddim: Callable, digits: Path) -> None:
+    one = json.loads(gddim("fid", digits, "--batch-size", 8, "--no-cache", "--json").out)["value"]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gddim_cli", "fid"]
+    options = [str(digits), "--batch-size", "8", "--json"]
+    done = subprocess.run([sys.executable, *words, *options], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["value"] == pytest.approx(one, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_digits_then_samples_then_noise(gddim: Callable, tmp_path: Path) -> None:
+    """The order in which any distance must put 200 digits of MNIST's test set, 200 samples, and noise."""
+    sheet = np.asarray(Image.open(DATA / "mnist_test_200.png"))
+    digits = sheet.reshape(10, 28, 20, 28).swapaxes(1, 2).reshape(200, 28, 28)
+    np.save(tmp_path / "digits.npy", digits)
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 256, digits.shape, dtype=np.uint8))
+    assert gddim("sample", "--checkpoint", "mnist", "--nfe", 10, "--num", 200, "--out", tmp_path / "samples").status == 0
+    values = []
+    for name in ("digits.npy", "samples", "noise.npy"):
+        found = gddim("fid", tmp_path / name, "--ref", "mnist", "--json")
+        assert found.status == 0, found.err
+        values.append(json.loads(found.out)["value"])
+    assert values[0] < 0.8 * values[1]
+    assert values[1] < 0.2 * values[2]
