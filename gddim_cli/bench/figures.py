@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gddim_cli.bench.sheets import Entry, Sheet
+from gddim_cli.evaluation.protocols import FULL
 
 
 def decimals(value: float) -> int:
@@ -40,7 +41,9 @@ def signed(value: float | None, beside: float | None) -> str:
 
 def small(value: float | None) -> str:
     """A solver error, two digits."""
-    return "" if value is None else f"{value:.1e}" if value < 0.01 else f"{value:.2g}" if value < 10 else f"{value:.0f}"
+    return (
+        "" if value is None else f"{value:.1e}" if value < 0.01 else f"{value:#.2g}" if value < 10 else f"{value:.0f}"
+    )
 
 
 Grid = list[list[str]]
@@ -83,7 +86,7 @@ def notes(sheet: Sheet) -> list[str]:
     if any(entry.nfe is not None and abs(entry.nfe - entry.asked) > 1e-9 for entry in entries):
         found.append("In brackets the evaluations made, where the budget could not be spent exactly.")
     if any(entry.published is not None for entry in entries):
-        full = "" if sheet.images >= 50_000 else f"; of {sheet.images} images the distance is larger by its bias"
+        full = "" if sheet.images >= FULL else f"; of {sheet.images} images the distance is larger by its bias"
         found.append(f"Published: arXiv 2206.05564, 50 000 images{full}.")
     reasons = dict.fromkeys(
         f"{row.label}: {why}" for row in sheet.rows for entry in row.entries if entry for why in entry.failed

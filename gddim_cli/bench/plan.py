@@ -137,11 +137,11 @@ def _cells(top: Words, row: Row, over: Words, used: set[str], problems: list[str
     """The cells of a row: the product of its words' values, those that a sampler has not left out of it."""
     below = {word: values for word, values in {**top, **row.words}.items() if not replaced(word, over)}
     said = {word: values for word, values in {**below, **over}.items() if WORDS[word].cell}
-    for word, plain in (("sampler", "gddim"), ("checkpoint", "mnist"), ("seeds", 0)):
-        said.setdefault(word, [Said(plain, row.where)])
     if not all(said.get(word, True) for word in ("sampler", "checkpoint", "nfe")):
         return []  # what was said of them has been refused
     said = {word: values for word, values in said.items() if values}
+    for word, plain in (("sampler", "gddim"), ("checkpoint", "mnist"), ("seeds", 0)):
+        said.setdefault(word, [Said(plain, row.where)])
     if "nfe" not in said:
         problems.append(f"{row.where}: nfe: is missing; say how many evaluations, as in nfe: [10, 20, 50]")
         return []

@@ -28,7 +28,7 @@ STYLE: dict[str, Any] = {
 
 def distances(sheet: Sheet) -> Figure:
     """Distance against evaluations made (or lambda), both axes logarithmic (lambda's is not)."""
-    figure, axes = _blank(f"{sheet.metric} to {sheet.reference}")
+    figure, axes = _blank(f"{sheet.name} to {sheet.reference}")
     for number, row in enumerate(sheet.rows):
         points = [
             (place(sheet, c, e), e.mean, e.std) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.mean

@@ -11,6 +11,7 @@ import msgspec
 
 from gddim_cli.bench import labels, published
 from gddim_cli.bench.folder import Asked, Folder, Result, SolverError
+from gddim_cli.evaluation.protocols import FULL
 
 
 class Shown(msgspec.Struct, kw_only=True):
@@ -84,12 +85,17 @@ class Sheet(msgspec.Struct, kw_only=True):
     rows: list[Row]
 
     @property
+    def name(self) -> str:
+        """The metric, with the number of images where it is not the one that FID is quoted of: `FID@5000`."""
+        return self.metric if self.images >= FULL else f"{self.metric}@{self.images}"
+
+    @property
     def heading(self) -> str:
         """What the numbers are, in a line."""
         reference = f"to {self.reference}"
         protocol = f", protocol {self.protocol}" if self.protocol else ""
         budget = f", NFE {self.nfe}" if self.nfe else ""
-        return f"{self.metric} {reference}{protocol}, {self.images} images a cell{budget}"
+        return f"{self.name} {reference}{protocol}, {self.images} images a cell{budget}"
 
 
 @dataclass

@@ -77,7 +77,7 @@ def whole(lowest: int, highest: float = math.inf) -> Callable[[Any], int]:
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            upper = f" to {highest:g}" if highest < 1e6 else " up"
+            upper = f" to {highest:.0f}" if highest < 1e8 else " up"
             raise ValueError(f"{value!r} is not a whole number from {lowest}{upper}")
         return value
 
@@ -161,8 +161,8 @@ WORDS: dict[str, Word] = {
     "t_end": Word(real),
     "quantize": Word(one_of("floor", "round")),
     "dtype": Word(one_of("float32", "float64", "bfloat16", "float16")),
-    "nfe": Word(whole(1)),
-    "num": Word(whole(2)),
+    "nfe": Word(whole(1, 100_000)),
+    "num": Word(whole(2, 10_000_000)),
     "ref": Word(text),
     "protocol": Word(text),
     "mode": Word(text),
@@ -171,9 +171,9 @@ WORDS: dict[str, Word] = {
     "table": Word(text, many=False),
     "published": Word(row_of_paper, many=False),
     "solver_error": Word(truth, many=False, cell=False),
-    "solver_error_images": Word(whole(1), many=False, cell=False),
+    "solver_error_images": Word(whole(1, 10_000), many=False, cell=False),
     "keep_images": Word(truth, many=False, cell=False),
-    "batch_size": Word(whole(1), many=False, cell=False),
+    "batch_size": Word(whole(1, 100_000), many=False, cell=False),
     "device": Word(text, many=False, cell=False),
     "out": Word(text, many=False, cell=False),
 }

@@ -81,7 +81,7 @@ class View(Listener):
     def _line(self) -> str:
         spent = time.monotonic() - self.began
         left = max(0.0, self.total - self.made - self.skipped)
-        after = f", {duration(left * spent / self.made)} left" if self.made else ""
+        after = f", {duration(left * spent / self.made)} left" if self.made and left else ""
         return f"{self.ended} of {self.count} cells{after}"
 
     def _sheets(self) -> list[Sheet]:

@@ -100,7 +100,7 @@ def test_every_problem_is_told_at_once_with_its_line(gddim, tmp_path: Path, monk
         (["--seeds", "0,0"], "--seeds: seeds: 0 stands twice"),
         (["--ref", "mnsit"], "did you mean 'mnist'?"),
         (["--table", "4"], "4 is not 1, 2 or 3"),
-        (["--num", "1"], "--num: num: 1 is not a whole number from 2 up"),
+        (["--num", "1"], "--num: num: 1 is not a whole number from 2 to 10000000"),
     ],
 )
 def test_bad_options_are_refused(gddim, tmp_path: Path, words: list[str], named: str) -> None:

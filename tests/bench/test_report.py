@@ -139,7 +139,7 @@ def test_markdown_prints_them(results: report.Results, folder: Path) -> None:
         lines = [line for line in distances.splitlines() if line.startswith("| ") and "---" not in line]
         printed_numbers([[cell.strip() for cell in line.split("|")[1:-1]] for line in lines], sheet)
         assert part.splitlines()[0] == sheet.title
-        assert "FD(lenet-mnist) to mnist, 6 images a cell" in part
+        assert "FD(lenet-mnist)@6 to mnist, 6 images a cell" in part
         assert "FID" not in part
     assert "sample standard deviation over 3 seeds" in parts[0]
     assert "| Heun | " in parts[0]
@@ -304,3 +304,13 @@ def test_compare_refuses_different_judges(bench, gddim, small: Path, tmp_path: P
     assert (result.status, result.out) == (2, "")
     assert "reference: mnist and mnist:test" in result.err
     assert gddim("bench", "compare", tmp_path / "a", tmp_path).status == 1
+
+
+def test_the_readme_shows_what_the_default_plan_made() -> None:
+    """`docs/bench/` is a copy of that run's files, and the README's table is its first."""
+    root = Path(__file__).parents[2]
+    made = msgspec.json.decode((root / "docs" / "bench" / "results.json").read_bytes(), type=report.Results)
+    assert (made.source, made.complete) == ("the default plan", True)
+    assert report.markdown(made) == (root / "docs" / "bench" / "table.md").read_text()
+    shown_there = (root / "README.md").read_text().partition("<!-- bench -->\n")[2].partition("\n![")[0]
+    assert report.markdown(made).startswith(shown_there)

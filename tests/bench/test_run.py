@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gddim_cli.bench.folder import Folder
 from gddim_cli.errors import NumericsError
@@ -251,3 +253,36 @@ def test_the_time_goes_to_the_networks(gddim, tmp_path: Path) -> None:
     assert gddim("bench", *words).status == 0
     (session,) = json.loads((tmp_path / "out" / "sessions.json").read_text())
     assert session["seconds"] < 1.1 * (session["network"] + session["features"])
+
+
+def test_a_table_of_the_paper_with_its_numbers_beside(gddim, small: Path, tmp_path: Path, monkeypatch) -> None:
+    """Small networks in place of the released ones, which no test can have: the way from the preset to the table."""
+    from gddim_cli.bench import tools
+    from gddim_cli.checkpoints.load import load
+    from gddim_cli.evaluation import measure
+    from gddim_cli.evaluation.protocols import find_protocol
+
+    judge = measure.open_judge("mnist", None, None, None, torch.device("cpu"), (28, 28, 1))
+    paper = dataclasses.replace(judge, protocol=find_protocol("gddim-paper"))
+    monkeypatch.setattr(tools, "load", lambda _, *words: load(str(small), *words))
+    monkeypatch.setattr(measure, "open_judge", lambda *_: paper)
+    result = gddim("bench", "--table", "1", "--num", "4", "--nfe", "20,25", "--out", tmp_path / "out")
+    assert result.status == 0, result.err
+    cells = results(tmp_path / "out")["cells"]
+    assert [(cell["cell"]["k"], cell["published"]) for cell in cells] == [
+        ("L", 368),
+        ("L", None),
+        ("R", 3.9),
+        ("R", None),
+    ]
+    for cell in cells:
+        expected = None if cell["published"] is None else cell["result"]["distance"] - cell["published"]
+        assert cell["difference"] == expected
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| published | 368 |  |" in table
+    assert "| published | 3.9 |  |" in table
+    assert "protocol gddim-paper, 4 images a cell" in table
+    assert "gDDIM order 2, K = L, no denoising step" in table
+    result = gddim("bench", "--table", "2", "--lambda", "0,0.3", "--num", "4", "--out", tmp_path / "two")
+    assert result.status == 0, result.err
+    assert "| published | 5.17 | 12.13 |" in (tmp_path / "two" / "table.md").read_text()
