@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gddim_cli.evaluation.report import Measurement
 
 STATS = "stats"
+KEPT = 10_000
+"""Features in a statistics file: as many as precision and recall take of a side."""
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -105,11 +107,10 @@ def fid(
 
     for path in (stats, save_stats):
         if path:
+            keep_inputs(path, images, ref)
             probe(path)
     where = options.torch_device(device)
     source = open_images(images, key, num)
-    if source.ignored:
-        say(f"{images}: {source.ignored} other file{'s' * (source.ignored != 1)} there, not images, left aside")
     team = world().join()
     with feature_folder(cache) as folder:
 
@@ -150,6 +151,20 @@ def parse(words: list[str]) -> tuple[Path, Path | None]:
     return Path(words[0] if words else "imgs"), None
 
 
+def keep_inputs(out: Path, images: Path, ref: str | None) -> None:
+    """Refuses to write statistics over what is no statistics, or over the reference.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    from gddim_cli.evaluation.statistics_files import is_statistics
+
+    inputs = [images, Path(ref)] if ref else [images]
+    same = any(out.resolve() == path.resolve() for path in inputs)
+    if same or (out.exists() and not is_statistics(out)):
+        raise UsageError(f"{out}: exists, and is {'an input' if same else 'no statistics'}; choose another name")
+
+
 @contextmanager
 def feature_folder(cache: bool) -> Iterator[Path]:
     """Where features are kept: the cache, or a folder that goes when the command ends."""
@@ -175,18 +190,25 @@ def with_progress(source: ImageSource, extractor: Extractor, folder: Path, batch
     """Features of the images, with a bar."""
     from gddim_cli.evaluation.features import features_of
 
+    if source.ignored:
+        say(f"{source.name}: {source.ignored} other file{'s' * (source.ignored != 1)} there, not images, left aside")
+
+    def wait() -> None:
+        say(f"another process measures {source.name}; waiting for it")
+
     with Progress(source.count, "images") as progress:
-        return features_of(source, extractor, folder, batch_size, progress.advance)
+        return features_of(source, extractor, folder, batch_size, progress.advance, wait)
 
 
 def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArray[np.float32]) -> None:
     """Writes the statistics of features, and says so."""
     from gddim_cli.evaluation.moments import Moments
-    from gddim_cli.evaluation.references import write_statistics
+    from gddim_cli.evaluation.statistics_files import write_statistics
+    from gddim_cli.evaluation.subset import some
 
     gaussian = Moments.of(features).gaussian()
     # As many as KID and precision take a side; all where the covariance alone would not do.
-    kept = features if len(features) <= extractor.dimension else features[:10_000]
+    kept = features if len(features) <= extractor.dimension else some(features, KEPT)
     write_statistics(path, gaussian, extractor, kept, f"{gaussian.n} images of {source.name}", source.shape)
     say(f"{path}: statistics of {gaussian.n} images, {extractor.name}, mode {extractor.mode}")
 

@@ -108,7 +108,7 @@ def load_extractor(mode: str, device: torch.device, file: Path | None = None) ->
     build = pytorch_inception if mode == "legacy_pytorch" else torchscript_inception
     network = build(path, mode, device)
     name, metric = (file.name, f"FD({file.name})") if file else (FILES[mode], "FID")
-    if digest == pinned(FILES[mode]):
+    if (known := pinned(FILES[mode])) and digest.startswith(known):
         name, metric = FILES[mode], "FID"
     return Extractor(name, mode, digest, 2048, metric, network, 3, None, device)  # type: ignore[arg-type]
 
@@ -157,9 +157,8 @@ def torchscript_inception(path: Path, mode: str, device: torch.device) -> Callab
             (Path(folder) / "inception-2015-12-05.pt").symlink_to(path.absolute())
             network = InceptionV3W(folder, download=False, resize_inside=inside)
     except (RuntimeError, ValueError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{path}: not a TorchScript Inception (inception-2015-12-05.pt, or a file with its interface): {reason}"
+            f"{path}: not a TorchScript Inception (inception-2015-12-05.pt, or a file with its interface): {first_line(error)}"
         ) from error
     network = network.to(device).eval()
 
@@ -186,8 +185,7 @@ def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Callable[
             with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state), Blank():
                 network = inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
     except (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: not pytorch-fid's Inception (a state dict): {reason}") from error
+        raise DataError(f"{path}: not pytorch-fid's Inception (a state dict): {first_line(error)}") from error
     network = network.to(device).eval()
 
     def run(x: Tensor) -> Tensor:
@@ -195,6 +193,11 @@ def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Callable[
         return network(large / 255)[0]
 
     return run
+
+
+def first_line(error: Exception) -> str:
+    """Enough of a library's message for one line of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gddim_cli.distributed import world
@@ -30,7 +30,12 @@ OnImages = Callable[[int], None]
 
 
 def features_of(
-    source: ImageSource, extractor: Extractor, folder: Path, batch_size: int, on_images: OnImages
+    source: ImageSource,
+    extractor: Extractor,
+    folder: Path,
+    batch_size: int,
+    on_images: OnImages,
+    on_wait: Callable[[], object] = lambda: None,
 ) -> NDArray[np.float32]:
     """Features, [N, d], of images, as a memory map of a file in `folder`.
 
@@ -39,13 +44,15 @@ def features_of(
 
     Args:
         on_images: called with the number of images that are there already, then with those of each batch.
+        on_wait: called where another process measures the same images, which is then waited for.
 
     Raises:
         DataError: images that cannot be read, or that the network does not take.
         OutputError: the folder cannot be written, or not by all processes.
     """
     team, num = world(), source.count
-    identity = f"{VERSION} {source.fingerprint()} {num} {extractor.sha256} {extractor.mode}"
+    content = source.fingerprint()
+    identity = f"{VERSION} {content} {num} {extractor.sha256} {extractor.mode}"
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
     lock = FileLock(path.with_suffix(".lock"))
     try:
@@ -53,25 +60,41 @@ def features_of(
         if team.main:
             with writing(path):
                 folder.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
+                try:
+                    lock.acquire(timeout=1)
+                except Timeout:
+                    on_wait()
+                    lock.acquire()
             if finished(path, (num, extractor.dimension)) is None:
-                rows = RawStates(path, num, (extractor.dimension,), "features", None, overwrite=False)
+                rows = begun(path, num, extractor.dimension)
         rows = team.broadcast(rows)
         if rows is None:
             on_images(num)
         else:
-            measure(source, extractor, rows, batch_size, on_images)
+            measure(source, content, extractor, rows, batch_size, on_images)
         found = read_array(path, memory_map=True)
         team.barrier()
     finally:
-        if lock.is_locked:
-            lock.release()
-            path.with_suffix(".lock").unlink(missing_ok=True)
+        lock.release()  # the file stays: who removes it lets two in
     return found
 
 
-def measure(source: ImageSource, extractor: Extractor, rows: RawStates, batch_size: int, on_images: OnImages) -> None:
-    """Fills the file with the features that are missing, a batch at a time; its name is final when all are there."""
+def begun(path: Path, num: int, dimension: int) -> RawStates:
+    """The rows of a call that was cut, or new ones; also where what it left is damaged."""
+    try:
+        return RawStates(path, num, (dimension,), "features", None, overwrite=False)
+    except DataError:
+        return RawStates(path, num, (dimension,), "features", None, overwrite=True)
+
+
+def measure(
+    source: ImageSource, content: str, extractor: Extractor, rows: RawStates, batch_size: int, on_images: OnImages
+) -> None:
+    """Fills the file with the features that are missing, a batch at a time; its name is final when all are there.
+
+    Raises:
+        DataError: the images are no longer those of the fingerprint `content`; what was measured is removed.
+    """
     team, num = world(), source.count
     if not eventually(rows.partial.exists, PATIENCE):
         raise OutputError(
@@ -93,11 +116,10 @@ def measure(source: ImageSource, extractor: Extractor, rows: RawStates, batch_si
     team.barrier(lambda: on_images(team.count()))
     on_images(team.count(at_once=True))
     if team.main:
-        lost = set(range(num)) - rows.done(num)
-        if lost:
-            raise DataError(
-                f"{source.name}: image {min(lost)} has gone since it was counted; is something writing there?"
-            )
+        if source.fingerprint() != content:
+            with writing(rows.partial):
+                rows.partial.unlink()
+            raise DataError(f"{source.name}: has changed while it was measured; is something still writing there?")
         rows.finish()
         prune(rows.path.parent, keep=rows.path)
     team.barrier()

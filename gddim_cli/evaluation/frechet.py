@@ -12,6 +12,9 @@ from gddim_cli.errors import DataError, NumericsError
 from gddim_cli.evaluation.moments import Gaussian
 
 EPS = float(np.finfo(np.float64).eps)
+LARGEST = 1e100
+ROUNDED = 1e-5
+"""Negative eigenvalues of a covariance down to this share of its largest are rounding: it may have been float32 once."""
 TOLERANCE = 1e-9
 """Relative error of the overlap up to which eigenvalues do in place of singular values, which take four times as long."""
 
@@ -46,6 +49,8 @@ def nuclear_norm(matrix: Tensor) -> float:
 
     An eigenvalue w is off by about `eps w_max`, its root by that over `2 sqrt(w)`: half the digits are gone where w is 0.
     """
+    if not min(matrix.shape):
+        return 0.0
     narrow = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     values = torch.linalg.eigvalsh(narrow.T @ narrow).clamp(min=0)
     noise = 4 * EPS * float(values[-1])
@@ -59,18 +64,20 @@ def factor(gaussian: Gaussian) -> Tensor:
     """A, [d, r], with `A A^T = covariance`: Cholesky's where it is well conditioned, else from the eigenvectors.
 
     Raises:
-        DataError: the covariance has a negative eigenvalue beyond rounding.
+        DataError: the covariance is not finite, or has a negative eigenvalue beyond rounding.
     """
     if gaussian.factor is not None:
         return torch.from_numpy(gaussian.factor)
     covariance = torch.from_numpy(gaussian.covariance)
+    if not covariance.isfinite().all() or float(covariance.abs().max()) > LARGEST:
+        raise DataError("a covariance is infinite, NaN, or beyond all features; the statistics are damaged")
     noise = len(covariance) * EPS * float(covariance.abs().max())
     lower, failed = torch.linalg.cholesky_ex(covariance)
     if not failed and float(lower.diagonal().min()) ** 2 > 1e3 * noise:
         return lower
     values, vectors = torch.linalg.eigh(covariance)
     floor = len(values) * EPS * float(values[-1])
-    if float(values[0]) < -1e3 * floor:
+    if float(values[0]) < -ROUNDED * float(values[-1]):
         raise DataError(f"a covariance has the eigenvalue {values[0]:g}: it is none; the statistics are damaged")
     kept = values > floor
     return vectors[:, kept] * values[kept].sqrt()

@@ -42,8 +42,8 @@ def off_diagonal_mean(square: NDArray[np.float64]) -> float:
     return float((square.sum() - np.trace(square)) / (n * (n - 1)))
 
 
-def kid(x: NDArray[np.floating], y: NDArray[np.floating], seed: int = 0) -> tuple[float, float]:
-    """Mean over 100 pairs of subsets of at most 1000 (clean-fid's defaults), and the standard deviation among them.
+def kid(x: NDArray[np.floating], y: NDArray[np.floating], seed: int = 0) -> dict[str, float]:
+    """`value`, the mean over 100 pairs of subsets of at most 1000 (clean-fid's defaults), and `std` among them.
 
     Raises:
         DataError: fewer than two features on a side.
@@ -54,4 +54,4 @@ def kid(x: NDArray[np.floating], y: NDArray[np.floating], seed: int = 0) -> tupl
     draw = np.random.default_rng(seed)
     subsets = ((draw.choice(len(x), size, False), draw.choice(len(y), size, False)) for _ in range(SUBSETS))
     values = kernel_distance(x, y, subsets)
-    return float(np.mean(values)), float(np.std(values, ddof=1))
+    return {"value": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "subsets": SUBSETS, "size": size}

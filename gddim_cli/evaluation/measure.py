@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gddim_cli.errors import DataError, UsageError
-from gddim_cli.evaluation import references
-from gddim_cli.evaluation.extractors import Extractor, load_extractor, load_lenet
+from gddim_cli.errors import DataError, UsageError, nearest
+from gddim_cli.evaluation import references, statistics_files
+from gddim_cli.evaluation.extractors import FILES, Extractor, load_extractor, load_lenet
 from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.image_sources import ImageSource, open_images
 from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.evaluation.protocols import Protocol, find_protocol
-from gddim_cli.evaluation.references import REFERENCES, Reference
+from gddim_cli.evaluation.references import REFERENCES
+from gddim_cli.evaluation.statistics_files import Reference, Shape
 
-Shape = tuple[int, int, int]
 DEFAULT_MODE = "legacy_tensorflow"
+MODES = (*FILES, "lenet")
 BY_SHAPE: dict[Shape | None, str] = {references.DIGITS: "mnist", references.CIFAR: "cifar10"}
 FeaturesOf = Callable[[ImageSource, Extractor], NDArray[np.float32]]
 
@@ -98,16 +99,21 @@ def open_judge(
         UsageError: options that contradict each other, or no reference to choose.
         DataError: a file that is missing (the message says how to get it), damaged, or of another network.
     """
+    if mode is not None and mode not in MODES:
+        raise UsageError(f"--mode: there is no '{mode}'; {nearest(mode, MODES)}")
     fixed = find_protocol(protocol) if protocol else None
     ref, mode = under(fixed, ref, mode)
     name = references.find(ref or by_shape(shape))
-    mode = mode or own_mode(name, shape)
+    given, mode = mode is not None, mode or own_mode(name, shape)
     if isinstance(name, str):
         references.named_file(name, mode)  # its absence is told before a network is loaded
     extractor = extractor_for(mode, inception, device)
+    if fixed and extractor.metric != "FID":
+        raise UsageError(f"--inception: --protocol {fixed.name} is of the published network; leave one of them out")
     if shape:
         extractor.check(*shape)
-    return Judge(extractor, read_reference(name, extractor, features_of), fixed)
+    reference = read_reference(name, extractor, features_of)
+    return Judge(extractor, replace(reference, stated=reference.stated or given), fixed)
 
 
 def open_maker(mode: str | None, inception: Path | None, device: torch.device, shape: Shape) -> Extractor:
@@ -174,8 +180,8 @@ def own_mode(name: str | Path, shape: Shape | None) -> str:
     if isinstance(name, str):
         modes = REFERENCES[name].files
         return DEFAULT_MODE if DEFAULT_MODE in modes else next(iter(modes))
-    if references.is_statistics(name):
-        return references.mode_of(name) or DEFAULT_MODE
+    if statistics_files.is_statistics(name):
+        return statistics_files.mode_of(name) or DEFAULT_MODE
     return "lenet" if shape == references.DIGITS else DEFAULT_MODE
 
 
@@ -192,11 +198,15 @@ def read_reference(name: str | Path, extractor: Extractor, features_of: Features
     """A named reference, a statistics file, or images, which are measured."""
     if isinstance(name, str):
         return references.read_named(name, extractor)
-    if references.is_statistics(name):
-        return references.read_statistics(name, extractor, str(name))
+    if statistics_files.is_statistics(name):
+        return statistics_files.read_statistics(name, extractor, str(name))
     if features_of is None:
         raise UsageError(f"--ref {name}: holds no statistics; make them first: gddim fid stats {name} OUT.npz")
     source = open_images(name)
+    try:
+        extractor.check(*source.shape)
+    except DataError as error:
+        raise DataError(f"--ref {name}: {error}") from error
     features = features_of(source, extractor)
     if len(features) < 2:
         raise DataError(f"--ref {name}: holds {len(features)} image; a covariance needs at least two")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
+from gddim_cli.evaluation.subset import some
 
 NEAREST = 5
 LARGEST = 10_000
@@ -19,7 +20,7 @@ def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int = NEARES
 
     A ball around a feature reaches to its k-th nearest neighbour in its own set. precision: share of fakes in a real's
     ball; recall: share of reals in a fake's ball; density: reals' balls a fake lies in, over k; coverage: share of reals
-    whose ball holds a fake. Of each set the first 10 000 are used, as the papers do.
+    whose ball holds a fake. Of more than 10 000 a side so many are used, chosen at random.
 
     Args:
         real, fake: features [N, d] and [M, d].
@@ -27,7 +28,7 @@ def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int = NEARES
     Raises:
         DataError: no more than k features on a side.
     """
-    real, fake = (np.asarray(side[:LARGEST], dtype=np.float64) for side in (real, fake))
+    real, fake = (np.asarray(some(side, LARGEST), dtype=np.float64) for side in (real, fake))
     if min(len(real), len(fake)) <= k:
         raise DataError(f"precision and recall need more than {k} images on each side, not {len(fake)} and {len(real)}")
     of_real, of_fake = radii(real, k), radii(fake, k)
@@ -42,6 +43,9 @@ def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int = NEARES
         "recall": float(recalled.mean()),
         "density": float(held.mean() / k),
         "coverage": float(covered.mean()),
+        "k": k,
+        "n": len(fake),
+        "reference_n": len(real),
     }
 
 

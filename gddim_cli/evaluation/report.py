@@ -17,8 +17,11 @@ from gddim_cli.evaluation.kid import kid
 from gddim_cli.evaluation.measure import Judge
 from gddim_cli.evaluation.prdc import prdc
 from gddim_cli.evaluation.protocols import FULL
-from gddim_cli.evaluation.references import Reference
+from gddim_cli.evaluation.statistics_files import Reference
 from gddim_cli.versions import versions
+
+FEW = 4
+"""A reference of no more images than this many times the features' dimension is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
         metric: `FID`, or `FD(network)`, which no FID compares with.
         value: the Frechet distance.
         n: images.
+        protocol_followed: whether count and quantisation are the protocol's too; None without one.
+        files_left_aside: in the images' folder or archive, no images by their names.
         quantize: how they became uint8, as their run.json says; None where nobody says.
         infinity, bootstrap, kid, prdc: where they were asked for.
     """
@@ -60,11 +65,14 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     network: str
     weights_sha256: str
     protocol: str | None
+    protocol_followed: bool | None
+    device: str
+    files_left_aside: int
     warnings: list[str]
     versions: dict[str, str]
     kid: dict[str, float] | None = None
     prdc: dict[str, float] | None = None
-    infinity: dict[str, float] | None = None
+    infinity: float | None = None
     bootstrap: float | None = None
 
     def json(self) -> str:
@@ -93,16 +101,14 @@ def report(
     on_step()
     found: dict[str, Any] = {}
     if extras.kid and others is not None:
-        mean, deviation = kid(features, others)
-        found["kid"] = {"value": mean, "std": deviation}
+        found["kid"] = kid(features, others)
         on_step()
     if extras.prdc and others is not None:
         found["prdc"] = prdc(others, features)
         on_step()
     gaussian = judge.reference.gaussian
     if extras.infinity:
-        at, error = spread.infinity(features, gaussian, on_point=on_step)
-        found["infinity"] = {"value": at, "standard_error": error}
+        found["infinity"] = spread.infinity(features, gaussian, on_point=on_step)
     if extras.bootstrap:
         found["bootstrap"] = spread.bootstrap(features, gaussian, on_point=on_step)
     return Measurement(
@@ -111,10 +117,19 @@ def report(
         n=len(features),
         images=source.name,
         quantize=source.quantize,
+        protocol_followed=followed(source, judge, len(features)),
+        device=str(judge.extractor.device),
+        files_left_aside=source.ignored,
         warnings=list(warnings(source, judge, len(features))),
         versions=versions(),
         **found,
     )
+
+
+def followed(source: ImageSource, judge: Judge, n: int) -> bool | None:
+    """Whether all that the protocol fixes is as it says; the judge has made sure of reference, mode and network."""
+    protocol = judge.protocol
+    return None if protocol is None else (n, source.quantize) == (protocol.num, protocol.quantize)
 
 
 def features_for(reference: Reference, extras: Extras) -> NDArray[np.floating] | None:
@@ -143,6 +158,12 @@ def warnings(source: ImageSource, judge: Judge, n: int) -> Iterator[str]:
         yield f"protocol {protocol.name} is of {protocol.num} images; this is of {n}"
     if metric != "FID":
         yield f"{metric} is no FID, and compares with none"
+    reference = judge.reference
+    if reference.n is not None and reference.n <= FEW * dimension:
+        yield f"the reference is of {reference.n} images only, which biases the distance as well"
+    if not reference.stated:
+        mode = judge.extractor.mode
+        yield f"{reference.name} does not say by which mode it was made; {mode} was taken, --mode takes another"
     odd = judge.fits(source.shape)
     if odd:
         yield odd
@@ -159,13 +180,18 @@ def lines(found: Measurement) -> list[str]:
         "network": f"{found.network}, sha256 {found.weights_sha256[:12]}, mode {found.mode}",
     }
     if found.protocol:
-        rows["protocol"] = found.protocol
-    if found.infinity:
-        rows["N to infinity"] = f"{found.infinity['value']:.5g} (fit +- {found.infinity['standard_error']:.2g})"
+        rows["protocol"] = (
+            found.protocol if found.protocol_followed else f"{found.protocol}, not in full: see the notes"
+        )
+    if found.infinity is not None:
+        rows["N to infinity"] = f"{found.infinity:.5g}"
     if found.bootstrap is not None:
         rows["spread"] = f"{found.bootstrap:.2g} (standard deviation, bootstrap)"
     if found.kid:
         rows["KID"] = f"{found.kid['value']:.5g} (+- {found.kid['std']:.2g} among subsets)"
-    rows |= {name: f"{value:.4f}" for name, value in (found.prdc or {}).items()}
+    if found.prdc:
+        sizes = f"k {found.prdc['k']:g}, {found.prdc['n']:g} images, {found.prdc['reference_n']:g} of the reference"
+        shown = ("precision", "recall", "density", "coverage")
+        rows |= {name: f"{found.prdc[name]:.4f}" for name in shown} | {"": sizes}
     width = max(map(len, rows))
     return [f"{found.label} = {found.value:.6g}", *(f"  {name:<{width}}  {text}" for name, text in rows.items())]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gddim_cli.evaluation import extractors, references
+from gddim_cli.evaluation import extractors, references, statistics_files
 from gddim_cli.evaluation.extractors import load_extractor, load_lenet
 from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.moments import gaussian_of
@@ -81,7 +81,8 @@ def test_for_people_it_says_what_the_number_is(gddim: Callable, digits: Path) ->
 def test_images_against_themselves_are_at_zero(gddim: Callable, digits: Path, tmp_path: Path) -> None:
     found = json.loads(gddim("fid", digits, "--ref", digits, "--prdc", "--json").out)
     assert found["value"] == pytest.approx(0, abs=1e-8)
-    assert found["prdc"] == {"precision": 1, "recall": 1, "density": pytest.approx(1, abs=0.3), "coverage": 1}
+    perfect = {"precision": 1, "recall": 1, "density": pytest.approx(1, abs=0.3), "coverage": 1}
+    assert found["prdc"] == perfect | {"k": 5, "n": 60, "reference_n": 60}
     for words in (
         ("stats", digits, tmp_path / "a.npz"),
         (digits, "--ref", "mnist", "--save-stats", tmp_path / "b.npz"),
@@ -94,9 +95,9 @@ def test_images_against_themselves_are_at_zero(gddim: Callable, digits: Path, tm
 
 
 def test_extras_are_there_when_asked_for(gddim: Callable, digits: Path) -> None:
-    found = gddim("fid", digits, "--kid", "--prdc", "--infinity", "--bootstrap")
+    found = gddim("fid", digits, "--kid", "--prdc", "--bootstrap")
     assert found.status == 0, found.err
-    for word in ("KID", "precision", "recall", "density", "coverage", "N to infinity", "spread"):
+    for word in ("KID", "precision", "recall", "density", "coverage", "k 5, 60 images, 5000 of", "spread"):
         assert word in found.out
 
 
@@ -125,7 +126,10 @@ def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
     assert calls == [60, 60]
     assert gddim("fid", digits, "--no-cache").status == 0
     assert calls == [60, 60, 60]
-    assert not list((home / "features").glob("*.lock"))
+    (partial,) = [damaged.with_name(f"{damaged.name}.features.partial")]
+    damaged.unlink()
+    partial.write_bytes(b"half of a header")
+    assert json.loads(gddim("fid", digits, "--json").out)["value"] == second
 
 
 def test_features_go_on_where_they_were_cut(
@@ -153,16 +157,19 @@ def test_a_kill_leaves_nothing_half_written(digits: Path, tmp_path: Path, home: 
     """Ctrl-C at any moment of the real program: no statistics, or whole ones."""
     out = tmp_path / "s.npz"
     words = [sys.executable, "-m", "gddim_cli", "fid", "stats", str(digits), str(out), "--batch-size", "1"]
-    for wait in (1.2, 2.0):
+    for pause in (0.0, 0.05):
         process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        time.sleep(wait)
+        while process.poll() is None and not list((home / "features").glob("*.partial")):
+            time.sleep(0.01)
+        time.sleep(pause)
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=60)[1]
-        assert process.returncode in (0, 130, -signal.SIGINT), error
-        assert "Traceback" not in error or process.returncode == -signal.SIGINT
-        if out.exists():
-            assert references.is_statistics(out)
-    assert not [file for file in tmp_path.iterdir() if file.suffix == ".tmp"]
+        assert process.returncode in (0, 130), error
+        assert "Traceback" not in error
+        assert not out.exists() or statistics_files.is_statistics(out)
+    assert not [file for file in (*tmp_path.iterdir(), *(home / "features").iterdir()) if file.suffix == ".tmp"]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+    assert statistics_files.is_statistics(out)
 
 
 def test_without_weights_it_says_which_command_would_help(gddim: Callable, colour: Path, digits: Path) -> None:
@@ -251,6 +258,13 @@ def test_another_network_is_never_called_fid(gddim: Callable, colour: Path, ince
         ({"mu": np.full(84, np.nan), "sigma": np.eye(84)}, "mu or sigma holds NaN"),
         ({"mu": np.zeros(84), "sigma": np.triu(np.ones((84, 84)))}, "sigma is not symmetric"),
         ({"mu": np.zeros(84), "sigma": -np.eye(84)}, "has the eigenvalue -1"),
+        ({"sigma": np.eye(84)}, "mu and sigma, or pool_3, are needed"),
+        ({"mu": np.zeros(84), "sigma": np.full((84, 84), 1e308)}, "beyond all features"),
+        ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers of 2 axes are needed"),
+        ({"pool_3": np.zeros((5, 1, 84))}, "pool_3 is float64[5, 1, 84]"),
+        ({"pool_3": np.full((9, 84), "a")}, "pool_3 is <U1[9, 84]; real numbers"),
+        ({"mu": np.zeros(84) * 1j, "sigma": np.eye(84)}, "mu is complex128[84]; real numbers"),
+        ({"pool_3": np.zeros((1, 84))}, "ref.npz: 1 image: a covariance needs at least two"),
         ({"mu": np.zeros(84)}, "mu and sigma, or pool_3, are needed"),
     ],
 )
@@ -272,6 +286,9 @@ def test_bad_calls_are_refused(gddim: Callable, digits: Path, colour: Path, tmp_
         ((odd,), 2, "--ref: needed for images of 40x40 RGB"),
         ((digits, "--ref", "cifar"), 1, "did you mean 'cifar10'"),
         ((digits, "--protocol", "edn"), 2, "did you mean 'edm'"),
+        ((digits, "--infinity"), 2, "60 images are too few to extrapolate from; 84 features need at least 420"),
+        ((digits, "--mode", "cleen"), 2, "--mode: there is no 'cleen'; did you mean 'clean'"),
+        ((digits, "--ref", odd), 1, f"--ref {odd}: lenet-mnist: the images are 40x40 with 3 channels"),
         ((digits, "--mode", "clean"), 2, "--ref mnist: was made with lenet, not with --mode clean"),
         ((digits, "--inception", "x.pt"), 2, "is measured with lenet-mnist, not with Inception"),
         ((digits, colour), 2, "one set of images at a time, not 2"),
@@ -333,3 +350,70 @@ def test_digits_then_samples_then_noise(gddim: Callable, tmp_path: Path) -> None
         values.append(json.loads(found.out)["value"])
     assert values[0] < 0.8 * values[1]
     assert values[1] < 0.2 * values[2]
+
+
+def test_images_that_change_while_they_are_measured_are_not_kept(
+    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = extractors.Extractor.__call__
+
+    def changing(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+        shutil.copy(digits / "00000.png", digits / "00001.png")
+        return original(self, images)
+
+    monkeypatch.setattr(extractors.Extractor, "__call__", changing)
+    found = gddim("fid", digits)
+    assert (found.status, "has changed while it was measured" in found.err) == (1, True)
+    assert not [file for file in (home / "features").iterdir() if file.suffix != ".lock"]
+    assert gddim("fid", digits).status == 0
+
+
+def test_statistics_are_written_over_no_input(gddim: Callable, digits: Path, tmp_path: Path) -> None:
+    data, stats = tmp_path / "data.npz", tmp_path / "stats.npz"
+    np.savez(data, x=pictures(30, 28, 1))
+    assert gddim("fid", "stats", digits, stats).status == 0
+    assert gddim("fid", "stats", data, stats).status == 0
+    cases = [("stats", data, data), ("stats", digits, data), (digits, "--ref", stats, "--save-stats", stats)]
+    before = data.read_bytes(), stats.read_bytes()
+    for words in cases:
+        found = gddim("fid", *words)
+        assert (found.status, "choose another name" in found.err) == (2, True), words
+    assert before == (data.read_bytes(), stats.read_bytes())
+
+
+def test_sorted_images_make_the_same_kernel_distance(
+    gddim: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statistics file keeps a random choice of features: the first ones may all be of one class."""
+    monkeypatch.setattr("gddim_cli.cli.fid.KEPT", 400)
+    dark, bright = pictures(450, 28, 1) // 3, pictures(450, 28, 1, seed=1) // 2 + 128
+    np.save(tmp_path / "sorted.npy", np.concatenate([dark, bright]))
+    np.save(tmp_path / "mixed.npy", np.random.default_rng(0).permutation(np.concatenate([dark, bright])))
+    assert gddim("fid", "stats", tmp_path / "sorted.npy", tmp_path / "stats.npz").status == 0
+    found = json.loads(gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "stats.npz", "--kid", "--json").out)
+    np.save(tmp_path / "dark.npy", dark)
+    apart = json.loads(gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "dark.npy", "--kid", "--json").out)
+    assert abs(found["kid"]["value"]) < 0.05 * apart["kid"]["value"]
+    assert found["kid"]["size"] == 400
+
+
+def test_images_all_alike_have_a_distance(gddim: Callable, tmp_path: Path) -> None:
+    """A generator that has collapsed: rank 0, no traceback; with more images than features too."""
+    for n in (50, 100):
+        np.save(tmp_path / f"{n}.npy", np.repeat(pictures(1, 28, 1), n, axis=0))
+        found = gddim("fid", tmp_path / f"{n}.npy", "--json")
+        assert found.status == 0, found.err
+        assert json.loads(found.out)["value"] > 10
+    assert json.loads(gddim("fid", tmp_path / "50.npy", "--ref", tmp_path / "100.npy", "--json").out)["value"] < 1e-9
+
+
+def test_a_file_that_does_not_say_its_mode_is_told_of(gddim: Callable, digits: Path, tmp_path: Path) -> None:
+    lenet = load_lenet(torch.device("cpu"))
+    own = references.read_named("mnist", lenet)
+    np.savez(tmp_path / "bare.npz", mu=own.gaussian.mean, sigma=own.gaussian.covariance.astype(np.float32))
+    found = gddim("fid", digits, "--ref", tmp_path / "bare.npz", "--mode", "lenet", "--json")
+    assert "does not say by which mode" not in found.err
+    exact = json.loads(gddim("fid", digits, "--json").out)["value"]
+    assert json.loads(found.out)["value"] == pytest.approx(exact, rel=1e-4)
+    few = gddim("fid", digits, "--ref", digits)
+    assert "the reference is of 60 images only" in few.err
