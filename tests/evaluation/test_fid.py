@@ -323,7 +323,9 @@ def test_digits_then_samples_then_noise(gddim: Callable, tmp_path: Path) -> None
     digits = sheet.reshape(10, 28, 20, 28).swapaxes(1, 2).reshape(200, 28, 28)
     np.save(tmp_path / "digits.npy", digits)
     np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(0, 256, digits.shape, dtype=np.uint8))
-    assert gddim("sample", "--checkpoint", "mnist", "--nfe", 10, "--num", 200, "--out", tmp_path / "samples").status == 0
+    assert (
+        gddim("sample", "--checkpoint", "mnist", "--nfe", 10, "--num", 200, "--out", tmp_path / "samples").status == 0
+    )
     values = []
     for name in ("digits.npy", "samples", "noise.npy"):
         found = gddim("fid", tmp_path / name, "--ref", "mnist", "--json")
