@@ -96,42 +96,35 @@ class Killer:
     words: tuple[object, ...]
     dice: random.Random
     whole: dict[str, list[str]] = field(default_factory=dict)
-    seconds: dict[int, float] = field(default_factory=dict)
 
     def reference(self, format: str) -> Path:
         """The folder of a run of one process that nobody kills."""
         folder = self.folder / f"whole-{format}"
         if format not in self.whole:
-            self.seconds[1] = self.run(1, format, folder)
+            self.run(1, format, folder)
             self.whole[format] = hashes(folder, format, self.num)
         return folder
 
-    def run(self, processes: int, format: str, out: Path) -> float:
-        """Runs to the end; returns the seconds from run.json's first appearance on."""
-        process = self.start(processes, format, out)
-        began = time.monotonic()
-        if process.wait() != 0:
-            raise SystemExit(f"a run on {processes} processes ended with status {process.returncode}")
-        return time.monotonic() - began
+    def run(self, processes: int, format: str, out: Path) -> None:
+        """Runs to the end."""
+        status = self.start(processes, format, out).wait()
+        if status != 0:
+            raise SystemExit(f"a run on {processes} processes ended with status {status}")
 
     def start(self, processes: int, format: str, out: Path) -> subprocess.Popen[bytes]:
         words = (*self.words, "--num", self.num, "--format", format, "--out", out)
-        process = subprocess.Popen(command(processes, *words), stderr=subprocess.DEVNULL, env=ALONE)
-        while not (out / "run.json").exists() and process.poll() is None:
-            time.sleep(0.01)
-        return process
+        return subprocess.Popen(command(processes, *words), stderr=subprocess.DEVNULL, env=ALONE)
 
     def trial(self, processes: int, format: str, again: int, number: int) -> Trial:
-        """Kills at a random moment of the run's usual length, resumes with `again` processes, and looks."""
+        """Kills up to 0.2 s after a random number of images, resumes with `again` processes, and looks."""
         self.reference(format)
-        if processes not in self.seconds:
-            self.seconds[processes] = self.run(processes, format, self.folder / f"timed-{processes}")
-        out = self.folder / f"{processes}-{format}-{number}"
-        process = self.start(processes, format, out)
-        time.sleep(self.dice.uniform(0, self.seconds[processes]))
-        victim = self.kill(process, processes)
+        out, target = self.folder / f"{processes}-{format}-{number}", self.dice.randrange(self.num)
+        process, storage = self.start(processes, format, out), open_storage(out, format)
+        while process.poll() is None and not (out.exists() and len(storage.done(self.num)) >= target):
+            time.sleep(0.01)
+        time.sleep(self.dice.uniform(0, 0.2))
+        trial = Trial(processes, format, self.kill(process, processes), len(storage.done(self.num)), again)
         process.wait()
-        trial = Trial(processes, format, victim, len(open_storage(out, format).done(self.num)), again)
         self.run(again, format, out)
         trial.faults = self.faults(out, format)
         return trial
@@ -181,9 +174,10 @@ def kills(
     with tempfile.TemporaryDirectory() as folder:
         killer = Killer(Path(folder), num, words, random.Random(seed))
         for processes in teams:
-            resumes = itertools.cycle([1] if processes == 1 else [2, 1, 3])
+            resumes = [1] if processes == 1 else [2, 1, 3]
             for number in range(count):
-                trials.append(killer.trial(processes, formats[number % len(formats)], next(resumes), number))
+                again = resumes[(number + number // 3) % len(resumes)]  # each format on each number
+                trials.append(killer.trial(processes, formats[number % len(formats)], again, number))
                 print(f"{number + 1}/{count}: {trials[-1]}", file=sys.stderr, flush=True)
     return trials
 
@@ -252,15 +246,17 @@ def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[
 
 
 def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[str]:
-    """At tenths of the run, from the first tenth on: what comes before is warm-up."""
+    """At tenths of the run, from the first tenth on: what comes before is warm-up, what comes after the end."""
     tenths = [num * k // 10 for k in range(1, 10)]
-    yield "| process | what | " + " | ".join(f"at {n}" for n in tenths) + " | most | last |"
-    yield "| --- " * (len(tenths) + 4) + "|"
+    yield "| process | what | " + " | ".join(f"at {n}" for n in tenths) + " | most | last | in the end |"
+    yield "| --- " * (len(tenths) + 5) + "|"
     for watch in watches:
-        warm = [sample for sample in watch.samples if sample[0] >= tenths[0]]
+        warm = [sample for sample in watch.samples if tenths[0] <= sample[0] < num]
+        end = [sample for sample in watch.samples if sample[0] == num] or warm
         rows = [next(sample for sample in warm if sample[0] >= n) for n in tenths]
-        for what, column, form in (("resident MiB", 1, ".1f"), ("file handles", 2, "d")):
-            cells = [row[column] for row in rows] + [max(s[column] for s in warm), warm[-1][column]]
+        for what, column, form in (("resident MiB", 1, ".0f"), ("file handles", 2, "d")):
+            cells = [row[column] for row in rows]
+            cells += [max(sample[column] for sample in warm), warm[-1][column], max(sample[column] for sample in end)]
             yield f"| {watch.rank} | {what} | " + " | ".join(format(cell, form) for cell in cells) + " |"
     rising = all(a <= b for a, b in itertools.pairwise(counts))
     yield ""

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import torch
+from gpu_features import features_rate
 from gpu_models import CPU, Model, random_model, real_model
 from torch import Tensor
 
@@ -281,6 +282,10 @@ def main(words: Sequence[str] | None = None) -> None:
         f"- fp32 beside float64 on the CPU, {EXACT} images: RMS {rms:.3f} grey levels, {100 * within:.2f} % within one"
     )
     print(automatic(model, device))
+    released(device)
+    batch, batches = (2, 1) if chosen.small else (64, 10)
+    rate = features_rate(device, model.card.images.size, batch, batches)
+    print(f"- Inception's features for FID (pytorch-fid's), batch {batch}: {rate:.3g} images/s")
 
 
 if __name__ == "__main__":

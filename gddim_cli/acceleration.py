@@ -22,7 +22,7 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast, and at what price in rounding. Only `dtype` and `tf32` are worth the name of a precision.
+    """How fast, and at what price in rounding. In float32 only `tf32` changes more than the order of sums.
 
     Attributes:
         dtype: float32, float64; bfloat16 and float16 run as autocast does, on convolutions and products rounded once.
@@ -121,9 +121,11 @@ class Accelerated:
             self._plain = before
 
     def release(self) -> None:
-        """Forgets the sizes and gives their graphs' memory back."""
+        """Forgets the sizes and gives their memory back."""
         self._graphs.clear()
         self._sizes.clear()
+        if self.speed.compile:
+            torch.compiler.reset()  # it compiles a function for a few sizes at most
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -142,13 +144,12 @@ class Accelerated:
         return self._graphs[len(x)](x, level)
 
     def _compile(self, cache: Path | None) -> Callable[[Tensor, Tensor], Tensor]:
-        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+        from torch._dynamo.exc import TorchDynamoException
 
         if cache:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
         # That TF32 is off is the choice of who runs it.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")
-        failures = (TorchDynamoException, FailOnRecompileLimitHit)
         try:
             compiled = torch.compile(self._eager, fullgraph=True, dynamic=False)
         except RuntimeError as error:  # this Python or this system has no compiler at all
@@ -157,7 +158,7 @@ class Accelerated:
         def run(x: Tensor, level: Tensor) -> Tensor:
             try:
                 return compiled(x, level)
-            except failures as error:
+            except TorchDynamoException as error:
                 if is_out_of_memory(error):
                     raise
                 raise uncompiled(error) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=1)
-"""After so long without a sign of life from any other rank, the run ends."""
+"""Of meeting the other processes, and of a collective."""
 POLL = 0.05
 REPORT = 0.25
 """Seconds between two reports of a rank's progress."""
+BEAT = 5.0
+"""Seconds between two signs of life."""
+SILENCE = 60.0
+"""Seconds without a sign of life after which a rank is taken for dead: its machine, perhaps, with its launcher."""
 
 
 @dataclass
@@ -50,6 +55,9 @@ class World:
     _counted: int = 0
     _seen: int = 0
     _reported: float = 0.0
+    _listened: float = 0.0
+    _beats: dict[int, tuple[int, float]] = field(default_factory=dict)
+    _left: threading.Event = field(default_factory=threading.Event)
 
     @property
     def main(self) -> bool:
@@ -88,7 +96,29 @@ class World:
                 "where a machine has several networks, name one: GLOO_SOCKET_IFNAME=eth0"
             ) from error
         self._store = distributed.PrefixStore("gddim", store)  # type: ignore[attr-defined]
+        self._left.clear()
+        threading.Thread(target=self._beat, args=(self._store,), daemon=True).start()
         return self
+
+    def _beat(self, store: Any) -> None:
+        """Gives signs of life, on a thread of its own."""
+        with suppress(RuntimeError):  # the launcher has ended: who asks next is told
+            while not self._left.wait(BEAT):
+                store.add(f"beat {self.rank}", 1)
+
+    def _listen(self) -> None:
+        """Raises PeerError where a rank has been silent for too long."""
+        now = time.monotonic()
+        if now - self._listened < BEAT:
+            return
+        self._listened = now
+        for rank in range(self.size):
+            beat = self.add(f"beat {rank}", 0)
+            last, since = self._beats.get(rank, (-1, now))
+            self._beats[rank] = (beat, since if beat == last else now)
+            if now - self._beats[rank][1] > SILENCE:
+                silent = f"rank {rank} has been silent for {SILENCE:.0f} s"
+                raise PeerError(f"{silent}; what is done is kept, and the same command goes on from there")
 
     def leave(self, failed: bool = False) -> None:
         """Parts from the others; where this rank failed, they end too."""
@@ -96,23 +126,26 @@ class World:
             return
         from torch import distributed
 
-        # The launcher, and its store with it, may be gone by now.
-        with suppress(RuntimeError):
+        with suppress(RuntimeError):  # the launcher may have ended, and its store with it
             if failed:
                 self._store.set("failed", self.name)
             else:
                 distributed.destroy_process_group()
         self._store = None
+        self._left.set()
 
     def share(self, things: Sequence[T]) -> list[T]:
         """This rank's part of the work: every `size`-th thing."""
         return list(things[self.rank :: self.size])
 
     def check(self) -> None:
-        """Raises PeerError where another rank has failed."""
-        if self._store is not None and self._ask(lambda store: store.check(["failed"])):
+        """Raises PeerError where another rank has failed, or has been silent for too long."""
+        if self._store is None:
+            return
+        if self._ask(lambda store: store.check(["failed"])):
             who = self._ask(lambda store: store.get("failed")).decode()
             raise PeerError(f"{who} has ended, and the others with it; what is done is kept")
+        self._listen()
 
     def barrier(self, on_wait: Callable[[], object] | None = None) -> None:
         """Waits until every rank is here.
@@ -121,26 +154,19 @@ class World:
             on_wait: called now and then.
 
         Raises:
-            PeerError: another rank has failed, or there was no sign of life for `TIMEOUT`.
+            PeerError: another rank has failed, or is silent.
         """
         if self.size == 1:
             return
         self._flush()
         self._meetings += 1
         key = f"meeting {self._meetings}"
-        signs, since = (self.add(key, 1), self.add("progress", 0)), time.monotonic()
-        while signs[0] < self.size:
+        self.add(key, 1)
+        while self.add(key, 0) < self.size:
             time.sleep(POLL)
             self.check()
             if on_wait:
                 on_wait()
-            now = (self.add(key, 0), self.add("progress", 0))
-            if now != signs:
-                signs, since = now, time.monotonic()
-            elif time.monotonic() - since > TIMEOUT.total_seconds():
-                raise PeerError(
-                    f"nothing has come from {self.size - now[0]} of the {self.size} processes for {TIMEOUT}"
-                )
 
     def broadcast(self, thing: T) -> T:
         """Rank 0's `thing`, on every rank: any picklable object.
@@ -224,7 +250,7 @@ class World:
             return self.main
 
     def add(self, key: str, amount: int) -> int:
-        """Adds to a number in the store; returns what it is then."""
+        """Adds to a number in the store, and returns it."""
         return int(self._ask(lambda store: store.add(key, amount)))
 
     def _ask(self, question: Callable[[Any], T]) -> T:
@@ -266,7 +292,8 @@ def world() -> World:
     """The world that torchrun put this process in; without torchrun, of this process alone."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return World()
-    return World(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return World(rank, size, local_rank)
 
 
 def first_line(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,10 +17,10 @@ from gddim_cli import __version__
 from gddim_cli.batching import Halving, Trials, best_size
 from gddim_cli.distributed import World, world
 from gddim_cli.errors import CapacityError, DataError, OutputError, PeerError, UsageError
-from gddim_cli.files import eventually, probe, sha256, writing
+from gddim_cli.files import eventually, probe, sha256
 from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_png
 from gddim_cli.memory import memory_for
-from gddim_cli.runs import GRID, RUN, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.runs import GRID, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
 from gddim_cli.sampling import Sampler, Settings
 from gddim_cli.stages import Made, Start
 from gddim_cli.states import RawStates
@@ -107,10 +106,7 @@ class Generation:
             with memory_for(1, self.sampler.device):
                 self.sampler.tune()
             tolerance = self.sampler.plan.tolerance
-        token = None
-        if self.team.size > 1:
-            with writing(self.folder.path):  # a name that the next call sweeps away, if this one is killed
-                token = Path(tempfile.mkstemp(prefix=f".{RUN}.", suffix=".tmp", dir=self.folder.path)[1]).name
+        token = self.folder.mark() if self.team.size > 1 else None
         return Start(todo, num, self._size(len(todo)), earlier, states, filming, tolerance, token)
 
     def _size(self, count: int) -> int:

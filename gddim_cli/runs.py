@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -168,6 +170,17 @@ class RunFolder:
                 "choose another folder, or --overwrite"
             )
         return run
+
+    def mark(self) -> str:
+        """The name of a new, empty file by which other processes can tell the folder; the next call sweeps it away.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with writing(self.path):
+            handle, name = tempfile.mkstemp(prefix=f".{RUN}.", suffix=".tmp", dir=self.path)
+        os.close(handle)
+        return Path(name).name
 
     def _sweep(self) -> None:
         """Removes what a killed process left half-written."""

@@ -35,7 +35,13 @@ def test_every_setting_that_the_cpu_has_gets_a_row(benchmark, capsys) -> None:
         exact = row[0].startswith("fp32")
         assert 0 < float(row[error]) < (1e-5 if exact else 0.05), row
         assert float(row[within].removesuffix(" %")) > (99.9 if exact else 50), row
-    for words in ("random weights", "times the plain network", "beside float64", "`--batch-size auto` takes"):
+    for words in (
+        "random weights",
+        "times the plain network",
+        "beside float64",
+        "`--batch-size auto` takes",
+        "Inception's features",
+    ):
         assert words in said.out
 
 

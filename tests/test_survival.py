@@ -47,10 +47,10 @@ def at_batch(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A file system of 200 kB, and what makes it larger."""
+    """A file system of 80 kB, and what makes it larger."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=80k", "tmpfs", disk]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("file systems cannot be mounted here")
     yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
@@ -74,7 +74,7 @@ def same(folder: Path, other: Path, format: str, num: int) -> bool:
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_disk_that_is_full(sample, small_disk, tmp_path: Path, format: str) -> None:
     disk, enlarge = small_disk
-    words, num = ("--format", format), 400
+    words, num = ("--format", format), 120
     result = sample(*words, out=disk / "imgs", num=num)
     assert result.status == 1
     assert "cannot be written: the disk is full; free some space and run the same command again" in one_line(result.err)

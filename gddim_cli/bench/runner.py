@@ -1,14 +1,18 @@
-"""The work of a benchmark: cell by cell, images streamed into features, everything kept as it comes."""
+"""The work of a benchmark: cell by cell, images streamed into features, everything kept as it comes.
+
+Several processes share each cell's batches; rank 0 decides what is missing, keeps the results and tells of them.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,12 +26,14 @@ from gddim_cli.bench.folder import PLAN, SESSIONS, Asked, CellTime, Folder, Plac
 from gddim_cli.bench.jobs import Job, Program
 from gddim_cli.bench.listener import Listener
 from gddim_cli.bench.tools import Bench
-from gddim_cli.errors import CapacityError, GddimError, OutputError
+from gddim_cli.distributed import World, world
+from gddim_cli.errors import CapacityError, GddimError, OutputError, PeerError
 from gddim_cli.files import read_array
 from gddim_cli.images import Pixels, grid, quantize, write_png
 from gddim_cli.memory import memory_for
 from gddim_cli.runs import GRID, Run, RunFolder
 from gddim_cli.sampling import Sampler, Settings
+from gddim_cli.states import RawStates
 from gddim_cli.versions import versions
 
 IN_GRID = 100
@@ -40,6 +46,7 @@ class Runner:
     Attributes:
         program: the cells.
         keep_images: keep every cell's images too, as a folder of `gddim sample --format npz`.
+        team: the processes.
     """
 
     program: Program
@@ -47,6 +54,7 @@ class Runner:
     folder: Folder
     listener: Listener = field(default_factory=Listener)
     keep_images: bool = False
+    team: World = field(default_factory=world)
 
     def __post_init__(self) -> None:
         self._features = Clock(torch.device("cpu"))  # features come back to the CPU, so the call itself waits
@@ -62,7 +70,7 @@ class Runner:
         asked = describe(self.program)
         session = self._session()
         before = self.folder.read(SESSIONS, list[Session]) or []
-        self.folder.write(PLAN, asked)
+        self._write(PLAN, asked)
         began = time.perf_counter()
         results = []
         try:
@@ -75,13 +83,17 @@ class Runner:
                     taken = [now - then for now, then in zip(spent, started, strict=True)]
                     session.cells.append(CellTime(job.key, made, *taken))
                     self._tally(session, began)
-                    self.folder.write(SESSIONS, [*before, session])
+                    self._write(SESSIONS, [*before, session])
         finally:
             if session.cells:
                 self._tally(session, began)
                 with suppress(OutputError):  # a full disk refuses this too; the first error is the one to tell of
-                    self.folder.write(SESSIONS, [*before, session])
+                    self._write(SESSIONS, [*before, session])
         return results
+
+    def _write(self, name: str, value: Any) -> None:
+        if self.team.main:
+            self.folder.write(name, value)
 
     def _tally(self, session: Session, began: float) -> None:
         session.seconds = time.perf_counter() - began
@@ -89,45 +101,82 @@ class Runner:
 
     def _cell(self, job: Job) -> tuple[Result, int]:
         """The cell's result, and how many images were made for it."""
-        kept, made = self.folder.result(job.key), 0
-        sampler = None
-        if kept is None or kept.failed or (self.keep_images and not self._images_there(job)):
+        kept, errors, complete = self.team.broadcast(self._known(job) if self.team.main else (None, False, False))
+        made, sampler = 0, None
+        if kept is None or kept.failed or not complete:
             self.listener.begin(job)
             sampler = job.sampler(self.bench)
             kept, made = self._measured(job, sampler)
+            if self.team.main and not kept.failed:
+                self.folder.forget_rows(job.key)
         else:
             self.listener.skip(job.nfe * job.num)
         images = self.program.solver_error if job.deterministic and not kept.failed else 0
-        if not kept.failed:
-            self.folder.forget_rows(job.key)
-        if images and self.folder.error(job.key, images) is None:
+        if images and not errors:
             made += images
-            kept = self._with_error(job, sampler or job.sampler(self.bench), kept, images)
+            if self.team.main:
+                kept = self._with_error(job, sampler or job.sampler(self.bench), kept, images)
+            kept = self.team.broadcast(kept)
         else:
             self.listener.skip(job.nfe * images)
         self.listener.end(job, kept)
         return kept, made
 
+    def _known(self, job: Job) -> tuple[Result | None, bool, bool]:
+        """What is kept of a cell: its result, whether its solver error, and whether all else that is wanted of it."""
+        kept, images = self.folder.result(job.key), self.program.solver_error
+        if kept and not kept.failed:
+            self.folder.forget_rows(job.key)
+        errors = bool(images) and self.folder.error(job.key, images) is not None
+        return kept, errors, not self.keep_images or self._images_there(job)
+
     def _measured(self, job: Job, sampler: Sampler) -> tuple[Result, int]:
         """The cell's result, kept; and how many images were made for it."""
         result = skeleton(job)
         result.device, result.versions = str(self.bench.device), versions()
-        made = 0
-        size, device = self.bench.batch_size, self.bench.device
+        made, reason = 0, self._tuned(sampler)
+        if not reason:
+            with self._failing() as failure:
+                made = self._stream(job, sampler)
+            reason = failure[0] if failure else None
+        self.team.barrier(lambda: self.listener.advance(self.team.count()))
+        self.listener.advance(self.team.count(at_once=True))
+        everyone = self.team.gather((made, reason))
+        if self.team.main:
+            made, reason = sum(part for part, _ in everyone), next((why for _, why in everyone if why), None)
+            result.tolerance = sampler.plan.tolerance
+            if not reason:
+                with self._failing() as failure:
+                    self._finish(job, result)
+                reason = failure[0] if failure else None
+            result.failed = reason
+            self.folder.write(f"cells/{job.key}.json", result)
+        return self.team.broadcast(result), made
+
+    @contextmanager
+    def _failing(self) -> Iterator[list[str]]:
+        """Keeps the reason of what fails the cell and not the benchmark, in the list that it gives."""
+        size, device, reasons = self.bench.batch_size, self.bench.device, list[str]()
         try:
             with memory_for(size, device):
-                sampler.tune()
-                made = self._stream(job, sampler)
-            result.tolerance = sampler.plan.tolerance
-            self._finish(job, result)
-        except OutputError:
+                yield reasons
+        except (OutputError, PeerError):
             raise
         except CapacityError:
-            result.failed = f"{size} images at once do not fit in the memory of {device}; give a smaller --batch-size"
+            reasons.append(f"{size} images at once do not fit in the memory of {device}; give a smaller --batch-size")
         except GddimError as error:
-            result.failed = str(error)
-        self.folder.write(f"cells/{job.key}.json", result)
-        return result, made
+            reasons.append(str(error))
+
+    def _tuned(self, sampler: Sampler) -> str | None:
+        """Tunes the sampler, once for all processes; returns why it cannot be."""
+        reasons: list[str] = []
+        if self.team.main:
+            with self._failing() as reasons:
+                sampler.tune()
+        reasons, tolerance = self.team.broadcast((reasons, sampler.plan.tolerance))
+        if tolerance and sampler.plan.fixed:
+            sampler.plan = sampler.plan.fixed(tolerance)
+        return reasons[0] if reasons else None
 
     def _with_error(self, job: Job, sampler: Sampler, result: Result, images: int) -> Result:
         try:
@@ -146,19 +195,17 @@ class Runner:
 
         Batches are the same whatever was there before, so that a cut cell ends with the numbers of an uncut one.
         """
-        judge = job.judge
-        rows = self.folder.rows(job.key, job.num, judge.extractor.dimension + 1)
-        there = rows.done(job.num)
-        pictures = self._pictures(job)
-        if pictures:
-            there &= pictures.images.done(job.num)
-        extract = self._features.timed(judge.extractor)
+        begun = self.team.broadcast(self._begun(job) if self.team.main else None)
+        assert begun is not None
+        rows, there = begun
+        pictures = self._images(job)[0] if self.keep_images else None
+        extract = self._features.timed(job.judge.extractor)
+        batches = sampler.batches(range(job.num), self.bench.batch_size, job.num)
+        todo = [batch for batch in batches if not there.issuperset(range(batch.start, min(batch.stop, job.num)))]
+        self.listener.skip(job.nfe * (job.num - sum(min(batch.stop, job.num) - batch.start for batch in todo)))
         made = 0
-        for indices in sampler.batches(range(job.num), self.bench.batch_size, job.num):
+        for indices in self.team.share(todo):
             wanted = [index for index in indices if index < job.num]
-            if there.issuperset(wanted):
-                self.listener.skip(job.nfe * len(wanted))
-                continue
             pixels = self._batch(job, sampler, indices)[: len(wanted)]
             features = extract(pixels)
             spent = np.full((len(wanted), 1), sampler.evaluations, np.float32)
@@ -168,6 +215,13 @@ class Runner:
             made += len(wanted)
         return made
 
+    def _begun(self, job: Job) -> tuple[RawStates, set[int]]:
+        """The rows of a cell's features, and the images that need not be made again."""
+        rows = self.folder.rows(job.key, job.num, job.judge.extractor.dimension + 1)
+        there = rows.done(job.num)
+        pictures = self._pictures(job)
+        return rows, there & pictures.images.done(job.num) if pictures else there
+
     def _batch(self, job: Job, sampler: Sampler, indices: Sequence[int]) -> Pixels:
         """The images of a batch; the listener hears of every step."""
         network, share = sampler.checkpoint.network, len([i for i in indices if i < job.num])
@@ -175,7 +229,7 @@ class Runner:
 
         def step(_: int, _u: Tensor) -> None:
             nonlocal seen
-            self.listener.advance(share * (network.nfe - seen))
+            self.listener.advance(self.team.count(share * (network.nfe - seen)))
             seen = network.nfe
 
         u = sampler.run(indices, step)

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import say, stdout
+from gddim_cli.distributed import world
 from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def bench(
     """
     from gddim_cli.cli import bench_tables, bench_view
 
+    if world().size > 1 and (print_plan or status is not None):
+        raise UsageError("--print-plan, --status: are one process's; start them without torchrun")
     if status is not None:
         bench_tables.show_status(status, json)
         return
@@ -132,7 +135,7 @@ def bench(
         bench_tables.show_plan(program, tools, folder, json)
         return
     failed = bench_view.execute(program, tools, folder, keep, show=not json)
-    if json:
+    if json and world().main:
         with stdout() as output:
             output.write((folder.path / "results.json").read_text())
     if failed:

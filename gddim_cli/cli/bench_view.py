@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from gddim_cli.bench.listener import Listener
 from gddim_cli.cli.bench_tables import grid_table, sheet_table
 from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, duration, say, show_table
+from gddim_cli.distributed import world
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -37,7 +39,7 @@ class View(Listener):
 
     def __enter__(self) -> Self:
         self.began = self.told = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and world().main:
             from rich.console import Console
             from rich.live import Live
 
@@ -138,9 +140,12 @@ def execute(program: Program, tools: Bench, folder: Folder, keep_images: bool, s
     for note in program.notes:
         say(f"left out: {note}")
     asked = describe(program)
-    with folder.locked():
+    team = world().join()
+    with folder.locked() if team.main else nullcontext():
         with View(program, asked, folder) as view:
             results = Runner(program, tools, folder, view, keep_images).run()
+        if not team.main:
+            return False
         found = report.write(asked, folder)
     if show:
         show_results(found)

@@ -16,7 +16,7 @@ from gddim_cli.distributed import world
 from gddim_cli.errors import GddimError, UsageError
 
 INTERRUPTED = 130
-SEVERAL = ("sample", "fid")
+SEVERAL = ("sample", "fid", "bench")
 """Commands that several processes can share."""
 
 app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -61,6 +61,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler if world().size == 1 else stop_once)
     if world().size > 1:
         signal.signal(signal.SIGINT, stop_once)
+    status = 1
+    try:
+        status = run()
+    finally:
+        world().leave(failed=status != 0)
+    sys.exit(status)
+
+
+def run() -> int:
+    """The command's exit status; what a person can mend is told in one line."""
     try:
         status = app(prog_name="gddim", standalone_mode=False)
         sys.stdout.flush()
@@ -78,8 +88,7 @@ def main() -> None:
         status = INTERRUPTED
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
         complain("stopped; what is done is kept, and the same command goes on from there", INTERRUPTED)
-    world().leave(failed=bool(status))
-    sys.exit(status or 0)
+    return status or 0
 
 
 def stop_once(_number: int, _frame: FrameType | None) -> None:

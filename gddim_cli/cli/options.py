@@ -159,6 +159,11 @@ def torch_device(name: str) -> torch.device:
     if kind == "cuda" and not index and world().size > 1:
         index = str(world().local_rank)
         name = f"cuda:{index}"
+        if world().local_rank >= torch.cuda.device_count():
+            raise UsageError(
+                f"--device: more processes than the {torch.cuda.device_count()} CUDA GPUs here; "
+                "give torchrun a smaller --nproc-per-node, or name one GPU for all, --device cuda:0"
+            )
     if kind == "cuda" and index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
         raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} CUDA GPUs, counted from 0")
     if kind == "mps" and not torch.backends.mps.is_available():

@@ -211,7 +211,7 @@ def execute(generation: Generation) -> Run:
         say(f"{out}: {num - len(todo)} of {num} images are there, {len(todo)} to go")
     batches, team = len(generation.batches(todo)), generation.team
     if todo and batches < team.size:
-        say(f"{batches} batches for {team.size} processes: with a smaller --batch-size all would have work")
+        say(f"{batches} of {team.size} processes have a batch to make; a smaller --batch-size gives one to each")
     if todo and generation.automatic:
         say(f"batch size: {generation.batch_size}")
     with Progress(num, "images", start=num - len(todo)) as progress:

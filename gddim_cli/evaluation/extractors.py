@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as fn
 
+from gddim_cli.acceleration import rounding
 from gddim_cli.checkpoints.store import bundled_folder, file_card_of, find_file
 from gddim_cli.errors import DataError, UsageError, nearest
 from gddim_cli.evaluation.resize import bicubic
@@ -71,7 +72,7 @@ class Extractor:
         """
         self.check(*images.shape[1:])
         pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), rounding(tf32=False):
             features = self.network(pixels.expand(-1, self.channels, -1, -1).float()).flatten(1).float().cpu().numpy()
         if features.shape != (len(images), self.dimension):
             raise DataError(
