@@ -42,7 +42,7 @@ def distances(sheet: Sheet) -> Figure:
                 high = [mean + (std or 0.0) for mean, std in zip(y, spread, strict=True)]
                 axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
         _published(axes, sheet, row, look, alone=not points)
-    return _finish(figure, axes, sheet)
+    return _finish(figure, axes, sheet, sheet.heading)
 
 
 def errors(sheet: Sheet) -> Figure:
@@ -56,7 +56,8 @@ def errors(sheet: Sheet) -> Figure:
         ]
         if points:
             axes.plot(*zip(*points, strict=True), label=row.label, **_look(number))
-    return _finish(figure, axes, sheet)
+    budget = f", NFE {sheet.nfe}" if sheet.nfe else ""
+    return _finish(figure, axes, sheet, f"distance to the converged solution from the same noise{budget}")
 
 
 def place(sheet: Sheet, column: float, entry: Entry) -> float:
@@ -103,7 +104,7 @@ def _blank(ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _finish(figure: Figure, axes: Axes, sheet: Sheet) -> Figure:
+def _finish(figure: Figure, axes: Axes, sheet: Sheet, heading: str) -> Figure:
     """Title, ticks where the columns are, and the legend beside the plot."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -122,9 +123,9 @@ def _finish(figure: Figure, axes: Axes, sheet: Sheet) -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     title = [sheet.title] if sheet.title else []
-    axes.set_title("\n".join([*title, sheet.heading]), loc="left", fontsize=9.5)
+    axes.set_title("\n".join([*title, heading]), loc="left", fontsize=9.5)
     handles, names = axes.get_legend_handles_labels()
-    if any(entry and entry.published is not None for row in sheet.rows for entry in row.entries):
+    if any(line.get_markerfacecolor() == "none" for line in axes.lines):
         handles.append(
             Line2D([], [], color="#555555", marker="o", linestyle="none", markerfacecolor="none", markersize=8)
         )
