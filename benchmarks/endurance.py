@@ -176,7 +176,7 @@ def kills(
         for processes in teams:
             resumes = [1] if processes == 1 else [2, 1, 3]
             for number in range(count):
-                again = resumes[(number + number // 3) % len(resumes)]  # each format on each number
+                again = resumes[number % len(resumes)]
                 trials.append(killer.trial(processes, formats[number % len(formats)], again, number))
                 print(f"{number + 1}/{count}: {trials[-1]}", file=sys.stderr, flush=True)
     return trials
