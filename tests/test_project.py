@@ -127,10 +127,17 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("gddim-*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(tmp_path / "site")], check=True)
-    words = ["sample", "--nfe", "5", "--num", "2", "--out", "imgs", "--checkpoint", "mnist"]
     env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "gddim_cli", *words], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    cell = ["--nfe", "5", "--num", "2", "--sampler", "gddim", "--order", "0"]
+    calls = [
+        ["sample", "--nfe", "5", "--num", "2", "--out", "imgs", "--checkpoint", "mnist"],
+        ["fid", "imgs"],
+        ["bench", *cell, "--checkpoint", "mnist", "--ref", "mnist", "--out", "bench"],
+        ["bench", "--table", "3", "--checkpoint", "mnist", "--ref", "mnist", "--print-plan"],
+    ]
+    for words in calls:
+        call = [sys.executable, "-m", "gddim_cli", *words]
+        done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     assert (tmp_path / "imgs" / "grid.png").exists()
+    assert (tmp_path / "bench" / "fid_vs_nfe.png").exists()
