@@ -49,7 +49,7 @@ class Moments:
         return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
     @classmethod
-    def of(cls, features: NDArray[np.floating], rows: int = 4096) -> Self:
+    def of(cls, features: NDArray[np.floating], rows: int = 8192) -> Self:
         """Those of features [N, d], which may be a memory map, read a few rows at a time."""
         moments = cls.empty(features.shape[1])
         for first in range(0, len(features), rows):
@@ -64,19 +64,24 @@ class Moments:
         """
         if not len(features):
             return
-        x = np.asarray(features, dtype=np.float64)
-        check_finite(x)
-        mean = x.mean(axis=0)
-        x = x - mean
+        x = np.array(features, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            mean = x.mean(axis=0)
+        if not np.isfinite(mean).all():
+            check_finite(x)
+        x -= mean
         self.merge(Moments(len(x), mean, x.T @ x))
 
     def merge(self, other: Moments) -> None:
         """Counts another set in: Chan, Golub & LeVeque's update, which subtracts no large numbers."""
         total = self.n + other.n
-        if not total:
+        if not self.n or not other.n:
+            if other.n:
+                self.n, self.mean, self.scatter = other.n, other.mean, other.scatter
             return
         shift = other.mean - self.mean
-        self.scatter = self.scatter + other.scatter + np.outer(shift, shift) * (self.n * other.n / total)
+        self.scatter = self.scatter + other.scatter
+        self.scatter += np.outer(shift, shift * (self.n * other.n / total))
         self.mean = self.mean + shift * (other.n / total)
         self.n = total
 
@@ -88,8 +93,7 @@ class Moments:
         """
         if self.n < 2:
             raise DataError(f"{self.n} image{'s' * (self.n != 1)}: a covariance needs at least two")
-        covariance = self.scatter / (self.n - 1)
-        return Gaussian(self.mean, (covariance + covariance.T) / 2, self.n)
+        return Gaussian(self.mean, self.scatter / (self.n - 1), self.n)
 
 
 def gaussian_of(features: NDArray[np.floating]) -> Gaussian:
