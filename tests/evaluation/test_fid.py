@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -314,7 +315,7 @@ def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path) -> None:
     files = [tmp_path / f"{i}.npy" for i in range(4)]
     for age, file in enumerate(files):
         file.write_bytes(bytes(100))
-        __import__("os").utime(file, (1000 + age, 1000 + age))
+        os.utime(file, (1000 + age, 1000 + age))
     prune(tmp_path, keep=files[0], limit=250)
     assert [file.exists() for file in files] == [True, False, False, True]
 
@@ -329,12 +330,22 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_does(gddim: Callable, digits: Path) -> None:
-    one = json.loads(gddim("fid", digits, "--batch-size", 8, "--no-cache", "--json").out)["value"]
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gddim_cli", "fid"]
-    options = [str(digits), "--batch-size", "8", "--json"]
-    done = subprocess.run([sys.executable, *words, *options], capture_output=True, text=True, check=False, timeout=300)
+def test_processes_find_what_one_does_also_after_a_kill(gddim: Callable, tmp_path: Path, home: Path) -> None:
+    """Two begin, one of them is killed, three go on: the number of one."""
+    np.save(tmp_path / "digits.npy", pictures(3000, 28, 1))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    words = ["-m", "--", "gddim_cli", "fid", str(tmp_path / "digits.npy"), "--batch-size", "2", "--json"]
+    process = subprocess.Popen([*torchrun, "2", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((home / "features").glob("*.partial")):
+        time.sleep(0.01)
+    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(listed.stdout.split()[-1]), signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert not list((home / "features").glob("*.npy"))
+    done = subprocess.run([*torchrun, "3", *words], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
+    one = json.loads(gddim("fid", tmp_path / "digits.npy", "--batch-size", 2, "--no-cache", "--json").out)["value"]
     assert json.loads(done.stdout)["value"] == pytest.approx(one, rel=1e-9)
 
 
