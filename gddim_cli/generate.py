@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from gddim_cli.files import eventually, probe, sha256
 from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_png
 from gddim_cli.memory import memory_for
 from gddim_cli.runs import GRID, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.samplers.linear import sent
 from gddim_cli.sampling import Sampler, Settings
 from gddim_cli.stages import Made, Start
 from gddim_cli.states import RawStates
@@ -231,7 +233,7 @@ class Generation:
         self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None], check: Callable[[], None]
     ) -> Made:
         """Computes a batch; those of it that are wanted are on their way to the CPU."""
-        shown = [row for row, index in enumerate(indices) if index < self._filmed]
+        shown = sum(index < self._filmed for index in indices)  # the first ones
         rows = [row for row, index in enumerate(indices) if index in wanted]
         frames: list[Pixels] = []
         counted: list[int] = []
@@ -239,13 +241,15 @@ class Generation:
         def step(_: int, u: Tensor) -> None:
             counted.append(len(rows))
             if shown:
-                frames.append(self._pixels(self.sampler.image(u[shown])))
+                frames.append(self._pixels(self.sampler.image(u[:shown])))
             check()
             on_step(self.team.count(len(rows)))
 
         try:
             with memory_for(len(indices), self.sampler.device):
-                u = self.sampler.run(indices, step)[rows]
+                u = self.sampler.run(indices, step)
+                if len(rows) < len(indices):
+                    u = u.index_select(0, sent(torch.tensor(rows), u.device))  # a list would be waited for
                 states = to_host(u) if self.states else None
                 images = to_host(self.sampler.picture(u))
         except CapacityError:
@@ -256,12 +260,16 @@ class Generation:
         return Made([indices[row] for row in rows], images, states, self.sampler.evaluations)
 
     def _store(self, made: Made) -> Made:
-        """Writes a batch, on the writer's thread."""
-        with memory_for(len(made.indices), self.sampler.device):
-            if self.states and made.states:
-                states = made.states()
-                self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
-            self.folder.images.store(made.indices, self._pixels(made.images()))
+        """Writes a batch, on the writer's thread; nothing once the run is over, since another may have begun there."""
+        self.team.check()
+        try:
+            with memory_for(len(made.indices), self.sampler.device):
+                if self.states and made.states:
+                    states = made.states()
+                    self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
+                self.folder.images.store(made.indices, self._pixels(made.images()))
+        except CapacityError as error:  # not of the batch that is computed meanwhile, which `Halving` would halve
+            raise OutputError(str(error)) from error
         return made
 
     def _pixels(self, images: NDArray) -> Pixels:
