@@ -193,11 +193,7 @@ class World:
         return box[0]
 
     def gather(self, thing: T) -> list[T]:
-        """Every rank's `thing`, in their order, on rank 0; an empty list on the others.
-
-        Raises:
-            PeerError: as `barrier`.
-        """
+        """Every rank's `thing`, in their order, on rank 0; an empty list on the others. Raises PeerError as `barrier`."""
         if self.size == 1:
             return [thing]
         from torch import distributed
@@ -206,6 +202,11 @@ class World:
         everyone: list[Any] | None = [None] * self.size if self.main else None
         self._collective(lambda: distributed.gather_object(thing, everyone, dst=0))
         return everyone or []
+
+    def sharing(self, device: object) -> int:
+        """How many ranks use one device of one machine, at most; rank 0 is told. Raises PeerError as `barrier`."""
+        places = self.gather(f"{socket.gethostname()} {device}")
+        return max(map(places.count, places), default=1)
 
     def count(self, amount: int = 0, at_once: bool = False) -> int:
         """Counts what this rank has done; returns how much has newly become known of what all have done.

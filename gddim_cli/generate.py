@@ -77,7 +77,8 @@ class Generation:
                 processes that see different folders.
             NumericsError, CapacityError: the sampler cannot be tuned.
         """
-        start = self.team.broadcast(self._open() if self.team.main else None)
+        sharing = self.team.sharing(self.sampler.device) if self.automatic else 1
+        start = self.team.broadcast(self._open(sharing) if self.team.main else None)
         assert start is not None
         self.num, self.batch_size, self.earlier = start.num, start.batch_size, start.earlier
         self.states, self.filming = start.states, start.filming
@@ -87,7 +88,7 @@ class Generation:
             self._meet_in_folder(start.token)
         return start.todo
 
-    def _open(self) -> Start:
+    def _open(self, sharing: int) -> Start:
         for path in (self.raw, self.trajectory):
             if path:
                 probe(path)
@@ -109,17 +110,18 @@ class Generation:
                 self.sampler.tune()
             tolerance = self.sampler.plan.tolerance
         token = self.folder.mark() if self.team.size > 1 else None
-        return Start(todo, num, self._size(len(todo)), earlier, states, filming, tolerance, token)
+        return Start(todo, num, self._size(len(todo), sharing), earlier, states, filming, tolerance, token)
 
-    def _size(self, count: int) -> int:
-        """The batch size for `count` images, on this process what it is on all."""
+    def _size(self, count: int, sharing: int) -> int:
+        """The batch size for `count` images, on this process what it is on all; `sharing` of them divide a device's memory."""
         if not (self.automatic and count):
             return self.batch_size
         before = self.earlier.sessions[-1] if self.earlier and self.earlier.sessions else None
         if before and before.alike(new_session(self.sampler.device, 0, 1, self.speed)):
             return before.batch_size
         trials = Trials(self.sampler)
-        return best_size(trials.seconds, min(trials.room(), -(-count // self.team.size)))
+        room = max(trials.room() // sharing, 1)
+        return best_size(trials.seconds, min(room, -(-count // self.team.size)))
 
     def _meet_in_folder(self, token: str) -> None:
         """Makes sure that all processes see the folder that rank 0 opened."""
