@@ -81,23 +81,22 @@ class World:
 
         try:
             store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-            distributed.init_process_group(
-                "gloo",
-                timeout=TIMEOUT,
-                store=distributed.PrefixStore("group", store),  # type: ignore[attr-defined]
-                rank=self.rank,
-                world_size=self.size,
-            )
+            group = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
+            distributed.init_process_group("gloo", timeout=TIMEOUT, world_size=self.size, rank=self.rank, store=group)
         except RuntimeError as error:
             raise GddimError(
                 f"the {self.size} processes cannot reach each other ({first_line(error)}); "
                 "where a machine has several networks, name one: GLOO_SOCKET_IFNAME=eth0"
             ) from error
         self._store = distributed.PrefixStore("gddim", store)  # type: ignore[attr-defined]
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Begins to give signs of life, and to watch for the store's."""
         self._left.clear()
         threading.Thread(target=self._beat, args=(self._store,), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
-        return self
 
     def _beat(self, store: Any) -> None:
         """Gives signs of life, on a thread of its own."""

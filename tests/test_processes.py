@@ -80,6 +80,14 @@ def ranks(launcher: int) -> dict[int, int]:
     return found
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that its parent has not asked for yet has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_without_torchrun_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other launchers' variables alone do not make a team, which would wait for ever."""
     monkeypatch.setenv("RANK", "1")
@@ -111,6 +119,78 @@ def test_commands_of_one_process_refuse_several(gddim, monkeypatch: pytest.Monke
     result = gddim("train", "mnist")
     assert result.status == 2
     assert "gddim train runs as one process; start it without torchrun" in result.err
+
+
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_what_all_would_say_is_said_once(gddim, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    said = []
+    for rank in range(2):
+        monkeypatch.setattr("gddim_cli.cli.main.world", lambda rank=rank: World(rank, 2, rank))
+        result = gddim(word)
+        said.append((result.status, bool(result.out), result.err))
+    assert said == [(0, True, ""), (0, False, "")]
+
+
+SILENT = """
+import sys, threading
+from gddim_cli import distributed
+distributed.BEAT, distributed.SILENCE = 0.02, 0.3
+class Store:
+    asked = 0
+    def add(self, key, amount):
+        self.asked += 1
+        threading.Event().wait(None if self.asked > 30 else 0)
+        return 2
+world = distributed.World(0, 2, int(sys.argv[1]))
+world._store = Store()
+world.listen()
+while True:
+    world.add("progress", 1)
+    world._left.wait(0.02)
+"""
+
+
+@pytest.mark.parametrize(("local_rank", "lines"), [(0, 1), (1, 0)])
+def test_a_store_that_falls_silent_ends_the_process(local_rank: int, lines: int) -> None:
+    """As the machine of the first launcher does that loses its power: nobody closes the connection."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT, str(local_rank)], capture_output=True, text=True, env=ALONE, timeout=60
+    )
+    assert done.returncode == 1
+    assert time.monotonic() - began > 0.9  # it did answer for a while
+    assert done.stderr.count("gddim: rank 0: the machine of the first launcher has been silent") == lines, done.stderr
+    assert done.stderr.count("\n") == lines
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks in /proc")
+def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path) -> None:
+    """All of them wait in the store's client, which hears no signal."""
+    script = tmp_path / "team.py"
+    script.write_text(
+        "from gddim_cli import distributed\n"
+        "distributed.BEAT, distributed.SILENCE = 0.1, 1.0\n"
+        "team = distributed.world().join()\n"
+        "team.barrier()\n"
+        "print('here', flush=True)\n"
+        "while True: team.add('progress', 1)\n"
+    )
+    process = subprocess.Popen(
+        [*TORCHRUN, "2", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ALONE
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["here\n"] * 2
+    there = ranks(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 30
+    try:
+        while any(alive(pid) for pid in there.values()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(alive(pid) for pid in there.values())
+    finally:
+        process.send_signal(signal.SIGCONT)
+        message = process.communicate(timeout=60)[1]
+    assert message.count("has been silent for 1 s; what is done is kept") == 1, message
 
 
 @pytest.mark.slow
