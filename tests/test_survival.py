@@ -197,18 +197,17 @@ def test_what_a_killed_process_left_half_written_is_swept_away(sample, tmp_path:
     assert sorted(path.name for path in folder.glob(".*")) == sorted((".lock", *others))
 
 
+HOLDER = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
+
+
 @pytest.fixture
 def busy(tmp_path: Path):
     """Another program in the run's folder; the returned function ends it."""
-    program = [
-        sys.executable,
-        "-c",
-        "import filelock, sys; filelock.FileLock(sys.argv[1]).acquire(); print(1, flush=True); input()",
-    ]
     (tmp_path / "imgs").mkdir()
-    process = subprocess.Popen([*program, tmp_path / "imgs" / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    program = [sys.executable, "-c", HOLDER, tmp_path / "imgs" / ".lock"]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"1\n"
-    yield lambda: process.communicate(b"\n")
+    yield process.kill
     process.kill()
     process.communicate()
 
@@ -253,13 +252,13 @@ def test_a_run_that_was_stopped_keeps_its_folder(sample, tiny: Path, tmp_path: P
         time.sleep(0.005)
     first.send_signal(signal.SIGSTOP)
     monkeypatch.setattr("gddim_cli.runs.GRACE", 0.2)
-    result = sample("--format", "npz", num=200)
+    result = sample("--format", "npz", num=600)
     first.send_signal(signal.SIGCONT)
     assert result.status == 1
     assert "another gddim sample is at work there" in one_line(result.err)
     assert (first.wait(60), first.communicate()[1].count("images/s")) == (0, 1)
     assert (record(out)["complete"], len(record(out)["sessions"])) == (True, 1)
-    assert [file.name for file in out.glob("images-*")] == ["images-000000-000199.npz"]
+    assert [file.name for file in out.glob("images-*")] == ["images-000000-000599.npz"]
 
 
 def test_nothing_is_stored_once_the_others_have_ended(sample, tmp_path: Path, monkeypatch) -> None:
