@@ -139,7 +139,9 @@ class Store:
     asked = 0
     def add(self, key, amount):
         self.asked += 1
-        threading.Event().wait(None if self.asked > 30 else 0)
+        if self.asked == 100:
+            print("silent from now on", flush=True)
+        threading.Event().wait(None if self.asked >= 100 else 0)
         return 2
 world = distributed.World(0, 2, int(sys.argv[1]))
 world._store = Store()
@@ -153,12 +155,10 @@ while True:
 @pytest.mark.parametrize(("local_rank", "lines"), [(0, 1), (1, 0)])
 def test_a_store_that_falls_silent_ends_the_process(local_rank: int, lines: int) -> None:
     """As the machine of the first launcher does that loses its power: nobody closes the connection."""
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", SILENT, str(local_rank)], capture_output=True, text=True, env=ALONE, timeout=60
     )
-    assert done.returncode == 1
-    assert time.monotonic() - began > 0.9  # it did answer for a while
+    assert (done.returncode, done.stdout) == (1, "silent from now on\n")
     assert done.stderr.count("gddim: rank 0: the machine of the first launcher has been silent") == lines, done.stderr
     assert done.stderr.count("\n") == lines
 
@@ -223,7 +223,7 @@ def test_two_processes_make_what_one_makes(gddim, tiny: Path, tmp_path: Path) ->
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks in /proc")
 def test_a_killed_process_ends_all_and_three_go_on(gddim, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
-    words = ["--checkpoint", tiny, "--nfe", "40", "--num", "600", "--batch-size", "8", "--format", "npz", "--out", out]
+    words = ["--checkpoint", tiny, "--nfe", "20", "--num", "600", "--batch-size", "8", "--format", "npz", "--out", out]
     process = subprocess.Popen([*TORCHRUN, "2", *OURS, *words], stderr=subprocess.PIPE, text=True, env=ALONE)
     deadline = time.monotonic() + 60
     while len(list(out.glob("images-*.npz"))) < 12 and process.poll() is None and time.monotonic() < deadline:
