@@ -241,7 +241,7 @@ def test_a_run_that_was_stopped_keeps_its_folder(sample, tiny: Path, tmp_path: P
         "--batch-size",
         "4",
         "-n",
-        "200",
+        "600",
         "--format",
         "npz",
         "--out",
