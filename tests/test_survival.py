@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import gddim_cli.cli.sample
 from gddim_cli.distributed import World
 from gddim_cli.errors import PeerError
 from gddim_cli.sampling import Sampler
@@ -222,8 +223,9 @@ def test_a_folder_in_which_another_is_at_work(sample, busy, tmp_path: Path, monk
     assert sample().status == 0
 
 
-def test_another_program_that_ends_is_waited_for(sample, busy) -> None:
-    threading.Timer(0.5, busy).start()
+def test_another_program_that_ends_is_waited_for(sample, busy, monkeypatch) -> None:
+    real = gddim_cli.cli.sample.waiting
+    monkeypatch.setattr("gddim_cli.cli.sample.waiting", lambda out: (real(out), threading.Timer(0.3, busy).start()))
     result = sample()
     assert (result.status, "waiting up to 10 s for it to end" in result.err) == (0, True), result.err
 
