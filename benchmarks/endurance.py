@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from gddim_cli.files import LOCK
 from gddim_cli.storage import open_storage
 from gddim_cli.storage.manifest import MANIFEST
 from gddim_cli.storage.shards import Shards
@@ -156,7 +157,7 @@ class Killer:
             found.append("an image changed")
         if (out / MANIFEST).read_bytes() != (reference / MANIFEST).read_bytes():
             found.append("another manifest")
-        if any(file.name.startswith(".") for file in out.iterdir()):
+        if any(file.name.startswith(".") and file.name != LOCK for file in out.iterdir()):
             found.append("something half-written")
         return found
 

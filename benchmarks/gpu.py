@@ -13,19 +13,21 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import numpy as np
 import torch
 from gpu_features import features_rate
 from gpu_models import CPU, Model, random_model, real_model
+from gpu_table import CUDNN, Row, conclusion, distance, fastest, table
+from gpu_tool import tool
 from torch import Tensor
 
 from gddim_cli.acceleration import Speed, rounding
 from gddim_cli.batching import Trials, attempt, best_size
-from gddim_cli.cli.progress import duration, say
+from gddim_cli.cli.progress import say
 from gddim_cli.errors import GddimError
 from gddim_cli.images import Pixels, quantize
 
@@ -35,9 +37,6 @@ EXACT = 2
 """Images that are made in float64 on the CPU."""
 SHORT = 20.0
 """Seconds below which a run is repeated, and the quicker one taken."""
-CLOSE = 0.99
-"""Of the pixels within one grey level: such a setting counts as float32's equal."""
-
 BF16, FP16 = torch.bfloat16, torch.float16
 SETTINGS = {
     "fp32": Speed(),
@@ -48,6 +47,8 @@ SETTINGS = {
     "bf16, channels last": Speed(BF16, channels_last=True),
     "bf16, channels last, graph": Speed(BF16, channels_last=True, cuda_graph=True),
     "fp16, channels last": Speed(FP16, channels_last=True),
+    f"tf32, channels last, {CUDNN}": Speed(tf32=True, channels_last=True),
+    f"bf16, channels last, graph, {CUDNN}": Speed(BF16, channels_last=True, cuda_graph=True),
     "fp32, compiled": Speed(compile=True),
     "tf32, channels last, compiled": Speed(tf32=True, channels_last=True, compile=True),
     "tf32, channels last, compiled, graph": Speed(tf32=True, channels_last=True, compile=True, cuda_graph=True),
@@ -55,29 +56,6 @@ SETTINGS = {
     "bf16, channels last, compiled, graph": Speed(BF16, channels_last=True, compile=True, cuda_graph=True),
     "fp16, channels last, compiled, graph": Speed(FP16, channels_last=True, compile=True, cuda_graph=True),
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One setting at one batch size.
-
-    Attributes:
-        first: seconds of the first evaluation, compilation and capture in it.
-        rate: images/s of the whole sampler, to the images on the CPU.
-        alone: images/s of as many evaluations of the network alone.
-        memory: the peak, bytes; 0 on the CPU.
-        error: of one evaluation against float64 on the CPU, relative, in the 2-norm.
-        pixels: the first `COMPARED` images.
-    """
-
-    name: str
-    batch: int
-    first: float
-    rate: float
-    alone: float
-    memory: int
-    error: float
-    pixels: Pixels
 
 
 def finish(device: torch.device) -> None:
@@ -138,53 +116,15 @@ def released(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def distance(pixels: Pixels, reference: Pixels) -> tuple[float, float]:
-    """Root mean square difference in grey levels, and the share of pixels within one, of the images that both have."""
-    count = min(len(pixels), len(reference))
-    off = pixels[:count].astype(np.float64) - reference[:count]
-    return float(np.sqrt((off**2).mean())), float((np.abs(off) <= 1).mean())
-
-
-def plain(model: Model, tf32: bool, batches: Sequence[int], device: torch.device) -> float:
-    """Images/s of the module as it is, eager float32, called in a loop; the best of the batch sizes."""
+def plain(model: Model, tf32: bool, batches: Sequence[int], device: torch.device) -> float | None:
+    """Images/s of the module as it is, eager float32, called in a loop; the best of the batch sizes; None: none fits."""
     module = copy.deepcopy(model.module).to(device)
     with rounding(tf32):
         spent = {
             batch: attempt(lambda n=batch: looped(module, model.inputs(n, device, torch.float32), model.nfe))  # type: ignore[misc]
             for batch in batches
         }
-    return max(batch / used for batch, used in spent.items() if used)
-
-
-def table(rows: Sequence[Row], model: Model, reference: Pixels) -> list[str]:
-    lines = [
-        "| setting | batch | images/s | TFLOP/s | 50 000 images | sampler's own | first evaluation | peak memory "
-        "| error of an evaluation | RMS from fp32 | within one grey level |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in rows:
-        rms, within = distance(row.pixels, reference)
-        flop = row.alone * model.nfe * model.flop / 1e12
-        memory = f"{row.memory / 2**30:.2f} GiB" if row.memory else "-"
-        lines.append(
-            f"| {row.name} | {row.batch} | {row.rate:.3g} | {flop:.3g} | {duration(50_000 / row.rate)} "
-            f"| {100 * (1 - row.rate / row.alone):.1f} % | {row.first:.1f} s | {memory} | {row.error:.1e} "
-            f"| {rms:.3f} | {100 * within:.2f} % |"
-        )
-    return lines
-
-
-def conclusion(rows: Sequence[Row], reference: Pixels, loops: dict[str, float]) -> list[str]:
-    """The fastest setting that is as good as float32, beside the plain loops."""
-    lines = [f"- {name}: {rate:.3g} images/s" for name, rate in loops.items()]
-    equal = [row for row in rows if distance(row.pixels, reference)[1] >= CLOSE]
-    best = max(equal, key=lambda row: row.rate)
-    beside = ", ".join(f"{best.rate / rate:.2f} times {name}" for name, rate in loops.items())
-    lines.append(
-        f"- fastest with {CLOSE:.0%} of pixels within one grey level of fp32: **{best.name}**, batch {best.batch}, "
-        f"{best.rate:.3g} images/s: {beside}"
-    )
-    return lines
+    return max((batch / used for batch, used in spent.items() if used), default=None)
 
 
 def exact_images(model: Model) -> tuple[Tensor, Pixels]:
@@ -241,12 +181,23 @@ def all_rows(
         best = max(alike, key=lambda row: row.rate).batch if alike else batches[0]
         for batch in [best] if speed.compile else batches:
             say(f"{name}, batch {batch}")
-            row = row_or_reason(lambda n=name, s=speed, b=batch: measure(model, n, s, b, device, exact))  # type: ignore[misc]
+            with timed_algorithms(CUDNN in name):
+                row = row_or_reason(lambda n=name, s=speed, b=batch: measure(model, n, s, b, device, exact))  # type: ignore[misc]
             released(device)
             if row is None:
                 break
             rows.append(row)
     return rows
+
+
+@contextmanager
+def timed_algorithms(on: bool) -> Iterator[None]:
+    """Whether cuDNN times its algorithms for each shape, and what was before afterwards."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def precision(speed: Speed) -> tuple[torch.dtype, bool]:
@@ -269,18 +220,29 @@ def main(words: Sequence[str] | None = None) -> None:
     chosen = arguments(words)
     device = torch.device(chosen.device)
     model = real_model(chosen.checkpoint, chosen.nfe) if chosen.checkpoint else random_model(chosen.small, chosen.nfe)
-    loops = {"the plain network in a loop, fp32": plain(model, False, chosen.batches, device)}
-    if device.type == "cuda":
-        loops["the plain network in a loop, tf32"] = plain(model, True, chosen.batches, device)
-    exact, best_images = exact_images(model)
+    loops = {}
+    for name in ("fp32", "tf32") if device.type == "cuda" else ("fp32",):
+        rate = plain(model, name == "tf32", chosen.batches, device)
+        if rate is None:
+            say(f"the plain network in a loop, {name}: not enough memory for any of the batches {chosen.batches}")
+        else:
+            loops[f"the plain network in a loop, {name}"] = rate
+    exact, exact_pixels = exact_images(model)
     rows = all_rows(model, chosen.batches, device, exact, chosen.only or ())
-    reference = max((row for row in rows if row.name == "fp32"), key=lambda row: len(row.pixels)).pixels
-    rms, within = distance(reference, best_images)
+    reference = max((row.pixels for row in rows if row.name == "fp32"), key=len, default=None)
+    best = fastest(rows, reference)
     print(header(model, device, chosen.checkpoint))
-    print("\n".join([*table(rows, model, reference), "", *conclusion(rows, reference, loops)]))
-    print(
-        f"- fp32 beside float64 on the CPU, {EXACT} images: RMS {rms:.3f} grey levels, {100 * within:.2f} % within one"
-    )
+    print("\n".join([*table(rows, model, reference), "", *conclusion(best, loops)]))
+    if reference is not None:
+        rms, within = distance(reference, exact_pixels)
+        print(
+            f"- fp32 beside float64 on the CPU, {EXACT} images: RMS {rms:.3f} grey levels, {100 * within:.2f} % within one"
+        )
+    else:
+        say("fp32: no row, so no distances")
+    if best is not None:
+        print("\n".join(tool(model, SETTINGS[best.name], best.name, best.batch, 2 if chosen.small else 4, device)))
+        released(device)
     print(automatic(model, device))
     released(device)
     batch, batches = (2, 1) if chosen.small else (64, 10)

@@ -52,11 +52,12 @@ class Model:
     flop: float
     nfe: int
 
-    def sampler(self, device: torch.device, speed: Speed) -> Sampler:
+    def sampler(self, device: torch.device, speed: Speed, lam: float | None = None) -> Sampler:
+        """gDDIM, deterministic unless there is a `lam`."""
         network = Accelerated(copy.deepcopy(self.module), device, speed, store.cache_folder() / "compiled")
         diffusion = self.card.make_diffusion()
         defaults = self.card.sampling.defaults(diffusion)
-        ready = plan("gddim", diffusion, defaults, self.nfe, Choices())
+        ready = plan("gddim", diffusion, defaults, self.nfe, Choices(lam=lam))
         checkpoint = Checkpoint(self.card, Counted(network), Path(), "")
         return Sampler(checkpoint, diffusion, ready, defaults.k, 0, device, speed.dtype)
 

@@ -19,6 +19,9 @@ HALF = (torch.bfloat16, torch.float16)
 WARM_UP = 3
 """Evaluations before a capture: libraries choose their kernels, the compiler compiles, which no graph can hold."""
 
+REFUSALS = ("TorchDynamoException", "FailOnRecompileLimitHit", "FailOnCacheLimitHit")
+"""What torch's compiler raises, by names that not every version has."""
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -144,8 +147,9 @@ class Accelerated:
         return self._graphs[len(x)](x, level)
 
     def _compile(self, cache: Path | None) -> Callable[[Tensor, Tensor], Tensor]:
-        from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo import exc
 
+        refusals = tuple(getattr(exc, name) for name in REFUSALS if hasattr(exc, name))
         if cache:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
         # That TF32 is off is the choice of who runs it.
@@ -158,7 +162,7 @@ class Accelerated:
         def run(x: Tensor, level: Tensor) -> Tensor:
             try:
                 return compiled(x, level)
-            except TorchDynamoException as error:
+            except refusals as error:
                 if is_out_of_memory(error):
                     raise
                 raise uncompiled(error) from error

@@ -1,8 +1,9 @@
 """Several processes on one run, started by torch's own launcher: who is there, who does what, and how all end as one.
 
 `torchrun --nproc-per-node N -m gddim_cli ...` starts N of them, ranks 0 to N - 1. They talk through the launcher's store
-(counts, who has failed) and a process group (gloo on the CPU, nccl on GPUs). No wait here is inside a collective: each
-polls the store, so that Ctrl-C works and the failure of one ends all. Without torchrun there is one rank and no group.
+(counts, who has failed) and a gloo group (small objects; nothing is summed across GPUs). No wait here is inside a
+collective: each polls the store, so that Ctrl-C works and the failure of one ends all. Where the store itself falls
+silent, its machine lost, a thread ends the process. Without torchrun there is one rank and no group.
 """
 
 from __future__ import annotations
@@ -16,24 +17,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from gddim_cli.errors import GddimError, PeerError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=1)
 """Of meeting the other processes, and of a collective."""
+GOES_ON = "what is done is kept, and the same command goes on from there"
 POLL = 0.05
 REPORT = 0.25
 """Seconds between two reports of a rank's progress."""
 BEAT = 5.0
 """Seconds between two signs of life."""
 SILENCE = 60.0
-"""Seconds without a sign of life after which a rank is taken for dead: its machine, perhaps, with its launcher."""
+"""Seconds without a sign of life after which a rank is taken for dead: its machine, perhaps, with its launcher; and the store."""
 
 
 @dataclass
@@ -58,6 +57,7 @@ class World:
     _listened: float = 0.0
     _beats: dict[int, tuple[int, float]] = field(default_factory=dict)
     _left: threading.Event = field(default_factory=threading.Event)
+    _answers: int = 0
 
     @property
     def main(self) -> bool:
@@ -76,35 +76,48 @@ class World:
         """
         if self.size == 1 or self._store is not None:
             return self
-        import torch
         from torch import distributed
         from torch.distributed.rendezvous import rendezvous
 
-        nccl = torch.cuda.is_available() and distributed.is_nccl_available()
         try:
             store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-            distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if nccl else "gloo",
-                timeout=TIMEOUT,
-                store=distributed.PrefixStore("group", store),  # type: ignore[attr-defined]
-                rank=self.rank,
-                world_size=self.size,
-            )
+            group = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
+            distributed.init_process_group("gloo", timeout=TIMEOUT, world_size=self.size, rank=self.rank, store=group)
         except RuntimeError as error:
             raise GddimError(
                 f"the {self.size} processes cannot reach each other ({first_line(error)}); "
                 "where a machine has several networks, name one: GLOO_SOCKET_IFNAME=eth0"
             ) from error
         self._store = distributed.PrefixStore("gddim", store)  # type: ignore[attr-defined]
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Begins to give signs of life, and to watch for the store's."""
         self._left.clear()
         threading.Thread(target=self._beat, args=(self._store,), daemon=True).start()
-        return self
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def _beat(self, store: Any) -> None:
         """Gives signs of life, on a thread of its own."""
         with suppress(RuntimeError):  # the launcher has ended: who asks next is told
             while not self._left.wait(BEAT):
                 store.add(f"beat {self.rank}", 1)
+                self._answers += 1
+        self._left.set()
+
+    def _watch(self) -> None:
+        """Ends the process where the store is silent: who waits for its answer hears no signal. Files are whole all the same.
+
+        It counts waits, not time, since a process that was stopped for a while (Ctrl-Z) has missed its beats too.
+        """
+        answers, waits = -1, 0
+        while not self._left.wait(BEAT):
+            answers, waits = self._answers, waits + 1 if self._answers == answers else 0
+            if waits * BEAT > SILENCE:
+                silent = f"the machine of the first launcher has been silent for {SILENCE:.0f} s; {GOES_ON}\n"
+                os.write(2, f"gddim: rank {self.rank}: {silent}".encode() if self.local_rank == 0 else b"")
+                os._exit(1)
 
     def _listen(self) -> None:
         """Raises PeerError where a rank has been silent for too long."""
@@ -117,8 +130,7 @@ class World:
             last, since = self._beats.get(rank, (-1, now))
             self._beats[rank] = (beat, since if beat == last else now)
             if now - self._beats[rank][1] > SILENCE:
-                silent = f"rank {rank} has been silent for {SILENCE:.0f} s"
-                raise PeerError(f"{silent}; what is done is kept, and the same command goes on from there")
+                raise PeerError(f"rank {rank} has been silent for {SILENCE:.0f} s; {GOES_ON}")
 
     def leave(self, failed: bool = False) -> None:
         """Parts from the others; where this rank failed, they end too."""
@@ -169,11 +181,7 @@ class World:
                 on_wait()
 
     def broadcast(self, thing: T) -> T:
-        """Rank 0's `thing`, on every rank: any picklable object.
-
-        Raises:
-            PeerError: as `barrier`.
-        """
+        """Rank 0's `thing`, on every rank: any picklable object. Raises PeerError as `barrier`."""
         if self.size == 1:
             return thing
         from torch import distributed
@@ -184,11 +192,7 @@ class World:
         return box[0]
 
     def gather(self, thing: T) -> list[T]:
-        """Every rank's `thing`, in their order, on rank 0; an empty list on the others.
-
-        Raises:
-            PeerError: as `barrier`.
-        """
+        """Every rank's `thing`, in their order, on rank 0; an empty list on the others. Raises PeerError as `barrier`."""
         if self.size == 1:
             return [thing]
         from torch import distributed
@@ -198,18 +202,10 @@ class World:
         self._collective(lambda: distributed.gather_object(thing, everyone, dst=0))
         return everyone or []
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the ranks, in place, on every rank, in the tensor's own dtype: nccl for a GPU's tensors, else gloo.
-
-        Raises:
-            PeerError: as `barrier`.
-        """
-        if self.size > 1:
-            from torch import distributed
-
-            self.barrier()
-            self._collective(lambda: distributed.all_reduce(tensor))
-        return tensor
+    def sharing(self, device: object) -> int:
+        """How many ranks use one device of one machine, at most; rank 0 is told. Raises PeerError as `barrier`."""
+        places = self.gather(f"{socket.gethostname()} {device}")
+        return max(map(places.count, places), default=1)
 
     def count(self, amount: int = 0, at_once: bool = False) -> int:
         """Counts what this rank has done; returns how much has newly become known of what all have done.

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import filelock
 import msgspec
 import numpy as np
 import yaml
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from gddim_cli.errors import DataError, GddimError, OutputError, nearest
 
 T = TypeVar("T")
+
+LOCK = ".lock"
 
 
 @contextmanager
@@ -73,6 +76,40 @@ def writing(path: Path) -> Iterator[None]:
         }
         reason = reasons.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"{path}: cannot be written: {reason}") from error
+
+
+@contextmanager
+def locked(
+    folder: Path, program: str, patience: float = 0.0, on_wait: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """The folder, made where it is missing, for one program at a time; the system lets go of it whatever ends the program.
+
+    Args:
+        program: what is at work there, for the message.
+        patience: seconds to wait for another one to end.
+        on_wait: called before that wait.
+
+    Raises:
+        OutputError: another is at work there, or the folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / LOCK)
+        try:
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                if patience:
+                    on_wait()
+                lock.acquire(timeout=patience)
+        except filelock.Timeout as error:
+            raise OutputError(
+                f"{folder}: another {program} is at work there; wait for it, or choose another --out"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()  # the file stays: who removes it lets two in
 
 
 def current_umask() -> int:

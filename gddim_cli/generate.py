@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from gddim_cli.files import eventually, probe, sha256
 from gddim_cli.images import Pixels, Quantize, grid, quantize, write_gif, write_png
 from gddim_cli.memory import memory_for
 from gddim_cli.runs import GRID, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.samplers.linear import sent
 from gddim_cli.sampling import Sampler, Settings
 from gddim_cli.stages import Made, Start
 from gddim_cli.states import RawStates
@@ -75,7 +77,8 @@ class Generation:
                 processes that see different folders.
             NumericsError, CapacityError: the sampler cannot be tuned.
         """
-        start = self.team.broadcast(self._open() if self.team.main else None)
+        sharing = self.team.sharing(self.sampler.device) if self.automatic else 1
+        start = self.team.broadcast(self._open(sharing) if self.team.main else None)
         assert start is not None
         self.num, self.batch_size, self.earlier = start.num, start.batch_size, start.earlier
         self.states, self.filming = start.states, start.filming
@@ -85,7 +88,7 @@ class Generation:
             self._meet_in_folder(start.token)
         return start.todo
 
-    def _open(self) -> Start:
+    def _open(self, sharing: int) -> Start:
         for path in (self.raw, self.trajectory):
             if path:
                 probe(path)
@@ -107,17 +110,18 @@ class Generation:
                 self.sampler.tune()
             tolerance = self.sampler.plan.tolerance
         token = self.folder.mark() if self.team.size > 1 else None
-        return Start(todo, num, self._size(len(todo)), earlier, states, filming, tolerance, token)
+        return Start(todo, num, self._size(len(todo), sharing), earlier, states, filming, tolerance, token)
 
-    def _size(self, count: int) -> int:
-        """The batch size for `count` images, on this process what it is on all."""
+    def _size(self, count: int, sharing: int) -> int:
+        """The batch size for `count` images, on this process what it is on all; `sharing` of them divide a device's memory."""
         if not (self.automatic and count):
             return self.batch_size
         before = self.earlier.sessions[-1] if self.earlier and self.earlier.sessions else None
         if before and before.alike(new_session(self.sampler.device, 0, 1, self.speed)):
             return before.batch_size
         trials = Trials(self.sampler)
-        return best_size(trials.seconds, min(trials.room(), -(-count // self.team.size)))
+        room = max(trials.room() // sharing, 1)
+        return best_size(trials.seconds, min(room, -(-count // self.team.size)))
 
     def _meet_in_folder(self, token: str) -> None:
         """Makes sure that all processes see the folder that rank 0 opened."""
@@ -231,7 +235,7 @@ class Generation:
         self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None], check: Callable[[], None]
     ) -> Made:
         """Computes a batch; those of it that are wanted are on their way to the CPU."""
-        shown = [row for row, index in enumerate(indices) if index < self._filmed]
+        shown = sum(index < self._filmed for index in indices)  # the first ones
         rows = [row for row, index in enumerate(indices) if index in wanted]
         frames: list[Pixels] = []
         counted: list[int] = []
@@ -239,13 +243,15 @@ class Generation:
         def step(_: int, u: Tensor) -> None:
             counted.append(len(rows))
             if shown:
-                frames.append(self._pixels(self.sampler.image(u[shown])))
+                frames.append(self._pixels(self.sampler.image(u[:shown])))
             check()
             on_step(self.team.count(len(rows)))
 
         try:
             with memory_for(len(indices), self.sampler.device):
-                u = self.sampler.run(indices, step)[rows]
+                u = self.sampler.run(indices, step)
+                if len(rows) < len(indices):
+                    u = u.index_select(0, sent(torch.tensor(rows), u.device))  # a list would be waited for
                 states = to_host(u) if self.states else None
                 images = to_host(self.sampler.picture(u))
         except CapacityError:
@@ -256,12 +262,16 @@ class Generation:
         return Made([indices[row] for row in rows], images, states, self.sampler.evaluations)
 
     def _store(self, made: Made) -> Made:
-        """Writes a batch, on the writer's thread."""
-        with memory_for(len(made.indices), self.sampler.device):
-            if self.states and made.states:
-                states = made.states()
-                self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
-            self.folder.images.store(made.indices, self._pixels(made.images()))
+        """Writes a batch, on the writer's thread; nothing once the run is over, since another may have begun there."""
+        self.team.check()
+        try:
+            with memory_for(len(made.indices), self.sampler.device):
+                if self.states and made.states:
+                    states = made.states()
+                    self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
+                self.folder.images.store(made.indices, self._pixels(made.images()))
+        except CapacityError as error:  # not of the batch that is computed meanwhile, which `Halving` would halve
+            raise OutputError(str(error)) from error
         return made
 
     def _pixels(self, images: NDArray) -> Pixels:

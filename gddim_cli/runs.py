@@ -7,7 +7,8 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 
 from gddim_cli.distributed import Tally
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.files import replacing, writing
+from gddim_cli.files import locked, replacing, writing
 from gddim_cli.sampling import Settings, differences
 from gddim_cli.storage import FORMATS, open_storage
 from gddim_cli.storage.base import Storage
@@ -26,6 +27,8 @@ from gddim_cli.versions import versions
 
 RUN = "run.json"
 GRID = "grid.png"
+GRACE = 10.0
+"""Seconds that a call waits for another's processes to end: those of a launcher that was killed notice it a step later."""
 TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 
@@ -137,6 +140,16 @@ class RunFolder:
     def images(self) -> Storage:
         """The images that it holds."""
         return open_storage(self.path, self.format)
+
+    @contextmanager
+    def locked(self, on_wait: Callable[[], object]) -> Iterator[None]:
+        """The folder for one call at a time, from before `open` to after the last `save`.
+
+        Raises:
+            OutputError: another is at work there, `GRACE` seconds after `on_wait` was called too; it cannot be written.
+        """
+        with locked(self.path, "gddim sample", GRACE, on_wait):
+            yield
 
     def open(self, settings: Settings, overwrite: bool) -> Run | None:
         """The run that the folder holds, if any, after checking that `settings` may go on with it.

@@ -201,3 +201,13 @@ def test_a_captured_evaluation_is_the_eager_one_and_its_results_stay(compiled) -
         second = network(x[:2], times(0.1, 2).to(cuda))  # filled up, the same graph
         torch.testing.assert_close(first, plain(x, times(0.5).to(cuda)), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(second, plain(x, times(0.1).to(cuda))[:2], rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_that_would_be_compiled_too_often_is_said_in_one_line(monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise torch._dynamo.exc.FailOnRecompileLimitHit("recompile_limit reached with fullgraph=True\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
+    network = Accelerated(denoiser(), CPU, Speed(compile=True))
+    with pytest.raises(GddimError, match=r"--compile: torch cannot .*recompile_limit.*leave --compile out"):
+        network(states(5), times(0.5, 5))

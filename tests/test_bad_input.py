@@ -28,7 +28,7 @@ def refused(gddim, tiny: Path, tmp_path: Path):
         assert result.out == ""
         assert result.err.startswith("gddim: ")
         assert result.err.count("\n") == 1, result.err
-        assert not out.exists() or not list(out.iterdir())
+        assert not out.exists() or all(file.name == ".lock" for file in out.iterdir())
         return result.err
 
     return run
@@ -184,7 +184,8 @@ def test_a_disk_that_fills(gddim, tiny: Path, tmp_path: Path, monkeypatch) -> No
     assert (
         "000002.png: cannot be written: the disk is full; free some space and run the same command again" in result.err
     )
-    assert sorted(path.name for path in (tmp_path / "imgs").iterdir()) == ["000000.png", "000001.png", "run.json"]
+    names = sorted(path.name for path in (tmp_path / "imgs").iterdir())
+    assert names == [".lock", "000000.png", "000001.png", "run.json"]
     assert json.loads((tmp_path / "imgs" / "run.json").read_text())["complete"] is False
     monkeypatch.setattr(gddim_cli.images, "as_picture", real)
     assert gddim(*words).status == 0

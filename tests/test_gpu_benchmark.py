@@ -41,6 +41,9 @@ def test_every_setting_that_the_cpu_has_gets_a_row(benchmark, capsys) -> None:
         "beside float64",
         "`--batch-size auto` takes",
         "Inception's features",
+        "- this tool, to the files, 2 batches of",
+        "images/s as npz",
+        "- with --lambda 0.3, to the files",
     ):
         assert words in said.out
 
@@ -72,3 +75,33 @@ def test_a_setting_without_memory_or_compiler_leaves_the_others(benchmark, capsy
     assert "--compile: torch cannot" in said
     with pytest.raises(ValueError, match="a mistake"):
         benchmark.row_or_reason(broken)
+
+
+def test_sizes_that_do_not_fit_leave_a_table(benchmark, monkeypatch, capsys) -> None:
+    """Not even float32's: there is no loop to compare with, no distance, and the rest is said."""
+    import gpu_table
+
+    def short(*_: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = benchmark.random_model(True, 3)
+    monkeypatch.setattr(benchmark, "looped", short)
+    assert benchmark.plain(model, False, [2, 4], torch.device("cpu")) is None
+    row = gpu_table.Row("bf16", 2, 1.0, 2.0, 2.5, 0, 1e-3, np.zeros((2, 8, 8, 3), np.uint8))
+    assert gpu_table.table([row], model, None)[-1].endswith("| - | - |")
+    assert gpu_table.fastest([row], None) is None
+    assert "fp32 has no row" in "".join(gpu_table.conclusion(None, {}))
+
+
+def test_what_the_tool_has_not_is_not_its_fastest_setting(benchmark) -> None:
+    import gpu_table
+
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    rows = [
+        gpu_table.Row(name, 2, 1.0, rate, 2.5, 0, 1e-3, made)
+        for name, rate, made in [
+            ("fp32", 1.0, pixels), ("tf32", 2.0, pixels), (f"tf32, {gpu_table.CUDNN}", 3.0, pixels), ("bf16", 4.0, pixels + 9)
+        ]
+    ]  # fmt: skip
+    assert gpu_table.fastest(rows, pixels).name == "tf32"
+    assert "2.00 times the loop" in gpu_table.conclusion(rows[1], {"the loop": 1.0})[-1]

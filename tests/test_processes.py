@@ -17,15 +17,17 @@ import gddim_cli
 from gddim_cli.distributed import World, world
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-# torchrun takes --num for one of its own (before Python 3.12.7), unless it comes after a --
+# an older Python's torchrun refuses --num as ambiguous, unless it comes after a --
 OURS = ["-m", "--", "gddim_cli", "sample"]
 # the package that is under test, wherever the script is
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(gddim_cli.__file__).parent.parent)}
 
+APART = ("run.json", "manifest.json", ".lock")
+
 # What every rank runs: the world's own promises, two runs of the command, and a third in which rank 1 sees another folder.
 TEAM = """
 import os, sys
-import numpy as np, torch
+import numpy as np
 from gddim_cli.cli import main as cli
 from gddim_cli.distributed import world
 
@@ -35,8 +37,6 @@ assert (team.size, team.main) == (2, team.rank == 0)
 assert team.share(range(7)) == ([0, 2, 4, 6] if team.main else [1, 3, 5])
 assert team.broadcast({"from": team.rank}) == {"from": 0}
 assert team.gather(np.full(2, team.rank)).__len__() == (2 if team.main else 0)
-third = torch.tensor([1 / 3, 1e-17], dtype=torch.float64)
-assert team.sum(third.clone()).equal(2 * third)
 tally = team.tally()
 tally.add(1 + team.rank)
 seen = team.count(5)
@@ -60,7 +60,7 @@ cli.main()
 
 
 def images(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("run.json", "manifest.json")}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in APART}
 
 
 def record(folder: Path) -> dict:
@@ -78,6 +78,14 @@ def ranks(launcher: int) -> dict[int, int]:
         except (OSError, ValueError):  # it has ended meanwhile
             continue
     return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that its parent has not asked for yet has ended."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_without_torchrun_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +121,78 @@ def test_commands_of_one_process_refuse_several(gddim, monkeypatch: pytest.Monke
     assert "gddim train runs as one process; start it without torchrun" in result.err
 
 
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_what_all_would_say_is_said_once(gddim, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    said = []
+    for rank in range(2):
+        monkeypatch.setattr("gddim_cli.cli.main.world", lambda rank=rank: World(rank, 2, rank))
+        result = gddim(word)
+        said.append((result.status, bool(result.out), result.err))
+    assert said == [(0, True, ""), (0, False, "")]
+
+
+SILENT = """
+import sys, threading
+from gddim_cli import distributed
+distributed.BEAT, distributed.SILENCE = 0.02, 0.3
+class Store:
+    asked = 0
+    def add(self, key, amount):
+        self.asked += 1
+        if self.asked == 100:
+            print("silent from now on", flush=True)
+        threading.Event().wait(None if self.asked >= 100 else 0)
+        return 2
+world = distributed.World(0, 2, int(sys.argv[1]))
+world._store = Store()
+world.listen()
+while True:
+    world.add("progress", 1)
+    world._left.wait(0.02)
+"""
+
+
+@pytest.mark.parametrize(("local_rank", "lines"), [(0, 1), (1, 0)])
+def test_a_store_that_falls_silent_ends_the_process(local_rank: int, lines: int) -> None:
+    """As the machine of the first launcher does that loses its power: nobody closes the connection."""
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT, str(local_rank)], capture_output=True, text=True, env=ALONE, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (1, "silent from now on\n")
+    assert done.stderr.count("gddim: rank 0: the machine of the first launcher has been silent") == lines, done.stderr
+    assert done.stderr.count("\n") == lines
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks in /proc")
+def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path) -> None:
+    """All of them wait in the store's client, which hears no signal."""
+    script = tmp_path / "team.py"
+    script.write_text(
+        "from gddim_cli import distributed\n"
+        "distributed.BEAT, distributed.SILENCE = 0.1, 1.0\n"
+        "team = distributed.world().join()\n"
+        "team.barrier()\n"
+        "print('here', flush=True)\n"
+        "while True: team.add('progress', 1)\n"
+    )
+    process = subprocess.Popen(
+        [*TORCHRUN, "2", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ALONE
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["here\n"] * 2
+    there = ranks(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 30
+    try:
+        while any(alive(pid) for pid in there.values()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(alive(pid) for pid in there.values())
+    finally:
+        process.send_signal(signal.SIGCONT)
+        message = process.communicate(timeout=60)[1]
+    assert message.count("has been silent for 1 s; what is done is kept") == 1, message
+
+
 @pytest.mark.slow
 def test_two_processes_make_what_one_makes(gddim, tiny: Path, tmp_path: Path) -> None:
     """Bytes of images, states and film; an adaptive sampler's tolerance; and a word where the folders differ."""
@@ -143,12 +223,14 @@ def test_two_processes_make_what_one_makes(gddim, tiny: Path, tmp_path: Path) ->
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks in /proc")
 def test_a_killed_process_ends_all_and_three_go_on(gddim, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
-    words = ["--checkpoint", tiny, "--nfe", "10", "--num", "600", "--batch-size", "8", "--format", "npz", "--out", out]
+    words = ["--checkpoint", tiny, "--nfe", "20", "--num", "600", "--batch-size", "8", "--format", "npz", "--out", out]
     process = subprocess.Popen([*TORCHRUN, "2", *OURS, *words], stderr=subprocess.PIPE, text=True, env=ALONE)
     deadline = time.monotonic() + 60
-    while len(list(out.glob("images-*.npz"))) < 12 and time.monotonic() < deadline:
+    while len(list(out.glob("images-*.npz"))) < 12 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(ranks(process.pid)[1], signal.SIGKILL)
+    found = ranks(process.pid)
+    assert 1 in found, f"the run ended before it could be killed: {process.communicate(timeout=60)[1]}"
+    os.kill(found[1], signal.SIGKILL)
     message = process.communicate(timeout=60)[1]
     assert process.returncode != 0
     assert message.count("gddim: rank 0: stopped; what is done is kept") == 1, message
@@ -167,4 +249,4 @@ def test_a_killed_process_ends_all_and_three_go_on(gddim, tiny: Path, tmp_path: 
         np.testing.assert_array_equal(three["index"], range(600))
     assert [session["processes"] for session in record(out)["sessions"]] == [2, 3]
     assert record(out)["sessions"][1]["images"] == 600 - there
-    assert not list(out.glob(".*"))
+    assert [file.name for file in out.glob(".*")] == [".lock"]

@@ -50,7 +50,7 @@ def test_a_run_leaves_images_a_grid_and_its_record(sample, tmp_path: Path, tiny:
     assert "6 images" in result.err
     folder = tmp_path / "imgs"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == [*(f"{i:06d}.png" for i in range(6)), "grid.png", "manifest.json", "run.json"]
+    assert names == [".lock", *(f"{i:06d}.png" for i in range(6)), "grid.png", "manifest.json", "run.json"]
     assert pictures(folder).shape == (6, 8, 8)
     run = json.loads((folder / "run.json").read_text())
     assert run["complete"] is True
@@ -118,7 +118,7 @@ def test_overwrite_removes_the_run_and_nothing_else(sample, tmp_path: Path) -> N
     (tmp_path / "imgs" / "notes.txt").write_text("mine")
     assert sample("--num", 2, "--seed", 1, "--overwrite").status == 0
     assert sorted(path.name for path in (tmp_path / "imgs").iterdir()) == [
-        "000000.png", "000001.png", "grid.png", "manifest.json", "notes.txt", "run.json",
+        ".lock", "000000.png", "000001.png", "grid.png", "manifest.json", "notes.txt", "run.json",
     ]  # fmt: skip
 
 
@@ -300,7 +300,7 @@ def test_a_run_that_was_cut_goes_on(tiny: Path, tmp_path: Path, sample, how: sig
     assert "to go" in done.stderr
     sample("--num", 300, "--nfe", 10, out="whole")
     assert close(pictures(folder), pictures(tmp_path / "whole"))
-    assert not list(folder.glob(".*"))
+    assert [file.name for file in folder.glob(".*")] == [".lock"]
 
 
 def test_the_bundled_checkpoint_is_the_default_and_says_so(gddim, tmp_path: Path, monkeypatch) -> None:

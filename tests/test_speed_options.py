@@ -13,6 +13,7 @@ import torch
 from gddim_cli import generate
 from gddim_cli.batching import Trials
 from gddim_cli.cli.progress import Progress
+from gddim_cli.distributed import World
 from gddim_cli.sampling import Sampler
 from gddim_cli.storage import open_storage
 
@@ -142,3 +143,48 @@ def test_trials_are_not_counted_as_evaluations(sample, tmp_path: Path, monkeypat
     assert sample("--batch-size", "auto", num=10).status == 0
     assert tried == [10]
     assert json.loads((tmp_path / "imgs" / "run.json").read_text())["nfe"] == 4
+
+
+def test_memory_that_ends_while_a_batch_is_written_halves_no_other(sample, small_memory, monkeypatch) -> None:
+    monkeypatch.setattr(Trials, "seconds", lambda self, size: 1.0 if size <= 2 else float(size))
+
+    def short(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(generate, "quantize", short)
+    result = sample("--batch-size", "auto", num=200)
+    assert result.status == 1
+    assert "--batch-size: 2 images at once do not fit" in result.err
+    assert set(small_memory) == {2}
+
+
+def test_processes_on_one_device_share_its_memory(sample, monkeypatch) -> None:
+    monkeypatch.setattr(Trials, "room", lambda self: 11)
+    monkeypatch.setattr(World, "sharing", lambda self, device: 3)
+    tried: list[int] = []
+    monkeypatch.setattr(generate, "best_size", lambda seconds, most: tried.append(most) or most)
+    assert sample("--batch-size", "auto").status == 0
+    assert tried == [3]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"), [(["a 0", "a 1"], 1), (["a 0", "a 0", "a 1"], 2), (["a 0", "b 0"], 1), ([], 1)]
+)
+def test_how_many_share_a_device(monkeypatch, places: list[str], expected: int) -> None:
+    monkeypatch.setattr(World, "gather", lambda self, place: places)
+    assert World(0, 3).sharing("cuda:0") == expected
+
+
+def test_a_whole_batch_goes_to_the_files_as_it_is(sample, monkeypatch) -> None:
+    """Picking rows by a list would wait for a GPU, and copy what is there."""
+    final, sent = [], []
+    run, to_host = Sampler.run, generate.to_host
+
+    def running(self: Sampler, *arguments) -> torch.Tensor:
+        final.append(run(self, *arguments))
+        return final[-1]
+
+    monkeypatch.setattr(Sampler, "run", running)
+    monkeypatch.setattr(generate, "to_host", lambda x: (sent.append(x), to_host(x))[1])
+    assert sample("--batch-size", 8).status == 0
+    assert [x.data_ptr() for x in sent] == [u.data_ptr() for u in final]

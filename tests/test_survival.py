@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+import gddim_cli.cli.sample
+from gddim_cli.distributed import World
+from gddim_cli.errors import PeerError
 from gddim_cli.sampling import Sampler
 from gddim_cli.storage import FORMATS, open_storage
 
@@ -81,7 +87,7 @@ def test_a_disk_that_is_full(sample, small_disk, tmp_path: Path, format: str) ->
     storage = open_storage(disk / "imgs", format)
     there = storage.done(num)
     assert 0 < len(there) < num
-    assert not list((disk / "imgs").glob(".*"))
+    assert [file.name for file in (disk / "imgs").glob(".*")] == [".lock"]
     storage.read(there)
     enlarge()
     result = sample(*words, out=disk / "imgs", num=num)
@@ -189,4 +195,92 @@ def test_what_a_killed_process_left_half_written_is_swept_away(sample, tmp_path:
     for name in (*ours, *others):
         (folder / name).write_text("half")
     sample(num=5)
-    assert sorted(path.name for path in folder.glob(".*")) == sorted(others)
+    assert sorted(path.name for path in folder.glob(".*")) == sorted((".lock", *others))
+
+
+HOLDER = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
+
+
+@pytest.fixture
+def busy(tmp_path: Path):
+    """Another program in the run's folder; the returned function ends it."""
+    (tmp_path / "imgs").mkdir()
+    program = [sys.executable, "-c", HOLDER, tmp_path / "imgs" / ".lock"]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"1\n"
+    yield process.kill
+    process.kill()
+    process.communicate()
+
+
+def test_a_folder_in_which_another_is_at_work(sample, busy, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("gddim_cli.runs.GRACE", 0.2)
+    result = sample()
+    assert result.status == 1
+    assert "another gddim sample is at work there; wait for it, or choose another --out" in one_line(result.err)
+    assert [path.name for path in (tmp_path / "imgs").iterdir()] == [".lock"]
+    busy()
+    assert sample().status == 0
+
+
+def test_another_program_that_ends_is_waited_for(sample, busy, monkeypatch) -> None:
+    real = gddim_cli.cli.sample.waiting
+    monkeypatch.setattr("gddim_cli.cli.sample.waiting", lambda out: (real(out), threading.Timer(0.3, busy).start()))
+    result = sample()
+    assert (result.status, "waiting up to 10 s for it to end" in result.err) == (0, True), result.err
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_keeps_its_folder(sample, tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    """Ctrl-Z, the same command beside it, fg: one of them makes the run, and its record tells what is there."""
+    out = tmp_path / "imgs"
+    words = [
+        "sample",
+        "--checkpoint",
+        tiny,
+        "--nfe",
+        "3",
+        "--batch-size",
+        "4",
+        "-n",
+        "600",
+        "--format",
+        "npz",
+        "--out",
+        out,
+    ]
+    first = subprocess.Popen([sys.executable, "-m", "gddim_cli", *words], stderr=subprocess.PIPE, text=True)
+    while not list(out.glob("images-*")) and first.poll() is None:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr("gddim_cli.runs.GRACE", 0.2)
+    result = sample("--format", "npz", num=600)
+    first.send_signal(signal.SIGCONT)
+    assert result.status == 1
+    assert "another gddim sample is at work there" in one_line(result.err)
+    assert (first.wait(60), first.communicate()[1].count("images/s")) == (0, 1)
+    assert (record(out)["complete"], len(record(out)["sessions"])) == (True, 1)
+    assert [file.name for file in out.glob("images-*")] == ["images-000000-000599.npz"]
+
+
+def test_nothing_is_stored_once_the_others_have_ended(sample, tmp_path: Path, monkeypatch) -> None:
+    checks = []
+
+    def check(self: World) -> None:
+        checks.append(1)
+        if len(checks) > 2:
+            raise PeerError("rank 1 has ended")
+
+    monkeypatch.setattr(World, "check", check)
+    assert "rank 1 has ended" in one_line(sample().err)
+    assert len(list((tmp_path / "imgs").glob("0*.png"))) == 8
+
+
+def test_images_that_a_crash_emptied_are_made_again(sample, tmp_path: Path) -> None:
+    sample("--overwrite")
+    before = (tmp_path / "imgs" / "manifest.json").read_bytes()
+    for name in ("000003.png", "000047.png"):
+        (tmp_path / "imgs" / name).write_bytes(b"")
+    result = sample()
+    assert (result.status, "46 of 48 images are there, 2 to go" in result.err) == (0, True), result.err
+    assert (tmp_path / "imgs" / "manifest.json").read_bytes() == before

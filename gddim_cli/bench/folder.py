@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import filelock
 import msgspec
 import numpy as np
 
-from gddim_cli.errors import DataError, OutputError
-from gddim_cli.files import read_array, replacing, writing
+from gddim_cli.errors import DataError
+from gddim_cli.files import locked, read_array, replacing, writing
 from gddim_cli.states import RawStates
 
 T = TypeVar("T")
@@ -119,19 +118,8 @@ class Folder:
         Raises:
             OutputError: another is at work there, or it cannot be written.
         """
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock", timeout=0)
-            try:
-                lock.acquire()
-            except filelock.Timeout as error:
-                raise OutputError(
-                    f"{self.path}: another gddim bench is at work there; wait for it, or choose another --out"
-                ) from error
-        try:
+        with locked(self.path, "gddim bench"):
             yield
-        finally:
-            lock.release()
 
     def write(self, name: str, value: Any) -> None:
         """Writes a JSON file, whole or not at all.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+from contextlib import nullcontext, redirect_stdout
 from types import FrameType
 from typing import Annotated
 
@@ -12,7 +14,7 @@ import typer
 
 from gddim_cli import __version__
 from gddim_cli.cli import bench, check, checkpoints, coefficients, convert, download, fid, listings, sample, train
-from gddim_cli.distributed import world
+from gddim_cli.distributed import GOES_ON, world
 from gddim_cli.errors import GddimError, UsageError
 
 INTERRUPTED = 130
@@ -72,7 +74,8 @@ def main() -> None:
 def run() -> int:
     """The command's exit status; what a person can mend is told in one line."""
     try:
-        status = app(prog_name="gddim", standalone_mode=False)
+        with nullcontext() if world().main else redirect_stdout(io.StringIO()):  # --help is said once
+            status = app(prog_name="gddim", standalone_mode=False)
         sys.stdout.flush()
     except GddimError as error:
         status = complain(str(error), error.exit_code)
@@ -87,7 +90,7 @@ def run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
-        complain("stopped; what is done is kept, and the same command goes on from there", INTERRUPTED)
+        complain(f"stopped; {GOES_ON}", INTERRUPTED)
     return status or 0
 
 

@@ -171,7 +171,7 @@ def torch_device(name: str) -> torch.device:
     if kind in ("cpu", "mps") and index:
         raise UsageError(f"--device {name}: only cuda takes a number")
     if kind == "cuda" and world().size > 1:
-        torch.cuda.set_device(int(index))  # nccl goes by it
+        torch.cuda.set_device(int(index))  # or each would hold memory of the first GPU too
     return torch.device(name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -175,7 +176,8 @@ def sample(
         trajectory=trajectory,
         overwrite=overwrite,
     )
-    execute(generation)
+    with generation.folder.locked(lambda: waiting(out)) if team.main else nullcontext():
+        execute(generation)
     if json and team.main:
         with stdout() as output:
             output.write((out / "run.json").read_text())
@@ -194,6 +196,12 @@ def choose_model(reference: str | None, device: torch.device, speed: Speed) -> C
         reference, reason = default_name()
         say(f"checkpoint: {reference} ({reason})")
     return load(reference, device, speed)
+
+
+def waiting(out: Path) -> None:
+    from gddim_cli.runs import GRACE
+
+    say(f"{out}: another gddim sample is at work there; waiting up to {GRACE:.0f} s for it to end")
 
 
 def execute(generation: Generation) -> Run:

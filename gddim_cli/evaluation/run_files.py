@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from gddim_cli.errors import DataError
+from gddim_cli.files import LOCK
 from gddim_cli.runs import GRID, RUN
 from gddim_cli.storage import FORMATS, open_storage
 from gddim_cli.storage.manifest import MANIFEST
@@ -83,7 +84,7 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
             f"{folder}: the run is not complete: {len(indices)} of {run.num} images are there; "
             f"run the same gddim sample command again{some}"
         )
-    own = {file.name for file in files} | {RUN, GRID, MANIFEST}
+    own = {file.name for file in files} | {RUN, GRID, MANIFEST, LOCK}
     ignored = sum(file.is_file() and file.name not in own for file in folder.rglob("*"))
     count = num or run.num
     names = [file.name for file in files]

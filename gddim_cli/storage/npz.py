@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gddim_cli.errors import DataError
 from gddim_cli.files import read_member, replacing
 from gddim_cli.images import Pixels
 from gddim_cli.storage.shards import Shards
@@ -22,11 +23,11 @@ class Npz(Shards):
     NAMES = re.compile(r"images-\d{6,}-\d{6,}\.npz")
 
     def index(self, file: Path) -> list[int]:
-        return [int(index) for index in read_member(file, "index")]
+        return [int(index) for index in member(file, "index")]
 
     def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
         rows = {index: row for row, index in enumerate(self.index(file))}
-        images = read_member(file, "images")
+        images = member(file, "images")
         return [images[rows[index]] for index in indices]
 
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
@@ -44,3 +45,15 @@ class Npz(Shards):
 
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
         self._write(target, indices, self.collect(indices, parts))
+
+
+def member(file: Path, name: str) -> NDArray:
+    """An array of a shard.
+
+    Raises:
+        DataError: it is damaged, or none.
+    """
+    try:
+        return read_member(file, name)
+    except DataError as error:
+        raise DataError(f"{error}; remove it and run the same command again") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Png(Storage):
         return [self.folder / png_name(index) for index in indices if index < num]
 
     def done(self, num: int) -> set[int]:
-        return {int(file.stem) for file in self.files(num)}
+        return {int(file.stem) for file in self.files(num) if size(file)}
 
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         for index, image in zip(indices, pixels, strict=True):
@@ -43,11 +44,18 @@ class Png(Storage):
         """They are in their final form."""
 
     def describe(self, num: int) -> list[Stored]:
-        digest, size = hashlib.sha256(), 0
+        digest, total = hashlib.sha256(), 0
         for file in self.files(num):
             digest.update(f"{sha256(file)}  {file.name}\n".encode())
-            size += file.stat().st_size
-        return [Stored("[0-9]*.png", (0, num - 1), size, digest.hexdigest())]
+            total += size(file)
+        return [Stored("[0-9]*.png", (0, num - 1), total, digest.hexdigest())]
+
+
+def size(file: Path) -> int:
+    """Bytes; 0 of a file that has gone meanwhile, and of one whose content was lost when the machine failed."""
+    with suppress(FileNotFoundError):
+        return file.stat().st_size
+    return 0
 
 
 def png_name(index: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from gddim_cli.files import sha256, writing
 from gddim_cli.images import Pixels
 from gddim_cli.storage.base import Storage
 from gddim_cli.storage.manifest import Stored
+
+T = TypeVar("T")
 
 SHARD_SIZE = 10_000
 
@@ -39,11 +42,21 @@ class Shards(Storage):
         return sorted((self.folder / name for name in names if span(name)[0] < num), key=lambda file: span(file.name))
 
     def done(self, num: int) -> set[int]:
-        return {index for file in self.files(num) for index in self.index(file)}
+        return self._of_files(num, lambda files: {index for file in files for index in self.index(file)})
 
     def read(self, indices: Iterable[int]) -> Pixels:
         wanted = list(indices)
-        return self.collect(wanted, self.locate(wanted))
+        return self._of_files(max(wanted) + 1, lambda files: self.collect(wanted, self._located(wanted, files)))
+
+    def _of_files(self, num: int, look: Callable[[list[Path]], T]) -> T:
+        """What `look` finds in the files; anew where one of them has gone meanwhile: another process joins them."""
+        while True:
+            files = self.files(num)
+            try:
+                return look(files)
+            except DataError:
+                if all(file.exists() for file in files):
+                    raise
 
     def collect(self, indices: Sequence[int], parts: dict[int, Path]) -> Pixels:
         """The images of these indices, [N, H, W, C], from the files that `parts` says."""
@@ -59,9 +72,12 @@ class Shards(Storage):
         Raises:
             DataError: one is in none.
         """
-        first, last, wanted = min(indices), max(indices), set(indices)
+        return self._of_files(max(indices) + 1, lambda files: self._located(indices, files))
+
+    def _located(self, indices: Sequence[int], files: Sequence[Path]) -> dict[int, Path]:
+        first, wanted = min(indices), set(indices)
         parts: dict[int, Path] = {}
-        for file in self.files(last + 1):
+        for file in files:
             if span(file.name)[1] >= first:
                 parts.update((index, file) for index in self.index(file) if index in wanted)
         lost = wanted - parts.keys()

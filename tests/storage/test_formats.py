@@ -154,3 +154,30 @@ def test_a_run_in_work_has_no_manifest(gddim, tiny: Path, tmp_path: Path, monkey
     monkeypatch.setattr("gddim_cli.storage.png.write_png", full)
     assert gddim(*words, "--num", 4).status == 1
     assert read_manifest(out) is None
+
+
+@pytest.mark.parametrize("format", SHARDED)
+@pytest.mark.parametrize("look", [lambda s: s.done(25), lambda s: set(s.locate(range(25)))])
+def test_parts_that_are_joined_while_they_are_listed(tmp_path: Path, monkeypatch, format: str, look) -> None:
+    """By another process, when the first of them has been read."""
+    storage = stored(tmp_path, format, [list(range(k, k + 5)) for k in range(0, 25, 5)])
+    real, read = type(storage).index, []
+
+    def index(self, file: Path) -> list[int]:
+        read.append(file)
+        if len(read) == 2:
+            storage.join(25)
+        return real(self, file)
+
+    monkeypatch.setattr(type(storage), "index", index)
+    assert look(storage) == set(range(25))
+    assert [file.name for file in tmp_path.iterdir()] == [f"images-000000-000024.{format}"]
+
+
+@pytest.mark.parametrize("format", SHARDED)
+def test_an_empty_shard_is_named_with_the_way_out(tmp_path: Path, format: str) -> None:
+    storage = stored(tmp_path, format, [[0, 1]])
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{file.name}: .*; remove it and run the same command again"):
+        storage.done(2)

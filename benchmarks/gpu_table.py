@@ -1,0 +1,89 @@
+"""The rows of benchmarks/gpu.py as a table, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from gpu_models import Model
+
+from gddim_cli.cli.progress import duration
+from gddim_cli.images import Pixels
+
+CUDNN = "cudnn benchmark"
+"""In the names of settings that let cuDNN time its algorithms; the tool does not, since what it picks may differ."""
+CLOSE = 0.99
+"""Of the pixels within one grey level: such a setting counts as float32's equal."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting at one batch size.
+
+    Attributes:
+        first: seconds of the first evaluation, compilation and capture in it.
+        rate: images/s of the whole sampler, to the images on the CPU.
+        alone: images/s of as many evaluations of the network alone.
+        memory: the peak, bytes; 0 on the CPU.
+        error: of one evaluation against float64 on the CPU, relative, in the 2-norm.
+        pixels: the first `COMPARED` images.
+    """
+
+    name: str
+    batch: int
+    first: float
+    rate: float
+    alone: float
+    memory: int
+    error: float
+    pixels: Pixels
+
+
+def distance(pixels: Pixels, reference: Pixels) -> tuple[float, float]:
+    """Root mean square difference in grey levels, and the share of pixels within one, of the images that both have."""
+    count = min(len(pixels), len(reference))
+    off = pixels[:count].astype(np.float64) - reference[:count]
+    return float(np.sqrt((off**2).mean())), float((np.abs(off) <= 1).mean())
+
+
+def table(rows: Sequence[Row], model: Model, reference: Pixels | None) -> list[str]:
+    lines = [
+        "| setting | batch | images/s | TFLOP/s | 50 000 images | sampler's own | first evaluation | peak memory "
+        "| error of an evaluation | RMS from fp32 | within one grey level |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        off = "- | -"
+        if reference is not None:
+            rms, within = distance(row.pixels, reference)
+            off = f"{rms:.3f} | {100 * within:.2f} %"
+        flop = row.alone * model.nfe * model.flop / 1e12
+        memory = f"{row.memory / 2**30:.2f} GiB" if row.memory else "-"
+        lines.append(
+            f"| {row.name} | {row.batch} | {row.rate:.3g} | {flop:.3g} | {duration(50_000 / row.rate)} "
+            f"| {100 * (1 - row.rate / row.alone):.1f} % | {row.first:.1f} s | {memory} | {row.error:.1e} "
+            f"| {off} |"
+        )
+    return lines
+
+
+def fastest(rows: Sequence[Row], reference: Pixels | None) -> Row | None:
+    """The fastest of the tool's settings that is as good as float32; None where nothing can be said."""
+    if reference is None:
+        return None
+    equal = [row for row in rows if CUDNN not in row.name and distance(row.pixels, reference)[1] >= CLOSE]
+    return max(equal, key=lambda row: row.rate, default=None)
+
+
+def conclusion(best: Row | None, loops: dict[str, float]) -> list[str]:
+    """The fastest setting beside the plain loops."""
+    lines = [f"- {name}: {rate:.3g} images/s" for name, rate in loops.items()]
+    if best is None:
+        return [*lines, f"- no setting has {CLOSE:.0%} of its pixels within one grey level of fp32, or fp32 has no row"]
+    beside = ", ".join(f"{best.rate / rate:.2f} times {name}" for name, rate in loops.items())
+    return [
+        *lines,
+        f"- fastest with {CLOSE:.0%} of pixels within one grey level of fp32: **{best.name}**, batch {best.batch}, "
+        f"{best.rate:.3g} images/s: {beside or 'no loop to compare with'}",
+    ]
