@@ -67,3 +67,22 @@ def gddim(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Cal
         return Result(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ranks_of() -> Callable[[int], dict[int, int]]:
+    """The processes of a torchrun by rank."""
+
+    def ranks(launcher: int) -> dict[int, int]:
+        """The launcher's processes by rank."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == launcher:
+                    environment = (entry / "environ").read_bytes().split(b"\0")
+                    found.update({int(e[5:]): int(entry.name) for e in environment if e.startswith(b"RANK=")})
+            except (OSError, ValueError):  # it has ended meanwhile
+                continue
+        return found
+
+    return ranks

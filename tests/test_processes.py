@@ -67,19 +67,6 @@ def record(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
 
-def ranks(launcher: int) -> dict[int, int]:
-    """The launcher's processes by rank."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == launcher:
-                environment = (entry / "environ").read_bytes().split(b"\0")
-                found.update({int(e[5:]): int(entry.name) for e in environment if e.startswith(b"RANK=")})
-        except (OSError, ValueError):  # it has ended meanwhile
-            continue
-    return found
-
-
 def alive(pid: int) -> bool:
     """Whether a process runs; one that its parent has not asked for yet has ended."""
     try:
@@ -165,7 +152,7 @@ def test_a_store_that_falls_silent_ends_the_process(local_rank: int, lines: int)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks in /proc")
-def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path) -> None:
+def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path, ranks_of) -> None:
     """All of them wait in the store's client, which hears no signal."""
     script = tmp_path / "team.py"
     script.write_text(
@@ -180,7 +167,7 @@ def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path) -> None:
         [*TORCHRUN, "2", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ALONE
     )
     assert [process.stdout.readline() for _ in range(2)] == ["here\n"] * 2
-    there = ranks(process.pid)
+    there = ranks_of(process.pid)
     process.send_signal(signal.SIGSTOP)
     deadline = time.monotonic() + 30
     try:
@@ -221,14 +208,14 @@ def test_two_processes_make_what_one_makes(gddim, tiny: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the ranks in /proc")
-def test_a_killed_process_ends_all_and_three_go_on(gddim, tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_process_ends_all_and_three_go_on(gddim, ranks_of, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
     words = ["--checkpoint", tiny, "--nfe", "20", "--num", "600", "--batch-size", "8", "--format", "npz", "--out", out]
     process = subprocess.Popen([*TORCHRUN, "2", *OURS, *words], stderr=subprocess.PIPE, text=True, env=ALONE)
     deadline = time.monotonic() + 60
     while len(list(out.glob("images-*.npz"))) < 12 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    found = ranks(process.pid)
+    found = ranks_of(process.pid)
     assert 1 in found, f"the run ended before it could be killed: {process.communicate(timeout=60)[1]}"
     os.kill(found[1], signal.SIGKILL)
     message = process.communicate(timeout=60)[1]

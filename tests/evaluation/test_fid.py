@@ -330,7 +330,9 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
 
 
 @pytest.mark.slow
-def test_processes_find_what_one_does_also_after_a_kill(gddim: Callable, tmp_path: Path, home: Path) -> None:
+def test_processes_find_what_one_does_also_after_a_kill(
+    gddim: Callable, tmp_path: Path, home: Path, ranks_of: Callable
+) -> None:
     """Two begin, one of them is killed, three go on: the number of one."""
     np.save(tmp_path / "digits.npy", pictures(3000, 28, 1))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -338,8 +340,7 @@ def test_processes_find_what_one_does_also_after_a_kill(gddim: Callable, tmp_pat
     process = subprocess.Popen([*torchrun, "2", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((home / "features").glob("*.partial")):
         time.sleep(0.01)
-    listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-    os.kill(int(listed.stdout.split()[-1]), signal.SIGKILL)
+    os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
     process.communicate(timeout=120)
     assert process.returncode != 0
     assert not list((home / "features").glob("*.npy"))
