@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from gddim_cli.bench.plan import Cell, Plan, Wanted
-from gddim_cli.bench.published import PROTOCOL, number
+from gddim_cli.bench.plan import K_MATTERS, Cell, Plan, Wanted
+from gddim_cli.bench.published import PROTOCOL, Number, number
 from gddim_cli.bench.tools import Bench, Shape
 from gddim_cli.bench.words import PlanError
 from gddim_cli.checkpoints.card import Images
@@ -77,6 +77,11 @@ class Placed:
     table: str
     published: str | None
 
+    @property
+    def printed(self) -> Number | None:
+        """What the paper has for it."""
+        return number(self.published, msgspec.to_builtins(self.job.cell), msgspec.to_builtins(self.job.settings))
+
 
 @dataclass(frozen=True)
 class Program:
@@ -106,6 +111,7 @@ def prepare(plan: Plan, bench: Bench) -> Program:
     notes: list[str] = []
     placed: list[Placed] = []
     where: dict[tuple[str, str], Wanted] = {}
+    at: dict[tuple[str, str], int] = {}
     ready: dict[Cell, Job] = {}
     absent: set[str] = set()
     for wanted in _by_checkpoint(plan.wanted):
@@ -123,15 +129,18 @@ def prepare(plan: Plan, bench: Bench) -> Program:
         ready[cell] = job
         first = where.setdefault((wanted.table, job.key), wanted)
         if first is wanted:
+            at[wanted.table, job.key] = len(placed)
             placed.append(Placed(job, wanted.table, wanted.published))
         elif not plan.overridden:
             problems.append(f"{wanted.where['row']}: {told(cell)} is a cell of {first.where['row']} too; leave one out")
+        elif placed[at[wanted.table, job.key]].printed is None:  # the row that is the cell's own may come later
+            placed[at[wanted.table, job.key]] = Placed(job, wanted.table, wanted.published)
     if problems or not placed:
         raise PlanError(plan.source, problems or notes or [f"{plan.source}: no cell is left"])
     order = {id(wanted): number for number, wanted in enumerate(plan.wanted)}
     placed.sort(key=lambda one: order[id(where[one.table, one.job.key])])
-    if any(one.published and number(one.published, msgspec.to_builtins(one.job.cell)) is None for one in placed):
-        notes.append(f"the published numbers: they are of the paper's checkpoints under --protocol {PROTOCOL}")
+    if any(one.published for one in placed) and all(one.printed is None for one in placed):
+        notes.append(f"the published numbers: they are of the paper's checkpoints and settings, --protocol {PROTOCOL}")
     jobs = list({one.job.key: one.job for one in placed}.values())
     first_seen = {job.cell.checkpoint: number for number, job in reversed(list(enumerate(jobs)))}
     jobs.sort(key=lambda job: first_seen[job.cell.checkpoint])
@@ -191,7 +200,8 @@ def build(cell: Cell, bench: Bench, judge: Judge | None) -> tuple[Checkpoint, Di
     model = bench.model(cell.checkpoint, cell.dtype)
     medium, defaults = choose_diffusion(model.card, cell.diffusion)
     given = {"quantize": judge.protocol.quantize} if judge and judge.protocol else {}
-    chosen = dataclasses.replace(defaults, **{**given, **cell.given})
+    given |= {name: value for name, value in cell.given.items() if name != "k" or cell.sampler in K_MATTERS}
+    chosen = dataclasses.replace(defaults, **given)
     model.eps(medium, chosen.k)
     return model, medium, chosen, methods.plan(cell.sampler, medium, chosen, cell.nfe, cell.choices)
 
@@ -215,7 +225,7 @@ def make_job(cell: Cell, bench: Bench) -> Job:
         format="npz",
         batch_size=bench.batch_size if plan.coupled else None,
         **dataclasses.asdict(chosen),
-        **{**dataclasses.asdict(cell.choices), "order": plan.order, **plain_noise(cell)},
+        **{**dataclasses.asdict(cell.choices), "order": plan.order, **plain_noise(cell), **tolerances(cell)},
     )
     num = cell.num or (judge.protocol.num if judge.protocol else NUM)
     return Job(cell, settings, num, judge, medium, chosen, plan, key_of(settings, num, judge.identity()))
@@ -230,6 +240,12 @@ def plain_noise(cell: Cell) -> dict[str, float]:
     if cell.sampler == "em":
         return {"lam": 1.0 if cell.lam is None else cell.lam}
     return {}
+
+
+def tolerances(cell: Cell) -> dict[str, float]:
+    """Both of RK45's where one was said: it stands for the other."""
+    found = cell.rtol or cell.atol
+    return {"rtol": cell.rtol or found, "atol": cell.atol or found} if found else {}
 
 
 def key_of(settings: Settings, num: int, judge: dict[str, Any]) -> str:

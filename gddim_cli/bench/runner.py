@@ -256,7 +256,8 @@ class Runner:
 
     def _images(self, job: Job) -> tuple[RunFolder, Settings]:
         """Where a cell's images go, and the settings with which `gddim sample` goes on there."""
-        said = msgspec.structs.replace(job.settings, lam=job.cell.lam, eta=job.cell.eta)
+        cell = job.cell
+        said = msgspec.structs.replace(job.settings, lam=cell.lam, eta=cell.eta, rtol=cell.rtol, atol=cell.atol)
         return RunFolder(self.folder.path / "images" / job.key, "npz"), said
 
     def _images_there(self, job: Job) -> bool:

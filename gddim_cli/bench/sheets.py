@@ -110,7 +110,7 @@ def collect(asked: Asked, folder: Folder) -> list[Shown]:
     errors = {key: folder.error(key, asked.solver_error) if asked.solver_error else None for key in waiting}
     found = []
     for one in asked.placed:
-        printed = published.number(one.published, one.cell)
+        printed = published.number(one.published, one.cell, kept[one.key].settings)
         measured = kept[one.key].distance
         both = isinstance(printed, (int, float)) and measured is not None
         found.append(
@@ -145,9 +145,10 @@ def sheet(cells: Sequence[Shown]) -> Sheet:
     column: Callable[[Shown], float] = lambda cell: cell.result.settings["lambda" if axis == "lambda" else "nfe"]  # noqa: E731
     columns = sorted({column(cell) for cell in cells})
     names = labels.labels(settings, axis)
-    rows: dict[str, list[list[Shown]]] = {}
-    for cell, name in zip(cells, names, strict=True):
-        rows.setdefault(name, [[] for _ in columns])[columns.index(column(cell))].append(cell)
+    rows: dict[bytes, tuple[str, list[list[Shown]]]] = {}
+    for cell, one, name in zip(cells, settings, names, strict=True):
+        _, places = rows.setdefault(labels.row_key(one, axis), (name, [[] for _ in columns]))
+        places[columns.index(column(cell))].append(cell)
     judge, first = cells[0].result.judge, cells[0].result
     return Sheet(
         title=cells[0].table,
@@ -161,7 +162,7 @@ def sheet(cells: Sequence[Shown]) -> Sheet:
         columns=columns,
         rows=[
             Row(label=name, entries=[entry(place) for place in places], keys=[[c.key for c in p] for p in places])
-            for name, places in rows.items()
+            for name, places in rows.values()
         ],
     )
 

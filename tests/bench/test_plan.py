@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,21 @@ def test_yaml_that_is_none_or_no_mapping(gddim, tmp_path: Path) -> None:
     path.write_text("nfe: !!python/object/apply:os.system [true]\nref: mnist\n")
     assert "is not a whole number" in gddim("bench", path, "--out", tmp_path / "out").err
     assert "cannot be read" in gddim("bench", tmp_path / "none.yaml").err
+
+
+def test_one_setting_in_other_words_is_one_cell(gddim, small: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    rows = (
+        "{sampler: rk45, rtol: 1e-3}",
+        "{sampler: rk45, rtol: 1e-3, atol: 1e-3}",
+        "{sampler: em, k: R}",
+        "{sampler: em, k: L}",
+    )
+    text = f"checkpoint: {small}\nref: mnist\nnfe: 20\nnum: 4\nrows:\n"
+    path.write_text(text + "".join(f"  - {row}\n" for row in rows))
+    result = gddim("bench", path, "--print-plan", "--out", tmp_path / "out")
+    for late, early in ((7, 6), (9, 8)):
+        assert re.search(rf"{path}:{late}: .* is a cell of {path}:{early} too", result.err), result.err
 
 
 def test_a_product_leaves_out_what_a_sampler_has_not(tmp_path: Path) -> None:

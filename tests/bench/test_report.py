@@ -18,6 +18,8 @@ from gddim_cli.bench.folder import Result, SolverError
 from gddim_cli.bench.labels import labels
 from gddim_cli.bench.sheets import Sheet, Shown
 
+from .conftest import stand_in
+
 PLAN = """\
 num: 6
 batch_size: 6
@@ -165,6 +167,7 @@ def shown(sampler: str, nfe: int, seed: int, distance: float | None, **other: ob
         "nfe": nfe, "k": "R", "denoise": True, "t_end": 1e-3, "grid_power": 2.0, "quantize": "floor", "seed": seed,
         "dtype": "float32", "order": 2, "lambda": 0.0, "eta": None, "corrector": False, "rtol": None, "atol": None,
     }  # fmt: skip
+    settings |= {"t_start": 1.0, "diffusion": published.own_settings("cld-cifar10")["diffusion"]}
     num, protocol = other.pop("num", 5000), other.pop("protocol", "gddim-paper")
     row, error = other.pop("row", "table1.R"), other.pop("error", None)
     settings |= other
@@ -173,23 +176,82 @@ def shown(sampler: str, nfe: int, seed: int, distance: float | None, **other: ob
         key=f"{sampler}{nfe}{seed}{num}", settings=settings, num=num, judge=judge, distance=distance, nfe=float(nfe)
     )
     cell = {"checkpoint": settings["checkpoint"], "protocol": protocol, "nfe": nfe, "lambda": settings["lambda"]}
-    printed = published.number(row, cell)
+    printed = published.number(row, cell, settings)
     solver = SolverError(rms=error, images=2, reference={}, converged_to=0.0) if error else None
     difference = distance - printed if distance is not None and isinstance(printed, float) else None
     return Shown(table="", cell=cell, result=result, solver_error=solver, published=printed, difference=difference)
 
 
+def test_the_cells_of_an_entry_differ_in_nothing_but_the_seed() -> None:
+    """Whatever else differs is another row, and rows have names of their own."""
+    plain = [shown("gddim", nfe, seed, 4.0) for nfe in (20, 50) for seed in (0, 1)]
+    noisy = [shown("gddim", 50, 0, 4.0, order=0, **{"lambda": lam}) for lam in (0.0, 0.3)]
+    others: list[dict] = [
+        {"checkpoint_sha256": "1" * 64}, {"order": 0}, {"corrector": True}, {"t_start": 0.9}, {"sampler": "em", "k": "L"},
+        {"sampler": "em", "k": "R"}, {"sampler": "heun", "k": "L"}, {"sampler": "rk45", "rtol": 1e-3},
+        {"sampler": "rk45", "rtol": 1e-3, "batch_size": 8}, {"diffusion": {"name": "cld", "file_sha256": "2" * 64}},
+    ]  # fmt: skip
+    odd = [shown("gddim", 50, 0, 5.0 + number, **other) for number, other in enumerate(others)]
+    for cells, axis in ((plain + odd, "NFE"), (noisy + odd, "lambda")):
+        settings = {id(cell.result): cell.result.settings for cell in cells}
+        assert len(settings) == len(cells)
+        for number, cell in enumerate(cells):
+            cell.result.key = str(number)
+        (sheet,) = sheets.sheets(cells)
+        assert sheet.axis == axis
+        for row in sheet.rows:
+            for keys in row.keys:
+                found = [cells[int(key)].result.settings for key in keys]
+                differ = {name for one in found for name in one if one[name] != found[0][name]}
+                assert differ <= {"seed"}, (row.label, differ)
+        names = [row.label for row in sheet.rows]
+        assert len(set(names)) == len(names)
+        assert not any("0" * 64 in name or "1" * 64 in name or "2" * 64 in name for name in names)
+
+
 def test_published_numbers_are_the_papers_and_only_its_own_cells_have_them() -> None:
-    cell = {"checkpoint": "cld-cifar10", "protocol": "gddim-paper", "nfe": 50, "lambda": 0.3}
-    assert published.number("table1.R", cell) == 2.26
-    assert published.number("table1.L", {**cell, "nfe": 20}) == 368
-    assert published.number("table2.em", cell) == 137
-    assert published.number("table3.cld.em", {**cell, "nfe": 10}) == ">100"
-    assert published.number("table3.ddpm.em", {**cell, "checkpoint": "vp-cifar10"}) == 31.2
-    assert published.number("table3.ddpm.em", cell) is None
-    assert published.number("table1.R", {**cell, "nfe": 25}) is None
-    assert published.number("table1.R", {**cell, "checkpoint": "mnist"}) is None
-    assert published.number("table1.R", {**cell, "protocol": "edm"}) is None
+    cell = {"checkpoint": "cld-cifar10", "protocol": "gddim-paper"}
+    ours = {**published.own_settings("cld-cifar10"), "sampler": "gddim", "order": 2, "lambda": 0.0, "nfe": 50}
+    em = {**ours, "sampler": "em", "order": None, "lambda": 1.0}
+    vp = {**em, **published.own_settings("vp-cifar10")}
+    assert published.number("table1.R", cell, ours) == 2.26
+    assert published.number("table1.L", cell, {**ours, "nfe": 20, "k": "L", "denoise": False}) == 368
+    assert published.number("table2.em", cell, {**em, "lambda": 0.3}) == 137
+    assert published.number("table3.cld.em", cell, {**em, "nfe": 10}) == ">100"
+    assert published.number("table3.ddpm.em", {**cell, "checkpoint": "vp-cifar10"}, vp) == 31.2
+    assert published.number("table3.ddpm.em", cell, em) is None
+    assert published.number("table1.R", {**cell, "checkpoint": "mnist"}, ours) is None
+    assert published.number("table1.R", {**cell, "protocol": "edm"}, ours) is None
+    others = {"nfe": 25, "k": "L", "order": 0, "denoise": False, "sampler": "em", "lambda": 0.3, "corrector": True}
+    others |= {"grid_power": 1.0, "t_end": 1e-2, "quantize": "round", "diffusion": {"name": "cld", "beta_0": 1.0}}
+    for name, value in others.items():  # what an option may have put in place of the row's own
+        assert published.number("table1.R", cell, {**ours, name: value}) is None, name
+    assert published.number("table1.L", cell, {**ours, "nfe": 20, "denoise": False}) is None
+    assert published.number("table2.em", cell, {**em, "lambda": 0.3, "nfe": 20}) is None
+    assert published.number("table2.gddim", cell, {**em, "lambda": 0.3, "denoise": False}) is None
+    assert published.number("table3.cld.em", cell, {**ours, "nfe": 10}) is None
+
+
+def test_options_that_change_a_preset_row_take_its_numbers_away(
+    gddim, small: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def printed(*words: object) -> tuple[list[tuple], list[str]]:
+        plan = json.loads(gddim("bench", *words, "--num", "4", "--print-plan", "--json", "--out", tmp_path).out)["plan"]
+        found = {cell["key"]: cell["settings"] for cell in plan["cells"]}
+        rows = [(one["published"], one["cell"], found[one["key"]]) for one in plan["placed"]]
+        return [(s["nfe"], s["lambda"], published.number(row, cell, s)) for row, cell, s in rows], plan["notes"]
+
+    stand_in(small, monkeypatch)
+    assert printed("--table", 1, "--k", "R", "--nfe", "20,25") == (
+        [(20, 0, None), (25, 0, None), (20, 0, 3.9), (25, 0, None)],
+        [],
+    )
+    found, notes = printed("--table", 1, "--order", 0)
+    assert {value for *_, value in found} == {None}
+    assert any("published numbers" in note for note in notes)
+    assert {value for *_, value in printed("--table", 2, "--nfe", 20)[0]} == {None}
+    found, notes = printed("--table", 2, "--sampler", "em", "--lambda", "0,0.3")
+    assert (found, notes) == ([(50, 0, None), (50, 0.3, None), (50, 0, 346), (50, 0.3, 137)], [])
 
 
 def test_the_published_number_stands_beside_with_the_difference() -> None:
