@@ -31,7 +31,9 @@ def distances(sheet: Sheet) -> Figure:
     figure, axes = _blank(f"{sheet.name} to {sheet.reference}")
     for number, row in enumerate(sheet.rows):
         points = [
-            (place(sheet, c, e), e.mean, e.std) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.mean
+            (place(sheet, c, e), e.mean, e.std)
+            for c, e in zip(sheet.columns, row.entries, strict=True)
+            if e and e.mean and not e.overspent
         ]
         look = _look(number)
         if points:
@@ -52,7 +54,7 @@ def errors(sheet: Sheet) -> Figure:
         points = [
             (place(sheet, c, e), e.solver_error)
             for c, e in zip(sheet.columns, row.entries, strict=True)
-            if e and e.solver_error
+            if e and e.solver_error and not e.overspent
         ]
         if points:
             axes.plot(*zip(*points, strict=True), label=row.label, **_look(number))

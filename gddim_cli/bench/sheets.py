@@ -35,6 +35,11 @@ class Shown(msgspec.Struct, kw_only=True):
     def key(self) -> str:
         return self.result.key
 
+    @property
+    def solver_failed(self) -> str | None:
+        """Why it has no solver error, where one was tried."""
+        return self.solver_error.failed if self.solver_error else None
+
 
 class Entry(msgspec.Struct, kw_only=True):
     """What stands at one place of a table.
@@ -44,6 +49,9 @@ class Entry(msgspec.Struct, kw_only=True):
         seeds: cells that have a distance; mean: over them; std: their sample standard deviation, where they are several.
         solver_error: the root mean square over the seeds' errors.
         failed: why cells have none; missing: how many are still to come.
+        solver_failed: why cells have no solver error.
+        overspent: whether RK45, tuned to the budget, spends over 5 % (and one evaluation) more: tables and plots leave
+            such a number out.
     """
 
     asked: int
@@ -56,6 +64,8 @@ class Entry(msgspec.Struct, kw_only=True):
     difference: float | None
     failed: list[str]
     missing: int
+    solver_failed: list[str] = []
+    overspent: bool = False
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -173,13 +183,17 @@ def entry(cells: Sequence[Shown]) -> Entry | None:
         return None
     done = [cell.result for cell in cells if cell.result.distance is not None]
     values = [result.distance for result in done if result.distance is not None]
-    errors = [cell.solver_error.rms for cell in cells if cell.solver_error]
+    solved = [cell.solver_error for cell in cells if cell.solver_error]
+    errors = [error.rms for error in solved if error.rms is not None]
     mean = statistics.fmean(values) if values else None
     printed = cells[0].published
     difference = mean - float(printed) if mean is not None and isinstance(printed, (int, float)) else None
+    settings = cells[0].result.settings
+    asked, made = settings["nfe"], statistics.fmean(result.nfe or 0.0 for result in done) if done else None
+    tuned = settings["rtol"] is None and settings["atol"] is None
     return Entry(
-        asked=cells[0].result.settings["nfe"],
-        nfe=statistics.fmean(result.nfe or 0.0 for result in done) if done else None,
+        asked=asked,
+        nfe=made,
         seeds=len(values),
         mean=mean,
         std=statistics.stdev(values) if len(values) > 1 else None,
@@ -188,4 +202,6 @@ def entry(cells: Sequence[Shown]) -> Entry | None:
         difference=difference,
         failed=[cell.result.failed for cell in cells if cell.result.failed],
         missing=sum(cell.result.distance is None and not cell.result.failed for cell in cells),
+        solver_failed=[error.failed for error in solved if error.failed],
+        overspent=tuned and made is not None and made > max(1.05 * asked, asked + 1),
     )
