@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError, OutputError
 from gddim_cli.files import read_array, replacing, writing
+from gddim_cli.sampling import Settings
 from gddim_cli.states import RawStates
 
 T = TypeVar("T")
+SETTINGS = ("checkpoint", "sampler", "nfe", "k", "seed", "order", "lambda", "eta", "corrector", "rtol", "atol")
+"""Settings that tables are made of, beside those which `Settings` itself demands."""
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 
 
@@ -42,6 +45,15 @@ class Result(msgspec.Struct, kw_only=True):
     device: str = ""
     versions: dict[str, str] = {}
     failed: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses, when a file is read, settings and a judge that none of ours wrote."""
+        kept = {"settings": (self.settings, SETTINGS), "judge": (self.judge, ("metric", "reference", "protocol"))}
+        for name, (found, needed) in kept.items():
+            missing = [word for word in needed if word not in found]
+            if missing:
+                raise ValueError(f"{name}: no '{missing[0]}'")
+        msgspec.convert({**self.settings, "format": ""}, Settings)
 
 
 class SolverError(msgspec.Struct, kw_only=True):
@@ -108,6 +120,11 @@ class Asked(msgspec.Struct, kw_only=True):
     cells: list[Result]
     placed: list[PlacedCell]
 
+    def __post_init__(self) -> None:
+        strangers = {one.key for one in self.placed} - {cell.key for cell in self.cells}
+        if strangers:
+            raise ValueError(f"placed: no cell {min(strangers)}")
+
 
 def features(path: Path) -> NDArray[np.float32] | None:
     """The rows of a file of features, mapped; None where there is none or it is damaged."""
@@ -165,7 +182,7 @@ class Folder:
             return None
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
             raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
 
     def result(self, key: str) -> Result | None:

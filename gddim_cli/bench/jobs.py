@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
+from gddim_cli.bench.folder import Asked, PlacedCell, Result
 from gddim_cli.bench.plan import K_MATTERS, Cell, Plan, Wanted
 from gddim_cli.bench.published import PROTOCOL, Number, number
 from gddim_cli.bench.tools import Bench, Shape
@@ -20,7 +21,7 @@ from gddim_cli.checkpoints.load import Checkpoint
 from gddim_cli.checkpoints.store import card_of, names
 from gddim_cli.choosing import choose_diffusion, identity
 from gddim_cli.diffusions.base import Defaults, Diffusion
-from gddim_cli.errors import GddimError, UsageError
+from gddim_cli.errors import CheckpointError, DataError, GddimError, UsageError
 from gddim_cli.samplers import methods
 from gddim_cli.sampling import Sampler, Settings
 
@@ -119,12 +120,13 @@ def prepare(plan: Plan, bench: Bench) -> Program:
         try:
             job = ready[cell] if cell in ready else make_job(cell, bench)
         except GddimError:
-            for error in all_errors(cell, bench):
+            for error, words in all_errors(cell, bench):
                 lenient = plan.lenient and isinstance(error, UsageError)
                 if not isinstance(error, UsageError) and str(error) in absent:
                     continue  # one missing file is one problem, however many rows want it
                 absent.add(str(error))
-                (notes if lenient else problems).append(f"{place(wanted, error)}: {error}")
+                where_said = place(wanted, error, words)
+                (notes if lenient else problems).append(f"{where_said}: {str(error).removeprefix(f'{where_said}: ')}")
             continue
         ready[cell] = job
         first = where.setdefault((wanted.table, job.key), wanted)
@@ -147,22 +149,25 @@ def prepare(plan: Plan, bench: Bench) -> Program:
     return Program(plan.source, placed, jobs, list(dict.fromkeys(notes)), plan.solver_error)
 
 
-def all_errors(cell: Cell, bench: Bench) -> list[GddimError]:
-    """Everything that keeps a cell from being made: its checkpoint, its sampler and its judge are tried apart."""
-    found: list[GddimError] = []
+def all_errors(cell: Cell, bench: Bench) -> list[tuple[GddimError, tuple[str, ...]]]:
+    """Everything that keeps a cell from being made: its checkpoint, its sampler and its judge are tried apart.
+
+    With each error the words that it may be about.
+    """
+    found: list[tuple[GddimError, tuple[str, ...]]] = []
     card = None
     try:
         card = bench.model(cell.checkpoint, cell.dtype).card
         build(cell, bench, None)
     except GddimError as error:
-        found.append(error)
+        found.append((error, ("diffusion",) if card else ("checkpoint",)))
     if card is None and cell.checkpoint in names():
         card = card_of(cell.checkpoint)
     try:
         if card:
             bench.judge(cell, shape_of(card.images))
     except GddimError as error:
-        found.append(error)
+        found.append((error, ("inception", "protocol", "ref")))
     return found
 
 
@@ -181,13 +186,12 @@ def told(cell: Cell) -> str:
     return ", ".join(f"{word} {words[word]}" for word in ("sampler", "order", "lambda", "nfe", "seed") if word in words)
 
 
-def place(wanted: Wanted, error: GddimError) -> str:
-    """Where the word was said that an error is about."""
+def place(wanted: Wanted, error: GddimError, words: tuple[str, ...]) -> str:
+    """Where the word was said that an error is about: the option that it names, or, of a file, the first of `words`."""
     option = re.match(r"--([a-z-]+)", str(error))
     word = option[1].replace("-", "_") if option else ""
-    named = type(error).__name__
-    by_kind = {"CheckpointError": ("checkpoint",), "DataError": ("inception", "protocol", "ref")}.get(named, ())
-    found = [wanted.where[name] for name in (word, *by_kind) if name in wanted.where]
+    of_file = words if isinstance(error, CheckpointError | DataError) else ()
+    found = [wanted.where[name] for name in (word, *of_file) if name in wanted.where]
     return found[0] if found else wanted.where["row"]
 
 
@@ -252,3 +256,21 @@ def key_of(settings: Settings, num: int, judge: dict[str, Any]) -> str:
     """A short name of all that a cell's number depends on."""
     whole = {"settings": msgspec.to_builtins(settings), "num": num, "judge": judge}
     return hashlib.sha256(msgspec.json.encode(whole, order="sorted")).hexdigest()[:16]
+
+
+def skeleton(job: Job) -> Result:
+    """A cell's result before it has one."""
+    settings = msgspec.to_builtins(job.settings)
+    del settings["format"]  # of files that are not written
+    return Result(key=job.key, settings=settings, num=job.num, judge=job.judge.identity())
+
+
+def describe(program: Program) -> Asked:
+    """The plan as `plan.json` keeps it."""
+    placed = [
+        PlacedCell(one.job.key, one.table, msgspec.to_builtins(one.job.cell), one.published) for one in program.placed
+    ]
+    cells = [skeleton(job) for job in program.jobs]
+    return Asked(
+        source=program.source, solver_error=program.solver_error, notes=program.notes, cells=cells, placed=placed
+    )

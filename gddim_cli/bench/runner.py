@@ -22,8 +22,8 @@ from torch import Tensor
 from gddim_cli import __version__
 from gddim_cli.bench import solutions
 from gddim_cli.bench.clock import Clock
-from gddim_cli.bench.folder import PLAN, SESSIONS, Asked, CellTime, Folder, PlacedCell, Result, Session, SolverError
-from gddim_cli.bench.jobs import Job, Program
+from gddim_cli.bench.folder import PLAN, SESSIONS, CellTime, Folder, Result, Session, SolverError
+from gddim_cli.bench.jobs import Job, Program, describe, skeleton
 from gddim_cli.bench.listener import Listener
 from gddim_cli.bench.tools import Bench
 from gddim_cli.distributed import World, world
@@ -293,21 +293,3 @@ class Runner:
         )
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return Session(started, str(device), name, self.bench.batch_size)
-
-
-def skeleton(job: Job) -> Result:
-    """A cell's result before it has one."""
-    settings = msgspec.to_builtins(job.settings)
-    del settings["format"]  # of files that are not written
-    return Result(key=job.key, settings=settings, num=job.num, judge=job.judge.identity())
-
-
-def describe(program: Program) -> Asked:
-    """The plan as `plan.json` keeps it."""
-    placed = [
-        PlacedCell(one.job.key, one.table, msgspec.to_builtins(one.job.cell), one.published) for one in program.placed
-    ]
-    cells = [skeleton(job) for job in program.jobs]
-    return Asked(
-        source=program.source, solver_error=program.solver_error, notes=program.notes, cells=cells, placed=placed
-    )

@@ -81,6 +81,7 @@ class Sheet(msgspec.Struct, kw_only=True):
 
     Attributes:
         axis: what the columns are, `NFE` or `lambda`; with the latter all are of one NFE, `nfe`.
+        apart: in what it differs from tables that would have the same heading.
     """
 
     title: str
@@ -93,6 +94,7 @@ class Sheet(msgspec.Struct, kw_only=True):
     nfe: int | None
     columns: list[float]
     rows: list[Row]
+    apart: str = ""
 
     @property
     def name(self) -> str:
@@ -105,7 +107,8 @@ class Sheet(msgspec.Struct, kw_only=True):
         reference = f"to {self.reference}"
         protocol = f", protocol {self.protocol}" if self.protocol else ""
         budget = f", NFE {self.nfe}" if self.nfe else ""
-        return f"{self.name} {reference}{protocol}, {self.images} images a cell{budget}"
+        apart = f", {self.apart}" if self.apart else ""
+        return f"{self.name} {reference}{protocol}, {self.images} images a cell{budget}{apart}"
 
 
 @dataclass
@@ -143,7 +146,20 @@ def sheets(cells: Sequence[Shown]) -> list[Sheet]:
         result = cell.result
         key = (cell.table, result.judge, result.num, result.settings["quantize"])
         groups.setdefault(msgspec.json.encode(key, order="sorted"), []).append(cell)
-    return [sheet(group) for group in groups.values()]
+    found = [
+        (sheet(group), {**group[0].result.judge, "quantize": group[0].result.settings["quantize"]})
+        for group in groups.values()
+    ]
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one, judge in found:
+        alike.setdefault((one.title, one.heading), []).append(judge)
+    return [msgspec.structs.replace(one, apart=_apart(judge, alike[one.title, one.heading])) for one, judge in found]
+
+
+def _apart(judge: dict[str, Any], kin: Sequence[dict[str, Any]]) -> str:
+    """The fields in which a judge differs from those beside it."""
+    differ = [name for name in judge if len({repr(other.get(name)) for other in kin}) > 1]
+    return ", ".join(f"{name.replace('_', ' ')} {labels.brief(judge[name])}" for name in differ)
 
 
 def sheet(cells: Sequence[Shown]) -> Sheet:

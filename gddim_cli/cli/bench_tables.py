@@ -56,7 +56,7 @@ def grid_table(grid: list[list[str]], title: str, notes: list[str] | None = None
 def show_plan(program: Program, tools: Bench, folder: Folder, json: bool) -> None:
     """`--print-plan`: every row with its evaluations, and what they will take, measured on two batches."""
     from gddim_cli.bench.estimate import costs
-    from gddim_cli.bench.runner import describe
+    from gddim_cli.bench.jobs import describe
     from gddim_cli.bench.sheets import collect, sheets
 
     cost = costs(program, tools, folder)
