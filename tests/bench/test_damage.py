@@ -21,10 +21,6 @@ def cells(folder: Path) -> list[dict]:
     return json.loads((folder / "results.json").read_text())["cells"]
 
 
-def key_of_one(bench) -> str:
-    return json.loads(bench(*ONE, "--print-plan", "--json").out)["cells"][0]["key"]
-
-
 @pytest.mark.parametrize(
     "damage",
     [

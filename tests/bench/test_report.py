@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from matplotlib.colors import to_hex
 
+from gddim_cli.bench import compare as comparing
 from gddim_cli.bench import figures, plot, published, report, sheets
 from gddim_cli.bench.folder import Result, SolverError
 from gddim_cli.bench.labels import labels
@@ -283,6 +284,70 @@ def test_different_protocols_never_share_a_table_or_a_plot() -> None:
     assert report.slugs(found) == ["", "-2", "-3", "-4"]
 
 
+def test_tables_that_differ_in_one_thing_say_it() -> None:
+    cells = [
+        shown("gddim", 20, 0, 6.0),
+        shown("gddim", 20, 0, 7.0, quantize="round"),
+        shown("gddim", 20, 0, 5.0, num=9),
+    ]
+    cells.append(msgspec.structs.replace(cells[0], result=msgspec.structs.replace(cells[0].result)))
+    cells[-1].result.judge = {**cells[0].result.judge, "reference_sha256": "a" * 64}
+    cells[0].result.judge = {**cells[0].result.judge, "reference_sha256": "b" * 64}
+    cells[1].result.judge = cells[0].result.judge
+    headings = [sheet.heading for sheet in sheets.sheets(cells)]
+    assert len(set(headings)) == len(headings) == 4
+    assert headings[0].endswith("reference sha256 bbbbbbbbbbbb, quantize floor")
+    assert headings[1].endswith("reference sha256 bbbbbbbbbbbb, quantize round")
+    assert headings[2].endswith("9 images a cell")
+
+
+def spent(made: float, asked: int = 10, **other: object) -> Shown:
+    """A cell of RK45 that made so many evaluations."""
+    cell = shown("rk45", asked, 0, 97.0, error=0.5, order=None, row=None, **{"lambda": None, **other})
+    cell.result.nfe = made
+    return cell
+
+
+def test_evaluations_made_stand_in_both_tables() -> None:
+    cells = [spent(8), spent(18.25, 20), spent(1003, 1000), spent(99.96, 100), spent(98.7, 102)]
+    (sheet,) = sheets.sheets(cells)
+    brackets = ["(8)", "(18.2)", "(1003)", "", "(98.7)"]
+    columns = [10, 20, 1000, 100, 102]
+    for grid, plain in ((figures.distances(sheet), "97.00"), (figures.errors(sheet), "0.50")):
+        found = dict(zip(sheet.columns, grid[1][1:], strict=True))
+        assert [found[column] for column in columns] == [f"{plain} {text}".strip() for text in brackets]
+
+
+def test_what_rk45_cannot_make_is_no_number_of_its_budget() -> None:
+    """Tuned, it stands nowhere but in the JSON; with a tolerance of one's own it stands at what it took."""
+    (sheet,) = sheets.sheets([spent(21), spent(21, 20), spent(51, 50), spent(104, 100)])
+    line = ["RK45", "—", "—", "97.00 (51)", "97.00 (104)"]
+    assert figures.distances(sheet)[1] == line
+    assert figures.errors(sheet)[1] == ["RK45", "—", "—", "0.50 (51)", "0.50 (104)"]
+    note = "—: RK45 cannot make so few evaluations here (21 for NFE 10, 21 for NFE 20)."
+    assert note in figures.notes(sheet)
+    assert [(entry.mean, entry.nfe, entry.overspent) for entry in sheet.rows[0].entries[:2]] == [(97.0, 21.0, True)] * 2
+    for draw in (plot.distances, plot.errors):
+        assert [list(line.get_xdata()) for line in draw(sheet).axes[0].lines] == [[51, 104]]
+    (sheet,) = sheets.sheets([spent(57, rtol=1e-3, atol=1e-3)])
+    assert figures.distances(sheet)[1][1] == "97.00 (57)"
+
+
+def test_a_spread_is_never_rounded_to_nothing() -> None:
+    (sheet,) = sheets.sheets([shown("gddim", 20, seed, 1500 + 0.1 * seed) for seed in (0, 1)])
+    assert figures.distances(sheet)[1][1] == "1500 ± 0.0707"
+
+
+def test_arrows_at_one_place_stand_beside_each_other() -> None:
+    paper = {"order": None, "lambda": 1.0}
+    cells = [shown("em", nfe, 0, 120.0, row="table3.cld.em", **paper) for nfe in (10, 20)]
+    paper = {"order": None, "lambda": None}
+    cells += [shown("rk45", nfe, 0, 120.0, row="table3.cld.rk45", **paper) for nfe in (10, 20)]
+    (sheet,) = sheets.sheets(cells)
+    arrows = [line for line in plot.distances(sheet).axes[0].lines if "arrow" in str(line.get_marker())]
+    assert len({float(x) for line in arrows for x in line.get_xdata()}) == 4
+
+
 def test_the_plot_has_a_line_a_sampler_a_band_over_seeds_and_hollow_published_points() -> None:
     cells = [shown("gddim", nfe, seed, 4.0 + seed) for nfe in (20, 50) for seed in (0, 1)]
     cells += [shown("em", nfe, 0, 120.0, row="table3.cld.em", order=None, **{"lambda": 1.0}) for nfe in (20, 50)]
@@ -356,6 +421,30 @@ def test_compare_pairs_cells_and_says_what_only_one_has(bench, gddim, tmp_path: 
     shown_there = gddim("bench", "compare", tmp_path / "a", tmp_path / "b")
     assert "not there" in shown_there.out
     assert f"1 cells in both, 1 only in {tmp_path / 'a'}, 1 only in {tmp_path / 'b'}" in shown_there.err
+
+
+def test_compare_loses_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two checkpoints in one run are told apart by name; one in each run is compared whatever its name."""
+    runs = {
+        "two": [shown("gddim", 20, 0, 4.0, checkpoint="a"), shown("gddim", 20, 0, 5.0, checkpoint="b", checkpoint_sha256="1" * 64)],
+        "one": [shown("gddim", 20, 0, 6.0, checkpoint="a", checkpoint_sha256="2" * 64)],
+        "other": [shown("gddim", 20, 0, 7.0, checkpoint="c")],
+        "types": [shown("gddim", 20, 0, 4.0), shown("gddim", 20, 0, 5.0, dtype="float16")],
+    }  # fmt: skip
+    read = lambda path: report.Results(  # noqa: E731
+        gddim="", source="", complete=True, notes=[], spread="", solver_error="", tables=[], cells=runs[path.name]
+    )
+    monkeypatch.setattr(comparing, "read", read)
+
+    def pairs(first: str, second: str) -> list[tuple]:
+        return [(pair.a, pair.b) for pair in comparing.compare(Path(first), Path(second))]
+
+    assert pairs("two", "two") == [(4.0, 4.0), (5.0, 5.0)]
+    assert pairs("two", "one") == [(4.0, 6.0), (5.0, None)]
+    assert pairs("one", "other") == [(6.0, 7.0)]
+    assert pairs("types", "types") == [(4.0, 4.0), (5.0, 5.0)]
+    names = [pair.sampler for pair in comparing.compare(Path("two"), Path("two"))]
+    assert names == ["a: gDDIM order 2", "b: gDDIM order 2"]
 
 
 def test_compare_refuses_different_judges(bench, gddim, small: Path, tmp_path: Path) -> None:
