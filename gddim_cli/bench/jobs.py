@@ -203,7 +203,7 @@ def build(cell: Cell, bench: Bench, judge: Judge | None) -> tuple[Checkpoint, Di
     """
     model = bench.model(cell.checkpoint, cell.dtype)
     medium, defaults = choose_diffusion(model.card, cell.diffusion)
-    given = {"quantize": judge.protocol.quantize} if judge and judge.protocol else {}
+    given: dict[str, Any] = {"quantize": judge.protocol.quantize} if judge and judge.protocol else {}
     given |= {name: value for name, value in cell.given.items() if name != "k" or cell.sampler in K_MATTERS}
     chosen = dataclasses.replace(defaults, **given)
     model.eps(medium, chosen.k)

@@ -96,7 +96,7 @@ def _short_labels(settings: Sequence[Settings], axis: str) -> list[str]:
 
 def method(one: Settings, axis: str) -> str:
     """The sampler with what belongs to its name."""
-    name = NAMES.get(one["sampler"], one["sampler"])
+    name = NAMES.get(one["sampler"]) or str(one["sampler"])
     noise = "" if axis == "lambda" else f" λ = {one['lambda']:g}" if one["lambda"] is not None else ""
     if one["sampler"] == "gddim":
         if one["lambda"] and noise:

@@ -144,7 +144,7 @@ def _construct(node: yaml.Node) -> Any:
 
 def brief(node: yaml.Node) -> str:
     """A node's text, for messages."""
-    written = node.value if isinstance(node, yaml.ScalarNode) else node.id
+    written = str(node.value) if isinstance(node, yaml.ScalarNode) else "a list or a mapping"
     return written if len(written) < 40 else f"{written[:36]}..."
 
 
