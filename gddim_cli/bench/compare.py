@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from gddim_cli.bench import labels
-from gddim_cli.bench.folder import RESULTS, Folder
-from gddim_cli.bench.report import Results
+from gddim_cli.bench.folder import PLAN, RESULTS, Folder
+from gddim_cli.bench.report import Results, results
 from gddim_cli.bench.sheets import Shown
 from gddim_cli.errors import DataError, UsageError
 
-OWN = ("checkpoint", "checkpoint_sha256", "dtype", "batch_size")
-"""What two runs that are compared may differ in."""
+OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
+"""What two runs that are compared may differ in, where neither has cells that differ in nothing else."""
 
 
 class Pair(msgspec.Struct, kw_only=True):
@@ -42,12 +42,15 @@ class Pair(msgspec.Struct, kw_only=True):
 
 
 def read(path: Path) -> Results:
-    """The results of a folder.
+    """The results of a folder, of a cut run too: what its plan has of cells, or else its `results.json`.
 
     Raises:
         DataError: there are none.
     """
-    found = Folder(path).read(RESULTS, Results)
+    folder = Folder(path)
+    if (path / PLAN).is_file():
+        return results(folder.asked(), folder)
+    found = folder.read(RESULTS, Results)
     if found is None:
         raise DataError(f"{path}: no {RESULTS} there; a folder of gddim bench that has run is needed")
     return found
@@ -60,7 +63,9 @@ def compare(first: Path, second: Path) -> list[Pair]:
         DataError: a folder without results.
         UsageError: nothing that both were measured with, so that no two numbers can be compared.
     """
-    a, b = (_by_identity(read(path).cells) for path in (first, second))
+    runs = [read(path).cells for path in (first, second)]
+    kept = [*dict.fromkeys(name for cells in runs for name in _telling(cells))]
+    a, b = (_by_identity(cells, kept) for cells in runs)
     judges = [
         {msgspec.json.encode(cell.result.judge, order="sorted"): cell.result.judge for cell in run.values()}
         for run in (a, b)
@@ -70,21 +75,35 @@ def compare(first: Path, second: Path) -> list[Pair]:
             f"{first} and {second} were judged differently ({_difference(*judges)}); their numbers do not compare"
         )
     together = list({**a, **b}.values())
-    settings = [{**cell.result.settings, "checkpoint": ""} for cell in together]
+    blank = dict.fromkeys(name for name in OWN if name not in kept)
+    settings = [{**cell.result.settings, **blank} for cell in together]
     return [
         _pair(name, a.get(key), b.get(key))
         for name, key in zip(labels.labels(settings, "NFE"), {**a, **b}, strict=True)
     ]
 
 
-def _by_identity(cells: Sequence[Shown]) -> dict[bytes, Shown]:
-    """Each cell once, by what it must share with its counterpart."""
-    found = {}
-    for cell in cells:
-        settings = {name: value for name, value in cell.result.settings.items() if name not in OWN}
-        whole = [settings, cell.result.num, cell.result.judge]
-        found[msgspec.json.encode(whole, order="sorted")] = cell
-    return found
+def _identity(cell: Shown, kept: Sequence[str]) -> bytes:
+    """What a cell must share with its counterpart: all but what is the run's own and not `kept`."""
+    settings = {name: value for name, value in cell.result.settings.items() if name not in OWN or name in kept}
+    return msgspec.json.encode([settings, cell.result.num, cell.result.judge], order="sorted")
+
+
+def _by_identity(cells: Sequence[Shown], kept: Sequence[str]) -> dict[bytes, Shown]:
+    """Each cell once, by that."""
+    return {_identity(cell, kept): cell for cell in cells}
+
+
+def _telling(cells: Sequence[Shown]) -> list[str]:
+    """Of the run's own settings those without which cells of one run would be taken for each other."""
+    kept: list[str] = []
+    for name in OWN:
+        values: dict[bytes, set[str]] = {}
+        for cell in cells:
+            values.setdefault(_identity(cell, kept), set()).add(repr(cell.result.settings.get(name)))
+        if any(len(found) > 1 for found in values.values()):
+            kept.append(name)
+    return kept
 
 
 def _difference(first: dict[bytes, dict[str, Any]], second: dict[bytes, dict[str, Any]]) -> str:

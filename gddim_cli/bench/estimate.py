@@ -37,9 +37,7 @@ def costs(program: Program, bench: Bench, folder: Folder) -> dict[str, Cost]:
     for job in program.jobs:
         kept = folder.result(job.key)
         left = 0 if kept and not kept.failed else job.num - folder.rows_done(job.key)
-        images = (
-            program.solver_error if job.deterministic and folder.error(job.key, program.solver_error) is None else 0
-        )
+        images = program.solver_error if job.deterministic and not folder.solved(job.key, program.solver_error) else 0
         evaluations = job.nfe * (left + images)
         solution = solutions.name_of(job, images)
         if images and solution not in solved:
@@ -55,7 +53,16 @@ def costs(program: Program, bench: Bench, folder: Folder) -> dict[str, Cost]:
 
 @torch.inference_mode()
 def measured(job: Job, bench: Bench) -> tuple[float, float]:
-    """Seconds of one evaluation for one image, and of one image's features: the second of two batches."""
+    """Seconds of one evaluation for one image, and of one image's features: the second of two batches.
+
+    Raises:
+        CapacityError: a batch does not fit in the memory.
+    """
+    with bench.room():
+        return _timed(job, bench)
+
+
+def _timed(job: Job, bench: Bench) -> tuple[float, float]:
     sampler = job.sampler(bench)
     indices = range(min(bench.batch_size, job.num))
     u, t = sampler.start(indices), job.chosen.t_start

@@ -20,13 +20,26 @@ def with_spread(entry: Entry) -> str:
     """`3.31 ± 0.04 (9)`: mean, sample standard deviation, and the evaluations made where they are not those asked."""
     if entry.mean is None:
         return "failed" if entry.failed else "…"
+    if entry.overspent:
+        return DASH
     digits = decimals(entry.mean)
     text = f"{entry.mean:.{digits}f}"
     if entry.std is not None:
-        text += f" ± {entry.std:.{digits}f}"
-    if entry.nfe is not None and abs(entry.nfe - entry.asked) > 1e-9:
-        text += f" ({entry.nfe:.3g})"
-    return text + (" *" if entry.failed or entry.missing else "")
+        spread = f"{entry.std:.{digits}f}"
+        text += f" ± {spread if float(spread) or not entry.std else figure(entry.std)}"
+    return text + in_brackets(entry) + (" *" if entry.failed or entry.missing else "")
+
+
+def spent(entry: Entry) -> str | None:
+    """The evaluations made, to a tenth, where they are not those asked."""
+    made = None if entry.nfe is None else f"{entry.nfe:.1f}".removesuffix(".0")
+    return None if made == str(entry.asked) else made
+
+
+def in_brackets(entry: Entry) -> str:
+    """The same as tables show it."""
+    made = spent(entry)
+    return f" ({made})" if made else ""
 
 
 def printed(value: float | str | None) -> str:
@@ -46,6 +59,17 @@ def small(value: float | None) -> str:
     )
 
 
+def error_of(entry: Entry) -> str:
+    """A solver error as its table shows it, the evaluations made in brackets."""
+    if entry.solver_error is None:
+        return "failed" if entry.solver_failed else ""
+    if entry.overspent:
+        return DASH
+    return small(entry.solver_error) + in_brackets(entry) + (" *" if entry.solver_failed else "")
+
+
+DASH = "—"
+"""In place of a number that is of another budget."""
 Grid = list[list[str]]
 
 
@@ -56,18 +80,17 @@ def distances(sheet: Sheet) -> Grid:
         grid.append([row.label, *("" if entry is None else with_spread(entry) for entry in row.entries)])
         if any(entry and entry.published is not None for entry in row.entries):
             grid.append(["published", *(printed(entry.published) if entry else "" for entry in row.entries)])
-            grid.append(
-                ["difference", *(signed(entry.difference, entry.mean) if entry else "" for entry in row.entries)]
-            )
+            shown = [entry if entry and not entry.overspent else None for entry in row.entries]
+            grid.append(["difference", *(signed(entry.difference, entry.mean) if entry else "" for entry in shown)])
     return grid
 
 
 def errors(sheet: Sheet) -> Grid | None:
     """The table of solver errors, or None where there is none."""
-    rows = [row for row in sheet.rows if any(entry and entry.solver_error is not None for entry in row.entries)]
+    rows = [row for row in sheet.rows if any(entry and error_of(entry) for entry in row.entries)]
     if not rows:
         return None
-    body = [[row.label, *(small(entry.solver_error) if entry else "" for entry in row.entries)] for row in rows]
+    body = [[row.label, *(error_of(entry) if entry else "" for entry in row.entries)] for row in rows]
     return [["sampler", *column_names(sheet)], *body]
 
 
@@ -83,13 +106,22 @@ def notes(sheet: Sheet) -> list[str]:
     if any(entry.std is not None for entry in entries):
         seeds = sorted({entry.seeds for entry in entries if entry.std is not None})
         found.append(f"±: the sample standard deviation over {' or '.join(map(str, seeds))} seeds.")
-    if any(entry.nfe is not None and abs(entry.nfe - entry.asked) > 1e-9 for entry in entries):
+    if any(spent(entry) and not entry.overspent for entry in entries):
         found.append("In brackets the evaluations made, where the budget could not be spent exactly.")
+    for row in sheet.rows:
+        over = [entry for entry in row.entries if entry and entry.overspent]
+        if over:
+            budgets = ", ".join(f"{spent(entry)} for NFE {entry.asked}" for entry in over)
+            found.append(f"{DASH}: {row.label} cannot make so few evaluations here ({budgets}).")
     if any(entry.published is not None for entry in entries):
         full = "" if sheet.images >= FULL else f"; of {sheet.images} images the distance is larger by its bias"
         found.append(f"Published: arXiv 2206.05564, 50 000 images{full}.")
     reasons = dict.fromkeys(
-        f"{row.label}: {why}" for row in sheet.rows for entry in row.entries if entry for why in entry.failed
+        f"{row.label}: {why}"
+        for row in sheet.rows
+        for entry in row.entries
+        if entry
+        for why in (*entry.failed, *(f"solver error: {reason}" for reason in entry.solver_failed))
     )
     found += [f"Failed: {reason}." for reason in reasons]
     missing = sum(entry.missing for entry in entries)

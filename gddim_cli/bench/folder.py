@@ -9,17 +9,21 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 from gddim_cli.files import locked, read_array, replacing, writing
+from gddim_cli.sampling import Settings
 from gddim_cli.states import RawStates
 
 T = TypeVar("T")
+SETTINGS = ("checkpoint", "sampler", "nfe", "k", "seed", "order", "lambda", "eta", "corrector", "rtol", "atol")
+"""Settings that tables are made of, beside those which `Settings` itself demands."""
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What a cell came to; the same however often it was cut and whatever the batch.
+    """What a cell came to; the same however often it was cut (another batch size changes it by rounding, RK45's by more).
 
     Attributes:
         settings: all that its images depend on.
@@ -41,6 +45,15 @@ class Result(msgspec.Struct, kw_only=True):
     versions: dict[str, str] = {}
     failed: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses, when a file is read, settings and a judge that none of ours wrote."""
+        kept = {"settings": (self.settings, SETTINGS), "judge": (self.judge, ("metric", "reference", "protocol"))}
+        for name, (found, needed) in kept.items():
+            missing = [word for word in needed if word not in found]
+            if missing:
+                raise ValueError(f"{name}: no '{missing[0]}'")
+        msgspec.convert({**self.settings, "format": ""}, Settings)
+
 
 class SolverError(msgspec.Struct, kw_only=True):
     """How far a deterministic cell's images are from the converged solution from the same noise.
@@ -50,12 +63,14 @@ class SolverError(msgspec.Struct, kw_only=True):
         images: the first so many.
         reference: sampler, order, K and NFE of the converged solution.
         converged_to: the same distance between it and the solution at half its NFE: what its own error stays below.
+        failed: why there is no `rms`; it is tried again by the next call.
     """
 
-    rms: float
     images: int
-    reference: dict[str, Any]
-    converged_to: float
+    rms: float | None = None
+    reference: dict[str, Any] = {}
+    converged_to: float | None = None
+    failed: str | None = None
 
 
 class CellTime(msgspec.Struct):
@@ -104,6 +119,20 @@ class Asked(msgspec.Struct, kw_only=True):
     cells: list[Result]
     placed: list[PlacedCell]
 
+    def __post_init__(self) -> None:
+        strangers = {one.key for one in self.placed} - {cell.key for cell in self.cells}
+        if strangers:
+            raise ValueError(f"placed: no cell {min(strangers)}")
+
+
+def features(path: Path) -> NDArray[np.float32] | None:
+    """The rows of a file of features, mapped; None where there is none or it is damaged."""
+    try:
+        found = read_array(path, memory_map=True)
+    except DataError:
+        return None
+    return found if found.ndim == 2 and found.shape[1] and found.dtype == np.dtype("<f4") else None
+
 
 class Folder:
     """`plan.json`, `cells/KEY.json`, `errors/`, `solutions/`, `partial/`, `images/KEY/`, `sessions.json`."""
@@ -141,7 +170,7 @@ class Folder:
             return None
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
             raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
 
     def result(self, key: str) -> Result | None:
@@ -149,13 +178,21 @@ class Folder:
         return self.read(f"cells/{key}.json", Result)
 
     def error(self, key: str, images: int) -> SolverError | None:
-        """The solver error of a cell, if it was measured on so many images."""
+        """The solver error of a cell, if it was measured on so many images, or why it has none."""
         found = self.read(f"errors/{key}.json", SolverError)
         return found if found and found.images == images else None
 
+    def solved(self, key: str, images: int) -> bool:
+        """Whether the solver error of a cell is there."""
+        found = self.error(key, images)
+        return found is not None and found.failed is None
+
     def rows(self, key: str, num: int, width: int) -> RawStates:
-        """The features of the cell at work, float32 [num, width], filled in by image."""
-        return RawStates(self.path / "partial" / "features.npy", num, (width,), key, None, overwrite=False)
+        """The features of the cell at work, float32 [num, width], filled in by image; begun anew where they are damaged."""
+        path = self.path / "partial" / "features.npy"
+        there = features(path.with_name(f"{path.name}.{key}.partial"))
+        begun = there is not None and there.shape == (num, width)
+        return RawStates(path, num, (width,), key, None, overwrite=not begun)
 
     def forget_rows(self, key: str) -> None:
         """Removes the features of a cell that is done."""
@@ -166,7 +203,8 @@ class Folder:
     def rows_done(self, key: str) -> int:
         """Images of the cell at work whose features are there."""
         for path in (self.path / "partial").glob(f"*.{key}.partial"):
-            return int((~np.isnan(read_array(path, memory_map=True)[:, -1])).sum())
+            there = features(path)
+            return 0 if there is None else int((~np.isnan(there[:, -1])).sum())
         return 0
 
     def asked(self) -> Asked:

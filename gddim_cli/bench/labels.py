@@ -1,9 +1,14 @@
-"""What a sampler is called in a table: its name, and the settings in which the table's rows differ."""
+"""What a sampler is called in a table: its name, and the settings in which the table's rows differ.
+
+Rows are told apart by their settings; equal names are lengthened until they are told apart too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 NAMES = {
     "gddim": "gDDIM",
@@ -18,11 +23,54 @@ Settings = dict[str, Any]
 
 
 def labels(settings: Sequence[Settings], axis: str) -> list[str]:
-    """A label for each cell's settings, equal for cells of one row.
+    """A label for each cell's settings, equal for cells of one row and for no others.
 
     Args:
         axis: what the table's columns are, `NFE` or `lambda`: no part of a label.
     """
+    short = _short_labels(settings, axis)
+    together: dict[str, dict[bytes, Settings]] = {}
+    for one, label in zip(settings, short, strict=True):
+        together.setdefault(label, {}).setdefault(row_key(one, axis), one)
+    rows = {label: list(kin.values()) for label, kin in together.items()}
+    return [_lengthened(label, one, rows[label], axis) for one, label in zip(settings, short, strict=True)]
+
+
+def row_settings(one: Settings, axis: str) -> Settings:
+    """What the cells of one row share: all settings but the seed and the column."""
+    return {name: value for name, value in one.items() if name not in ("seed", axis.lower())}
+
+
+def row_key(one: Settings, axis: str) -> bytes:
+    """The same, to compare."""
+    return msgspec.json.encode(row_settings(one, axis), order="sorted")
+
+
+def _lengthened(label: str, one: Settings, kin: Sequence[Settings], axis: str) -> str:
+    """A label with all in which rows that have it too differ."""
+    differ = [name for name in row_settings(one, axis) if len({repr(other.get(name)) for other in kin}) > 1]
+    return ", ".join([label, *(_worded(name, one, kin) for name in differ)])
+
+
+def _worded(name: str, one: Settings, kin: Sequence[Settings]) -> str:
+    """One setting, as a label has it."""
+    value = one[name]
+    if name == "diffusion":
+        return medium(one, kin)
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    words = {"checkpoint_sha256": "sha256", "k": "K ="}
+    return f"{words.get(name, name)} {brief(value)}"
+
+
+def brief(value: object) -> str:
+    """A value, a sha256 shortened."""
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def _short_labels(settings: Sequence[Settings], axis: str) -> list[str]:
+    """A label for each cell's settings, of what usually differs."""
 
     def varies(name: str, among: Sequence[Settings] = settings) -> bool:
         return len({repr(one[name]) for one in among}) > 1
@@ -48,7 +96,7 @@ def labels(settings: Sequence[Settings], axis: str) -> list[str]:
 
 def method(one: Settings, axis: str) -> str:
     """The sampler with what belongs to its name."""
-    name = NAMES[one["sampler"]]
+    name = NAMES.get(one["sampler"]) or str(one["sampler"])
     noise = "" if axis == "lambda" else f" λ = {one['lambda']:g}" if one["lambda"] is not None else ""
     if one["sampler"] == "gddim":
         if one["lambda"] and noise:
@@ -68,5 +116,5 @@ def medium(one: Settings, kin: Sequence[Settings]) -> str:
     own = one["diffusion"]
     same = [other["diffusion"] for other in kin if other["diffusion"]["name"] == own["name"]]
     differ = [name for name in own if len({repr(other.get(name)) for other in same}) > 1]
-    values = ", ".join(f"{name} {own[name]}" for name in differ)
+    values = ", ".join(f"{name} {brief(own[name])}" for name in differ)
     return f"{own['name']} ({values})" if values else str(own["name"])

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from gddim_cli.bench.words import WORDS, Document, Row, Said, Words, read_document
+from gddim_cli.bench.vocabulary import WORDS
+from gddim_cli.bench.words import Document, Row, Said, Words, read_document
 from gddim_cli.samplers.methods import METHODS, Choices
 
 PRESETS = Path(__file__).parent / "presets"
@@ -153,6 +154,13 @@ def _cells(top: Words, row: Row, over: Words, used: set[str], problems: list[str
         elif names and word in own and own[word]:
             used.add(word)
             problems.append(f"{own[word][0].where}: {word}: {', '.join(names)} has none; leave it out")
+    if (
+        "rk45" in {one.value for one in said["sampler"]}
+        and (said.get("rtol") or said.get("atol"))
+        and len(said["nfe"]) > 1
+    ):
+        problems.append(f"{said['nfe'][1].where}: nfe: rk45 with rtol or atol spends what these take; give it one NFE")
+        return []
     where = {"row": row.where, **{word: values[0].where for word, values in said.items() if values}}
     names, lists = list(said), list(said.values())
     found: dict[Cell, Wanted] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,12 @@ STYLE: dict[str, Any] = {
 def distances(sheet: Sheet) -> Figure:
     """Distance against evaluations made (or lambda), both axes logarithmic (lambda's is not)."""
     figure, axes = _blank(f"{sheet.name} to {sheet.reference}")
+    arrows: Counter[tuple[float, float]] = Counter()
     for number, row in enumerate(sheet.rows):
         points = [
-            (place(sheet, c, e), e.mean, e.std) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.mean
+            (place(sheet, c, e), e.mean, e.std)
+            for c, e in zip(sheet.columns, row.entries, strict=True)
+            if e and e.mean and not e.overspent
         ]
         look = _look(number)
         if points:
@@ -41,7 +45,7 @@ def distances(sheet: Sheet) -> Figure:
                 low = [max(mean - (std or 0.0), 0.02 * mean) for mean, std in zip(y, spread, strict=True)]
                 high = [mean + (std or 0.0) for mean, std in zip(y, spread, strict=True)]
                 axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
-        _published(axes, sheet, row, look, alone=not points)
+        _published(axes, sheet, row, look, arrows, alone=not points)
     return _finish(figure, axes, sheet, sheet.heading)
 
 
@@ -52,7 +56,7 @@ def errors(sheet: Sheet) -> Figure:
         points = [
             (place(sheet, c, e), e.solver_error)
             for c, e in zip(sheet.columns, row.entries, strict=True)
-            if e and e.solver_error
+            if e and e.solver_error and not e.overspent
         ]
         if points:
             axes.plot(*zip(*points, strict=True), label=row.label, **_look(number))
@@ -73,8 +77,10 @@ def _look(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % count], "marker": mark, "linestyle": style, "linewidth": 1.6, "markersize": 5}
 
 
-def _published(axes: Axes, sheet: Sheet, row: Row, look: dict[str, Any], alone: bool) -> None:
-    """Hollow marks; an arrow up for what is printed as `>100`."""
+def _published(
+    axes: Axes, sheet: Sheet, row: Row, look: dict[str, Any], arrows: Counter[tuple[float, float]], alone: bool
+) -> None:
+    """Hollow marks; an arrow up for what is printed as `>100`, beside the arrows that stand there."""
     found = [(c, e.published) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.published is not None]
     plain = [(column, value) for column, value in found if not isinstance(value, str)]
     above = [(column, float(value.lstrip(">"))) for column, value in found if isinstance(value, str)]
@@ -88,6 +94,9 @@ def _published(axes: Axes, sheet: Sheet, row: Row, look: dict[str, Any], alone: 
     label = f"{row.label}, published" if alone else None
     if plain:
         axes.plot(*zip(*plain, strict=True), marker=look["marker"], label=label, **hollow)
+    for at, point in enumerate(above):
+        above[at] = point[0] * 1.06 ** arrows[point], point[1]
+        arrows[point] += 1
     if above:
         axes.plot(*zip(*above, strict=True), marker=r"$\uparrow$", label=None if plain else label, **hollow)
 

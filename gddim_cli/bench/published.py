@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gddim_cli.checkpoints.store import card_of
+from gddim_cli.choosing import identity
+from gddim_cli.evaluation.protocols import PROTOCOLS
 from gddim_cli.files import read_yaml
 
 FILE = Path(__file__).parent / "published.yaml"
@@ -27,31 +31,47 @@ def tables() -> dict[str, Any]:
     return read_yaml(FILE)["gddim_paper"]
 
 
-def number(reference: str | None, cell: dict[str, Any]) -> Number | None:
-    """The published number of a cell, or None: only the paper's checkpoint under the paper's protocol has one.
+def number(reference: str | None, cell: dict[str, Any], settings: dict[str, Any]) -> Number | None:
+    """The published number of a cell, or None: only the paper's checkpoint under its protocol and settings has one.
 
     Args:
         reference: a row of a table, as `table1.R` or `table3.cld.em`.
         cell: a plan's words.
+        settings: all that the cell's images depend on, as in its result.
     """
-    if reference is None or cell.get("protocol") != PROTOCOL:
+    if reference is None or not known(reference) or cell.get("protocol") != PROTOCOL:
         return None
     names = reference.split(".")
-    if cell["checkpoint"] not in {CHECKPOINTS.get(name) for name in names}:
+    checkpoint = next(CHECKPOINTS[name] for name in names if name in CHECKPOINTS)
+    if cell.get("checkpoint") != checkpoint:
         return None
     table = tables()[names[0]]
-    row = table
-    for name in names[1:]:
-        row = row[name]
-    axis = "lambda" if "lambda" in table else "nfe"
-    where = cell.get(axis, 0.0)
-    return row[table[axis].index(where)] if where in table[axis] else None
+    wanted = {**own_settings(checkpoint), **(row_of(names) or {})}
+    numbers, axis = wanted.pop("fid"), "lambda" if "lambda" in table else "nfe"
+    if any(settings.get(name) != value for name, value in wanted.items()):
+        return None
+    where = settings.get(axis)
+    return numbers[table[axis].index(where)] if where in table[axis] else None
+
+
+@cache
+def own_settings(checkpoint: str) -> dict[str, Any]:
+    """What a published checkpoint is sampled with where nothing is said, under the paper's protocol."""
+    card = card_of(checkpoint)
+    medium = card.make_diffusion()
+    defaults = dataclasses.asdict(card.sampling.defaults(medium))
+    plain = {"corrector": False, "rtol": None, "atol": None}
+    return {**defaults, **plain, "quantize": PROTOCOLS[PROTOCOL].quantize, "diffusion": identity(medium, None)}
+
+
+def row_of(names: list[str]) -> dict[str, Any] | None:
+    """A row's settings and, as `fid`, its numbers; None where there is no such row."""
+    row: Any = tables()
+    for name in names:
+        row = row.get(name) if isinstance(row, dict) else None
+    return row if isinstance(row, dict) and "fid" in row else None
 
 
 def known(reference: str) -> bool:
     """Whether there is such a row."""
-    row: Any = tables()
-    names = reference.split(".")
-    for name in names:
-        row = row.get(name) if isinstance(row, dict) else None
-    return isinstance(row, list) and names[0].startswith("table") and names[-1] not in ("nfe", "lambda")
+    return row_of(reference.split(".")) is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +17,11 @@ from gddim_cli.bench.folder import RESULTS, Asked, Folder
 from gddim_cli.bench.sheets import Sheet, Shown, collect, sheets
 from gddim_cli.files import replacing, writing
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLOT = re.compile(r"(fid|error)_vs_nfe(-[a-z0-9-]+)?\.(png|svg)")
+"""Plots as this command names them."""
 SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 
 
@@ -22,7 +29,7 @@ class Results(msgspec.Struct, kw_only=True):
     """What `results.json` holds: nothing in it depends on how often the run was cut.
 
     Attributes:
-        complete: whether every cell has its number.
+        complete: whether every cell has its number, and no solver error has failed.
         tables: the cells as tables, whose numbers `table.md`, `.csv` and `.tex` print.
         cells: each with all that its number depends on.
     """
@@ -43,7 +50,7 @@ def results(asked: Asked, folder: Folder) -> Results:
     return Results(
         gddim=__version__,
         source=asked.source,
-        complete=all(cell.result.distance is not None for cell in cells),
+        complete=all(cell.result.distance is not None and not cell.solver_failed for cell in cells),
         notes=asked.notes,
         spread="sample standard deviation over seeds",
         solver_error=SOLVER_ERROR,
@@ -64,15 +71,17 @@ def write(asked: Asked, folder: Folder) -> Results:
     for name, text in texts.items():
         with replacing(folder.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    names = slugs(found.tables)
+    plots: dict[str, Callable[[], Figure]] = {}
+    for name, sheet in zip(slugs(found.tables), found.tables, strict=True):
+        plots[f"fid_vs_nfe{name}"] = partial(plot.distances, sheet)
+        if any(entry and entry.solver_error is not None for row in sheet.rows for entry in row.entries):
+            plots[f"error_vs_nfe{name}"] = partial(plot.errors, sheet)
     with writing(folder.path):
-        for old in folder.path.glob("*_vs_nfe*.*"):
-            if old.stem.removeprefix("fid_vs_nfe").removeprefix("error_vs_nfe") not in names:
+        for old in folder.path.iterdir():
+            if PLOT.fullmatch(old.name) and old.stem not in plots:
                 old.unlink()
-    for name, sheet in zip(names, found.tables, strict=True):
-        plot.save(plot.distances(sheet), folder.path / f"fid_vs_nfe{name}")
-        if figures.errors(sheet):
-            plot.save(plot.errors(sheet), folder.path / f"error_vs_nfe{name}")
+    for name, draw in plots.items():
+        plot.save(draw(), folder.path / name)
     return found
 
 
@@ -179,7 +188,7 @@ def _tex(grid: figures.Grid, caption: str) -> str:
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
-    ">": "$>$", "<": "$<$", "…": r"\dots{}",
+    ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
 }  # fmt: skip
 
 

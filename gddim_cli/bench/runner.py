@@ -22,15 +22,14 @@ from torch import Tensor
 from gddim_cli import __version__
 from gddim_cli.bench import solutions
 from gddim_cli.bench.clock import Clock
-from gddim_cli.bench.folder import PLAN, SESSIONS, Asked, CellTime, Folder, PlacedCell, Result, Session
-from gddim_cli.bench.jobs import Job, Program
+from gddim_cli.bench.folder import PLAN, SESSIONS, CellTime, Folder, Result, Session, SolverError
+from gddim_cli.bench.jobs import Job, Program, describe, skeleton
 from gddim_cli.bench.listener import Listener
 from gddim_cli.bench.tools import Bench
 from gddim_cli.distributed import World, world
-from gddim_cli.errors import CapacityError, GddimError, OutputError, PeerError
+from gddim_cli.errors import DataError, GddimError, OutputError, PeerError, UsageError
 from gddim_cli.files import read_array
 from gddim_cli.images import Pixels, grid, quantize, write_png
-from gddim_cli.memory import memory_for
 from gddim_cli.runs import GRID, Run, RunFolder
 from gddim_cli.sampling import Sampler, Settings
 from gddim_cli.states import RawStates
@@ -105,8 +104,7 @@ class Runner:
         made, sampler = 0, None
         if kept is None or kept.failed or not complete:
             self.listener.begin(job)
-            sampler = job.sampler(self.bench)
-            kept, made = self._measured(job, sampler)
+            kept, made, sampler = self._measured(job)
             if self.team.main and not kept.failed:
                 self.folder.forget_rows(job.key)
         else:
@@ -115,7 +113,7 @@ class Runner:
         if images and not errors:
             made += images
             if self.team.main:
-                kept = self._with_error(job, sampler or job.sampler(self.bench), kept, images)
+                kept = self._with_error(job, sampler, kept, images)
             kept = self.team.broadcast(kept)
         else:
             self.listener.skip(job.nfe * images)
@@ -127,48 +125,63 @@ class Runner:
         kept, images = self.folder.result(job.key), self.program.solver_error
         if kept and not kept.failed:
             self.folder.forget_rows(job.key)
-        errors = bool(images) and self.folder.error(job.key, images) is not None
+        errors = bool(images) and self.folder.solved(job.key, images)
         return kept, errors, not self.keep_images or self._images_there(job)
 
-    def _measured(self, job: Job, sampler: Sampler) -> tuple[Result, int]:
-        """The cell's result, kept; and how many images were made for it."""
-        result = skeleton(job)
+    def _measured(self, job: Job) -> tuple[Result, int, Sampler | None]:
+        """The cell's result, kept; how many images were made for it; and what made them."""
+        result, made = skeleton(job), 0
         result.device, result.versions = str(self.bench.device), versions()
-        made, reason = 0, self._tuned(sampler)
-        if not reason:
+        sampler, begun, reason = self._ready(job)
+        if sampler and begun:
             with self._failing() as failure:
-                made = self._stream(job, sampler)
+                made = self._stream(job, sampler, *begun)
             reason = failure[0] if failure else None
         self.team.barrier(lambda: self.listener.advance(self.team.count()))
         self.listener.advance(self.team.count(at_once=True))
         everyone = self.team.gather((made, reason))
         if self.team.main:
             made, reason = sum(part for part, _ in everyone), next((why for _, why in everyone if why), None)
-            result.tolerance = sampler.plan.tolerance
+            result.tolerance = sampler.plan.tolerance if sampler else None
             if not reason:
                 with self._failing() as failure:
                     self._finish(job, result)
                 reason = failure[0] if failure else None
             result.failed = reason
             self.folder.write(f"cells/{job.key}.json", result)
-        return self.team.broadcast(result), made
+        return self.team.broadcast(result), made, sampler
+
+    def _ready(self, job: Job) -> tuple[Sampler | None, tuple[RawStates, set[int]] | None, str | None]:
+        """The sampler, tuned, and what is there of the cell; or why it cannot be, the same for all processes."""
+        sampler = None
+        with self._failing() as reasons:
+            sampler = job.sampler(self.bench)
+        everyone = self.team.gather(reasons[0] if reasons else None)
+        reason = self.team.broadcast(next((why for why in everyone if why), None)) or self._tuned(sampler)
+        if reason:
+            return sampler, None, reason
+        begun, reasons = None, []
+        if self.team.main:
+            with self._failing() as reasons:
+                begun = self._begun(job)
+        begun, reasons = self.team.broadcast((begun, reasons))  # together: nobody waits for one that has failed
+        return sampler, begun, reasons[0] if reasons else None
 
     @contextmanager
     def _failing(self) -> Iterator[list[str]]:
         """Keeps the reason of what fails the cell and not the benchmark, in the list that it gives."""
-        size, device, reasons = self.bench.batch_size, self.bench.device, list[str]()
+        reasons: list[str] = []
         try:
-            with memory_for(size, device):
+            with self.bench.room():
                 yield reasons
         except (OutputError, PeerError):
             raise
-        except CapacityError:
-            reasons.append(f"{size} images at once do not fit in the memory of {device}; give a smaller --batch-size")
         except GddimError as error:
             reasons.append(str(error))
 
-    def _tuned(self, sampler: Sampler) -> str | None:
+    def _tuned(self, sampler: Sampler | None) -> str | None:
         """Tunes the sampler, once for all processes; returns why it cannot be."""
+        assert sampler is not None
         reasons: list[str] = []
         if self.team.main:
             with self._failing() as reasons:
@@ -178,26 +191,21 @@ class Runner:
             sampler.plan = sampler.plan.fixed(tolerance)
         return reasons[0] if reasons else None
 
-    def _with_error(self, job: Job, sampler: Sampler, result: Result, images: int) -> Result:
-        try:
+    def _with_error(self, job: Job, sampler: Sampler | None, result: Result, images: int) -> Result:
+        """The cell's result; its solver error is kept, or why it has none."""
+        error = None
+        with self._failing() as failure:
             extra = solutions.cost([job], self.folder, images)
-            error = solutions.solver_error(job, self.bench, self.folder, images, sampler)
-        except OutputError:
-            raise
-        except GddimError as problem:
-            return msgspec.structs.replace(result, failed=f"solver error: {problem}")
-        self.folder.write(f"errors/{job.key}.json", error)
-        self.listener.advance(extra + job.nfe * images)
-        return result
+            error = solutions.solver_error(job, self.bench, self.folder, images, sampler or job.sampler(self.bench))
+            self.listener.advance(extra + job.nfe * images)
+        self.folder.write(f"errors/{job.key}.json", error or SolverError(images=images, failed=failure[0]))
+        return result if error else msgspec.structs.replace(result, failed=f"solver error: {failure[0]}")
 
-    def _stream(self, job: Job, sampler: Sampler) -> int:
+    def _stream(self, job: Job, sampler: Sampler, rows: RawStates, there: set[int]) -> int:
         """Images into rows of features and, last, the evaluations that the image took; returns how many were made.
 
         Batches are the same whatever was there before, so that a cut cell ends with the numbers of an uncut one.
         """
-        begun = self.team.broadcast(self._begun(job) if self.team.main else None)
-        assert begun is not None
-        rows, there = begun
         pictures = self._images(job)[0] if self.keep_images else None
         extract = self._features.timed(job.judge.extractor)
         batches = sampler.batches(range(job.num), self.bench.batch_size, job.num)
@@ -256,12 +264,16 @@ class Runner:
 
     def _images(self, job: Job) -> tuple[RunFolder, Settings]:
         """Where a cell's images go, and the settings with which `gddim sample` goes on there."""
-        said = msgspec.structs.replace(job.settings, lam=job.cell.lam, eta=job.cell.eta)
+        cell = job.cell
+        said = msgspec.structs.replace(job.settings, lam=cell.lam, eta=cell.eta, rtol=cell.rtol, atol=cell.atol)
         return RunFolder(self.folder.path / "images" / job.key, "npz"), said
 
     def _images_there(self, job: Job) -> bool:
         folder, settings = self._images(job)
-        run = folder.open(settings, overwrite=False)
+        try:
+            run = folder.open(settings, overwrite=False)
+        except (DataError, UsageError):
+            return False  # what is wrong with it fails the cell, when it opens the folder again
         return run is not None and run.complete
 
     def _close(self, folder: RunFolder, job: Job, result: Result) -> None:
@@ -281,21 +293,3 @@ class Runner:
         )
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return Session(started, str(device), name, self.bench.batch_size)
-
-
-def skeleton(job: Job) -> Result:
-    """A cell's result before it has one."""
-    settings = msgspec.to_builtins(job.settings)
-    del settings["format"]  # of files that are not written
-    return Result(key=job.key, settings=settings, num=job.num, judge=job.judge.identity())
-
-
-def describe(program: Program) -> Asked:
-    """The plan as `plan.json` keeps it."""
-    placed = [
-        PlacedCell(one.job.key, one.table, msgspec.to_builtins(one.job.cell), one.published) for one in program.placed
-    ]
-    cells = [skeleton(job) for job in program.jobs]
-    return Asked(
-        source=program.source, solver_error=program.solver_error, notes=program.notes, cells=cells, placed=placed
-    )

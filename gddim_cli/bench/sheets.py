@@ -35,6 +35,11 @@ class Shown(msgspec.Struct, kw_only=True):
     def key(self) -> str:
         return self.result.key
 
+    @property
+    def solver_failed(self) -> str | None:
+        """Why it has no solver error, where one was tried."""
+        return self.solver_error.failed if self.solver_error else None
+
 
 class Entry(msgspec.Struct, kw_only=True):
     """What stands at one place of a table.
@@ -44,6 +49,9 @@ class Entry(msgspec.Struct, kw_only=True):
         seeds: cells that have a distance; mean: over them; std: their sample standard deviation, where they are several.
         solver_error: the root mean square over the seeds' errors.
         failed: why cells have none; missing: how many are still to come.
+        solver_failed: why cells have no solver error.
+        overspent: whether RK45, tuned to the budget, spends over 5 % (and one evaluation) more: tables and plots leave
+            such a number out.
     """
 
     asked: int
@@ -56,6 +64,8 @@ class Entry(msgspec.Struct, kw_only=True):
     difference: float | None
     failed: list[str]
     missing: int
+    solver_failed: list[str] = []
+    overspent: bool = False
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -71,6 +81,7 @@ class Sheet(msgspec.Struct, kw_only=True):
 
     Attributes:
         axis: what the columns are, `NFE` or `lambda`; with the latter all are of one NFE, `nfe`.
+        apart: in what it differs from tables that would have the same heading.
     """
 
     title: str
@@ -83,6 +94,7 @@ class Sheet(msgspec.Struct, kw_only=True):
     nfe: int | None
     columns: list[float]
     rows: list[Row]
+    apart: str = ""
 
     @property
     def name(self) -> str:
@@ -95,7 +107,8 @@ class Sheet(msgspec.Struct, kw_only=True):
         reference = f"to {self.reference}"
         protocol = f", protocol {self.protocol}" if self.protocol else ""
         budget = f", NFE {self.nfe}" if self.nfe else ""
-        return f"{self.name} {reference}{protocol}, {self.images} images a cell{budget}"
+        apart = f", {self.apart}" if self.apart else ""
+        return f"{self.name} {reference}{protocol}, {self.images} images a cell{budget}{apart}"
 
 
 @dataclass
@@ -110,7 +123,7 @@ def collect(asked: Asked, folder: Folder) -> list[Shown]:
     errors = {key: folder.error(key, asked.solver_error) if asked.solver_error else None for key in waiting}
     found = []
     for one in asked.placed:
-        printed = published.number(one.published, one.cell)
+        printed = published.number(one.published, one.cell, kept[one.key].settings)
         measured = kept[one.key].distance
         both = isinstance(printed, (int, float)) and measured is not None
         found.append(
@@ -133,7 +146,20 @@ def sheets(cells: Sequence[Shown]) -> list[Sheet]:
         result = cell.result
         key = (cell.table, result.judge, result.num, result.settings["quantize"])
         groups.setdefault(msgspec.json.encode(key, order="sorted"), []).append(cell)
-    return [sheet(group) for group in groups.values()]
+    found = [
+        (sheet(group), {**group[0].result.judge, "quantize": group[0].result.settings["quantize"]})
+        for group in groups.values()
+    ]
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one, judge in found:
+        alike.setdefault((one.title, one.heading), []).append(judge)
+    return [msgspec.structs.replace(one, apart=_apart(judge, alike[one.title, one.heading])) for one, judge in found]
+
+
+def _apart(judge: dict[str, Any], kin: Sequence[dict[str, Any]]) -> str:
+    """The fields in which a judge differs from those beside it."""
+    differ = [name for name in judge if len({repr(other.get(name)) for other in kin}) > 1]
+    return ", ".join(f"{name.replace('_', ' ')} {labels.brief(judge[name])}" for name in differ)
 
 
 def sheet(cells: Sequence[Shown]) -> Sheet:
@@ -145,9 +171,10 @@ def sheet(cells: Sequence[Shown]) -> Sheet:
     column: Callable[[Shown], float] = lambda cell: cell.result.settings["lambda" if axis == "lambda" else "nfe"]  # noqa: E731
     columns = sorted({column(cell) for cell in cells})
     names = labels.labels(settings, axis)
-    rows: dict[str, list[list[Shown]]] = {}
-    for cell, name in zip(cells, names, strict=True):
-        rows.setdefault(name, [[] for _ in columns])[columns.index(column(cell))].append(cell)
+    rows: dict[bytes, tuple[str, list[list[Shown]]]] = {}
+    for cell, one, name in zip(cells, settings, names, strict=True):
+        _, places = rows.setdefault(labels.row_key(one, axis), (name, [[] for _ in columns]))
+        places[columns.index(column(cell))].append(cell)
     judge, first = cells[0].result.judge, cells[0].result
     return Sheet(
         title=cells[0].table,
@@ -161,7 +188,7 @@ def sheet(cells: Sequence[Shown]) -> Sheet:
         columns=columns,
         rows=[
             Row(label=name, entries=[entry(place) for place in places], keys=[[c.key for c in p] for p in places])
-            for name, places in rows.items()
+            for name, places in rows.values()
         ],
     )
 
@@ -172,13 +199,17 @@ def entry(cells: Sequence[Shown]) -> Entry | None:
         return None
     done = [cell.result for cell in cells if cell.result.distance is not None]
     values = [result.distance for result in done if result.distance is not None]
-    errors = [cell.solver_error.rms for cell in cells if cell.solver_error]
+    solved = [cell.solver_error for cell in cells if cell.solver_error]
+    errors = [error.rms for error in solved if error.rms is not None]
     mean = statistics.fmean(values) if values else None
     printed = cells[0].published
     difference = mean - float(printed) if mean is not None and isinstance(printed, (int, float)) else None
+    settings = cells[0].result.settings
+    asked, made = settings["nfe"], statistics.fmean(result.nfe or 0.0 for result in done) if done else None
+    tuned = settings["rtol"] is None and settings["atol"] is None
     return Entry(
-        asked=cells[0].result.settings["nfe"],
-        nfe=statistics.fmean(result.nfe or 0.0 for result in done) if done else None,
+        asked=asked,
+        nfe=made,
         seeds=len(values),
         mean=mean,
         std=statistics.stdev(values) if len(values) > 1 else None,
@@ -187,4 +218,6 @@ def entry(cells: Sequence[Shown]) -> Entry | None:
         difference=difference,
         failed=[cell.result.failed for cell in cells if cell.result.failed],
         missing=sum(cell.result.distance is None and not cell.result.failed for cell in cells),
+        solver_failed=[error.failed for error in solved if error.failed],
+        overspent=tuned and made is not None and made > max(1.05 * asked, asked + 1),
     )

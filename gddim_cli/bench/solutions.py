@@ -69,7 +69,7 @@ def name_of(job: Job, images: int) -> str:
 
 def cost(jobs: Sequence[Job], folder: Folder, images: int) -> int:
     """Evaluations for an image that the solutions take which these jobs still need, each once."""
-    needed = {name_of(job, images) for job in jobs if folder.error(job.key, images) is None}
+    needed = {name_of(job, images) for job in jobs if not folder.solved(job.key, images)}
     return sum(images * (NFE + NFE // 2) for name in needed if not (folder.path / f"{name}.json").is_file())
 
 

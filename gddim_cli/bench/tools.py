@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from gddim_cli.acceleration import Speed
 from gddim_cli.bench.clock import Clock
 from gddim_cli.bench.plan import Cell
 from gddim_cli.checkpoints.load import Checkpoint, load
-from gddim_cli.errors import GddimError, UsageError
+from gddim_cli.errors import CapacityError, GddimError, UsageError
+from gddim_cli.memory import memory_for
 
 if TYPE_CHECKING:
     from gddim_cli.evaluation.measure import Judge
@@ -58,6 +60,22 @@ class Bench:
             model.network.network = self.clock.timed(model.network.network)
             self._model = (reference, dtype), model
         return self._model[1]
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Work that may not fit in the memory.
+
+        Raises:
+            CapacityError: it does not.
+        """
+        try:
+            with memory_for(self.batch_size, self.device):
+                yield
+        except CapacityError as error:
+            size, place = self.batch_size, self.device
+            raise CapacityError(
+                f"{size} images at once do not fit in the memory of {place}; give a smaller --batch-size"
+            ) from error
 
     def judge(self, cell: Cell, shape: Shape) -> Judge:
         """What measures a cell.

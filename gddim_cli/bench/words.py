@@ -1,21 +1,17 @@
-"""The words of a plan: what each may be, and every value with the line or option that said it."""
+"""The words of a plan as they were said: every value with its line or option."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gddim_cli.bench.published import known
-from gddim_cli.diffusions import number
+from gddim_cli.bench.vocabulary import WORDS
 from gddim_cli.errors import DataError, UsageError, nearest
-from gddim_cli.noise import LARGEST_SEED
-from gddim_cli.samplers.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -72,113 +68,6 @@ def line_number(problem: str) -> int:
     return int(found[1]) if found else 0
 
 
-def whole(lowest: int, highest: float = math.inf) -> Callable[[Any], int]:
-    """A check for whole numbers in a range."""
-
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            upper = f" to {highest:.0f}" if highest < 1e8 else " up"
-            raise ValueError(f"{value!r} is not a whole number from {lowest}{upper}")
-        return value
-
-    return check
-
-
-def real(value: Any) -> float:
-    value = number(value)  # YAML takes 1e-3 for a word
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value == "":
-        raise ValueError(f"{value!r} is not a name")
-    return str(value)
-
-
-def truth(value: Any) -> bool:
-    if value is not True and value is not False:
-        raise ValueError(f"{value!r} is neither true nor false")
-    return value
-
-
-def one_of(*known: str) -> Callable[[Any], str]:
-    """A check for one of a few names."""
-
-    def check(value: Any) -> str:
-        if value not in known:
-            raise ValueError(f"there is no {value!r}; {nearest(str(value), known)}")
-        return str(value)
-
-    return check
-
-
-def power(value: Any) -> float:
-    named = {"linear": 1.0, "quadratic": 2.0}
-    if value in named:
-        return named[value]
-    found = real(value)
-    if found <= 0:
-        raise ValueError(f"{value!r} is neither linear, quadratic nor a positive number (the power)")
-    return found
-
-
-def row_of_paper(value: Any) -> str:
-    if not isinstance(value, str) or not known(value):
-        raise ValueError(f"{value!r} is no row of the paper's tables; table1.R and table3.cld.em are")
-    return value
-
-
-@dataclass(frozen=True)
-class Word:
-    """What a word means.
-
-    Attributes:
-        check: a value as it is used; raises ValueError for one that cannot be.
-        many: whether a list of values multiplies the cells.
-        cell: whether it belongs to cells, and so may stand in a row; else to the plan as a whole.
-    """
-
-    check: Callable[[Any], Any]
-    many: bool = True
-    cell: bool = True
-
-
-WORDS: dict[str, Word] = {
-    "checkpoint": Word(text),
-    "diffusion": Word(text),
-    "sampler": Word(one_of(*METHODS)),
-    "order": Word(whole(0, 3)),
-    "lambda": Word(real),
-    "eta": Word(real),
-    "corrector": Word(truth),
-    "rtol": Word(real),
-    "atol": Word(real),
-    "k": Word(one_of("R", "L")),
-    "denoise": Word(truth),
-    "time_grid": Word(power),
-    "t_end": Word(real),
-    "quantize": Word(one_of("floor", "round")),
-    "dtype": Word(one_of("float32", "float64", "bfloat16", "float16")),
-    "nfe": Word(whole(1, 100_000)),
-    "num": Word(whole(2, 10_000_000)),
-    "ref": Word(text),
-    "protocol": Word(text),
-    "mode": Word(text),
-    "inception": Word(text),
-    "seeds": Word(whole(0, LARGEST_SEED)),
-    "table": Word(text, many=False),
-    "published": Word(row_of_paper, many=False),
-    "solver_error": Word(truth, many=False, cell=False),
-    "solver_error_images": Word(whole(1, 10_000), many=False, cell=False),
-    "keep_images": Word(truth, many=False, cell=False),
-    "batch_size": Word(whole(1, 100_000), many=False, cell=False),
-    "device": Word(text, many=False, cell=False),
-    "out": Word(text, many=False, cell=False),
-}
-
-
 def read_document(path: Path, problems: list[str], name: str | None = None) -> Document:
     """A plan from YAML; what is wrong with it is added to `problems`, with its line, and left out.
 
@@ -192,6 +81,8 @@ def read_document(path: Path, problems: list[str], name: str | None = None) -> D
         raise DataError(f"{source}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise DataError(f"{source}: lists stand in lists too deep; a plan needs two levels") from error
     document = Document(source)
     if not isinstance(root, yaml.MappingNode):
         problems.append(f"{source}:1: a mapping of words is needed; {nearest('', ['rows', *WORDS])}")
@@ -207,6 +98,9 @@ def _mapping(node: yaml.MappingNode, source: str, problems: list[str], top: Docu
     allowed = [word for word, meaning in WORDS.items() if top or meaning.cell]
     for key, value in node.value:
         where = f"{source}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            problems.append(f"{where}: a word is needed before the colon, not a list or a mapping")
+            continue
         word = str(key.value)
         if word in seen:
             problems.append(f"{where}: '{word}' is said before, at {seen[word]}; leave one out")
@@ -241,11 +135,17 @@ def _rows(node: yaml.Node, source: str, problems: list[str]) -> list[Row]:
 
 
 def _construct(node: yaml.Node) -> Any:
-    """What a node means to `yaml.safe_load`; a tag that it refuses stays a word that no check takes."""
+    """What a node means to `yaml.safe_load`; what it cannot make of it stays a pair that no check takes."""
     try:
         return yaml.SafeLoader("").construct_object(node, deep=True)
-    except yaml.YAMLError:
-        return (node.tag,)
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
+        return node.tag.removeprefix("tag:yaml.org,2002:"), brief(node)
+
+
+def brief(node: yaml.Node) -> str:
+    """A node's text, for messages."""
+    written = str(node.value) if isinstance(node, yaml.ScalarNode) else "a list or a mapping"
+    return written if len(written) < 40 else f"{written[:36]}..."
 
 
 def checked(word: str, said: list[Said], where: str, problems: list[str], listed: bool = True) -> list[Said]:
@@ -286,7 +186,12 @@ def from_options(given: Mapping[str, str | None], problems: list[str]) -> Words:
 
 
 def _scalar(part: str) -> Any:
-    try:
-        return yaml.safe_load(part)
-    except yaml.YAMLError:
-        return part
+    """A number or truth that an option said, else the word; not by YAML, to which 010 is 8 and 1:30 is 90."""
+    if part in ("true", "false"):
+        return part == "true"
+    for kind in (int, float):
+        try:
+            return kind(part)
+        except ValueError:
+            continue
+    return part

@@ -165,7 +165,12 @@ def choose(plan: Path | None, table: int | None, given: dict[str, str | None]) -
         words = from_options(given, problems)
         wanted, own = read_plan(plan, table, words, problems)
         plain = {name: said[0].value for name, said in own.items() if said}
-        where = options.torch_device(plain.get("device", "auto"))
+        try:
+            where = options.torch_device(plain.get("device", "auto"))
+        except UsageError as error:  # told with all else that is wrong
+            said = own["device"][0].where
+            problems.append(str(error) if said.startswith("--") else f"{said}: {error}")
+            where = options.torch_device("cpu")
 
         def judge(ref: Any, protocol: Any, mode: Any, inception: Any, shape: Any) -> Any:
             return open_judge(ref, protocol, mode, inception, where, shape)

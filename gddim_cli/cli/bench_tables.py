@@ -56,7 +56,7 @@ def grid_table(grid: list[list[str]], title: str, notes: list[str] | None = None
 def show_plan(program: Program, tools: Bench, folder: Folder, json: bool) -> None:
     """`--print-plan`: every row with its evaluations, and what they will take, measured on two batches."""
     from gddim_cli.bench.estimate import costs
-    from gddim_cli.bench.runner import describe
+    from gddim_cli.bench.jobs import describe
     from gddim_cli.bench.sheets import collect, sheets
 
     cost = costs(program, tools, folder)
@@ -118,8 +118,9 @@ def show_status(path: Path, json: bool) -> None:
     asked = folder.asked()
     found = results(asked, folder)
     cells = {cell.key: cell.result for cell in found.cells}
-    done = [key for key, result in cells.items() if result.distance is not None]
-    failed = {key: result.failed for key, result in cells.items() if result.failed}
+    failed = {cell.key: cell.result.failed for cell in found.cells if cell.result.failed}
+    failed |= {cell.key: f"solver error: {cell.solver_failed}" for cell in found.cells if cell.solver_failed}
+    done = [key for key, result in cells.items() if result.distance is not None and key not in failed]
     begun = {key: folder.rows_done(key) for key in cells if key not in done}
     missing = {key: {"images": begun[key], "of": cells[key].num} for key in begun if key not in failed}
     if json:

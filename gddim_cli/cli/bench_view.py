@@ -135,7 +135,8 @@ def execute(program: Program, tools: Bench, folder: Folder, keep_images: bool, s
         OutputError: the folder cannot be written, or another program works there.
     """
     from gddim_cli.bench import report
-    from gddim_cli.bench.runner import Runner, describe
+    from gddim_cli.bench.jobs import describe
+    from gddim_cli.bench.runner import Runner
 
     for note in program.notes:
         say(f"left out: {note}")

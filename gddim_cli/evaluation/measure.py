@@ -54,7 +54,7 @@ class Judge:
         """All that makes two of its numbers comparable, for JSON."""
         return {
             "metric": self.extractor.metric,
-            "reference": self.reference.name,
+            "reference": Path(self.reference.name).name,  # wherever the file is, it is the one of this sha256
             "reference_title": self.reference.title,
             "reference_n": self.reference.n,
             "reference_sha256": self.reference.sha256,

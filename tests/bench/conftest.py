@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -43,3 +45,24 @@ def bench(gddim, small: Path, tmp_path: Path):
         return gddim("bench", *words, "--checkpoint", small, "--ref", "mnist", "--out", tmp_path / out)
 
     return run
+
+
+def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small network on CLD in place of the released checkpoints, and the digits' judge under the paper's protocol."""
+    from gddim_cli.bench import tools
+    from gddim_cli.checkpoints.load import load
+    from gddim_cli.checkpoints.store import card_of
+    from gddim_cli.evaluation import measure
+    from gddim_cli.evaluation.protocols import find_protocol
+
+    def loaded(name: str, *words: object):
+        model = load(str(small), *words)
+        card, real = model.card, card_of(name)
+        return dataclasses.replace(
+            model, card=msgspec.structs.replace(card, diffusion=real.diffusion, sampling=real.sampling)
+        )
+
+    judge = measure.open_judge("mnist", None, None, None, torch.device("cpu"), (28, 28, 1))
+    paper = dataclasses.replace(judge, protocol=find_protocol("gddim-paper"))
+    monkeypatch.setattr(tools, "load", loaded)
+    monkeypatch.setattr(measure, "open_judge", lambda *_: paper)

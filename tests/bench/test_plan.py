@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -96,17 +97,22 @@ def test_every_problem_is_told_at_once_with_its_line(gddim, tmp_path: Path, monk
         (["--nfe", "10,x"], "--nfe: nfe: 'x' is not a whole number"),
         (["--nfe", ","], "--nfe: nfe: the list is empty"),
         (["--sampler", "em", "--order", "1"], "--order: order: em has none"),
-        (["--sampler", "heun", "--nfe", "1"], "--nfe: --nfe: 1 is too few"),
+        (["--sampler", "heun", "--nfe", "1"], "\n--nfe: 1 is too few"),
         (["--seeds", "0,0"], "--seeds: seeds: 0 stands twice"),
         (["--ref", "mnsit"], "did you mean 'mnist'?"),
         (["--table", "4"], "4 is not 1, 2 or 3"),
         (["--num", "1"], "--num: num: 1 is not a whole number from 2 to 10000000"),
+        (["--nfe", "1:30"], "--nfe: nfe: '1:30' is not a whole number"),
+        (["--nfe", "0x10"], "--nfe: nfe: '0x10' is not a whole number"),
+        (["--nfe", "9" * 5000], "is not a whole number"),
+        (["--seeds", str(2**64)], f"is not a whole number from 0 to {2**64 - 1}"),
+        (["--diffusion", "nope.py"], "--diffusion: nope.py: no such file"),
     ],
 )
 def test_bad_options_are_refused(gddim, tmp_path: Path, words: list[str], named: str) -> None:
     result = gddim("bench", *words, "--out", tmp_path / "out")
     assert result.status == 2, result.err
-    assert named in result.err
+    assert named in f"\n{result.err}"
     assert not (tmp_path / "out").exists()
 
 
@@ -120,9 +126,86 @@ def test_yaml_that_is_none_or_no_mapping(gddim, tmp_path: Path) -> None:
         path.write_text(text)
         result = gddim("bench", path, "--out", tmp_path / "out")
         assert (result.status, named in result.err) == (status, True), result.err
+    path.write_text("[" * 1200 + "]" * 1200)
+    assert "too deep" in gddim("bench", path, "--out", tmp_path / "out").err
     path.write_text("nfe: !!python/object/apply:os.system [true]\nref: mnist\n")
     assert "is not a whole number" in gddim("bench", path, "--out", tmp_path / "out").err
     assert "cannot be read" in gddim("bench", tmp_path / "none.yaml").err
+
+
+ODD = """\
+sampler: gddim
+ref: mnist
+protocol: bar
+mode: foo
+device: cuda:77
+table: 2024-13-45
+nfe: !!int abc
+num: !!float x
+corrector: !!bool maybe
+t_end: !!timestamp x
+order: NINES
+time_grid: [[1]]
+[a, b]: 1
+rows:
+  - {sampler: heun, nfe: 1}
+  - {sampler: rk45, rtol: 1e-3, nfe: [20, 30]}
+  - {sampler: em, nfe: 5, diffusion: nope.py}
+"""
+
+
+def test_values_that_yaml_cannot_make_are_told_with_all_else(gddim, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(ODD.replace("NINES", "9" * 5000))
+    result = gddim("bench", path, "--out", tmp_path / "out")
+    assert result.status == 2, result.err
+    wanted = {
+        3: "protocol: there is no 'bar'", 4: "mode: there is no 'foo'", 5: "--device", 6: "table: ('timestamp', '2024-13-45')",
+        7: "nfe: ('int', 'abc')", 8: "num: ('float', 'x')", 9: "corrector: ('bool', 'maybe')", 10: "t_end: ('timestamp', 'x')",
+        11: "order: ('int', '9999", 12: "time_grid: [1] is not a number", 13: "a word is needed before the colon",
+        15: "--nfe: 1 is too few", 16: "nfe: rk45 with rtol or atol spends what these take", 17: "nope.py: no such file",
+    }  # fmt: skip
+    for number, text in wanted.items():
+        assert any(line.startswith(f"{path}:{number}: ") and text in line for line in result.err.splitlines()), (
+            number,
+            result.err,
+        )
+    assert max(map(len, result.err.splitlines())) < 500
+
+
+def test_options_are_no_yaml(tmp_path: Path) -> None:
+    problems: list[str] = []
+    found = from_options({"nfe": "010,1e1", "lambda": ".3,1", "solver_error": "false"}, problems)
+    assert [one.value for one in found["nfe"]] == [10]
+    assert [one.value for one in found["lambda"]] == [0.3, 1.0]
+    assert found["solver_error"][0].value is False
+    assert problems == ["--nfe: nfe: 10.0 is not a whole number from 1 to 100000"]
+
+
+def test_one_reference_is_one_cell_wherever_it_lies(gddim, small: Path, tmp_path: Path, monkeypatch) -> None:
+    from gddim_cli.checkpoints.store import bundled_folder
+
+    (tmp_path / "st.npz").write_bytes((bundled_folder() / "stats-mnist-test.npz").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    words = ("--checkpoint", small, "--nfe", "4", "--num", "4", "--print-plan", "--json", "--out", "out")
+    found = [gddim("bench", *words, "--ref", ref) for ref in ("st.npz", tmp_path / "st.npz")]
+    keys = [[cell["key"] for cell in json.loads(result.out)["cells"]] for result in found]
+    assert keys[0] == keys[1]
+
+
+def test_one_setting_in_other_words_is_one_cell(gddim, small: Path, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    rows = (
+        "{sampler: rk45, rtol: 1e-3}",
+        "{sampler: rk45, rtol: 1e-3, atol: 1e-3}",
+        "{sampler: em, k: R}",
+        "{sampler: em, k: L}",
+    )
+    text = f"checkpoint: {small}\nref: mnist\nnfe: 20\nnum: 4\nrows:\n"
+    path.write_text(text + "".join(f"  - {row}\n" for row in rows))
+    result = gddim("bench", path, "--print-plan", "--out", tmp_path / "out")
+    for late, early in ((7, 6), (9, 8)):
+        assert re.search(rf"{path}:{late}: .* is a cell of {path}:{early} too", result.err), result.err
 
 
 def test_a_product_leaves_out_what_a_sampler_has_not(tmp_path: Path) -> None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 import statistics
 from pathlib import Path
 
 import msgspec
 import pytest
-from matplotlib.colors import to_hex
 
-from gddim_cli.bench import figures, plot, published, report, sheets
-from gddim_cli.bench.folder import Result, SolverError
-from gddim_cli.bench.labels import labels
-from gddim_cli.bench.sheets import Sheet, Shown
+from gddim_cli.bench import plot, report, sheets
+from gddim_cli.bench.sheets import Sheet
 
 PLAN = """\
 num: 6
@@ -158,90 +154,6 @@ def test_latex_prints_them(results: report.Results, folder: Path) -> None:
         assert not re.search(r"(?<!\\)[_%#](?!.*booktabs)", line), line
 
 
-def shown(sampler: str, nfe: int, seed: int, distance: float | None, **other: object) -> Shown:
-    """A made-up cell of the paper's Table 1."""
-    settings = {
-        "checkpoint": "cld-cifar10", "checkpoint_sha256": "0" * 64, "diffusion": {"name": "cld"}, "sampler": sampler,
-        "nfe": nfe, "k": "R", "denoise": True, "t_end": 1e-3, "grid_power": 2.0, "quantize": "floor", "seed": seed,
-        "dtype": "float32", "order": 2, "lambda": 0.0, "eta": None, "corrector": False, "rtol": None, "atol": None,
-    }  # fmt: skip
-    num, protocol = other.pop("num", 5000), other.pop("protocol", "gddim-paper")
-    row, error = other.pop("row", "table1.R"), other.pop("error", None)
-    settings |= other
-    judge = {"metric": "FID", "reference": "cifar10-tf", "protocol": protocol}
-    result = Result(
-        key=f"{sampler}{nfe}{seed}{num}", settings=settings, num=num, judge=judge, distance=distance, nfe=float(nfe)
-    )
-    cell = {"checkpoint": settings["checkpoint"], "protocol": protocol, "nfe": nfe, "lambda": settings["lambda"]}
-    printed = published.number(row, cell)
-    solver = SolverError(rms=error, images=2, reference={}, converged_to=0.0) if error else None
-    difference = distance - printed if distance is not None and isinstance(printed, float) else None
-    return Shown(table="", cell=cell, result=result, solver_error=solver, published=printed, difference=difference)
-
-
-def test_published_numbers_are_the_papers_and_only_its_own_cells_have_them() -> None:
-    cell = {"checkpoint": "cld-cifar10", "protocol": "gddim-paper", "nfe": 50, "lambda": 0.3}
-    assert published.number("table1.R", cell) == 2.26
-    assert published.number("table1.L", {**cell, "nfe": 20}) == 368
-    assert published.number("table2.em", cell) == 137
-    assert published.number("table3.cld.em", {**cell, "nfe": 10}) == ">100"
-    assert published.number("table3.ddpm.em", {**cell, "checkpoint": "vp-cifar10"}) == 31.2
-    assert published.number("table3.ddpm.em", cell) is None
-    assert published.number("table1.R", {**cell, "nfe": 25}) is None
-    assert published.number("table1.R", {**cell, "checkpoint": "mnist"}) is None
-    assert published.number("table1.R", {**cell, "protocol": "edm"}) is None
-
-
-def test_the_published_number_stands_beside_with_the_difference() -> None:
-    cells = [shown("gddim", 20, seed, 4.0 + seed) for seed in (0, 1)] + [shown("gddim", 50, 0, 2.5)]
-    cells += [shown("em", nfe, 0, 120.0, row="table3.cld.em", order=None, **{"lambda": 1.0}) for nfe in (20, 50)]
-    (sheet,) = sheets.sheets(cells)
-    assert figures.distances(sheet) == [
-        ["sampler", "NFE 20", "NFE 50"],
-        ["gDDIM order 2", "4.50 ± 0.71", "2.50"],
-        ["published", "3.9", "2.26"],
-        ["difference", "+0.60", "+0.24"],
-        ["Euler-Maruyama", "120.0", "120.0"],
-        ["published", ">100", "57.72"],
-        ["difference", "", "+62.3"],
-    ]
-    assert any("50 000 images; of 5000 images" in note for note in figures.notes(sheet))
-
-
-def test_different_protocols_never_share_a_table_or_a_plot() -> None:
-    cells = [shown("gddim", 20, 0, 4.0), shown("gddim", 50, 0, 3.0), shown("gddim", 20, 0, 5.0, num=1000)]
-    cells += [shown("gddim", 20, 0, 6.0, protocol="edm"), shown("gddim", 20, 0, 7.0, quantize="round")]
-    found = sheets.sheets(cells)
-    assert [[entry.mean for row in sheet.rows for entry in row.entries] for sheet in found] == [
-        [4.0, 3.0],
-        [5.0],
-        [6.0],
-        [7.0],
-    ]
-    assert report.slugs(found) == ["", "-2", "-3", "-4"]
-
-
-def test_the_plot_has_a_line_a_sampler_a_band_over_seeds_and_hollow_published_points() -> None:
-    cells = [shown("gddim", nfe, seed, 4.0 + seed) for nfe in (20, 50) for seed in (0, 1)]
-    cells += [shown("em", nfe, 0, 120.0, row="table3.cld.em", order=None, **{"lambda": 1.0}) for nfe in (20, 50)]
-    (sheet,) = sheets.sheets(cells)
-    (axes,) = plot.distances(sheet).axes
-    full = {line.get_label(): line for line in axes.lines if line.get_linestyle() != "None"}
-    assert list(full) == ["gDDIM order 2", "Euler-Maruyama"]
-    assert [list(full["gDDIM order 2"].get_xdata()), list(full["gDDIM order 2"].get_ydata())] == [[20, 50], [4.5, 4.5]]
-    assert (axes.get_yscale(), axes.get_xscale()) == ("log", "log")
-    (band,) = axes.collections
-    heights = {round(float(y), 6) for y in band.get_paths()[0].vertices[:, 1]}
-    assert heights == {round(4.5 - math.sqrt(0.5), 6), round(4.5 + math.sqrt(0.5), 6)}
-    hollow = [line for line in axes.lines if line.get_linestyle() == "None"]
-    assert all(line.get_markerfacecolor() == "none" for line in hollow)
-    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in hollow] == [
-        ([20, 50], [3.9, 2.26]), ([50], [57.72]), ([20], [100.0]),
-    ]  # fmt: skip
-    assert to_hex(hollow[0].get_color()) == to_hex(full["gDDIM order 2"].get_color())
-    assert [text.get_text() for text in axes.get_legend().get_texts()][-1] == "hollow: published"
-
-
 def test_a_real_budget_stands_at_what_was_spent(results: report.Results) -> None:
     (axes,) = plot.distances(results.tables[0]).axes
     heun = next(line for line in axes.lines if line.get_label() == "Heun")
@@ -263,25 +175,6 @@ def test_plots_are_the_same_bytes_each_time(results: report.Results, folder: Pat
         "error_vs_nfe-k.svg",
         "error_vs_nfe-lambda.svg",
     }
-
-
-def test_labels_say_what_differs_and_no_more() -> None:
-    base = shown("gddim", 10, 0, 1.0).result.settings
-    cases = [
-        base,
-        {**base, "order": 0, "lambda": 0.3},
-        {**base, "denoise": False},
-        {**base, "sampler": "em", "order": None, "lambda": 1.0},
-    ]
-    assert labels(cases, "NFE") == [
-        "gDDIM order 2", "gDDIM λ = 0.3", "gDDIM order 2, no denoising step", "Euler-Maruyama",
-    ]  # fmt: skip
-    vp = {**base, "diffusion": {"name": "vp", "beta_0": 0.1}}
-    assert labels([base, vp], "NFE") == ["cld: gDDIM order 2", "vp: gDDIM order 2"]
-    assert labels([base, {**base, "checkpoint": "mine"}], "NFE") == [
-        "cld-cifar10: gDDIM order 2",
-        "mine: gDDIM order 2",
-    ]
 
 
 def test_compare_pairs_cells_and_says_what_only_one_has(bench, gddim, tmp_path: Path) -> None:

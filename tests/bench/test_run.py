@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -11,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from gddim_cli.bench.folder import Folder
 from gddim_cli.errors import NumericsError
 from gddim_cli.files import read_member
 from gddim_cli.images import quantize
 from gddim_cli.sampling import Sampler
+
+from .conftest import stand_in
 
 WORDS = (
     "--sampler",
@@ -257,15 +257,7 @@ def test_the_time_goes_to_the_networks(gddim, tmp_path: Path) -> None:
 
 def test_a_table_of_the_paper_with_its_numbers_beside(gddim, small: Path, tmp_path: Path, monkeypatch) -> None:
     """Small networks in place of the released ones, which no test can have: the way from the preset to the table."""
-    from gddim_cli.bench import tools
-    from gddim_cli.checkpoints.load import load
-    from gddim_cli.evaluation import measure
-    from gddim_cli.evaluation.protocols import find_protocol
-
-    judge = measure.open_judge("mnist", None, None, None, torch.device("cpu"), (28, 28, 1))
-    paper = dataclasses.replace(judge, protocol=find_protocol("gddim-paper"))
-    monkeypatch.setattr(tools, "load", lambda _, *words: load(str(small), *words))
-    monkeypatch.setattr(measure, "open_judge", lambda *_: paper)
+    stand_in(small, monkeypatch)
     result = gddim("bench", "--table", "1", "--num", "4", "--nfe", "20,25", "--out", tmp_path / "out")
     assert result.status == 0, result.err
     cells = results(tmp_path / "out")["cells"]

@@ -1,0 +1,144 @@
+"""Files that are damaged, memory that runs out, folders that hold more than ours: the cell fails, or begins anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gddim_cli.bench import solutions
+from gddim_cli.bench.folder import Folder
+from gddim_cli.errors import NumericsError
+from gddim_cli.sampling import Sampler
+
+ONE = ("--nfe", "4", "--num", "6", "--batch-size", "4")
+
+
+def cells(folder: Path) -> list[dict]:
+    return json.loads((folder / "results.json").read_text())["cells"]
+
+
+@pytest.mark.parametrize("shape", [None, (), (6,), (6, 0), (6, 3), (7, 3), (6, 1, 1)], ids=str)
+def test_a_damaged_partial_is_begun_anew(bench, tmp_path: Path, shape: tuple[int, ...] | None) -> None:
+    """Garbage, or an array of another shape."""
+    assert bench(*ONE, out="good").status == 0
+    key = cells(tmp_path / "good")[0]["result"]["key"]
+    assert bench(*ONE).status == 0
+    (tmp_path / "out" / "cells" / f"{key}.json").unlink()
+    path = tmp_path / "out" / "partial" / f"features.npy.{key}.partial"
+    path.write_bytes(b"garbage")
+    if shape is not None:
+        with path.open("wb") as file:
+            np.save(file, np.zeros(shape, np.float32))
+    status = bench("--status", tmp_path / "out", "--json")
+    assert status.status == 0, status.err
+    result = bench(*ONE)
+    assert result.status == 0, result.err
+    assert cells(tmp_path / "out") == cells(tmp_path / "good")
+
+
+def test_a_damaged_run_of_images_fails_its_cell_only(bench, tmp_path: Path) -> None:
+    words = ("--nfe", "4,5", "--num", "6", "--batch-size", "4", "--keep-images")
+    assert bench(*words).status == 0
+    first, second = (cell["result"]["key"] for cell in cells(tmp_path / "out"))
+    (tmp_path / "out" / "images" / first / "run.json").write_text("{}")
+    result = bench(*words)
+    assert result.status == 1
+    assert "1 of 2 cells failed" in result.err
+    bad, good = (cell["result"] for cell in cells(tmp_path / "out"))
+    assert "run.json: cannot be read" in bad["failed"]
+    assert (good["key"], good["failed"]) == (second, None)
+
+
+def test_a_solver_error_that_fails_is_told_in_its_place_and_tried_again(bench, tmp_path: Path, monkeypatch) -> None:
+    words = (*ONE, "--solver-error", "--solver-error-images", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(solutions, "solve", lambda *_: (_ for _ in ()).throw(NumericsError("it left the numbers")))
+        assert bench(*words).status == 1
+    made = json.loads((tmp_path / "out" / "results.json").read_text())
+    (cell,) = made["cells"]
+    assert cell["result"]["distance"] is not None
+    assert (cell["solver_error"]["rms"], cell["solver_error"]["failed"]) == (None, "it left the numbers")
+    assert not made["complete"]
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| gDDIM order 2 | failed |" in table
+    assert "Failed: gDDIM order 2: solver error: it left the numbers." in table
+    status = json.loads(bench("--status", tmp_path / "out", "--json").out)
+    assert (status["done"], list(status["failed"].values())) == ([], ["solver error: it left the numbers"])
+    assert bench(*words).status == 0
+    assert cells(tmp_path / "out")[0]["solver_error"]["rms"] > 0
+
+
+def out_of_memory(*_words: object, **_named: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "words"),
+    [
+        (solutions, "solve", (*ONE, "--solver-error")),
+        (Sampler, "__post_init__", ONE),
+        (Sampler, "start", (*ONE, "--print-plan")),
+    ],
+    ids=["solver error", "model", "estimate"],
+)
+def test_memory_that_runs_out_is_a_line(bench, monkeypatch: pytest.MonkeyPatch, owner, name: str, words) -> None:
+    monkeypatch.setattr(owner, name, out_of_memory)
+    result = bench(*words)
+    assert result.status == 1
+    assert "4 images at once do not fit in the memory of cpu; give a smaller --batch-size" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_only_plots_of_its_own_are_removed(bench, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert bench(*ONE, "--solver-error", "--solver-error-images", "2").status == 0
+    assert (out / "error_vs_nfe.svg").exists()
+    mine = [out / name for name in ("my_fid_vs_nfe.png", "fid_vs_nfe.csv", "time_vs_nfe.svg", "fid_vs_nfe (copy).png")]
+    for path in (*mine, out / "fid_vs_nfe-old.png"):
+        path.write_text("x")
+    assert bench(*ONE).status == 0
+    assert all(path.exists() for path in mine)
+    assert {path.name for path in out.glob("*_vs_nfe*")} - {path.name for path in mine} == {
+        "fid_vs_nfe.png",
+        "fid_vs_nfe.svg",
+    }
+
+
+@pytest.mark.parametrize("part", ["settings", "judge", "bytes", "type"])
+def test_kept_files_that_none_of_ours_wrote_are_named(bench, gddim, tmp_path: Path, part: str) -> None:
+    assert bench(*ONE).status == 0
+    (path,) = (tmp_path / "out" / "cells").iterdir()
+    found = json.loads(path.read_text())
+    if part == "bytes":
+        path.write_bytes(path.read_bytes().replace(b"cpu", b"\xff\xff\xff"))
+    else:
+        name, value = {"settings": ("quantize", None), "judge": ("metric", None), "type": ("nfe", "ten")}[part]
+        mapping = found["judge" if part == "judge" else "settings"]
+        del mapping[name]
+        if value:
+            mapping[name] = value
+        path.write_text(json.dumps(found))
+    for result in (
+        bench(*ONE),
+        bench("--status", tmp_path / "out"),
+        gddim("bench", "compare", tmp_path / "out", tmp_path / "out"),
+    ):
+        assert result.status == 1
+        assert f"{path}: cannot be read" in result.err, result.err
+
+
+def test_a_cut_run_compares_by_its_plan(bench, gddim, tmp_path: Path) -> None:
+    words = ("--nfe", "4,5", "--num", "6")
+    assert bench(*words, out="a").status == bench(*words, out="b").status == 0
+    cut = Folder(tmp_path / "b")
+    (cut.path / "results.json").unlink()
+    (cut.path / "cells" / f"{cells(tmp_path / 'a')[1]['result']['key']}.json").unlink()
+    result = gddim("bench", "compare", tmp_path / "a", tmp_path / "b", "--json")
+    assert result.status == 0, result.err
+    assert [(pair["nfe"], pair["in_b"], pair["b"] is None) for pair in json.loads(result.out)] == [
+        (4, True, False), (5, True, True),
+    ]  # fmt: skip
