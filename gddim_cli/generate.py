@@ -177,7 +177,7 @@ class Generation:
             if todo:
                 remove_manifest(self.folder.path)
             self.folder.save(run)
-        ledger = Ledger(run, session, self.team.tally(), self.team.tally())
+        ledger = Ledger(run, session, self.team.tally())
         writer = Writer(self._store, lambda made: ledger.add(len(made.indices), made.evaluations))
         wanted = set(todo)
 

@@ -101,13 +101,13 @@ class Ledger:
     """Keeps a session's counts true while its images are made: of those that are stored, by all processes.
 
     Attributes:
-        images, evaluations: the counts that the processes share.
+        counted: images, and their evaluations from bit 32 up, by all processes: one number, so that a process that ends in
+            between leaves no images without their evaluations.
     """
 
     run: Run
     session: Session
-    images: Tally
-    evaluations: Tally
+    counted: Tally
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, images: int = 0, nfe: int = 0) -> None:
@@ -116,11 +116,11 @@ class Ledger:
         Raises:
             PeerError: the launcher has ended.
         """
-        self.images.add(images)
-        self.evaluations.add(images * nfe)
+        self.counted.add(images + (images * nfe << 32))
         self.session.seconds = time.perf_counter() - self.began
-        if self.images.total:
-            self.session.images, self.session.nfe = self.images.total, self.evaluations.total / self.images.total
+        evaluations, made = divmod(self.counted.total, 1 << 32)
+        if made:
+            self.session.images, self.session.nfe = made, evaluations / made
         self.run.nfe = mean_nfe(self.run.sessions)
 
 

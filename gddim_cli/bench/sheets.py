@@ -166,8 +166,9 @@ def sheet(cells: Sequence[Shown]) -> Sheet:
     """One table of cells that may share one."""
     settings = [cell.result.settings for cell in cells]
     budgets = sorted({one["nfe"] for one in settings})
-    lambdas = {one["lambda"] for one in settings}
-    axis = "lambda" if len(budgets) == 1 and None not in lambdas and len(lambdas) > 1 else "NFE"
+    pairs = {(one["sampler"], one["lambda"]) for one in settings}
+    varied = len(pairs) > len({sampler for sampler, _ in pairs})  # of one sampler: two samplers' defaults may differ
+    axis = "lambda" if len(budgets) == 1 and varied and all(lam is not None for _, lam in pairs) else "NFE"
     column: Callable[[Shown], float] = lambda cell: cell.result.settings["lambda" if axis == "lambda" else "nfe"]  # noqa: E731
     columns = sorted({column(cell) for cell in cells})
     names = labels.labels(settings, axis)

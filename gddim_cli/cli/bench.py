@@ -73,7 +73,8 @@ def bench(
     k: Annotated[str | None, typer.Option("--k", metavar="R,L", help="The K of the noise prediction.")] = None,
     diffusion: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="Default: the card's.")] = None,
     num: Annotated[
-        str | None, typer.Option(metavar="N", help="Images a cell (default: the plan's or the protocol's).")
+        str | None,
+        typer.Option("--num", "-n", metavar="N", help="Images a cell (default: the plan's or the protocol's)."),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="S,T", help="A cell each; the spread over them is shown.")

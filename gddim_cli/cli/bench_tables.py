@@ -84,7 +84,8 @@ def show_plan(program: Program, tools: Bench, folder: Folder, json: bool) -> Non
     before = f" ({done} of them done)" if done else ""
     images = sum(job.num for job in program.jobs)
     say(
-        f"{len(jobs)} cells{before}, {images} images, {evaluations} evaluations of the network for an image to go: "
+        f"{len(jobs)} cells{before}, {images} images, {evaluations} evaluations to go, those for solver errors and tuning "
+        "included, counted for each image: "
         f"about {duration(seconds)} on {tools.device}, by two batches of {tools.batch_size}"
     )
 
@@ -106,7 +107,7 @@ def plan_table(sheet: Sheet, jobs: dict[str, Job]) -> Table:
     grid = [["sampler", "seeds", *column_names(sheet)]]
     grid += [[row.label, seeds(row), *(place(keys) for keys in row.keys)] for row in sheet.rows]
     title = f"{sheet.title}: {sheet.heading}" if sheet.title else sheet.heading
-    return grid_table(grid, f"{title}; evaluations for an image")
+    return grid_table(grid, f"{title}; evaluations, counted for each image")
 
 
 def show_status(path: Path, json: bool) -> None:

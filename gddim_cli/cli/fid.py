@@ -68,7 +68,7 @@ def fid(
             help="How images come to the network (default: as the reference was made, else legacy_tensorflow).",
         ),
     ] = None,
-    num: Annotated[int | None, typer.Option(help="Use the first so many images (default: all).")] = None,
+    num: Annotated[int | None, typer.Option("--num", "-n", help="Use the first so many images (default: all).")] = None,
     kid: Annotated[bool, typer.Option("--kid", help="The kernel distance too.")] = False,
     prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage too.")] = False,
     infinity: Annotated[
@@ -190,6 +190,9 @@ def with_progress(source: ImageSource, extractor: Extractor, folder: Path, batch
     """Features of the images, with a bar."""
     from gddim_cli.evaluation.features import features_of
 
+    array = getattr(source, "key", None)
+    if array:
+        say(f"{source.name}: its array {array}")
     if source.ignored:
         say(f"{source.name}: {source.ignored} other file{'s' * (source.ignored != 1)} there, not images, left aside")
 

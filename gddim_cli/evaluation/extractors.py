@@ -119,12 +119,7 @@ def weights_of(name: str, file: Path | None) -> tuple[Path, str]:
     Raises:
         DataError: missing, or changed since.
     """
-    path = file or find_file(name)
-    if path is None:
-        raise DataError(
-            f"the weights of {name} are not on this machine; get them with: gddim download {name} (elsewhere, on a machine "
-            "without internet), or measure digits offline with --ref mnist"
-        )
+    path = weights_path(name, file)
     try:
         digest = sha256(path)
     except OSError as error:
@@ -135,6 +130,21 @@ def weights_of(name: str, file: Path | None) -> tuple[Path, str]:
             f"{path}: sha256 {digest[:16]}... is not its card's {expected[:16]}...; gddim download {name} again"
         )
     return path, digest
+
+
+def weights_path(name: str, file: Path | None) -> Path:
+    """Where the weights are: `file`, or in the cache.
+
+    Raises:
+        DataError: missing.
+    """
+    path = file or find_file(name)
+    if path is None:
+        raise DataError(
+            f"the weights of {name} are not on this machine; get them with: gddim download {name} (elsewhere, on a machine "
+            "without internet), or measure digits offline with --ref mnist"
+        )
+    return path
 
 
 def pinned(name: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError, UsageError, nearest
 from gddim_cli.evaluation import references, statistics_files
-from gddim_cli.evaluation.extractors import FILES, Extractor, load_extractor, load_lenet
+from gddim_cli.evaluation.extractors import FILES, Extractor, load_extractor, load_lenet, weights_path
 from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.image_sources import ImageSource, open_images
 from gddim_cli.evaluation.moments import gaussian_of
@@ -105,8 +105,7 @@ def open_judge(
     ref, mode = under(fixed, ref, mode)
     name = references.find(ref or by_shape(shape))
     given, mode = mode is not None, mode or own_mode(name, shape)
-    if isinstance(name, str):
-        references.named_file(name, mode)  # its absence is told before a network is loaded
+    require_files(name, mode, inception)
     extractor = extractor_for(mode, inception, device)
     if fixed and extractor.metric != "FID":
         raise UsageError(f"--inception: --protocol {fixed.name} is of the published network; leave one of them out")
@@ -114,6 +113,23 @@ def open_judge(
         extractor.check(*shape)
     reference = read_reference(name, extractor, features_of)
     return Judge(extractor, replace(reference, stated=reference.stated or given), fixed)
+
+
+def require_files(name: str | Path, mode: str, inception: Path | None) -> None:
+    """Raises DataError for all that is missing, the reference's file and the network's, before either is read."""
+    missing = []
+    try:
+        if isinstance(name, str):
+            references.named_file(name, mode)
+    except DataError as error:
+        missing.append(str(error))
+    try:
+        if mode in FILES:
+            weights_path(FILES[mode], inception)
+    except DataError as error:
+        missing.append(str(error))
+    if missing:
+        raise DataError("; ".join(missing))
 
 
 def open_maker(mode: str | None, inception: Path | None, device: torch.device, shape: Shape) -> Extractor:
