@@ -70,7 +70,7 @@ def read(path: Path) -> float:
 def convert(path: Path, out: Path) -> dict[str, float]:
     """Seconds and peak memory of the conversion, the program's own included."""
     from gddim_cli.checkpoints.convert import convert_release
-    from gddim_cli.checkpoints.store import card_of
+    from gddim_cli.hub.store import card_of
 
     before = peak()
     started = time.perf_counter()
@@ -82,7 +82,7 @@ def load(path: Path) -> dict[str, float]:
     """Seconds until the native file is a network."""
     import torch
 
-    from gddim_cli.checkpoints.load import load as load_checkpoint
+    from gddim_cli.hub.load import load as load_checkpoint
 
     started = time.perf_counter()
     load_checkpoint(str(path), torch.device("cpu"))
@@ -101,7 +101,7 @@ def rate(threads: int, batch: int) -> dict[str, float]:
     """GFLOP/s of the full-size network and of matrix products, taken in turn; the best of each."""
     import torch
 
-    from gddim_cli.networks.ncsnpp import NCSNpp
+    from gddim_cli.models.networks.ncsnpp import NCSNpp
 
     torch.set_num_threads(threads)
     network, square = NCSNpp(6, 6, 32).eval(), torch.randn(2048, 2048)

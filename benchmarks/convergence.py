@@ -11,10 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from gddim_cli.checks import ExactFlow, convergence, corrected_errors, exact_flow, one_step_errors, slopes
-from gddim_cli.diffusions import CLD, PSLD, VE, VP, Diffusion
-from gddim_cli.diffusions.base import KChoice
-from gddim_cli.samplers.methods import Choices, plan
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.diffusions.cld import CLD
+from gddim_cli.diffusions.psld import PSLD
+from gddim_cli.diffusions.ve import VE
+from gddim_cli.diffusions.vp import VP
+from gddim_cli.samplers.registry import Choices, plan
+from gddim_cli.verification import ExactFlow, convergence, corrected_errors, exact_flow, one_step_errors, slopes
 
 STEPS = [80, 160, 320, 640]
 CASES: list[tuple[Diffusion, KChoice]] = [(CLD(), "R"), (CLD(), "L"), (VP(), "R"), (VE(), "R"), (PSLD(), "R")]

@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from gddim_cli.files import LOCK
-from gddim_cli.storage import open_storage
-from gddim_cli.storage.manifest import MANIFEST
-from gddim_cli.storage.shards import Shards
+from gddim_cli.runs.storage.manifest import MANIFEST
+from gddim_cli.runs.storage.registry import open_storage
+from gddim_cli.runs.storage.shards import Shards
+from gddim_cli.runtime.files import LOCK
 
 FORMATS = ("png", "npz", "tar")
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}

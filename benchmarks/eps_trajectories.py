@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.checkpoints.load import load
-from gddim_cli.diffusions import CLD
-from gddim_cli.files import replacing
-from gddim_cli.samplers.methods import Choices, plan
-from gddim_cli.sampling import Sampler
+from gddim_cli.diffusions.cld import CLD
+from gddim_cli.hub.load import load
+from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runtime.files import replacing
+from gddim_cli.samplers.registry import Choices, plan
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -25,11 +25,11 @@ from gpu_table import CUDNN, Row, conclusion, distance, fastest, table
 from gpu_tool import tool
 from torch import Tensor
 
-from gddim_cli.acceleration import Speed, rounding
-from gddim_cli.batching import Trials, attempt, best_size
 from gddim_cli.cli.progress import say
 from gddim_cli.errors import GddimError
-from gddim_cli.images import Pixels, quantize
+from gddim_cli.images.quantize import Pixels, quantize
+from gddim_cli.models.acceleration import Speed, rounding
+from gddim_cli.runs.batch_size import BatchSizeProbe, attempt, best_size
 
 COMPARED = 64
 """Images whose distance from float32's is taken."""
@@ -137,7 +137,7 @@ def exact_images(model: Model) -> tuple[Tensor, Pixels]:
 
 def automatic(model: Model, device: torch.device) -> str:
     """What `--batch-size auto` takes."""
-    trials = Trials(model.sampler(device, SETTINGS["bf16, channels last"]))
+    trials = BatchSizeProbe(model.sampler(device, SETTINGS["bf16, channels last"]))
     room = trials.room()
     return f"- `--batch-size auto` takes {best_size(trials.seconds, room)} for bf16, of at most {room}"
 

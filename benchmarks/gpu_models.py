@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gddim_cli.acceleration import Accelerated, Speed
-from gddim_cli.checkpoints import native, store
+from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card, Images
-from gddim_cli.checkpoints.load import Checkpoint, build, locate
-from gddim_cli.networks.ncsnpp import NCSNpp
-from gddim_cli.samplers.methods import Choices, plan
-from gddim_cli.sampling import Sampler
-from gddim_cli.score import Counted
+from gddim_cli.checkpoints.load import Checkpoint, build
+from gddim_cli.hub import store
+from gddim_cli.hub.load import locate
+from gddim_cli.models.acceleration import Accelerated, Speed
+from gddim_cli.models.network import Counted
+from gddim_cli.models.networks.ncsnpp import NCSNpp
+from gddim_cli.runs.sampler import Sampler
+from gddim_cli.samplers.registry import Choices, plan
 
 CPU = torch.device("cpu")
 SMALL = {"image_size": 8, "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]}

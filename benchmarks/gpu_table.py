@@ -9,7 +9,7 @@ import numpy as np
 from gpu_models import Model
 
 from gddim_cli.cli.progress import duration
-from gddim_cli.images import Pixels
+from gddim_cli.images.quantize import Pixels
 
 CUDNN = "cudnn benchmark"
 """In the names of settings that let cuDNN time its algorithms; the tool does not, since what it picks may differ."""

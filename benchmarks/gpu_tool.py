@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from gpu_models import Model
 
-from gddim_cli.acceleration import Speed
 from gddim_cli.cli.progress import say
 from gddim_cli.errors import GddimError
-from gddim_cli.generate import Generation
-from gddim_cli.runs import RunFolder
-from gddim_cli.sampling import Sampler, Settings
+from gddim_cli.models.acceleration import Speed
+from gddim_cli.runs.folder import RunFolder
+from gddim_cli.runs.generate import Generation
+from gddim_cli.runs.request import Settings
+from gddim_cli.runs.sampler import Sampler
 
 LAMBDA = 0.3
 

@@ -19,8 +19,8 @@ from torch.nn import functional as fn
 from gddim_cli.evaluation.extractors import LENET, load_lenet, scaled, write_classifier
 from gddim_cli.evaluation.moments import Moments
 from gddim_cli.evaluation.references import KEPT
-from gddim_cli.evaluation.statistics_files import write_statistics
-from gddim_cli.networks.lenet import LeNet
+from gddim_cli.evaluation.statistics import write_statistics
+from gddim_cli.models.networks.lenet import LeNet
 
 
 def shifted(images: Tensor, generator: torch.Generator) -> Tensor:

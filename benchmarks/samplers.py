@@ -17,13 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.checkpoints.load import load
-from gddim_cli.checks import TWO_PIXELS, ExactFlow, exact_flow, example_mixture, prior_states
-from gddim_cli.diffusions import CLD, PSLD, VE, VP, Diffusion
+from gddim_cli.diffusions.base import Diffusion
+from gddim_cli.diffusions.cld import CLD
+from gddim_cli.diffusions.psld import PSLD
+from gddim_cli.diffusions.ve import VE
+from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import UsageError
-from gddim_cli.samplers.linear import Draw
-from gddim_cli.samplers.methods import Choices, Plan, plan
-from gddim_cli.sampling import Sampler
+from gddim_cli.hub.load import load
+from gddim_cli.runs.sampler import Sampler
+from gddim_cli.samplers.multistep import Draw
+from gddim_cli.samplers.registry import Choices, Plan, plan
+from gddim_cli.verification import TWO_PIXELS, ExactFlow, exact_flow, example_mixture, prior_states
 
 BUDGETS = [5, 10, 20, 50, 100, 200]
 DIFFUSIONS: list[Diffusion] = [CLD(), VP(), VE(), PSLD()]

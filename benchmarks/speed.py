@@ -20,10 +20,10 @@ import torch
 
 from gddim_cli.checkpoints import load as loading
 from gddim_cli.cli.main import main as command
-from gddim_cli.coefficients import gddim_coefficients
-from gddim_cli.diffusions import CLD
-from gddim_cli.score import Counted
-from gddim_cli.time_grids import power_grid
+from gddim_cli.diffusions.cld import CLD
+from gddim_cli.models.network import Counted
+from gddim_cli.samplers.coefficients import gddim_coefficients
+from gddim_cli.samplers.time_grids import power_grid
 
 
 def median_seconds(work: Callable[[], Any], runs: int) -> float:

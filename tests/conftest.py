@@ -15,7 +15,7 @@ import torch
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card, Images
 from gddim_cli.cli.main import main
-from gddim_cli.networks.denoiser import Denoiser
+from gddim_cli.models.networks.unet import DenoisingUNet
 
 DATA = Path(__file__).parent / "data"
 TINY = {"image_channels": 1, "image_size": 8, "sigma_data": 0.5, "channels": [16], "blocks": 1, "embedding": 16}
@@ -38,7 +38,7 @@ def tiny_card() -> Card:
 def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_card: Card) -> Path:
     """A checkpoint of random weights, 8x8 grey images."""
     torch.manual_seed(0)
-    network = Denoiser(**TINY)
+    network = DenoisingUNet(**TINY)
     for parameter in network.parameters():  # the zeroed layers would hide the rest
         torch.nn.init.normal_(parameter, std=0.1)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
@@ -86,3 +86,28 @@ def ranks_of() -> Callable[[int], dict[int, int]]:
         return found
 
     return ranks
+
+
+@pytest.fixture(scope="session")
+def golden_file(tmp_path_factory):
+    """`golden_file("ncsnpp_small_flax.msgpack")`: the unpacked file's path."""
+    folder = tmp_path_factory.mktemp("golden")
+
+    def unpack(name):
+        path = folder / name
+        if not path.exists():
+            path.write_bytes(lzma.decompress((DATA / f"{name}.xz").read_bytes()))
+        return path
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def listed():
+    """`listed("cldsgm_cifar10_torch")`: names and shapes of a full-size release."""
+
+    def read(name):
+        raw = json.loads(lzma.decompress((DATA / f"{name}.json.xz").read_bytes()))
+        return {key: tuple(shape) for key, shape in raw.items()}
+
+    return read

@@ -1,1 +1,1 @@
-"""Distance against evaluations: a plan of cells, measured one after another, kept, and told as tables and plots."""
+"""Metrics against network evaluations: a plan of cells, measured, kept, and shown as tables and plots."""

@@ -12,7 +12,7 @@ from gddim_cli.bench import solutions
 from gddim_cli.bench.folder import Folder
 from gddim_cli.bench.jobs import Job, Program
 from gddim_cli.bench.tools import Bench
-from gddim_cli.images import quantize
+from gddim_cli.images.quantize import quantize
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
-from gddim_cli.files import locked, read_array, replacing, writing
-from gddim_cli.sampling import Settings
-from gddim_cli.states import RawStates
+from gddim_cli.runs.request import Settings
+from gddim_cli.runtime.arrays import read_array
+from gddim_cli.runtime.files import locked, replacing, writing
+from gddim_cli.runtime.row_file import RowFile
 
 T = TypeVar("T")
 SETTINGS = ("checkpoint", "sampler", "nfe", "k", "seed", "order", "lambda", "eta", "corrector", "rtol", "atol")
@@ -187,12 +188,12 @@ class Folder:
         found = self.error(key, images)
         return found is not None and found.failed is None
 
-    def rows(self, key: str, num: int, width: int) -> RawStates:
+    def rows(self, key: str, num: int, width: int) -> RowFile:
         """The features of the cell at work, float32 [num, width], filled in by image; begun anew where they are damaged."""
         path = self.path / "partial" / "features.npy"
         there = features(path.with_name(f"{path.name}.{key}.partial"))
         begun = there is not None and there.shape == (num, width)
-        return RawStates(path, num, (width,), key, None, overwrite=not begun)
+        return RowFile(path, num, (width,), key, None, overwrite=not begun)
 
     def forget_rows(self, key: str) -> None:
         """Removes the features of a cell that is done."""

@@ -18,12 +18,13 @@ from gddim_cli.bench.tools import Bench, Shape
 from gddim_cli.bench.words import PlanError
 from gddim_cli.checkpoints.card import Images
 from gddim_cli.checkpoints.load import Checkpoint
-from gddim_cli.checkpoints.store import card_of, names
-from gddim_cli.choosing import choose_diffusion, identity
 from gddim_cli.diffusions.base import Defaults, Diffusion
 from gddim_cli.errors import CheckpointError, DataError, GddimError, UsageError
-from gddim_cli.samplers import methods
-from gddim_cli.sampling import Sampler, Settings
+from gddim_cli.hub.store import card_of, names
+from gddim_cli.runs.prepare import choose_diffusion, identity
+from gddim_cli.runs.request import Settings
+from gddim_cli.runs.sampler import Sampler
+from gddim_cli.samplers import registry as methods
 
 if TYPE_CHECKING:
     from gddim_cli.evaluation.measure import Judge
@@ -227,7 +228,7 @@ def make_job(cell: Cell, bench: Bench) -> Job:
         seed=cell.seed,
         dtype=cell.dtype,
         format="npz",
-        batch_size=bench.batch_size if plan.coupled else None,
+        batch_size=bench.batch_size if plan.batch_dependent else None,
         **dataclasses.asdict(chosen),
         **{**dataclasses.asdict(cell.choices), "order": plan.order, **plain_noise(cell), **tolerances(cell)},
     )

@@ -12,7 +12,7 @@ import msgspec
 
 from gddim_cli.bench.vocabulary import WORDS
 from gddim_cli.bench.words import Document, Row, Said, Words, read_document
-from gddim_cli.samplers.methods import METHODS, Choices
+from gddim_cli.samplers.registry import METHODS, Choices
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT = "default"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gddim_cli.bench.sheets import Entry, Row, Sheet
-from gddim_cli.files import replacing
+from gddim_cli.runtime.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gddim_cli.checkpoints.store import card_of
-from gddim_cli.choosing import identity
 from gddim_cli.evaluation.protocols import PROTOCOLS
-from gddim_cli.files import read_yaml
+from gddim_cli.hub.store import card_of
+from gddim_cli.runs.prepare import identity
+from gddim_cli.runtime.typed_yaml import read_yaml
 
 FILE = Path(__file__).parent / "published.yaml"
 PROTOCOL = "gddim-paper"

@@ -15,7 +15,7 @@ from gddim_cli import __version__
 from gddim_cli.bench import figures, plot
 from gddim_cli.bench.folder import RESULTS, Asked, Folder
 from gddim_cli.bench.sheets import Sheet, Shown, collect, sheets
-from gddim_cli.files import replacing, writing
+from gddim_cli.runtime.files import replacing, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

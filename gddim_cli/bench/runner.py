@@ -26,14 +26,16 @@ from gddim_cli.bench.folder import PLAN, SESSIONS, CellTime, Folder, Result, Ses
 from gddim_cli.bench.jobs import Job, Program, describe, skeleton
 from gddim_cli.bench.listener import Listener
 from gddim_cli.bench.tools import Bench
-from gddim_cli.distributed import World, world
 from gddim_cli.errors import DataError, GddimError, OutputError, PeerError, UsageError
-from gddim_cli.files import read_array
-from gddim_cli.images import Pixels, grid, quantize, write_png
-from gddim_cli.runs import GRID, Run, RunFolder
-from gddim_cli.sampling import Sampler, Settings
-from gddim_cli.states import RawStates
-from gddim_cli.versions import versions
+from gddim_cli.images.quantize import Pixels, quantize
+from gddim_cli.images.render import grid, write_png
+from gddim_cli.runs.folder import GRID, Run, RunFolder
+from gddim_cli.runs.request import Settings
+from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runtime.arrays import read_array
+from gddim_cli.runtime.distributed import World, world
+from gddim_cli.runtime.row_file import RowFile
+from gddim_cli.runtime.versions import versions
 
 IN_GRID = 100
 
@@ -151,7 +153,7 @@ class Runner:
             self.folder.write(f"cells/{job.key}.json", result)
         return self.team.broadcast(result), made, sampler
 
-    def _ready(self, job: Job) -> tuple[Sampler | None, tuple[RawStates, set[int]] | None, str | None]:
+    def _ready(self, job: Job) -> tuple[Sampler | None, tuple[RowFile, set[int]] | None, str | None]:
         """The sampler, tuned, and what is there of the cell; or why it cannot be, the same for all processes."""
         sampler = None
         with self._failing() as reasons:
@@ -201,7 +203,7 @@ class Runner:
         self.folder.write(f"errors/{job.key}.json", error or SolverError(images=images, failed=failure[0]))
         return result if error else msgspec.structs.replace(result, failed=f"solver error: {failure[0]}")
 
-    def _stream(self, job: Job, sampler: Sampler, rows: RawStates, there: set[int]) -> int:
+    def _stream(self, job: Job, sampler: Sampler, rows: RowFile, there: set[int]) -> int:
         """Images into rows of features and, last, the evaluations that the image took; returns how many were made.
 
         Batches are the same whatever was there before, so that a cut cell ends with the numbers of an uncut one.
@@ -223,7 +225,7 @@ class Runner:
             made += len(wanted)
         return made
 
-    def _begun(self, job: Job) -> tuple[RawStates, set[int]]:
+    def _begun(self, job: Job) -> tuple[RowFile, set[int]]:
         """The rows of a cell's features, and the images that need not be made again."""
         rows = self.folder.rows(job.key, job.num, job.judge.extractor.dimension + 1)
         there = rows.done(job.num)

@@ -15,9 +15,10 @@ from gddim_cli.bench.folder import Folder, SolverError
 from gddim_cli.bench.jobs import Job
 from gddim_cli.bench.tools import Bench
 from gddim_cli.errors import UsageError
-from gddim_cli.files import read_array, replacing
-from gddim_cli.samplers import methods
-from gddim_cli.sampling import Sampler
+from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runtime.arrays import read_array
+from gddim_cli.runtime.files import replacing
+from gddim_cli.samplers import registry as methods
 
 NFE = 400
 ORDER = 3

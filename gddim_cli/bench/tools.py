@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gddim_cli.acceleration import Speed
 from gddim_cli.bench.clock import Clock
 from gddim_cli.bench.plan import Cell
-from gddim_cli.checkpoints.load import Checkpoint, load
+from gddim_cli.checkpoints.load import Checkpoint
 from gddim_cli.errors import CapacityError, GddimError, UsageError
-from gddim_cli.memory import memory_for
+from gddim_cli.hub.load import load
+from gddim_cli.models.acceleration import Speed
+from gddim_cli.runtime.memory import memory_for
 
 if TYPE_CHECKING:
     from gddim_cli.evaluation.measure import Judge

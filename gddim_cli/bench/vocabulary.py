@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gddim_cli.bench.published import known
-from gddim_cli.diffusions import number
+from gddim_cli.diffusions.registry import number
 from gddim_cli.errors import nearest
 from gddim_cli.evaluation.measure import MODES
 from gddim_cli.evaluation.protocols import PROTOCOLS
-from gddim_cli.noise import LARGEST_SEED
-from gddim_cli.samplers.methods import METHODS
+from gddim_cli.numerics.noise import LARGEST_SEED
+from gddim_cli.samplers.registry import METHODS
 
 
 def whole(lowest: int, highest: float = math.inf) -> Callable[[Any], int]:

@@ -1,1 +1,1 @@
-"""Checkpoints: what a card says, where named ones lie, and the one native format."""
+"""Model cards, the native file format, and the conversion of released formats."""

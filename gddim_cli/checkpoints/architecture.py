@@ -11,9 +11,9 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from gddim_cli.checkpoints.naming import FIR_CONV, PLAIN_CONV, Layout, Shapes
+from gddim_cli.checkpoints.tensor_names import FIR_CONV, PLAIN_CONV, Layout, Shapes
 from gddim_cli.errors import CheckpointError, UsageError
-from gddim_cli.files import typed
+from gddim_cli.runtime.typed_yaml import typed
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -62,7 +62,7 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class Told:
+class Inferred:
     """What tensors tell.
 
     Attributes:
@@ -111,7 +111,7 @@ class Modules:
         raise CheckpointError(f"{self.source}: a convolution {part} without its 4-axis kernel; not an NCSN++")
 
 
-def infer(shapes: Shapes, layout: Layout, source: object) -> Told:
+def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
     """The architecture that these tensors can only have.
 
     Raises:
@@ -146,7 +146,7 @@ def infer(shapes: Shapes, layout: Layout, source: object) -> Told:
     }
     if pyramid:
         arguments["fir"] = bool(modules.having(FIR_CONV))
-    return Told(arguments, attention_levels(modules, blocks, number, widths))
+    return Inferred(arguments, attention_levels(modules, blocks, number, widths))
 
 
 def residual(modules: Modules, group: Shapes) -> Residual:
@@ -185,7 +185,9 @@ def attention_widths(chosen: tuple[int, ...], number: int, widths: list[int]) ->
     return [*down, widths[-1], *(widths[level] for level in reversed(chosen))]
 
 
-def complete(told: Told, given: Mapping[str, Any], otherwise: Mapping[str, Any], say: Callable[[str], None]) -> dict:
+def complete(
+    told: Inferred, given: Mapping[str, Any], otherwise: Mapping[str, Any], say: Callable[[str], None]
+) -> dict:
     """All arguments: what the tensors tell, what the person gives, and the rest from a card.
 
     Args:

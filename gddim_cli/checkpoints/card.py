@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from gddim_cli.diffusions import make_diffusion
 from gddim_cli.diffusions.base import Defaults, Diffusion, KChoice
+from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.errors import CheckpointError, UsageError
 
 

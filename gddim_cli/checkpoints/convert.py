@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 from torch import Tensor
 
-from gddim_cli.checkpoints import flax_msgpack, native, torch_pickle
+from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.architecture import complete, infer
 from gddim_cli.checkpoints.card import Card, Images
+from gddim_cli.checkpoints.formats import flax_msgpack, torch_pickle
 from gddim_cli.checkpoints.load import build
-from gddim_cli.checkpoints.naming import Layout, rename
+from gddim_cli.checkpoints.tensor_names import Layout, rename
 from gddim_cli.errors import UsageError
-from gddim_cli.networks.blank import Blank
-from gddim_cli.networks.ncsnpp import NCSNpp
+from gddim_cli.models.networks.ncsnpp import NCSNpp
+from gddim_cli.models.networks.skip_init import Blank
 
 
 @dataclass(frozen=True)

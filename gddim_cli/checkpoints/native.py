@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gddim_cli.checkpoints.card import Card
 from gddim_cli.errors import CheckpointError
-from gddim_cli.files import replacing, typed
+from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.typed_yaml import typed
 
 CARD = "gddim_card"
 

@@ -10,8 +10,8 @@ from typer.core import TyperGroup
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import say, stdout
-from gddim_cli.distributed import world
 from gddim_cli.errors import UsageError
+from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context

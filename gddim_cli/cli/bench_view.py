@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from gddim_cli.bench.listener import Listener
 from gddim_cli.cli.bench_tables import grid_table, sheet_table
 from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, duration, say, show_table
-from gddim_cli.distributed import world
+from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     from rich.console import Group

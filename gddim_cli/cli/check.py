@@ -29,8 +29,8 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Prove a diffusion: its equations, exactness in one step, the order of convergence. Exit status 1 where one fails."""
-    from gddim_cli.checks import examine
-    from gddim_cli.diffusions import find_diffusion
+    from gddim_cli.diffusions.registry import find_diffusion
+    from gddim_cli.verification import examine
 
     found = find_diffusion(diffusion)
     say(f"{found!r}")

@@ -13,7 +13,7 @@ from gddim_cli.cli.progress import say
 from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from gddim_cli.checkpoints.catalogue import Entry
+    from gddim_cli.hub.catalogue import Entry
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -49,8 +49,8 @@ def checkpoints(
 
 
 def remove(names: list[str], forget: bool) -> None:
-    from gddim_cli.checkpoints.download import card_with_source
-    from gddim_cli.checkpoints.download import remove as remove_one
+    from gddim_cli.hub.download import card_with_source
+    from gddim_cli.hub.download import remove as remove_one
 
     if not names:
         raise UsageError("gddim checkpoints remove: name what to remove")
@@ -64,7 +64,7 @@ def remove(names: list[str], forget: bool) -> None:
 def show(name: str, json: bool) -> None:
     import yaml
 
-    from gddim_cli.checkpoints.catalogue import details
+    from gddim_cli.hub.catalogue import details
 
     told = details(name)
     if json:
@@ -76,7 +76,7 @@ def show(name: str, json: bool) -> None:
 def list_all(json: bool) -> None:
     import msgspec
 
-    from gddim_cli.checkpoints.catalogue import entries
+    from gddim_cli.hub.catalogue import entries
 
     found = entries()
     if json:

@@ -14,7 +14,7 @@ from gddim_cli.cli import options
 from gddim_cli.cli.progress import show_table, stdout
 
 if TYPE_CHECKING:
-    from gddim_cli.coefficients import Coefficients
+    from gddim_cli.samplers.coefficients import Coefficients
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -49,9 +49,9 @@ def coefficients(
     options.suffix("--npz", npz, ".npz")
     given = options.sampling_choices(k, denoise, time_grid, t_end)
 
-    from gddim_cli.diffusions import find_diffusion
+    from gddim_cli.diffusions.registry import find_diffusion
     from gddim_cli.samplers.gddim import step_covariance
-    from gddim_cli.samplers.methods import Choices, plan
+    from gddim_cli.samplers.registry import Choices, plan
 
     medium = find_diffusion(diffusion)
     chosen = dataclasses.replace(medium.defaults, **given)
@@ -74,7 +74,7 @@ def coefficients(
 def write(path: Path, arrays: dict[str, Any]) -> None:
     import numpy as np
 
-    from gddim_cli.files import replacing
+    from gddim_cli.runtime.files import replacing
 
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

@@ -43,7 +43,7 @@ def convert(
 
     from gddim_cli.checkpoints.architecture import parse
     from gddim_cli.checkpoints.convert import convert_other, format_and_card
-    from gddim_cli.checkpoints.store import card_of
+    from gddim_cli.hub.store import card_of
 
     given = parse(set or [])
     kind, like = format_and_card(format, card_of(card) if card else None, card_of, file)

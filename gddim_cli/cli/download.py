@@ -43,7 +43,7 @@ def download(
     if from_file and len(names) > 1:
         raise UsageError("--from is one file: give one NAME with it")
 
-    from gddim_cli.checkpoints.download import Download, card_with_source
+    from gddim_cli.hub.download import Download, card_with_source
 
     for name in names:
         card_with_source(name)  # a wrong name is told before anything is fetched

@@ -12,16 +12,16 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, stdout
-from gddim_cli.distributed import world
 from gddim_cli.errors import OutputError, UsageError
+from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from gddim_cli.evaluation.extractors import Extractor
-    from gddim_cli.evaluation.image_sources import ImageSource
     from gddim_cli.evaluation.report import Measurement
+    from gddim_cli.images.sources import ImageSource
 
 STATS = "stats"
 KEPT = 10_000
@@ -100,10 +100,10 @@ def fid(
     if stats and (ref or protocol or kid or prdc or infinity or bootstrap or save_stats):
         raise UsageError("stats: takes no reference and measures no distance; leave those options out")
 
-    from gddim_cli.evaluation.image_sources import open_images
     from gddim_cli.evaluation.measure import open_judge, open_maker, to_measure
     from gddim_cli.evaluation.report import Extras, report
-    from gddim_cli.files import probe
+    from gddim_cli.runs.images import open_images
+    from gddim_cli.runtime.files import probe
 
     for path in (stats, save_stats):
         if path:
@@ -157,7 +157,7 @@ def keep_inputs(out: Path, images: Path, ref: str | None) -> None:
     Raises:
         UsageError: naming the file.
     """
-    from gddim_cli.evaluation.statistics_files import is_statistics
+    from gddim_cli.evaluation.statistics import is_statistics
 
     inputs = [images, Path(ref)] if ref else [images]
     same = any(out.resolve() == path.resolve() for path in inputs)
@@ -168,8 +168,8 @@ def keep_inputs(out: Path, images: Path, ref: str | None) -> None:
 @contextmanager
 def feature_folder(cache: bool) -> Iterator[Path]:
     """Where features are kept: the cache, or a folder that goes when the command ends."""
-    from gddim_cli.checkpoints.store import cache_folder
-    from gddim_cli.files import probe
+    from gddim_cli.hub.store import cache_folder
+    from gddim_cli.runtime.files import probe
 
     folder = cache_folder() / "features"
     if cache:
@@ -206,7 +206,7 @@ def with_progress(source: ImageSource, extractor: Extractor, folder: Path, batch
 def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArray[np.float32]) -> None:
     """Writes the statistics of features, and says so."""
     from gddim_cli.evaluation.moments import Moments
-    from gddim_cli.evaluation.statistics_files import write_statistics
+    from gddim_cli.evaluation.statistics import write_statistics
     from gddim_cli.evaluation.subset import some
 
     gaussian = Moments.of(features).gaussian()

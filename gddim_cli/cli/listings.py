@@ -12,7 +12,7 @@ from gddim_cli.cli.progress import show_table, stdout
 
 def samplers(json: options.Json = False) -> None:
     """List the samplers: order, evaluations a step, noise, what they suit, where they come from."""
-    from gddim_cli.samplers.methods import METHODS, WORDS
+    from gddim_cli.samplers.registry import METHODS, WORDS
 
     def row(method: Any) -> dict[str, str]:
         found = {
@@ -25,7 +25,7 @@ def samplers(json: options.Json = False) -> None:
 
 def diffusions(json: options.Json = False) -> None:
     """List the diffusions: numbers a pixel, parameters and their defaults, how they are sampled."""
-    from gddim_cli.diffusions import DIFFUSIONS
+    from gddim_cli.diffusions.registry import DIFFUSIONS
 
     def row(kind: Any) -> dict[str, Any]:
         parameters = {field.name: field.default for field in dataclasses.fields(kind)}

@@ -14,8 +14,8 @@ import typer
 
 from gddim_cli import __version__
 from gddim_cli.cli import bench, check, checkpoints, coefficients, convert, download, fid, listings, sample, train
-from gddim_cli.distributed import GOES_ON, world
 from gddim_cli.errors import GddimError, UsageError
+from gddim_cli.runtime.distributed import GOES_ON, world
 
 INTERRUPTED = 130
 SEVERAL = ("sample", "fid", "bench")
@@ -103,7 +103,7 @@ def stop_once(_number: int, _frame: FrameType | None) -> None:
 
 def complain(message: str, status: int) -> int:
     """One line on stderr, from the first of several processes that has one to say."""
-    if world().speaks():
+    if world().claim_error_report():
         who = f"rank {world().rank}: " if world().size > 1 else ""
         print(f"gddim: {who}{' '.join(message.split())}", file=sys.stderr, flush=True)
     return status

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gddim_cli.distributed import world
 from gddim_cli.errors import UsageError
+from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     import torch

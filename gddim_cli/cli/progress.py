@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from gddim_cli.distributed import world
 from gddim_cli.errors import OutputError
+from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

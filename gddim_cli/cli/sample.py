@@ -11,16 +11,16 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, duration, say, stdout
-from gddim_cli.distributed import world
 from gddim_cli.errors import UsageError
+from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     import torch
 
-    from gddim_cli.acceleration import Speed
     from gddim_cli.checkpoints.load import Checkpoint
-    from gddim_cli.generate import Generation
-    from gddim_cli.runs import Run
+    from gddim_cli.models.acceleration import Speed
+    from gddim_cli.runs.folder import Run
+    from gddim_cli.runs.generate import Generation
 
 NUM = 100
 
@@ -124,13 +124,14 @@ def sample(
         options.positive("--num", num)
     given = options.sampling_choices(k, denoise, time_grid, t_end, quantize)
 
-    from gddim_cli.acceleration import Speed
-    from gddim_cli.choosing import choose_diffusion, identity
-    from gddim_cli.files import sha256
-    from gddim_cli.generate import Generation
-    from gddim_cli.runs import RunFolder
-    from gddim_cli.samplers.methods import Choices, plan
-    from gddim_cli.sampling import Sampler, Settings, read_states
+    from gddim_cli.models.acceleration import Speed
+    from gddim_cli.runs.folder import RunFolder
+    from gddim_cli.runs.generate import Generation
+    from gddim_cli.runs.prepare import choose_diffusion, identity
+    from gddim_cli.runs.request import Settings, read_states
+    from gddim_cli.runs.sampler import Sampler
+    from gddim_cli.runtime.files import sha256
+    from gddim_cli.samplers.registry import Choices, plan
 
     team = world().join()
     where = options.torch_device(device)
@@ -144,7 +145,7 @@ def sample(
     choices = Choices(order, lam, eta, corrector, rtol, atol)
     model.eps(medium, chosen.k)  # what the model cannot do is refused before anything is computed
     ready = plan(sampler, medium, chosen, nfe, choices)
-    if size is None and ready.coupled:
+    if size is None and ready.batch_dependent:
         raise UsageError(f"--batch-size auto: the images of {sampler} depend on their batch; give a number")
     if init_noise and save_raw and init_noise.resolve() == save_raw.resolve():
         raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
@@ -160,7 +161,7 @@ def sample(
         tf32=tf32,
         format=format,
         init_noise_sha256=sha256(init_noise) if init_noise else None,
-        batch_size=size if ready.coupled else None,
+        batch_size=size if ready.batch_dependent else None,
         **dataclasses.asdict(chosen),
         **{**dataclasses.asdict(choices), "order": ready.order},
     )
@@ -189,8 +190,8 @@ def choose_model(reference: str | None, device: torch.device, speed: Speed) -> C
     Raises:
         CheckpointError: as `load`.
     """
-    from gddim_cli.checkpoints.load import load
-    from gddim_cli.checkpoints.store import default_name
+    from gddim_cli.hub.load import load
+    from gddim_cli.hub.store import default_name
 
     if reference is None:
         reference, reason = default_name()
@@ -199,7 +200,7 @@ def choose_model(reference: str | None, device: torch.device, speed: Speed) -> C
 
 
 def waiting(out: Path) -> None:
-    from gddim_cli.runs import GRACE
+    from gddim_cli.runs.folder import GRACE
 
     say(f"{out}: another gddim sample is at work there; waiting up to {GRACE:.0f} s for it to end")
 

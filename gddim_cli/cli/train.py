@@ -16,7 +16,8 @@ from gddim_cli.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from gddim_cli.training import Recipe, Trainer
+    from gddim_cli.training.recipe import Recipe
+    from gddim_cli.training.trainer import Trainer
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -46,8 +47,8 @@ def train(
 
     import torch
 
-    from gddim_cli.images import read_images
-    from gddim_cli.training import Trainer
+    from gddim_cli.images.read import read_images
+    from gddim_cli.training.trainer import Trainer
 
     where = options.torch_device(device)
     chosen = read_recipe(recipe, steps)
@@ -69,9 +70,9 @@ def read_recipe(reference: str, steps: int | None) -> Recipe:
     """
     import msgspec
 
-    from gddim_cli.checkpoints.store import bundled_folder
-    from gddim_cli.files import read_yaml, typed
-    from gddim_cli.training import Recipe
+    from gddim_cli.hub.store import bundled_folder
+    from gddim_cli.runtime.typed_yaml import read_yaml, typed
+    from gddim_cli.training.recipe import Recipe
 
     path = Path(reference)
     if not path.suffix:
@@ -103,7 +104,7 @@ def run(trainer: Trainer, every: int) -> None:
 
 def preview(trainer: Trainer) -> str:
     """Writes `grid-STEP.png`; on a terminal, shows some of it too."""
-    from gddim_cli.images import grid, half_blocks, write_png
+    from gddim_cli.images.render import grid, half_blocks, write_png
 
     path = trainer.out / f"grid-{trainer.done:06d}.png"
     images = trainer.samples(64)

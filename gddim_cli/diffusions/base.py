@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.errors import NumericsError
-from gddim_cli.flow import Flow, short_edges
-from gddim_cli.panels import Antiderivative, Array, antiderivative, resolving_edges, rule
+from gddim_cli.numerics.flow import Flow, short_edges
+from gddim_cli.numerics.quadrature import Antiderivative, Array, antiderivative, resolving_edges, rule
 
 KChoice = Literal["R", "L"]
 
@@ -33,7 +33,7 @@ class Defaults:
 class Diffusion(ABC):
     """A linear diffusion with D x D blocks, from data at t = 0 to noise at t = T.
 
-    A new one needs `F`, `GG`, `Sigma_0` and `prior_scale`; everything else has a numerical version here, which a closed
+    A new one needs `F`, `GG`, `Sigma_0` and `prior_factor`; everything else has a numerical version here, which a closed
     form may replace. Times are arrays of any shape `[...]`, matrices `[..., D, D]`, all float64.
 
     `p(u_t | u_0) = N(Psi(t, 0) u_0, Sigma_t)`; the image is the first of the D numbers of a pixel.
@@ -61,7 +61,7 @@ class Diffusion(ABC):
 
     @property
     @abstractmethod
-    def prior_scale(self) -> Array:
+    def prior_factor(self) -> Array:
         """`S` with `u_T = S z`, `z ~ N(0, I)`, [D, D]."""
 
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
@@ -135,7 +135,7 @@ class Diffusion(ABC):
         """`dPsihat/dt = (F + (1 + lambda^2)/2 GG Sigma^{-1}) Psihat`, `Psihat(s, s) = I` (gDDIM, Eq. 22).
 
         At lambda = 0 it is `R_t R_s^{-1}`. For D = 1, `Psi ((R_t / R_s) / Psi)^{1 + lambda^2}`. Otherwise
-        `L_t Y(t, s) L_s^{-1}` with `Y' = (W + lambda^2/2 L^{-1} GG L^{-T}) Y`, `W` the `turn_rate`.
+        `L_t Y(t, s) L_s^{-1}` with `Y' = (W + lambda^2/2 L^{-1} GG L^{-T}) Y`, `W` the `rotation_rate`.
         """
         if lam == 0:
             return self.R(t) @ np.linalg.inv(self.R(s))
@@ -150,13 +150,13 @@ class Diffusion(ABC):
 
             def rate(t: ArrayLike) -> Array:
                 inverse = np.linalg.inv(self.L(t))
-                return self.turn_rate(t) + 0.5 * lam**2 * inverse @ self.GG(t) @ inverse.swapaxes(-1, -2)
+                return self.rotation_rate(t) + 0.5 * lam**2 * inverse @ self.GG(t) @ inverse.swapaxes(-1, -2)
 
             self._require_regular_start()
             flows[lam] = Flow(rate, self.D, self.T)
         return flows[lam]
 
-    def turn_rate(self, t: ArrayLike) -> Array:
+    def rotation_rate(self, t: ArrayLike) -> Array:
         """`W` with `Q' = W Q` for `R = L Q`: the antisymmetric part that Cholesky's derivative leaves, [..., D, D].
 
         `W = L^{-1} (F + 1/2 GG Sigma^{-1}) L - Phi(L^{-1} Sigma' L^{-T})`, `Phi` the lower triangle with half the diagonal.
@@ -182,12 +182,12 @@ class Diffusion(ABC):
     @cached_property
     def _theta(self) -> Antiderivative:
         self._require_regular_start()
-        return antiderivative(lambda s: self.turn_rate(s)[:, 1, 0], 0.0, self.T)
+        return antiderivative(lambda s: self.rotation_rate(s)[:, 1, 0], 0.0, self.T)
 
     @cached_property
     def _turn(self) -> Flow:
         self._require_regular_start()
-        return Flow(self.turn_rate, self.D, self.T)
+        return Flow(self.rotation_rate, self.D, self.T)
 
     @cached_property
     def _transition(self) -> Flow:

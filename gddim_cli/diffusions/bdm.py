@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Defaults
 from gddim_cli.diffusions.known_variance import KnownVariance
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 OFFSET, SPAN = 0.004, 1.008
 

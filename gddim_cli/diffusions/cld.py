@@ -12,7 +12,7 @@ from scipy.special import gammainc
 from gddim_cli.diffusions.base import Defaults
 from gddim_cli.diffusions.langevin import Langevin
 from gddim_cli.errors import NumericsError
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class CLD(Langevin):
         vv = self.M * (xx + 2 * y * decay)
         return np.stack([np.stack([xx, xv], -1), np.stack([xv, vv], -1)], -2)
 
-    def turn_rate(self, t: ArrayLike) -> Array:
+    def rotation_rate(self, t: ArrayLike) -> Array:
         if self.eps_at_every_t:
             raise NumericsError(
                 "cld with eps_at_every_t has a Sigma_t that no linear equation moves, so R_t is not defined; use K = L"
             )
-        return super().turn_rate(t)
+        return super().rotation_rate(t)
 
     def Sigma(self, t: ArrayLike) -> Array:
         if not self.eps_at_every_t:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Diffusion
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 class KnownVariance(Diffusion):
@@ -21,7 +21,7 @@ class KnownVariance(Diffusion):
         return self.Sigma(0.0)
 
     @cached_property
-    def prior_scale(self) -> Array:
+    def prior_factor(self) -> Array:
         return np.ones((1, 1))
 
     def noise_covariance(self, t: ArrayLike) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.diffusions.rates import LinearRate
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 class Langevin(LinearRate, Diffusion):
@@ -56,7 +56,7 @@ class Langevin(LinearRate, Diffusion):
         return np.diag([self.numerical_eps, self.gamma * self.M + self.numerical_eps])
 
     @cached_property
-    def prior_scale(self) -> Array:
+    def prior_factor(self) -> Array:
         """`diag(1, sqrt(M))`."""
         return np.diag([1.0, np.sqrt(self.M)])
 

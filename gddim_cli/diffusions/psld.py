@@ -9,7 +9,7 @@ import numpy as np
 
 from gddim_cli.diffusions.base import Defaults
 from gddim_cli.diffusions.langevin import Langevin
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 class LinearRate:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Defaults, Diffusion
 from gddim_cli.errors import UsageError
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ class VE(Diffusion):
         return np.full((1, 1), self.sigma_min**2)
 
     @cached_property
-    def prior_scale(self) -> Array:
+    def prior_factor(self) -> Array:
         return np.full((1, 1), self.sigma_max)

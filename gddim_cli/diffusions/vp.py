@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Defaults, Diffusion
 from gddim_cli.diffusions.rates import LinearRate
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 @dataclass(frozen=True)
@@ -45,5 +45,5 @@ class VP(LinearRate, Diffusion):
         return np.zeros((1, 1))
 
     @cached_property
-    def prior_scale(self) -> Array:
+    def prior_factor(self) -> Array:
         return np.ones((1, 1))

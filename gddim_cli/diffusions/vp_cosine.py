@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.known_variance import KnownVariance
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 @dataclass(frozen=True)

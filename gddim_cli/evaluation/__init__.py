@@ -1,1 +1,1 @@
-"""Features of images, and distances between their distributions."""
+"""Features of images, and metrics between their distributions."""

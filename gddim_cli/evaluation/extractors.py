@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as fn
 
-from gddim_cli.acceleration import rounding
-from gddim_cli.checkpoints.store import bundled_folder, file_card_of, find_file
 from gddim_cli.errors import DataError, UsageError, nearest
 from gddim_cli.evaluation.resize import bicubic
-from gddim_cli.files import replacing, sha256
-from gddim_cli.images import Pixels
-from gddim_cli.networks.blank import Blank
-from gddim_cli.networks.lenet import LeNet
+from gddim_cli.hub.store import bundled_folder, file_card_of, find_file
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.models.acceleration import rounding
+from gddim_cli.models.networks.lenet import LeNet
+from gddim_cli.models.networks.skip_init import Blank
+from gddim_cli.runtime.files import replacing, sha256
 
 Mode = Literal["legacy_tensorflow", "clean", "legacy_pytorch", "lenet"]
 LENET = "lenet-mnist"

@@ -11,12 +11,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from gddim_cli.distributed import world
 from gddim_cli.errors import DataError, OutputError
 from gddim_cli.evaluation.extractors import Extractor
-from gddim_cli.evaluation.image_sources import ImageSource
-from gddim_cli.files import eventually, read_array, writing
-from gddim_cli.states import RawStates
+from gddim_cli.images.sources import ImageSource
+from gddim_cli.runtime.arrays import read_array
+from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.files import eventually, writing
+from gddim_cli.runtime.row_file import RowFile
 
 LIMIT = 8 << 30
 """Bytes of features that are kept; the least recently used go first."""
@@ -79,16 +80,16 @@ def features_of(
     return found
 
 
-def begun(path: Path, num: int, dimension: int) -> RawStates:
+def begun(path: Path, num: int, dimension: int) -> RowFile:
     """The rows of a call that was cut, or new ones; also where what it left is damaged."""
     try:
-        return RawStates(path, num, (dimension,), "features", None, overwrite=False)
+        return RowFile(path, num, (dimension,), "features", None, overwrite=False)
     except DataError:
-        return RawStates(path, num, (dimension,), "features", None, overwrite=True)
+        return RowFile(path, num, (dimension,), "features", None, overwrite=True)
 
 
 def measure(
-    source: ImageSource, content: str, extractor: Extractor, rows: RawStates, batch_size: int, on_images: OnImages
+    source: ImageSource, content: str, extractor: Extractor, rows: RowFile, batch_size: int, on_images: OnImages
 ) -> None:
     """Fills the file with the features that are missing, a batch at a time; its name is final when all are there.
 

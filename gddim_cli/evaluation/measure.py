@@ -12,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError, UsageError, nearest
-from gddim_cli.evaluation import references, statistics_files
+from gddim_cli.evaluation import references
+from gddim_cli.evaluation import statistics as statistics_files
 from gddim_cli.evaluation.extractors import FILES, Extractor, load_extractor, load_lenet, weights_path
-from gddim_cli.evaluation.frechet import frechet_distance
-from gddim_cli.evaluation.image_sources import ImageSource, open_images
+from gddim_cli.evaluation.metrics.frechet import frechet_distance
 from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.evaluation.protocols import Protocol, find_protocol
 from gddim_cli.evaluation.references import REFERENCES
-from gddim_cli.evaluation.statistics_files import Reference, Shape
+from gddim_cli.evaluation.statistics import Reference, Shape
+from gddim_cli.images.sources import ImageSource
+from gddim_cli.runs.images import open_images
 
 DEFAULT_MODE = "legacy_tensorflow"
 MODES = (*FILES, "lenet")

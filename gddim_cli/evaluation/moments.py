@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 @dataclass(frozen=True)

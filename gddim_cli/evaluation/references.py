@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gddim_cli.checkpoints.store import bundled_folder, file_names, find_file, read_record
 from gddim_cli.errors import DataError, UsageError, nearest
 from gddim_cli.evaluation.extractors import Extractor
-from gddim_cli.evaluation.statistics_files import Reference, Shape, read_statistics
+from gddim_cli.evaluation.statistics import Reference, Shape, read_statistics
+from gddim_cli.hub.store import bundled_folder, file_names, find_file, read_record
 
 KEPT = 5000
 """Features of a bundled reference that are kept, for KID and PRDC."""

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import UsageError
-from gddim_cli.evaluation import spread
-from gddim_cli.evaluation.image_sources import ImageSource
-from gddim_cli.evaluation.kid import kid
+from gddim_cli.evaluation import resampling as spread
 from gddim_cli.evaluation.measure import Judge
-from gddim_cli.evaluation.prdc import prdc
+from gddim_cli.evaluation.metrics.kid import kid
+from gddim_cli.evaluation.metrics.prdc import prdc
 from gddim_cli.evaluation.protocols import FULL
-from gddim_cli.evaluation.statistics_files import Reference
-from gddim_cli.versions import versions
+from gddim_cli.evaluation.statistics import Reference
+from gddim_cli.images.sources import ImageSource
+from gddim_cli.runtime.versions import versions
 
 FEW = 4
 """A reference of no more images than this many times the features' dimension is worth a word."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
 
 
 @cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gddim_cli.coefficients import Coefficients, denoising_step
 from gddim_cli.diffusions.base import Diffusion
-from gddim_cli.panels import Array
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.coefficients import Coefficients, denoising_step
 
 
 def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool = False) -> Coefficients:

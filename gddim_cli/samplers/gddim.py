@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.coefficients import Coefficients, denoising_step, integrals
 from gddim_cli.diffusions.base import Diffusion, KChoice
-from gddim_cli.panels import Array
-from gddim_cli.samplers.linear import Eps, OnStep, combine, finish
+from gddim_cli.numerics.blocks import combine
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.coefficients import Coefficients, denoising_step, integrals
+from gddim_cli.samplers.multistep import Eps, OnStep, apply_denoising_step
 
 
 def stochastic_coefficients(
@@ -76,4 +77,4 @@ def predict_correct(
         u = combine([psi[i], *corrected[i, : len(past) + 1]], [u, ahead, *past])
         if on_step:
             on_step(i + 1, u)
-    return finish(eps, u, predictor.last, times[-1], len(psi), on_step)
+    return apply_denoising_step(eps, u, predictor.last, times[-1], len(psi), on_step)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gddim_cli.coefficients import Coefficients
-from gddim_cli.samplers.linear import Eps, OnStep, combine, finish
+from gddim_cli.numerics.blocks import combine
+from gddim_cli.samplers.coefficients import Coefficients
+from gddim_cli.samplers.multistep import Eps, OnStep, apply_denoising_step
 
 
 def heun(eps: Eps, u: Tensor, coefficients: Coefficients, on_step: OnStep | None = None) -> Tensor:
@@ -27,4 +28,4 @@ def heun(eps: Eps, u: Tensor, coefficients: Coefficients, on_step: OnStep | None
             u = guess
         if on_step:
             on_step(i + 1, u)
-    return finish(eps, u, coefficients.last, times[-1], len(psi), on_step)
+    return apply_denoising_step(eps, u, coefficients.last, times[-1], len(psi), on_step)

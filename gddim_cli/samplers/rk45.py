@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import NumericsError
-from gddim_cli.panels import Array
-from gddim_cli.samplers.linear import Eps, OnStep, combine, finish, tensor
+from gddim_cli.numerics.blocks import combine, to_tensor_like
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.multistep import Eps, OnStep, apply_denoising_step
 
 LOOSEST, TIGHTEST = 3.0, -10.0
 MOST_STEPS = 20_000
@@ -45,7 +46,7 @@ class ProbabilityFlow:
         def drift(t: float, flat: np.ndarray) -> np.ndarray:
             state = torch.from_numpy(flat.reshape(u.shape)).to(u)
             noise = 0.5 * self.diffusion.GG(t) @ np.linalg.inv(self.diffusion.K(t, self.k)).swapaxes(-1, -2)
-            change = combine([tensor(self.diffusion.F(t), u), tensor(noise, u)], [state, eps(state, t)])
+            change = combine([to_tensor_like(self.diffusion.F(t), u), to_tensor_like(noise, u)], [state, eps(state, t)])
             return change.double().cpu().numpy().ravel()
 
         solver = RK45(drift, self.t_start, u.double().cpu().numpy().ravel(), self.t_end, rtol=rtol, atol=atol)
@@ -61,7 +62,9 @@ class ProbabilityFlow:
                 raise NumericsError(f"RK45 stopped at t = {solver.t:.3g}: {message}; give a looser --rtol or --atol")
             if on_step:
                 on_step(steps, torch.from_numpy(solver.y.reshape(u.shape)).to(u))
-        return finish(eps, torch.from_numpy(solver.y.reshape(u.shape)).to(u), self.last, self.t_end, steps, on_step)
+        return apply_denoising_step(
+            eps, torch.from_numpy(solver.y.reshape(u.shape)).to(u), self.last, self.t_end, steps, on_step
+        )
 
 
 def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> float:

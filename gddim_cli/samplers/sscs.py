@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.coefficients import denoising_step
 from gddim_cli.diffusions.base import KChoice
 from gddim_cli.diffusions.cld import CLD
-from gddim_cli.panels import Array
+from gddim_cli.numerics.blocks import combine
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.coefficients import denoising_step
 from gddim_cli.samplers.gddim import root
-from gddim_cli.samplers.linear import Draw, Eps, OnStep, combine, finish
+from gddim_cli.samplers.multistep import Draw, Eps, OnStep, apply_denoising_step
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
     # Reversed in time the velocity turns round: Psi with the coupling's sign flipped.
     flip = np.diag([1.0, -1.0])
     half = flip @ cld.exponential(spent) @ flip
-    stationary = cld.prior_scale @ cld.prior_scale.T
+    stationary = cld.prior_factor @ cld.prior_factor.T
     noise = root(stationary - half @ stationary @ half.swapaxes(-1, -2))
     size = (2 * cld.friction * spent.sum(axis=1))[:, None, None]
     score = np.diag([0.0, 1.0])
@@ -70,4 +71,4 @@ def sscs(eps: Eps, u: Tensor, constants: Splitting, draw: Draw, on_step: OnStep 
         u = combine([half[i, 1], noise[i, 1]], [u, draw(2 * i + 1)])
         if on_step:
             on_step(i + 1, u)
-    return finish(eps, u, constants.last, float(constants.t[-1]), len(constants.middle), on_step)
+    return apply_denoising_step(eps, u, constants.last, float(constants.t[-1]), len(constants.middle), on_step)

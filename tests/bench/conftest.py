@@ -11,7 +11,7 @@ import torch
 
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card, Images
-from gddim_cli.networks.denoiser import Denoiser
+from gddim_cli.models.networks.unet import DenoisingUNet
 
 SMALL = {
     "image_channels": 1,
@@ -28,7 +28,7 @@ SMALL = {
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A denoiser of random weights, 28x28 grey images."""
     torch.manual_seed(0)
-    network = Denoiser(**SMALL)
+    network = DenoisingUNet(**SMALL)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     card = Card("small", "A test's network", Images(1, 28), {"kind": "denoiser", **SMALL}, "denoiser", {"name": "cld"})
@@ -50,10 +50,10 @@ def bench(gddim, small: Path, tmp_path: Path):
 def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network on CLD in place of the released checkpoints, and the digits' judge under the paper's protocol."""
     from gddim_cli.bench import tools
-    from gddim_cli.checkpoints.load import load
-    from gddim_cli.checkpoints.store import card_of
     from gddim_cli.evaluation import measure
     from gddim_cli.evaluation.protocols import find_protocol
+    from gddim_cli.hub.load import load
+    from gddim_cli.hub.store import card_of
 
     def loaded(name: str, *words: object):
         model = load(str(small), *words)

@@ -12,7 +12,7 @@ import torch
 from gddim_cli.bench import solutions
 from gddim_cli.bench.folder import Folder
 from gddim_cli.errors import NumericsError
-from gddim_cli.sampling import Sampler
+from gddim_cli.runs.sampler import Sampler
 
 ONE = ("--nfe", "4", "--num", "6", "--batch-size", "4")
 

@@ -183,7 +183,7 @@ def test_options_are_no_yaml(tmp_path: Path) -> None:
 
 
 def test_one_reference_is_one_cell_wherever_it_lies(gddim, small: Path, tmp_path: Path, monkeypatch) -> None:
-    from gddim_cli.checkpoints.store import bundled_folder
+    from gddim_cli.hub.store import bundled_folder
 
     (tmp_path / "st.npz").write_bytes((bundled_folder() / "stats-mnist-test.npz").read_bytes())
     monkeypatch.chdir(tmp_path)

@@ -13,9 +13,9 @@ import pytest
 
 from gddim_cli.bench.folder import Folder
 from gddim_cli.errors import NumericsError
-from gddim_cli.files import read_member
-from gddim_cli.images import quantize
-from gddim_cli.sampling import Sampler
+from gddim_cli.images.quantize import quantize
+from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runtime.arrays import read_member
 
 from .conftest import stand_in
 
@@ -115,7 +115,7 @@ import os, signal, sys
 from gddim_cli.bench import report, runner, solutions
 from gddim_cli.bench.folder import Folder
 from gddim_cli.cli.main import main
-from gddim_cli.states import RawStates
+from gddim_cli.runtime.row_file import RowFile
 
 def killing(owner, name, call, before):
     inner, count = getattr(owner, name), [0]
@@ -129,16 +129,16 @@ def killing(owner, name, call, before):
         return result
     setattr(owner, name, run)
 
-def halved(self, indices, states, inner=RawStates.store):
+def halved(self, indices, states, inner=RowFile.store):
     half = len(indices) // 2
     inner(self, indices[:half], states[:half])
     os.kill(os.getpid(), signal.SIGKILL)
 
 where = sys.argv.pop(1)
 if where == "half a batch":
-    RawStates.store = halved
+    RowFile.store = halved
 elif where == "within a cell":
-    killing(RawStates, "store", 5, False)
+    killing(RowFile, "store", 5, False)
 elif where == "before its number":
     killing(runner.Runner, "_finish", 2, True)
 elif where == "between cells":
@@ -205,8 +205,8 @@ def bench_status(bench, folder: Path) -> str:
 
 
 def test_status_says_what_is_done_and_what_is_missing(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, calls = "gddim_cli.states.RawStates.store", []
-    inner = __import__("gddim_cli.states", fromlist=["RawStates"]).RawStates.store
+    store, calls = "gddim_cli.runtime.row_file.RowFile.store", []
+    inner = __import__("gddim_cli.runtime.row_file", fromlist=["RowFile"]).RowFile.store
 
     def stop(self, indices, states):
         calls.append(1)

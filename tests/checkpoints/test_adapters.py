@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from gddim_cli.coefficients import gddim_coefficients
-from gddim_cli.diffusions import make_diffusion
 from gddim_cli.diffusions.bdm import BDM
+from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.errors import UsageError
-from gddim_cli.frequencies import idct
-from gddim_cli.mixtures import Mixture
-from gddim_cli.samplers.linear import linear
-from gddim_cli.score import MixedScoreEps, NoiseEps
-from gddim_cli.time_grids import power_grid
+from gddim_cli.models.mixture import Mixture
+from gddim_cli.models.parameterization import MixedScoreEps, NoiseEps
+from gddim_cli.numerics.dct import idct
+from gddim_cli.samplers.coefficients import gddim_coefficients
+from gddim_cli.samplers.multistep import linear
+from gddim_cli.samplers.time_grids import power_grid
 
 CLD = make_diffusion("cld")
 SGM = make_diffusion("cld", {"numerical_eps": 1e-9, "eps_at_every_t": True})

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from gddim_cli.checkpoints import native
-from gddim_cli.checkpoints.load import load
-from gddim_cli.checkpoints.store import card_of, names
 from gddim_cli.cli.main import main
-from gddim_cli.networks.ncsnpp import NCSNpp
+from gddim_cli.hub.load import load
+from gddim_cli.hub.store import card_of, names
+from gddim_cli.models.networks.ncsnpp import NCSNpp
 
 DATA = Path(__file__).parent.parent / "data"
 CPU = torch.device("cpu")
@@ -32,14 +32,14 @@ def run(capsys, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def converted(golden, tmp_path_factory):
+def converted(golden_file, tmp_path_factory):
     """The native file of a golden one."""
     folder = tmp_path_factory.mktemp("converted")
 
     def make(card, ending):
         out = folder / f"{card}.safetensors"
         if not out.exists():
-            source = golden(f"ncsnpp_small_{ending}")
+            source = golden_file(f"ncsnpp_small_{ending}")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sys, "argv", ["gddim", "convert", str(source), str(out), "--card", card])
                 with pytest.raises(SystemExit) as ended:
@@ -118,8 +118,8 @@ def test_a_noise_prediction_refuses_another_diffusion(converted, run, tmp_path):
         ("score-sde", "scoresde.pth", ["image_size=32", "fir=False"]),
     ],
 )
-def test_by_format_says_what_is_assumed(golden, run, tmp_path, format, ending, assumed):
-    source = golden(f"ncsnpp_small_{ending}")
+def test_by_format_says_what_is_assumed(golden_file, run, tmp_path, format, ending, assumed):
+    source = golden_file(f"ncsnpp_small_{ending}")
     status, out, err = run("convert", source, tmp_path / "small.safetensors", "--format", format)
     assert (status, out) == (0, "")
     assert [f"{text} is assumed" in err for text in assumed] == [True] * len(assumed)
@@ -131,8 +131,8 @@ def test_by_format_says_what_is_assumed(golden, run, tmp_path, format, ending, a
     assert card.published == {}
 
 
-def test_set_adds_and_contradicts(golden, run, tmp_path):
-    source, out = golden("ncsnpp_small_scoresde.pth"), tmp_path / "x.safetensors"
+def test_set_adds_and_contradicts(golden_file, run, tmp_path):
+    source, out = golden_file("ncsnpp_small_scoresde.pth"), tmp_path / "x.safetensors"
     words = ("convert", source, out, "--card", "vp-cifar10")
     assert run(*words, "--set", "image_size=64", "--set", "fir=true", "--set", "nf=16")[0] == 0
     card, _ = native.read(out)
@@ -162,21 +162,21 @@ def test_set_adds_and_contradicts(golden, run, tmp_path):
         (("--card", "bdm-cifar10"), "6 input channels are not grey or colour images with 1 number a pixel"),
     ],
 )
-def test_wrong_calls(golden, run, tmp_path, words, message):
-    status, _, err = run("convert", golden("ncsnpp_small_flax.msgpack"), tmp_path / "x.safetensors", *words)
+def test_wrong_calls(golden_file, run, tmp_path, words, message):
+    status, _, err = run("convert", golden_file("ncsnpp_small_flax.msgpack"), tmp_path / "x.safetensors", *words)
     assert status in (1, 2)
     assert message in err
     assert err.startswith("gddim: ") or "is assumed" in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_place(golden, run, tmp_path):
+def test_an_unwritable_place(golden_file, run, tmp_path):
     (tmp_path / "file").touch()
     words = ("--card", "cldsgm-cifar10")
-    status, _, err = run("convert", golden("ncsnpp_small_cldsgm.pth"), tmp_path / "file" / "x.safetensors", *words)
+    status, _, err = run("convert", golden_file("ncsnpp_small_cldsgm.pth"), tmp_path / "file" / "x.safetensors", *words)
     assert status == 1
     assert "cannot be written" in err
-    status, _, err = run("convert", golden("ncsnpp_small_cldsgm.pth"), tmp_path / "x.pt", *words)
+    status, _, err = run("convert", golden_file("ncsnpp_small_cldsgm.pth"), tmp_path / "x.pt", *words)
     assert status == 2
     assert ".safetensors" in err
 

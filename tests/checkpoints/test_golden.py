@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from gddim_cli.checkpoints import flax_msgpack, torch_pickle
-from gddim_cli.checkpoints.naming import rename
-from gddim_cli.networks.ncsnpp import NCSNpp
+from gddim_cli.checkpoints.formats import flax_msgpack, torch_pickle
+from gddim_cli.checkpoints.tensor_names import rename
+from gddim_cli.models.networks.ncsnpp import NCSNpp
 
 DATA = Path(__file__).parent.parent / "data"
 CASES = [
@@ -28,9 +28,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "ending", "read", "layout", "scale", "options"), CASES)
-def test_outputs_of_the_original_programs(golden, name, ending, read, layout, scale, options):
+def test_outputs_of_the_original_programs(golden_file, name, ending, read, layout, scale, options):
     network = NCSNpp(image_size=32, nf=16, num_res_blocks=1, **options).eval()
-    network.load_state_dict(rename(read(golden(f"ncsnpp_small_{name}{ending}")), network, layout, name))
+    network.load_state_dict(rename(read(golden_file(f"ncsnpp_small_{name}{ending}")), network, layout, name))
     with np.load(DATA / f"ncsnpp_small_{name}_io.npz") as file:
         x, t, expected = (torch.from_numpy(file[key]) for key in file.files)
     if layout == "flax":

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from gddim_cli.checkpoints import flax_msgpack, native, torch_pickle
+from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.architecture import infer
+from gddim_cli.checkpoints.formats import flax_msgpack, torch_pickle
 from gddim_cli.errors import CheckpointError
 
 STATE = {

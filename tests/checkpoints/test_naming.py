@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from gddim_cli.checkpoints.architecture import complete, infer, parse
-from gddim_cli.checkpoints.naming import places, rename
 from gddim_cli.checkpoints.native import all_finite
+from gddim_cli.checkpoints.tensor_names import places, rename
 from gddim_cli.errors import CheckpointError, UsageError
-from gddim_cli.networks.blank import Blank
-from gddim_cli.networks.ncsnpp import NCSNpp
+from gddim_cli.models.networks.ncsnpp import NCSNpp
+from gddim_cli.models.networks.skip_init import Blank
 
 RELEASES = [
     ("gddim_cld_cifar10_flax", "flax", 963, {"in_channels": 6, "out_channels": 6}),

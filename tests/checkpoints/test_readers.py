@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gddim_cli.checkpoints import flax_msgpack, torch_pickle
+from gddim_cli.checkpoints.formats import flax_msgpack, torch_pickle
 from gddim_cli.errors import CheckpointError
 
 
@@ -28,9 +28,9 @@ def write(path, content):
     return path
 
 
-def test_flax_reads_only_the_averages(golden):
-    raw = msgpack.unpackb(golden("ncsnpp_small_flax.msgpack").read_bytes(), raw=False)
-    read = flax_msgpack.read(golden("ncsnpp_small_flax.msgpack"))
+def test_flax_reads_only_the_averages(golden_file):
+    raw = msgpack.unpackb(golden_file("ncsnpp_small_flax.msgpack").read_bytes(), raw=False)
+    read = flax_msgpack.read(golden_file("ncsnpp_small_flax.msgpack"))
     assert len(read) == 277
     shape, dtype, data = msgpack.unpackb(raw["params_ema"]["Conv_0"]["kernel"].data)
     np.testing.assert_array_equal(read["Conv_0/kernel"].numpy().ravel(), np.frombuffer(data, dtype))
@@ -104,8 +104,8 @@ def test_flax_hostile_files(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.9999])
-def test_flax_truncated(golden, tmp_path, share):
-    whole = golden("ncsnpp_small_flax.msgpack").read_bytes()
+def test_flax_truncated(golden_file, tmp_path, share):
+    whole = golden_file("ncsnpp_small_flax.msgpack").read_bytes()
     path = write(tmp_path / "cut", whole[: int(share * len(whole))])
     with pytest.raises(CheckpointError, match=r"cut short|no 'params_ema'"):
         flax_msgpack.read(path)
@@ -118,9 +118,9 @@ def test_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "count"), [("cldsgm", 277), ("scoresde", 270)])
-def test_torch_reads_averages_in_order(golden, name, count):
-    read = torch_pickle.read(golden(f"ncsnpp_small_{name}.pth"))
-    raw = torch_pickle.unpickle(golden(f"ncsnpp_small_{name}.pth"))
+def test_torch_reads_averages_in_order(golden_file, name, count):
+    read = torch_pickle.read(golden_file(f"ncsnpp_small_{name}.pth"))
+    raw = torch_pickle.unpickle(golden_file(f"ncsnpp_small_{name}.pth"))
     assert len(read) == count
     assert torch.equal(read["3.weight" if name == "cldsgm" else "2.weight"], raw["ema"]["shadow_params"][4])
     if name == "cldsgm":
@@ -128,11 +128,11 @@ def test_torch_reads_averages_in_order(golden, name, count):
     assert isinstance(raw["optimizer"]["param_groups"][0]["lr"], np.float64)
 
 
-def test_torch_reads_the_old_layout_too(golden, tmp_path):
-    content = torch_pickle.unpickle(golden("ncsnpp_small_scoresde.pth"))
+def test_torch_reads_the_old_layout_too(golden_file, tmp_path):
+    content = torch_pickle.unpickle(golden_file("ncsnpp_small_scoresde.pth"))
     content["optimizer"] = {}
     torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    new, old = torch_pickle.read(golden("ncsnpp_small_scoresde.pth")), torch_pickle.read(tmp_path / "old.pth")
+    new, old = torch_pickle.read(golden_file("ncsnpp_small_scoresde.pth")), torch_pickle.read(tmp_path / "old.pth")
     assert all(torch.equal(new[key], old[key]) for key in new)
 
 
@@ -201,8 +201,8 @@ def test_torch_garbage(tmp_path, content):
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
-def test_torch_truncated(golden, tmp_path, share):
-    whole = golden("ncsnpp_small_cldsgm.pth").read_bytes()
+def test_torch_truncated(golden_file, tmp_path, share):
+    whole = golden_file("ncsnpp_small_cldsgm.pth").read_bytes()
     path = write(tmp_path / "cut.pth", whole[: int(share * len(whole))])
     with pytest.raises(CheckpointError, match="not a whole torch checkpoint"):
         torch_pickle.read(path)

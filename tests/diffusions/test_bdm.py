@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy.fft import dctn
 
-from gddim_cli.coefficients import gddim_coefficients
-from gddim_cli.diffusions import make_diffusion
 from gddim_cli.diffusions.bdm import BDM
+from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.errors import UsageError
-from gddim_cli.frequencies import dct, idct
-from gddim_cli.samplers.linear import linear
-from gddim_cli.score import DenoiserEps
-from gddim_cli.time_grids import power_grid
+from gddim_cli.models.denoiser import DenoiserEps
+from gddim_cli.numerics.dct import dct, idct
+from gddim_cli.samplers.coefficients import gddim_coefficients
+from gddim_cli.samplers.multistep import linear
+from gddim_cli.samplers.time_grids import power_grid
 
 GOLDEN = Path(__file__).parent.parent / "data" / "bdm_coefficients.json.xz"
 TIMES = np.array([1e-5, 0.01, 0.3, 0.7, 0.99])

@@ -5,14 +5,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
-from gddim_cli.networks.blank import Blank
+from gddim_cli.models.networks.skip_init import Blank
 
 
 class Layers(nn.Module):
@@ -90,22 +87,4 @@ def pytorch_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             found[name] = 1 + 0.1 * torch.randn(shape, generator=generator) if "weight" in name else torch.zeros(shape)
     torch.save(found, path)
-    return path
-
-
-def pictures(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth random images, uint8 [n, size, size, channels]."""
-    draw = np.random.default_rng(seed)
-    coarse = draw.integers(0, 256, (n, 5, 5, channels), dtype=np.uint8)
-    large = [
-        np.stack([np.asarray(Image.fromarray(c[..., k]).resize((size, size), 3)) for k in range(channels)], -1)
-        for c in coarse
-    ]
-    return np.stack(large)
-
-
-def folder_of(path: Path, images: NDArray[np.uint8]) -> Path:
-    path.mkdir()
-    for i, image in enumerate(images):
-        Image.fromarray(image if image.shape[2] == 3 else image[..., 0]).save(path / f"{i:05d}.png")
     return path

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import folder_of, pictures
 
-from gddim_cli.checkpoints import store
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation import extractors
 from gddim_cli.evaluation.extractors import load_extractor, load_lenet
-from gddim_cli.evaluation.frechet import frechet_distance
+from gddim_cli.evaluation.metrics.frechet import frechet_distance
 from gddim_cli.evaluation.moments import gaussian_of
+from gddim_cli.hub import store
 
-from .conftest import folder_of, pictures
 from .test_frechet import cleanfid_distance
 
 CPU = torch.device("cpu")

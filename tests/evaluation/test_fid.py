@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import folder_of, pictures
 
-from gddim_cli.evaluation import extractors, references, statistics_files
+from gddim_cli.evaluation import extractors, references
+from gddim_cli.evaluation import statistics as statistics_files
 from gddim_cli.evaluation.extractors import load_extractor, load_lenet
-from gddim_cli.evaluation.frechet import frechet_distance
+from gddim_cli.evaluation.metrics.frechet import frechet_distance
 from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.evaluation.protocols import PROTOCOLS
-
-from .conftest import folder_of, pictures
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -198,7 +198,7 @@ def test_without_weights_it_says_which_command_would_help(gddim: Callable, colou
 
 def fetched(home: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
     """As if `gddim download name` had brought these arrays."""
-    from gddim_cli.checkpoints import store
+    from gddim_cli.hub import store
 
     place = home / "files" / store.file_card_of(name).source.file
     place.parent.mkdir(parents=True, exist_ok=True)

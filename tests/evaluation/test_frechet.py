@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from gddim_cli.errors import DataError, NumericsError
-from gddim_cli.evaluation.frechet import factor, frechet_distance
+from gddim_cli.evaluation.metrics.frechet import factor, frechet_distance
 from gddim_cli.evaluation.moments import Gaussian, Moments, gaussian_of
 
 

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.evaluation import kid as kids
-from gddim_cli.evaluation.frechet import frechet_distance
+from gddim_cli.evaluation.metrics import kid as kids
+from gddim_cli.evaluation.metrics.frechet import frechet_distance
+from gddim_cli.evaluation.metrics.prdc import prdc
 from gddim_cli.evaluation.moments import Gaussian, gaussian_of
-from gddim_cli.evaluation.prdc import prdc
+from gddim_cli.evaluation.resampling import bootstrap, infinity
 from gddim_cli.evaluation.resize import bicubic
-from gddim_cli.evaluation.spread import bootstrap, infinity
 
 
 def test_kid_is_cleanfids_with_the_same_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def by_definition(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float
 
 @pytest.mark.parametrize(("n", "m", "shift"), [(40, 55, 0.0), (55, 40, 1.0), (30, 30, 9.0)])
 def test_prdc_is_its_definition(n: int, m: int, shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gddim_cli.evaluation.prdc.ROWS", 7)
+    monkeypatch.setattr("gddim_cli.evaluation.metrics.prdc.ROWS", 7)
     draw = np.random.default_rng(2)
     real, fake = draw.standard_normal((n, 3)), draw.standard_normal((m, 3)) * 0.8 + shift
     assert prdc(real, fake, 3) == pytest.approx(by_definition(real, fake, 3) | {"k": 3, "n": m, "reference_n": n})

@@ -1,0 +1,1 @@
+"""Checkpoints and reference files by name: catalogue, cache, download."""

@@ -1,0 +1,92 @@
+"""What there is: every checkpoint and published file, and whether it is on this machine."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from gddim_cli.checkpoints.card import Card, FileCard
+from gddim_cli.hub import store
+
+State = Literal["bundled", "downloaded", "available"]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A line of the catalogue.
+
+    Attributes:
+        what: the diffusion of a checkpoint, else the kind of file.
+        parameters: numbers in the network; None where nothing says.
+        size: bytes on this machine, or about what it will take there.
+        state: where it is.
+        fid: as published.
+    """
+
+    name: str
+    title: str
+    what: str
+    parameters: int | None
+    size: int | None
+    state: State
+    fid: float | None
+
+
+def entries() -> list[Entry]:
+    """All names, checkpoints first.
+
+    Raises:
+        CheckpointError, DataError: a card is wrong.
+    """
+    return [checkpoint(store.card_of(name)) for name in store.names()] + [
+        file(store.file_card_of(name)) for name in store.file_names()
+    ]
+
+
+def checkpoint(card: Card) -> Entry:
+    """A checkpoint's line."""
+    path = store.find_weights(card.name)
+    state: State = "available"
+    if path is not None:
+        state = "bundled" if path.parent == store.bundled_folder() else "downloaded"
+    parameters = card.parameters or (numbers_in(path) if path else None)
+    size = path.stat().st_size if path else 4 * parameters if parameters else None
+    fid = card.published.get("fid")
+    return Entry(card.name, card.title, str(card.diffusion.get("name")), parameters, size, state, fid)
+
+
+def file(card: FileCard) -> Entry:
+    """A published file's line."""
+    path = store.find_file(card.name)
+    state: State = "downloaded" if path else "available"
+    size = path.stat().st_size if path else card.source.size
+    return Entry(card.name, card.title, card.kind, None, size, state, None)
+
+
+def numbers_in(path: Path) -> int | None:
+    """How many numbers a safetensors file holds, from its header alone; None where that is damaged."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header: dict[str, Any] = json.loads(file.read(min(length, 1 << 24)))
+            return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+
+def details(name: str) -> dict[str, Any]:
+    """The whole card of a name, with where it is and what was seen when it was downloaded.
+
+    Raises:
+        CheckpointError: no such name, or a wrong card.
+    """
+    is_file = name in store.file_names()
+    card = store.file_card_of(name) if is_file else store.card_of(name)
+    path = store.find_file(name) if is_file else store.find_weights(name)
+    record = store.read_record(name)
+    told = {"path": str(path) if path else None, "seen": msgspec.to_builtins(record) if record else None}
+    page = {"page": card.source.page} if card.source else {}
+    return {**msgspec.to_builtins(card), **page, **told}

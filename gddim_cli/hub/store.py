@@ -1,0 +1,139 @@
+"""Where named checkpoints are: cards and small weights ship with the package, fetched weights lie in the cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from gddim_cli.checkpoints.card import Card, FileCard
+from gddim_cli.errors import CheckpointError, DataError, nearest
+from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.typed_yaml import read_yaml, typed
+
+PACKAGE = Path(__file__).resolve().parent.parent
+WEIGHTS = ".safetensors"
+FILE_CARD = ".file.yaml"
+RELEASED = "cld-cifar10"
+BUNDLED = "mnist"
+
+
+def bundled_folder() -> Path:
+    """`checkpoints/`: inside the installed package, or at the top of a source tree."""
+    installed = PACKAGE / "bundled"
+    return installed if installed.is_dir() else PACKAGE.parent / "checkpoints"
+
+
+def names() -> list[str]:
+    """The checkpoints that have a card."""
+    return sorted(path.stem for path in bundled_folder().glob("*.yaml") if "." not in path.stem)
+
+
+def card_of(name: str) -> Card:
+    """The card of a named checkpoint.
+
+    Raises:
+        CheckpointError: there is none of that name (the nearest is suggested), or its card is wrong.
+    """
+    if name not in names():
+        raise CheckpointError(
+            f"there is no checkpoint '{name}'; {nearest(name, names())} (a file of your own is given by its path)"
+        )
+    path = bundled_folder() / f"{name}.yaml"
+    return typed(read_yaml(path), Card, path, CheckpointError)
+
+
+def file_names() -> list[str]:
+    """The published files that are no checkpoints and have a card: statistics, Inception."""
+    return sorted(path.name.removesuffix(FILE_CARD) for path in bundled_folder().glob(f"*{FILE_CARD}"))
+
+
+def file_card_of(name: str) -> FileCard:
+    """The card of a named published file.
+
+    Raises:
+        DataError: there is none of that name (the nearest is suggested), or its card is wrong.
+    """
+    if name not in file_names():
+        raise DataError(f"there is no file '{name}'; {nearest(name, file_names())}")
+    path = bundled_folder() / f"{name}{FILE_CARD}"
+    return typed(read_yaml(path), FileCard, path)
+
+
+def find_file(name: str) -> Path | None:
+    """Where a named published file lies in the cache; None where it has not been downloaded."""
+    path = cache_folder() / "files" / file_card_of(name).source.file
+    return path if path.is_file() else None
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was seen when a name was first downloaded; later downloads must be the same.
+
+    Attributes:
+        sha256: of the published file.
+        size: of that, in bytes.
+        source: where it came from.
+        date: when.
+        native_sha256: of the converted file; None for files kept as they are.
+    """
+
+    sha256: str
+    size: int
+    source: str
+    date: str
+    native_sha256: str | None = None
+
+
+def record_path(name: str) -> Path:
+    return cache_folder() / "records" / f"{name}.json"
+
+
+def read_record(name: str) -> Record | None:
+    """What was seen at the first download; None before it.
+
+    Raises:
+        CheckpointError: the record is damaged.
+    """
+    path = record_path(name)
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); remove it to trust the next download anew") from error
+
+
+def write_record(name: str, record: Record) -> None:
+    """Keeps what was seen.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    with replacing(record_path(name)) as temporary:
+        temporary.write_bytes(msgspec.json.encode(record) + b"\n")
+
+
+def cache_folder() -> Path:
+    """Where fetched checkpoints lie: `GDDIM_HOME`, else the platform's cache folder."""
+    home = os.environ.get("GDDIM_HOME")
+    return Path(home) if home else Path(platformdirs.user_cache_dir("gddim"))
+
+
+def cached_weights(name: str) -> Path:
+    """Where the converted weights of a named checkpoint lie once they have been downloaded."""
+    return cache_folder() / "checkpoints" / f"{name}{WEIGHTS}"
+
+
+def find_weights(name: str) -> Path | None:
+    """The native file of a named checkpoint, bundled or in the cache; None where it is not on this machine."""
+    places = (bundled_folder() / f"{name}{WEIGHTS}", cached_weights(name))
+    return next((place for place in places if place.is_file()), None)
+
+
+def default_name() -> tuple[str, str]:
+    """The checkpoint to sample when none is named, and why: the released CLD if it is here, else the bundled one."""
+    if find_weights(RELEASED):
+        return RELEASED, "the released CLD model, which has been downloaded"
+    return BUNDLED, f"bundled; {RELEASED} has not been downloaded"

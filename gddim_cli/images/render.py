@@ -1,0 +1,67 @@
+"""Images as uint8: quantisation, PNG, grids, animations, and reading a person's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.runtime.files import replacing
+
+
+def as_picture(pixels: Pixels) -> Image.Image:
+    """[H, W, C] with one or three channels as a Pillow image; of any other count the first is shown."""
+    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+
+
+def write_png(path: Path, pixels: Pixels, make_folder: bool = True) -> None:
+    """Writes [H, W, C] as a PNG, whole or not at all; `make_folder` as in `files.replacing`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path, make_folder) as temporary:
+        as_picture(pixels).save(temporary, format="PNG")
+
+
+def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
+    """[N, H, W, C] as one picture, row by row, nearly square unless `columns` says otherwise."""
+    n, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    canvas = np.zeros((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), np.uint8)
+    for i, image in enumerate(images):
+        top, left = (gap + (height + gap) * (i // columns), gap + (width + gap) * (i % columns))
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def write_gif(path: Path, frames: Sequence[Pixels], milliseconds: int = 80, hold: int = 2000) -> None:
+    """Writes pictures [H, W, C] as a looping GIF that holds its last frame, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    first, *rest = [as_picture(frame) for frame in frames]
+    durations = [milliseconds] * len(rest) + [hold]
+    with replacing(path) as temporary:
+        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+
+
+def half_blocks(picture: Pixels, width: int) -> str:
+    """A picture [H, W, C] as lines of 24-bit coloured half blocks, two pixels a character, at most `width` wide."""
+    image = as_picture(picture).convert("RGB")
+    if image.width > width:
+        image = image.resize((width, max(2, image.height * width // image.width)), Image.Resampling.BOX)
+    rgb = np.asarray(image)
+    lines = []
+    for top, bottom in zip(rgb[0::2], rgb[1::2], strict=False):
+        cells = (
+            f"\x1b[38;2;{a[0]};{a[1]};{a[2]};48;2;{b[0]};{b[1]};{b[2]}m▀" for a, b in zip(top, bottom, strict=True)
+        )
+        lines.append("".join(cells) + "\x1b[0m")
+    return "\n".join(lines)

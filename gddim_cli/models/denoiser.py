@@ -1,0 +1,57 @@
+"""An isotropic denoiser as the noise prediction of any diffusion with a small block per pixel."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.errors import UsageError
+from gddim_cli.models.network import KEPT_TIMES, Network
+from gddim_cli.numerics.blocks import combine, to_tensor_like
+from gddim_cli.numerics.quadrature import Array
+
+
+class DenoiserEps:
+    """An isotropic denoiser `D(y; sigma)` as the noise prediction of any diffusion with a small block per pixel.
+
+    With `psi = Psi(t, 0) e_x`: the image enters u_t only through `y = psi^T Sigma^{-1} u / g`, `g = psi^T Sigma^{-1} psi`,
+    and `y = x_0 + N(0, 1/g)`. So `E[x_0 | u_t] = D(y; g^{-1/2})` exactly, `score = -Sigma^{-1} (u - psi D)` and
+    `eps = K^{-1} (u - psi D)`.
+    """
+
+    def __init__(self, network: Network, diffusion: Diffusion, k: KChoice) -> None:
+        """Raises UsageError for a diffusion whose noise level differs by frequency."""
+        if diffusion.spectral:
+            raise UsageError(
+                f"a denoiser takes one noise level an image; in {diffusion.name} the noise level differs by frequency; "
+                "cld, vp, vp-cosine, ve and psld work"
+            )
+        self.network, self.diffusion, self.k = network, diffusion, k
+        self._at = lru_cache(KEPT_TIMES)(self._matrices)
+
+    def __call__(self, u: Tensor, t: float) -> Tensor:
+        """`eps_K(u, t)` for u [B, D, C, H, W], in u's dtype."""
+        to_y, sigma, psi, inverse = self._at(t, u.dtype, u.device)
+        y = combine([to_y], [u])[:, 0]
+        x0 = self.network(y, torch.full((len(u),), sigma, dtype=u.dtype, device=u.device)).to(u)
+        residual = torch.addcmul(u, psi, x0[:, None], value=-1)
+        return combine([inverse], [residual])
+
+    def _matrices(self, t: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float, Tensor, Tensor]:
+        """`psi^T Sigma^{-1} / g` [1, D], the noise level, `psi` [1, D, 1, 1, 1] and `K^{-1}` [D, D]."""
+        to_y, sigma, psi = isotropic_view(self.diffusion, t)
+        like = torch.empty(0, dtype=dtype, device=device)
+        inverse = to_tensor_like(np.linalg.inv(self.diffusion.K(t, self.k)), like)
+        return to_tensor_like(to_y, like)[None], sigma, to_tensor_like(psi, like).view(1, -1, 1, 1, 1), inverse
+
+
+def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]:
+    """`(psi^T Sigma^{-1} / g, g^{-1/2}, psi)`: how u_t looks to a denoiser, at what noise level, and back."""
+    psi = diffusion.Psi(t, 0.0)[:, 0]
+    weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
+    g = float(psi @ weights)
+    return weights / g, float(g**-0.5), psi

@@ -1,0 +1,1 @@
+"""Architectures, one a file: plain keyword arguments, no knowledge of diffusions."""

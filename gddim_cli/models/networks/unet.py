@@ -1,0 +1,186 @@
+"""A small preconditioned isotropic denoiser: what `gddim train` trains.
+
+Karras et al., *Elucidating the Design Space of Diffusion-Based Generative Models* (arXiv 2206.00364),
+Eq. 7 and Table 1, around a U-Net of our own. It knows no diffusion: `gddim_cli.models.parameterization` turns it into the
+noise prediction of any diffusion whose noise is a small block per pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+
+class DenoisingUNet(nn.Module):
+    """`D(y; sigma) = c_skip y + c_out F(c_in y; c_noise)`, the estimate of `x_0` given `y = x_0 + N(0, sigma^2 I)`.
+
+    With `s = sigma_data`: `c_skip = s^2 / (sigma^2 + s^2)`, `c_out = sigma s / sqrt(sigma^2 + s^2)`,
+    `c_in = 1 / sqrt(sigma^2 + s^2)`, `c_noise = ln(sigma) / 4` (2206.00364, Table 1).
+
+    Args:
+        image_channels: channels of an image.
+        image_size: side of the (square) image; divisible by `patch * 2**(len(channels) - 1)`.
+        sigma_data: root mean square of the training images in [-1, 1].
+        patch: side of the pixel block folded into channels at the input, and unfolded at the output.
+        channels: width of each level; each further level halves the resolution.
+        blocks: residual blocks a level, on the way down and on the way up alike.
+        embedding: width of the noise-level embedding.
+
+    Raises:
+        ValueError: the image does not divide into patches and levels, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        image_channels: int,
+        image_size: int,
+        sigma_data: float,
+        patch: int = 2,
+        channels: Sequence[int] = (64, 96),
+        blocks: int = 2,
+        embedding: int = 128,
+    ) -> None:
+        super().__init__()
+        sizes = {"image_channels": image_channels, "patch": patch, "blocks": blocks, "embedding": embedding}
+        for name, value in (*sizes.items(), *(("channels", width) for width in channels or [0])):
+            if not (isinstance(value, int) and value > 0):
+                raise ValueError(f"{name}: {value!r} is not a positive whole number")
+        unit = patch * 2 ** (len(channels) - 1)
+        if image_size % unit:
+            raise ValueError(f"image_size {image_size} is not a multiple of patch * 2**(levels - 1) = {unit}")
+        self.sigma_data = sigma_data
+        self.patch = patch
+        self.embed = NoiseEmbedding(embedding)
+        self.stem = conv3x3(image_channels * patch**2, channels[0])
+        self.down = nn.ModuleList()
+        width = channels[0]
+        for level, wide in enumerate(channels):
+            stage = nn.ModuleList([ResidualBlock(wide if i else width, wide, embedding) for i in range(blocks)])
+            self.down.append(stage)
+            width = wide
+            if level + 1 < len(channels):
+                self.down.append(nn.Conv2d(wide, wide, 2, stride=2))
+        self.middle = ResidualBlock(width, width, embedding)
+        self.attention = SelfAttention(width)
+        self.up = nn.ModuleList()
+        for level, wide in reversed(list(enumerate(channels))):
+            stage = nn.ModuleList([ResidualBlock(wide if i else width + wide, wide, embedding) for i in range(blocks)])
+            self.up.append(stage)
+            width = wide
+            if level:
+                self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), conv3x3(wide, wide)))
+        self.head = nn.Sequential(norm(width), nn.SiLU(), zero(conv3x3(width, image_channels * patch**2)))
+
+    def forward(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """The denoised images.
+
+        Args:
+            y: noisy images, [B, C, H, W].
+            sigma: noise levels (standard deviations, > 0), [B], of `y`'s dtype.
+
+        Returns:
+            `E[x_0 | y]`, [B, C, H, W], `y`'s dtype.
+        """
+        s = sigma[:, None, None, None]
+        total = s**2 + self.sigma_data**2
+        c_skip = self.sigma_data**2 / total
+        c_out = s * self.sigma_data / total.sqrt()
+        raw = self.unet(y / total.sqrt(), sigma.log() / 4)
+        return c_skip * y + c_out * raw
+
+    def unet(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """The raw network `F`: images [B, C, H, W] and `c_noise` [B] to images of the same shape."""
+        emb = self.embed(c_noise)
+        h = self.stem(fn.pixel_unshuffle(x, self.patch))
+        skips = []
+        for part in self.down:
+            if isinstance(part, nn.ModuleList):
+                h = run_stage(part, h, emb)
+                skips.append(h)
+            else:
+                h = part(h)
+        h = self.attention(self.middle(h, emb))
+        for part in self.up:
+            if isinstance(part, nn.ModuleList):
+                h = run_stage(part, torch.cat([h, skips.pop()], dim=1), emb)
+            else:
+                h = part(h)
+        return fn.pixel_shuffle(self.head(h), self.patch)
+
+
+class NoiseEmbedding(nn.Module):
+    """`c_noise` [B] to a vector [B, width]: sines and cosines at octave-spaced frequencies, then two linear layers."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, frequencies: int = 16) -> None:
+        super().__init__()
+        # c_noise spans about +-1.7: from a quarter of a turn to 64 turns over the range.
+        self.register_buffer("frequencies", math.pi * torch.logspace(-2, 6, frequencies, base=2.0), persistent=False)
+        self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        angle = c_noise[:, None] * self.frequencies
+        return self.layers(torch.cat([angle.sin(), angle.cos()], dim=1))
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions; the noise level scales and shifts between them."""
+
+    def __init__(self, width_in: int, width_out: int, embedding: int) -> None:
+        super().__init__()
+        self.norm_in = norm(width_in)
+        self.conv_in = conv3x3(width_in, width_out)
+        self.film = nn.Linear(embedding, 2 * width_out)
+        self.norm_out = norm(width_out)
+        self.conv_out = zero(conv3x3(width_out, width_out))
+        self.shortcut = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        scale, shift = self.film(emb)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv_in(fn.silu(self.norm_in(x)))
+        h = self.conv_out(fn.silu(self.norm_out(h) * (1 + scale) + shift))
+        return self.shortcut(x) + h
+
+
+class SelfAttention(nn.Module):
+    """One residual self-attention over the pixels, a head for every 32 channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // 32)
+        self.norm = norm(width)
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.out = zero(nn.Conv2d(width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2)
+        mixed = fn.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])
+        return x + self.out(mixed.transpose(-1, -2).reshape(b, c, h, w))
+
+
+def run_stage(stage: nn.ModuleList, h: Tensor, emb: Tensor) -> Tensor:
+    for block in stage:
+        h = block(h, emb)
+    return h
+
+
+def conv3x3(width_in: int, width_out: int) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width_out, 3, padding=1)
+
+
+def norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(width, 16), width)
+
+
+def zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with its weights at zero: a residual branch that starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

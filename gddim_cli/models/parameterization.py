@@ -1,0 +1,74 @@
+"""A network and a diffusion make `eps(u, t)`: one adapter for each parameterization.
+
+`score = -K_t^{-T} eps` (gDDIM, section 3). States are [B, D, C, H, W]; matrices are float64 until they meet the state.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.errors import UsageError
+from gddim_cli.models.network import KEPT_TIMES, Network
+from gddim_cli.numerics.blocks import combine, to_tensor_like
+from gddim_cli.numerics.dct import dct, idct
+
+
+class NoiseEps:
+    """A network that predicts `eps_R` itself: gDDIM's CLD and BDM, Score-SDE's VP.
+
+    K = L is served by `eps_L = L^T R^{-T} eps_R`. In a spectral diffusion (BDM) the state is a spectrum and the network
+    sees the image: `eps = DCT(net(IDCT(u), t))`.
+
+    Args:
+        network: states with their D numbers a pixel as channels, [B, D C, H, W], and times [B], to the same shape.
+        time_scale: what the network's time is in units of t.
+    """
+
+    def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:
+        self.network, self.diffusion, self.k, self.time_scale = network, diffusion, k, time_scale
+        self._at = lru_cache(KEPT_TIMES)(self._to_k)
+
+    def __call__(self, u: Tensor, t: float) -> Tensor:
+        """`eps_K(u, t)` for u [B, D, C, H, W], in u's dtype."""
+        time = torch.full((len(u),), self.time_scale * t, dtype=u.dtype, device=u.device)
+        seen = idct(u) if self.diffusion.spectral else u
+        eps = self.network(seen.flatten(1, 2), time).to(u).view_as(u)
+        if self.diffusion.spectral:
+            return dct(eps)
+        if self.k == "R" or self.diffusion.D == 1:
+            return eps
+        return combine([self._at(t, u.dtype, u.device)], [eps])
+
+    def _to_k(self, t: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """`L^T R^{-T}`, [D, D]."""
+        lower, turned = self.diffusion.L(t), self.diffusion.R(t)
+        return to_tensor_like(np.linalg.solve(turned, lower).T, torch.empty(0, dtype=dtype, device=device))
+
+
+class MixedScoreEps:
+    """CLD-SGM's network (Dockhorn et al., 2112.07068): `score_v = -v / Sigma_vv + n(t) net`, `n = -1 / L_vv`; K = L only.
+
+    `eps_v = -L_vv score_v = L_vv v / Sigma_vv + net`. The x part of eps is not defined by this model and is set to 0:
+    `GG L^{-T}` has no x column, so nothing with K = L uses it.
+    """
+
+    def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:
+        """Raises UsageError for K = R."""
+        if k != "L":
+            raise UsageError(
+                "--k R: this model gives the score of the velocity only, and K = R (stochastic gDDIM too) needs the "
+                "whole score; use --k L"
+            )
+        self.network, self.diffusion, self.time_scale = network, diffusion, time_scale
+
+    def __call__(self, u: Tensor, t: float) -> Tensor:
+        """`(0, eps_v)`, [B, 2, C, H, W], for u of that shape, in u's dtype."""
+        time = torch.full((len(u),), self.time_scale * t, dtype=u.dtype, device=u.device)
+        gain = float(self.diffusion.L(t)[1, 1] / self.diffusion.Sigma(t)[1, 1])
+        eps_v = gain * u[:, 1] + self.network(u.flatten(1, 2), time).to(u)
+        return torch.stack([torch.zeros_like(eps_v), eps_v], dim=1)

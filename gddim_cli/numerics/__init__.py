@@ -1,0 +1,1 @@
+"""Numerical methods that know no diffusion: quadrature, flows of matrix equations, the DCT, noise by seed and index."""

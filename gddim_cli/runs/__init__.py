@@ -1,0 +1,1 @@
+"""From a sampling request to a folder of images."""

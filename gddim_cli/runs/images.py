@@ -1,0 +1,69 @@
+"""The images of a run's folder, or of any other source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from gddim_cli.errors import DataError
+from gddim_cli.images.arrays import images_key
+from gddim_cli.images.decode import SUFFIXES
+from gddim_cli.images.picture_files import Folder, Tar, Tars, Zip
+from gddim_cli.images.sources import ArchiveSource, ArraySource, ImageSource, PictureSource
+from gddim_cli.runs.folder import RUN
+from gddim_cli.runs.run_files import RunFiles, run_files
+
+KINDS = "give a folder, .zip or .tar of images, or an .npz or .npy of uint8 images"
+
+
+def of_run(name: str, run: RunFiles) -> ImageSource:
+    """The run's images; raises a DataError where a file is damaged."""
+    if run.format == "npz":
+        source: ImageSource = ArchiveSource.of(name, [run.folder / file for file in run.names], "images")
+    elif run.format == "tar":
+        source = PictureSource.of(name, Tars.of(run.folder, run.names))
+    else:
+        source = PictureSource.of(name, Folder(run.folder, run.names, run.ignored))
+    if source.count < run.count:
+        raise DataError(f"{name}: its files hold {source.count} images, not {run.count}; gddim sample --overwrite anew")
+    return replace(source, quantize=run.quantize, ignored=run.ignored, count=run.count)
+
+
+def open_images(path: Path, key: str | None = None, num: int | None = None) -> ImageSource:
+    """A person's images, to be read batch by batch.
+
+    Args:
+        path: a folder, searched through, or one of `gddim sample`, of which only the run's own images count; a .zip or
+            .tar of images; an .npz or .npy of uint8 [N, H, W] or [N, H, W, C].
+        key: the array in the .npz, as in `images_key`.
+        num: only the first so many.
+
+    Raises:
+        DataError: no images there, or fewer than `num`; not all of one size and kind (known of the first one here, of
+            the others once they are read); an array that is not uint8 images; a run that is not complete, unless its
+            first `num` are.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; {KINDS}")
+    suffix = "" if path.is_dir() else path.suffix.lower()
+    if key is not None and suffix != ".npz":
+        raise DataError(f"--key: {path} is not an .npz; only an .npz has arrays")
+    name = str(path)
+    if path.is_dir():
+        source = (
+            of_run(name, run_files(path, num)) if (path / RUN).exists() else PictureSource.of(name, Folder.of(path))
+        )
+    elif suffix == ".zip":
+        source = PictureSource.of(name, Zip.of(path))
+    elif suffix == ".tar":
+        source = PictureSource.of(name, Tar.of(path))
+    elif suffix == ".npz":
+        source = ArchiveSource.of(name, [path], images_key(path, key))
+    elif suffix == ".npy":
+        source = ArraySource.of(name, path)
+    else:
+        what = "one image" if suffix in SUFFIXES else "of no kind that is read here"
+        raise DataError(f"{path}: {what}; {KINDS}")
+    if num is not None and num > source.count:
+        raise DataError(f"--num {num}: {path} holds {source.count} images; lower --num or give more")
+    return source if num is None else replace(source, count=num)

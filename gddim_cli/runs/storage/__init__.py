@@ -1,0 +1,1 @@
+"""How a run's images lie in its folder, one format a file."""

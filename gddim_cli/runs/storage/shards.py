@@ -1,0 +1,115 @@
+"""Files of many images, `images-000000-009999.SUFFIX`: one a batch while a run goes, joined to shards at its end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from gddim_cli.errors import DataError
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.runs.storage.base import Storage
+from gddim_cli.runs.storage.manifest import Stored
+from gddim_cli.runtime.files import sha256, writing
+
+T = TypeVar("T")
+
+SHARD_SIZE = 10_000
+
+
+class Shards(Storage):
+    """What shards of any kind share. A name says the first and the last index; what lies between is in the file."""
+
+    SUFFIX: str
+
+    @abstractmethod
+    def index(self, file: Path) -> list[int]:
+        """The indices of the images in a file, in their order there; DataError where it cannot be read."""
+
+    @abstractmethod
+    def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
+        """These images of a file, each [H, W, C]; DataError where it cannot be read."""
+
+    @abstractmethod
+    def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
+        """Writes `target` with these images, whole or not at all; `parts` says where each of them is."""
+
+    def files(self, num: int) -> list[Path]:
+        names = (file.name for file in self.folder.iterdir() if self.NAMES.fullmatch(file.name))
+        return sorted((self.folder / name for name in names if span(name)[0] < num), key=lambda file: span(file.name))
+
+    def done(self, num: int) -> set[int]:
+        return self._of_files(num, lambda files: {index for file in files for index in self.index(file)})
+
+    def read(self, indices: Iterable[int]) -> Pixels:
+        wanted = list(indices)
+        return self._of_files(max(wanted) + 1, lambda files: self.collect(wanted, self._located(wanted, files)))
+
+    def _of_files(self, num: int, look: Callable[[list[Path]], T]) -> T:
+        """What `look` finds in the files; anew where one of them has gone meanwhile: another process joins them."""
+        while True:
+            files = self.files(num)
+            try:
+                return look(files)
+            except DataError:
+                if all(file.exists() for file in files):
+                    raise
+
+    def collect(self, indices: Sequence[int], parts: dict[int, Path]) -> Pixels:
+        """The images of these indices, [N, H, W, C], from the files that `parts` says."""
+        found: dict[int, Pixels] = {}
+        for file in dict.fromkeys(parts[index] for index in indices):
+            here = [index for index in indices if parts[index] == file]
+            found.update(zip(here, self.images(file, here), strict=True))
+        return np.stack([found[index] for index in indices])
+
+    def locate(self, indices: Sequence[int]) -> dict[int, Path]:
+        """The file of each image.
+
+        Raises:
+            DataError: one is in none.
+        """
+        return self._of_files(max(indices) + 1, lambda files: self._located(indices, files))
+
+    def _located(self, indices: Sequence[int], files: Sequence[Path]) -> dict[int, Path]:
+        first, wanted = min(indices), set(indices)
+        parts: dict[int, Path] = {}
+        for file in files:
+            if span(file.name)[1] >= first:
+                parts.update((index, file) for index in self.index(file) if index in wanted)
+        lost = wanted - parts.keys()
+        if lost:
+            raise DataError(f"{self.folder}: image {min(lost)} is in no file there; run the same command again")
+        return parts
+
+    def join(self, num: int) -> None:
+        """All shards are written before a part goes, since a part may hold images of two."""
+        targets = [self.folder / self.name(indices) for indices in ranges(num)]
+        parts = set(self.files(num))
+        for target, indices in zip(targets, ranges(num), strict=True):
+            if target not in parts or self.index(target) != list(indices):
+                self.merge(target, indices, self.locate(indices))
+        with writing(self.folder):
+            for part in parts - set(targets):
+                part.unlink(missing_ok=True)
+
+    def describe(self, num: int) -> list[Stored]:
+        files = [(self.folder / self.name(indices), indices) for indices in ranges(num)]
+        return [Stored(file.name, (r[0], r[-1]), file.stat().st_size, sha256(file)) for file, r in files]
+
+    def name(self, indices: Sequence[int]) -> str:
+        return f"images-{indices[0]:06d}-{indices[-1]:06d}{self.SUFFIX}"
+
+
+def ranges(num: int) -> list[range]:
+    """The indices of the shards of `num` images."""
+    return [range(first, min(first + SHARD_SIZE, num)) for first in range(0, num, SHARD_SIZE)]
+
+
+def span(name: str) -> tuple[int, int]:
+    """The first index and the last one that a file's name tells."""
+    _, first, last = name.partition(".")[0].split("-")
+    return int(first), int(last)

@@ -1,0 +1,82 @@
+"""`--format tar`: PNGs in tar files, named as webdataset names samples, `000123.png`."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gddim_cli.errors import DataError
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.images.render import as_picture
+from gddim_cli.runs.storage.png import decode_png, png_name
+from gddim_cli.runs.storage.shards import Shards
+from gddim_cli.runtime.files import replacing
+
+
+class Tar(Shards):
+    """Shards that any tar reads. Of no time and no owner, so that equal images make equal files."""
+
+    SUFFIX = ".tar"
+    NAMES = re.compile(r"images-\d{6,}-\d{6,}\.tar")
+
+    def index(self, file: Path) -> list[int]:
+        with reading(file) as archive:
+            return [int(name.removesuffix(".png")) for name in archive.getnames()]
+
+    def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
+        with reading(file) as archive:
+            return [decode_png(io.BytesIO(member(archive, index)), file) for index in indices]
+
+    def store(self, indices: Sequence[int], pixels: Pixels) -> None:
+        images = dict(zip(indices, pixels, strict=True))
+        self._write(self.folder / self.name(indices), indices, lambda index: encode(images[index]))
+
+    def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
+        @functools.lru_cache(maxsize=1)  # the indices rise, and so do the parts
+        def load(part: Path) -> dict[int, bytes]:
+            with reading(part) as archive:
+                return {index: member(archive, index) for index in parts if parts[index] == part}
+
+        self._write(target, indices, lambda index: load(parts[index])[index])
+
+    def _write(self, path: Path, indices: Sequence[int], content: Callable[[int], bytes]) -> None:
+        with (
+            replacing(path, make_folder=False) as temporary,
+            tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
+        ):
+            for index in indices:
+                data, entry = content(index), tarfile.TarInfo(png_name(index))
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar file to read.
+
+    Raises:
+        DataError: it is none, is damaged, or has not what is sought in it.
+    """
+    try:
+        with tarfile.open(path, "r:") as archive:
+            yield archive
+    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
+
+
+def member(archive: tarfile.TarFile, index: int) -> bytes:
+    """The bytes of an image."""
+    file = archive.extractfile(png_name(index))
+    return file.read() if file else b""
+
+
+def encode(pixels: Pixels) -> bytes:
+    """[H, W, C] as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    as_picture(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,132 @@
+"""What a linear sampler multiplies with, computed beforehand in float64: `Psi`, `C_ij` and the last step.
+
+gDDIM (arXiv 2206.05564), Eq. 19. No torch, no disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.errors import NumericsError, UsageError
+from gddim_cli.numerics.flow import short_edges
+from gddim_cli.numerics.quadrature import Array, nodes_and_weights, resolving_edges
+
+HIGHEST_ORDER = 3
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Constants of a linear multistep method, float64.
+
+    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] eps(u_{i-j}, t_{i-j}) + noise[i] z_i`, and at the end, where the denoising
+    step is on, `u = last[0] u_N + last[1] eps(u_N, t_N)`.
+
+    Attributes:
+        t: the times, [N + 1], falling.
+        Psi: [N, D, D]; all matrices [N, H, W, 1, 1] where blocks differ by frequency.
+        C: [N, order + 1, D, D]; zero where the first steps have no history yet.
+        k: the K of the noise prediction that C is for.
+        last: [2, D, D] or None.
+        noise: [N, D, D], `noise[i] noise[i]^T` the covariance that step i adds, or None.
+    """
+
+    t: Array
+    Psi: Array
+    C: Array
+    k: KChoice
+    last: Array | None = None
+    noise: Array | None = None
+
+    @property
+    def order(self) -> int:
+        return self.C.shape[1] - 1
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations that a run with these coefficients makes: one a step, and one for the denoising step."""
+        return len(self.Psi) + (self.last is not None)
+
+
+def gddim_coefficients(
+    diffusion: Diffusion, t: Array, order: int = 2, k: KChoice = "R", denoise: bool = False
+) -> Coefficients:
+    """Coefficients of deterministic gDDIM (Eq. 19) on the grid `t`.
+
+    `C_ij = int_{t_i}^{t_{i+1}} 1/2 Psi(t_{i+1}, s) GG_s K_s^{-T} l_j(s) ds`, `l_j` the Lagrange polynomials on
+    `t_i, ..., t_{i-q}`; step i < q uses the i + 1 evaluations that there are. Gauss-Legendre on panels that resolve
+    the integrand to 1e-13 of its size.
+
+    Args:
+        diffusion: whose matrices.
+        t: falling times, [N + 1], positive.
+        order: q, evaluations used besides the current one, 0 to 3.
+        k: "R" (gDDIM) or "L" (Cholesky).
+        denoise: whether a final denoising step follows.
+
+    Raises:
+        UsageError: order outside 0..3.
+        NumericsError: the integrand cannot be resolved, or a coefficient is not finite.
+    """
+    if not 0 <= order <= HIGHEST_ORDER:
+        raise UsageError(f"--order: {order} is not in 0..{HIGHEST_ORDER}")
+    psi = diffusion.Psi(t[1:], t[:-1])
+    last = denoising_step(diffusion, t[-1], k) if denoise else None
+    coefficients = Coefficients(t, psi, integrals(diffusion, t, order, k), k, last)
+    if not (np.isfinite(coefficients.C).all() and np.isfinite(psi).all()):
+        raise NumericsError(f"{diffusion.name}: a coefficient of the grid from {t[0]:g} to {t[-1]:g} is not finite")
+    return coefficients
+
+
+def integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice, ahead: int = 0) -> Array:
+    """`C`, [N, order + 1 + ahead, D, D], as `gddim_coefficients` says, its newest node being `t_{i + ahead}`."""
+
+    def noise_rate(s: Array) -> Array:
+        """`1/2 GG_s K_s^{-T}`: the drift that one unit of eps causes."""
+        return 0.5 * diffusion.GG(s) @ np.linalg.inv(diffusion.K(s, k)).swapaxes(-1, -2)
+
+    def to_resolve(s: Array) -> Array:
+        return np.concatenate([m(s).reshape(len(s), -1) for m in (noise_rate, diffusion.F)], axis=1)
+
+    edges = np.union1d(t, short_edges(diffusion.F, resolving_edges(to_resolve, t[-1], t[0])))
+    nodes, weights = nodes_and_weights(edges)
+    step = len(t) - 1 - np.searchsorted(t[::-1], nodes[:, 0])  # panel [P] -> the step it lies in
+    integrand = diffusion.Psi(t[step + 1][:, None], nodes) @ noise_rate(nodes)
+    c = np.zeros((len(t) - 1, order + 1 + ahead, *integrand.shape[2:]))
+    for j in range(order + 1 + ahead):
+        weighted: Array = weights * lagrange(t, step + ahead, j, order + ahead, nodes)
+        # Time falls: the integral from t_i to t_{i+1} has the opposite sign of the one over the panel.
+        np.add.at(c[:, j], step, -np.einsum("pn,pn...->p...", weighted, integrand))
+    return c
+
+
+def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -> Array:
+    """`l_j(s)` on the nodes `t_i, t_{i-1}, ...` that there are, at most `order + 1`; 0 where there is no `t_{i-j}`.
+
+    Args:
+        t: the grid.
+        newest: i for each row of `s`, [P].
+        j: which polynomial.
+        order: the highest.
+        s: where, [P, n].
+    """
+    values = np.ones_like(s)
+    own = t[np.maximum(newest - j, 0)][:, None]
+    for other in set(range(order + 1)) - {j}:
+        there = (newest >= max(other, j))[:, None]
+        node = t[np.maximum(newest - other, 0)][:, None]
+        values *= np.where(there, (s - node) / np.where(there, own - node, 1.0), 1.0)
+    return np.where((newest >= j)[:, None], values, 0.0)
+
+
+def denoising_step(diffusion: Diffusion, t_end: float, k: KChoice) -> Array:
+    """`[I - t_end F, -t_end GG K^{-T}]` at t_end, [2, D, D]: the reverse drift for a step of `-t_end`, without noise.
+
+    `u + F u dt - GG score dt`, `dt = -t_end`, `score = -K^{-T} eps`.
+    """
+    inverse = np.linalg.inv(diffusion.K(t_end, k)).swapaxes(-1, -2)
+    f, gg = diffusion.F(t_end), diffusion.GG(t_end)
+    return np.stack([np.eye(diffusion.D) - t_end * f, -t_end * gg @ inverse])

@@ -1,0 +1,1 @@
+"""Training a denoiser: the recipe, the trainer, the model card it leaves."""
