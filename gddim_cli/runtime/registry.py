@@ -1,0 +1,123 @@
+"""Named things of one kind, each declared beside its code: samplers, metrics, checkpoint formats, storage formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from gddim_cli.errors import GddimError, UsageError, nearest
+
+GROUP = "gddim.plugins"
+"""The entry-point group of packages that add things: each entry point is a spec, or a list of specs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every kind of spec has.
+
+    Attributes:
+        name: what users call it, in options and plans.
+    """
+
+    name: str
+
+
+T = TypeVar("T", bound=Spec)
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """The things of one kind by name: the built-in ones, those of installed plugins, and those that a program registers.
+
+    Attributes:
+        kind: the class of the things.
+        word: what messages call one.
+    """
+
+    def __init__(self, word: str, kind: type[T], builtin: Sequence[T]) -> None:
+        self.word, self.kind = word, kind
+        self._things = {thing.name: thing for thing in builtin}
+        REGISTRIES.append(self)
+        for thing in [thing for thing in PENDING if isinstance(thing, kind)]:
+            PENDING.remove(thing)
+            self.add(thing)
+
+    def __getitem__(self, name: str) -> T:
+        """Raises KeyError for an unknown name; `find` has a message."""
+        load_plugins()
+        return self._things[name]
+
+    def __iter__(self) -> Iterator[str]:
+        load_plugins()
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        load_plugins()
+        return len(self._things)
+
+    def find(self, name: str, where: str) -> T:
+        """The thing of that name.
+
+        Args:
+            where: how a message names the place, for example `--sampler`.
+
+        Raises:
+            UsageError: there is none of that name; the nearest is suggested.
+        """
+        if name not in self:
+            raise UsageError(f"{where}: there is no {self.word} '{name}'; {nearest(name, self)}")
+        return self[name]
+
+    def add(self, thing: T) -> None:
+        """Adds a thing.
+
+        Raises:
+            UsageError: the name is taken.
+        """
+        if self._things.get(thing.name, thing) is not thing:
+            raise UsageError(f"there is a {self.word} '{thing.name}' already; choose another name")
+        self._things[thing.name] = thing
+
+    def remove(self, name: str) -> None:
+        """Removes a thing that was added."""
+        self._things.pop(name, None)
+
+
+REGISTRIES: list[Registry[Any]] = []
+PENDING: list[Spec] = []
+"""Things whose registry has not been imported yet."""
+
+
+def register(thing: Spec) -> Spec:
+    """Adds a spec to the registry of its kind and returns it.
+
+    Raises:
+        UsageError: not a spec, or its name is taken.
+    """
+    if not isinstance(thing, Spec):
+        raise UsageError(f"{thing!r} is not a spec (SamplerSpec, MetricSpec, ...) and cannot be registered")
+    for registry in REGISTRIES:
+        if isinstance(thing, registry.kind):
+            registry.add(thing)
+            break
+    else:
+        PENDING.append(thing)
+    return thing
+
+
+@cache
+def load_plugins() -> None:
+    """Registers what installed packages offer in the entry-point group `gddim.plugins`.
+
+    Raises:
+        GddimError: a plugin cannot be imported.
+    """
+    for entry in entry_points(group=GROUP):
+        try:
+            found = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise GddimError(f"plugin {entry.value}: cannot be loaded: {error}; repair or uninstall it") from error
+        for thing in found if isinstance(found, (list, tuple)) else [found]:
+            register(thing)

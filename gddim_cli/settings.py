@@ -1,0 +1,250 @@
+"""How a setting is declared: once, as a field of a `msgspec.Struct`, with its type, range, help, flag and label.
+
+    Order = Annotated[int, about("Past evaluations used besides the current one.", label="order {}", ge=0, le=3)]
+
+    class GddimOptions(msgspec.Struct, frozen=True, kw_only=True):
+        order: Order | None = None
+
+The command line, benchmark plans, `run.json`, table labels and the Python interface all read the declaration from the struct.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union
+
+import msgspec
+
+from gddim_cli.errors import UsageError, nearest
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a declaration says of a setting besides its type and range."""
+
+    panel: str
+    label: str | None
+    metavar: str | None
+    flag: str | None
+    short: str | None
+    aliases: Mapping[str, Any]
+    complete: Callable[[], Iterable[str]] | None
+
+
+def about(
+    help: str,
+    *,
+    panel: str = "Sampler",
+    label: str | None = None,
+    metavar: str | None = None,
+    flag: str | None = None,
+    short: str | None = None,
+    aliases: Mapping[str, Any] | None = None,
+    complete: Callable[[], Iterable[str]] | None = None,
+    **bounds: Any,
+) -> msgspec.Meta:
+    """The metadata of a setting, for `typing.Annotated`.
+
+    Args:
+        help: what it is, its unit, and what happens without it.
+        panel: the group in `--help`.
+        label: how a table's row says a value, as a format string, for example `"order {}"`.
+        metavar: what `--help` shows in place of the value; by default derived from the type.
+        flag: the option's name; by default `--` and the setting's key.
+        short: a one-letter option.
+        aliases: words that stand for values.
+        complete: the values that shell completion offers.
+        bounds: `ge`, `gt`, `le`, `lt`, `pattern` and so on, as in `msgspec.Meta`.
+    """
+    told = About(panel, label, metavar, flag, short, aliases or {}, complete)
+    return msgspec.Meta(description=help, extra={"about": told}, **bounds)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One declared setting.
+
+    Attributes:
+        name: the attribute and Python keyword, for example `lam`.
+        key: the name in plans, files and flags, for example `lambda`.
+        type: as declared, without `None`.
+        default: where it is not given; None where it depends on other things.
+        help, about: as declared.
+    """
+
+    name: str
+    key: str
+    type: Any
+    default: Any
+    help: str
+    about: About
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return self.about.flag or "--" + self.key.replace("_", "-")
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it is true or false."""
+        return bare(self.type) is bool
+
+    @property
+    def metavar(self) -> str:
+        """What `--help` shows for its value."""
+        return self.about.metavar or short_description(self.type)
+
+    def check(self, value: Any, where: str) -> Any:
+        """The value, validated.
+
+        Args:
+            where: how messages name the place: an option's flag, or a path in a plan.
+
+        Raises:
+            UsageError: a value of another type or outside the range.
+        """
+        if isinstance(value, str) and value in self.about.aliases:
+            value = self.about.aliases[value]
+        try:
+            found = msgspec.convert(value, self.type)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{where}: {brief(value)}: expected {self.expected()}") from error
+        if isinstance(found, float) and not math.isfinite(found):
+            raise UsageError(f"{where}: {found}: expected {self.expected()}")
+        return found
+
+    def parse(self, text: str, where: str | None = None) -> Any:
+        """The value that a text on the command line stands for.
+
+        Raises:
+            UsageError: it stands for none.
+        """
+        value: Any = text
+        kind = bare(self.type)
+        if text not in self.about.aliases and kind in (int, float, bool):
+            value = number(text) if kind is not bool else {"true": True, "false": False}.get(text, text)
+        return self.check(value, where or self.flag)
+
+    def expected(self) -> str:
+        """The values that it takes, in words."""
+        words = [*self.about.aliases]
+        return " or ".join([*([", ".join(words)] if words else []), description(self.type)])
+
+    def labelled(self, value: Any) -> str:
+        """How a table's row says a value."""
+        if isinstance(value, bool):
+            return (self.about.label or self.key) if value else f"no {self.about.label or self.key}"
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        return (self.about.label or f"{self.key} {{}}").format(shown[:12] if len(shown) == 64 else shown)
+
+
+@cache
+def declared(struct: type[msgspec.Struct]) -> dict[str, Setting]:
+    """The settings of a struct by key, in their order. Fields without `about` are internal and left out."""
+    hints = typing.get_type_hints(struct, include_extras=True)
+    found = {}
+    for field in msgspec.structs.fields(struct):
+        kind = hints[field.name]
+        if typing.get_origin(kind) in (Union, UnionType):
+            (kind,) = [part for part in typing.get_args(kind) if part is not NoneType]
+        for meta in getattr(kind, "__metadata__", ()):
+            told = (meta.extra or {}).get("about") if isinstance(meta, msgspec.Meta) else None
+            if told:
+                default = None if field.default is msgspec.NODEFAULT else field.default
+                found[field.encode_name] = Setting(
+                    field.name, field.encode_name, kind, default, meta.description or "", told
+                )
+    return found
+
+
+def build(struct: type[S], values: Mapping[str, Any], owner: str, where: Callable[[str], str] = str) -> S:
+    """The struct of these values by key, each validated; None stands for "not given".
+
+    Args:
+        owner: what has these settings, for messages.
+        where: from a key to how messages name its place.
+
+    Raises:
+        UsageError: an unknown key, or a value that `Setting.check` refuses.
+    """
+    known = declared(struct)
+    for key in values:
+        if key not in known:
+            raise UsageError(
+                f"{where(key)}: {owner} has no setting '{key}'; {nearest(key, known) if known else 'it has none'}"
+            )
+    given = {known[key].name: known[key].check(value, where(key)) for key, value in values.items() if value is not None}
+    return struct(**given)
+
+
+def values(struct: msgspec.Struct) -> dict[str, Any]:
+    """The declared settings of a struct by key."""
+    return {key: getattr(struct, setting.name) for key, setting in declared(type(struct)).items()}
+
+
+def bare(kind: Any) -> Any:
+    """A type without its annotations."""
+    return typing.get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+
+
+def number(text: str) -> Any:
+    """A number that a text stands for, else the text. Not by YAML's rules, to which 010 is 8 and 1:30 is 90."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def brief(value: object) -> str:
+    """A value as messages quote it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]}..."
+
+
+def limits(kind: Any) -> dict[str, float]:
+    """The numeric bounds of a type: `ge`, `gt`, `le`, `lt`."""
+    found: dict[str, float] = {}
+    for meta in getattr(kind, "__metadata__", ()):
+        for name in ("ge", "gt", "le", "lt"):
+            if getattr(meta, name, None) is not None:
+                found[name] = getattr(meta, name)
+    return found
+
+
+def description(kind: Any) -> str:
+    """The values of a type, in words: `a whole number from 0 to 3`."""
+    plain, bounds = bare(kind), limits(kind)
+    if typing.get_origin(plain) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(plain)))}"
+    name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
+        plain, "another kind of value"
+    )
+    if "ge" in bounds and "le" in bounds:
+        return f"{name} from {bounds['ge']:g} to {bounds['le']:g}"
+    words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+    parts = [f"{words[key]} {value:g}" for key, value in bounds.items()]
+    return " ".join([name, " and ".join(parts)]).strip()
+
+
+def short_description(kind: Any) -> str:
+    """The values of a type, as `--help` shows them: `R|L`, `0..3`, `N`."""
+    plain, bounds = bare(kind), limits(kind)
+    if typing.get_origin(plain) is Literal:
+        return "|".join(map(str, typing.get_args(plain)))
+    if plain is int and "ge" in bounds and bounds.get("le", math.inf) <= 9:
+        return f"{bounds['ge']:g}..{bounds['le']:g}"
+    return {int: "N", float: "X", str: "TEXT"}.get(plain, "VALUE")
+
+
+def split(text: str) -> Sequence[str]:
+    """The parts of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
