@@ -15,9 +15,10 @@ from gddim_cli.errors import UsageError
 from gddim_cli.models.mixture import Mixture
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import gddim_coefficients
-from gddim_cli.samplers.gddim import corrector_integrals, predict_correct
-from gddim_cli.samplers.multistep import Eps, linear
+from gddim_cli.samplers.corrector import corrector_integrals, predict_correct_steps
+from gddim_cli.samplers.multistep import final_state, multistep
 from gddim_cli.samplers.time_grids import power_grid
 
 TWO_PIXELS = (1, 1, 2)
@@ -49,7 +50,7 @@ def one_step_errors(diffusion: Diffusion, times: Sequence[float]) -> list[float]
 
     errors = []
     for t in times:
-        step = linear(eps, u, gddim_coefficients(diffusion, np.array([start, t]), order=0, k="R"))
+        step = multistep(eps, u, gddim_coefficients(diffusion, np.array([start, t]), order=0, k="R"))
         turn = to_tensor_like(diffusion.R(t) @ np.linalg.inv(diffusion.R(start)), u)
         errors.append(float((step - centre(t) - combine([turn], [u - centre(start)])).abs().max()))
     return errors
@@ -108,9 +109,9 @@ def convergence(exact: ExactFlow, order: int, steps: Sequence[int]) -> tuple[lis
         grid = power_grid(diffusion.sampling.t_start, exact.t_end, count)
         c = gddim_coefficients(diffusion, grid, order, exact.k)
         past = [eps(exact.at(t), t) for t in c.t[:order][::-1].tolist()]
-        informed = linear(eps, exact.at(float(c.t[order])), c, first_step=order, history=past)
+        informed = multistep(eps, exact.at(float(c.t[order])), c, first_step=order, history=past)
         errors.append(float((informed - exact.at(exact.t_end)).abs().max()))
-        warm_up.append(float((linear(eps, exact.start, c) - informed).abs().max()))
+        warm_up.append(float((multistep(eps, exact.start, c) - informed).abs().max()))
     return errors, warm_up
 
 
@@ -124,7 +125,7 @@ def corrected_errors(exact: ExactFlow, order: int, steps: Sequence[int]) -> list
         corrector = corrector_integrals(diffusion, grid, order, exact.k)
         past = [eps(exact.at(t), t) for t in c.t[:order][::-1].tolist()]
         start = exact.at(float(c.t[order]))
-        end = predict_correct(eps, start, c, corrector, first_step=order, history=past)
+        end = final_state(predict_correct_steps(eps, start, c, corrector, first_step=order, history=past))
         errors.append(float((end - exact.at(exact.t_end)).abs().max()))
     return errors
 

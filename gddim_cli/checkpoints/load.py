@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from gddim_cli.checkpoints.card import Card
-from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
 from gddim_cli.errors import CheckpointError, UsageError, nearest
 from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.models.network import Counted
@@ -17,7 +18,7 @@ from gddim_cli.models.networks.ncsnpp import NCSNpp
 from gddim_cli.models.networks.skip_init import Blank
 from gddim_cli.models.networks.unet import DenoisingUNet
 from gddim_cli.models.parameterization import MixedScoreEps, NoiseEps
-from gddim_cli.samplers.multistep import Eps
+from gddim_cli.samplers.base import Eps
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"denoiser": DenoisingUNet, "ncsnpp": NCSNpp}
 ADAPTERS: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
@@ -39,6 +40,25 @@ class Checkpoint:
     path: Path
     sha256: str
 
+    @property
+    def name(self) -> str:
+        """What the card calls it."""
+        return self.card.name
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its images."""
+        return self.card.images.channels, self.card.images.size, self.card.images.size
+
+    @cached_property
+    def diffusion(self) -> Diffusion:
+        """The card's diffusion, in which it is sampled by default."""
+        return self.card.make_diffusion()
+
+    def config(self, diffusion: Diffusion) -> SamplingConfig:
+        """How the card says that it is sampled in `diffusion`."""
+        return self.card.sampling.config(diffusion)
+
     def eps(self, diffusion: Diffusion, k: KChoice) -> Eps:
         """The noise prediction of this model in `diffusion`, for `k`.
 
@@ -47,10 +67,9 @@ class Checkpoint:
         """
         if self.card.parameterization == "denoiser":
             return DenoiserEps(self.network, diffusion, k)
-        own = self.card.make_diffusion()
-        if diffusion != own:
+        if diffusion != self.diffusion:
             raise UsageError(
-                f"{self.card.name} predicts the noise of its own {own.name} and of no other diffusion; "
+                f"{self.card.name} predicts the noise of its own {self.diffusion.name} and of no other diffusion; "
                 "leave --diffusion out, or sample a denoiser"
             )
         return ADAPTERS[self.card.parameterization](self.network, diffusion, k, self.card.time_scale)

@@ -50,3 +50,6 @@ def check(
     if failed:
         say(f"gddim: {failed} of {len(results)} checks fail")
         raise typer.Exit(1)
+
+
+app = options.command(check, EPILOG)

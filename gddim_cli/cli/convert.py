@@ -49,3 +49,6 @@ def convert(
     kind, like = format_and_card(format, card_of(card) if card else None, card_of, file)
     made = convert_other(file, like, kind, given, out, lambda text: say(f"{file}: {text}"))
     say(f"{out}: {made.title}; sample it with: gddim sample --checkpoint {out}")
+
+
+app = options.command(convert, EPILOG)

@@ -224,3 +224,6 @@ def show(found: Measurement, json: bool) -> None:
         say(f"note: {warning}")
     with stdout() as out:
         out.write((found.json() if json else "\n".join(lines(found))) + "\n")
+
+
+app = options.command(fid, EPILOG)

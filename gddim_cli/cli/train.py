@@ -129,3 +129,6 @@ def machine(device: torch.device) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+
+
+app = options.command(train, EPILOG)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.numerics.blocks import to_tensor_like
-from gddim_cli.samplers.multistep import Eps
+from gddim_cli.samplers.base import Eps
 
 
 @dataclass(frozen=True)

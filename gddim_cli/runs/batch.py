@@ -12,7 +12,7 @@ from gddim_cli.runtime.row_file import RowFile
 
 
 @dataclass(frozen=True)
-class Made:
+class Batch:
     """A batch that has been computed, on its way to the files."""
 
     indices: Sequence[int]
@@ -22,7 +22,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumeState:
     """What rank 0 found, and all go by. `token` is a file that it made in the folder."""
 
     todo: list[int]

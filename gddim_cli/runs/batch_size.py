@@ -12,7 +12,7 @@ import torch
 
 from gddim_cli.errors import CapacityError
 from gddim_cli.models.acceleration import Accelerated
-from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runtime.memory import is_out_of_memory
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ FIRST, SECOND = 1, 8
 class BatchSizeProbe:
     """Single evaluations of a sampler's network, uncompiled, at sizes that are only tried."""
 
-    sampler: Sampler
+    prepared: PreparedRun
 
     def seconds(self, size: int) -> float:
         """The quicker of two, after one that warms up. Raises what torch raises where memory ends."""
@@ -41,7 +41,7 @@ class BatchSizeProbe:
 
         Of the CPU's memory more can be promised than there is, so nothing is estimated there.
         """
-        device = self.sampler.device
+        device = self.prepared.device
         if device.type != "cuda":
             return MOST
         self._evaluate(FIRST)  # what libraries keep from their first use on is no image's
@@ -56,13 +56,13 @@ class BatchSizeProbe:
 
     @torch.inference_mode()
     def _evaluate(self, size: int) -> float:
-        sampler, images = self.sampler, self.sampler.checkpoint.card.images
-        network = sampler.checkpoint.network.network
-        shape = (size, sampler.diffusion.D, images.channels, images.size, images.size)
-        u = torch.zeros(shape, dtype=sampler.dtype, device=sampler.device)
+        prepared = self.prepared
+        network = prepared.model.network.network
+        shape = (size, *prepared.state_shape)
+        u = torch.zeros(shape, dtype=prepared.dtype, device=prepared.device)
         with network.plainly() if isinstance(network, Accelerated) else nullcontext():
             started = time.perf_counter()
-            sampler.eps(u, sampler.diffusion.sampling.t_start)
+            prepared.eps(u, prepared.config.t_start)
             if u.is_cuda:
                 torch.cuda.synchronize(u.device)
         return time.perf_counter() - started

@@ -17,7 +17,7 @@ import msgspec
 import torch
 
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.runs.request import Settings, differences
+from gddim_cli.runs.request import SamplingRequest, differences
 from gddim_cli.runs.storage.base import Storage
 from gddim_cli.runs.storage.manifest import MANIFEST
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
@@ -69,7 +69,8 @@ class Run(msgspec.Struct):
     """What `run.json` holds.
 
     Attributes:
-        settings: the run's identity.
+        format: how its images are stored.
+        settings: the resolved request, which is the run's identity.
         num: images wanted; indices 0 to num - 1, each from the noise of (seed, index).
         complete: whether all of them are there.
         nfe: evaluations of the network that an image took, as counted; the mean where batches differ.
@@ -79,7 +80,8 @@ class Run(msgspec.Struct):
     """
 
     gddim: str
-    settings: Settings
+    format: str
+    settings: SamplingRequest
     num: int
     seed_range: list[int]
     complete: bool
@@ -151,8 +153,8 @@ class RunFolder:
         with locked(self.path, "gddim sample", GRACE, on_wait):
             yield
 
-    def open(self, settings: Settings, overwrite: bool) -> Run | None:
-        """The run that the folder holds, if any, after checking that `settings` may go on with it.
+    def open(self, request: SamplingRequest, overwrite: bool) -> Run | None:
+        """The run that the folder holds, if any, after checking that `request` may go on with it.
 
         With `overwrite` the run's own files are removed: those that its run.json accounts for, and nothing else.
 
@@ -176,7 +178,9 @@ class RunFolder:
             self._remove()
             return None
         run = read_run(self.path)
-        changed = differences(run.settings, settings)
+        changed = differences(run.settings, request)
+        if run.format != self.format:
+            changed.append(f"format: {run.format} -> {self.format}")
         if changed:
             raise UsageError(
                 f"--out: {self.path} holds a run with other settings ({'; '.join(changed)}); "

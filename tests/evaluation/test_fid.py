@@ -50,7 +50,7 @@ def run_json(folder: Path, quantize: str) -> Path:
     for i, file in enumerate(sorted(folder.glob("*.png"))):
         file.rename(folder / f"{i:06d}.png")
     n = len(list(folder.glob("*.png")))
-    run = {"settings": {"format": "png", "quantize": quantize}, "num": n, "complete": True}
+    run = {"format": "png", "settings": {"quantize": quantize}, "num": n, "complete": True}
     (folder / "run.json").write_text(json.dumps(run))
     return folder
 

@@ -229,7 +229,7 @@ def test_a_killed_process_ends_all_and_three_go_on(gddim, ranks_of, tiny: Path, 
     assert 0 < before["sessions"][0]["images"] <= there < 600
     done = subprocess.run([*TORCHRUN, "3", *OURS, *words], capture_output=True, text=True, env=ALONE, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert f"{there} of 600 images are there" in done.stderr
+    assert f"{there} of 600 images exist" in done.stderr
     assert gddim("sample", *words[:-1], tmp_path / "whole").status == 0
     (shard,) = out.glob("images-*.npz")
     with np.load(shard) as three, np.load(tmp_path / "whole" / shard.name) as one:
