@@ -229,7 +229,7 @@ def test_another_program_that_ends_is_waited_for(sample, busy, monkeypatch) -> N
     real = gddim_cli.cli.sample.waiting
     monkeypatch.setattr("gddim_cli.cli.sample.waiting", lambda out: (real(out), threading.Timer(0.3, busy).start()))
     result = sample()
-    assert (result.status, "waiting up to 10 s for it to end" in result.err) == (0, True), result.err
+    assert (result.status, "waiting up to 10 s for it to finish" in result.err) == (0, True), result.err
 
 
 @pytest.mark.slow
