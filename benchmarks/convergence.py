@@ -48,7 +48,7 @@ def multistep(exact: ExactFlow) -> None:
 
 def others(exact: ExactFlow) -> None:
     """The other deterministic samplers, with their own warm-up, from 1000 steps (Euler) or 320."""
-    defaults = dataclasses.replace(exact.diffusion.defaults, t_end=exact.t_end, denoise=False)
+    defaults = dataclasses.replace(exact.diffusion.sampling, t_end=exact.t_end, denoise=False)
     for label, name, order, evaluations, choices in ONE_STEP:
         base = 1000 if order == 1 else 320
         counts, errors = [], []

@@ -37,7 +37,7 @@ def main() -> None:
     chosen = parser.parse_args()
     cld = CLD()
     model = load(chosen.checkpoint, torch.device("cpu"))
-    fine = plan("gddim", cld, dataclasses.replace(cld.defaults, denoise=False), STEPS, Choices(order=3))
+    fine = plan("gddim", cld, dataclasses.replace(cld.sampling, denoise=False), STEPS, Choices(order=3))
     assert fine.coefficients is not None
     times = fine.coefficients.t
     states: list[Tensor] = []

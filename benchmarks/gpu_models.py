@@ -58,7 +58,7 @@ class Model:
         """gDDIM, deterministic unless there is a `lam`."""
         network = Accelerated(copy.deepcopy(self.module), device, speed, store.cache_folder() / "compiled")
         diffusion = self.card.make_diffusion()
-        defaults = self.card.sampling.defaults(diffusion)
+        defaults = self.card.sampling.config(diffusion)
         ready = plan("gddim", diffusion, defaults, self.nfe, Choices(lam=lam))
         checkpoint = Checkpoint(self.card, Counted(network), Path(), "")
         return Sampler(checkpoint, diffusion, ready, defaults.k, 0, device, speed.dtype)

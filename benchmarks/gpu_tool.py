@@ -53,6 +53,6 @@ def rate(
 
 
 def settings_of(model: Model, sampler: Sampler, form: str, lam: float | None) -> Settings:
-    defaults = dataclasses.asdict(model.card.sampling.defaults(sampler.diffusion))
+    defaults = dataclasses.asdict(model.card.sampling.config(sampler.diffusion))
     dtype = str(sampler.dtype).removeprefix("torch.")
     return Settings(model.card.name, "", {}, "gddim", model.nfe, seed=0, dtype=dtype, format=form, lam=lam, **defaults)

@@ -48,7 +48,7 @@ STOCHASTIC: list[tuple[str, str, dict[str, Any]]] = [
 
 def ready(name: str, diffusion: Diffusion, nfe: int, choices: dict[str, Any], t_end: float | None) -> Plan | None:
     """The plan without a denoising step, or None where the method does not suit or has no step."""
-    defaults = dataclasses.replace(diffusion.defaults, denoise=False)
+    defaults = dataclasses.replace(diffusion.sampling, denoise=False)
     if t_end:
         defaults = dataclasses.replace(defaults, t_end=t_end)
     try:
@@ -163,7 +163,7 @@ def noise_on_the_checkpoint(reference: str, count: int) -> None:
     cld = CLD()
 
     def made(name: str, nfe: int, **choices: Any) -> Plan:
-        return plan(name, cld, cld.defaults, nfe, Choices(**choices))
+        return plan(name, cld, cld.sampling, nfe, Choices(**choices))
 
     truth, _ = images(reference, cld, made("gddim", 200, order=3), count, seed=1)
     again, _ = images(reference, cld, made("gddim", 200, order=3), count, seed=2)

@@ -42,7 +42,7 @@ def one_step_errors(diffusion: Diffusion, times: Sequence[float]) -> list[float]
     """
     point = Mixture(example_mixture().means[:1], 0.0, torch.ones(1, dtype=torch.float64))
     eps, u = point.eps(diffusion, "R"), prior_states(diffusion, 16)
-    start = diffusion.defaults.t_start
+    start = diffusion.sampling.t_start
 
     def centre(t: float) -> Tensor:
         return to_tensor_like(diffusion.Psi(t, 0.0)[:, 0], u).view(1, -1, 1, 1, 1) * point.means[:1, None]
@@ -91,7 +91,7 @@ def exact_flow(
 ) -> ExactFlow:
     """The flow of `mixture` (the example by default) from eight prior states to `t_end`."""
     eps, u = (mixture or example_mixture()).eps(diffusion, k), prior_states(diffusion, 8)
-    at = probability_flow(diffusion, eps, k, u, diffusion.defaults.t_start, t_end)
+    at = probability_flow(diffusion, eps, k, u, diffusion.sampling.t_start, t_end)
     return ExactFlow(diffusion, k, eps, u, at, t_end)
 
 
@@ -105,7 +105,7 @@ def convergence(exact: ExactFlow, order: int, steps: Sequence[int]) -> tuple[lis
     diffusion, eps = exact.diffusion, exact.eps
     errors, warm_up = [], []
     for count in steps:
-        grid = power_grid(diffusion.defaults.t_start, exact.t_end, count)
+        grid = power_grid(diffusion.sampling.t_start, exact.t_end, count)
         c = gddim_coefficients(diffusion, grid, order, exact.k)
         past = [eps(exact.at(t), t) for t in c.t[:order][::-1].tolist()]
         informed = linear(eps, exact.at(float(c.t[order])), c, first_step=order, history=past)
@@ -119,7 +119,7 @@ def corrected_errors(exact: ExactFlow, order: int, steps: Sequence[int]) -> list
     diffusion, eps = exact.diffusion, exact.eps
     errors = []
     for count in steps:
-        grid = power_grid(diffusion.defaults.t_start, exact.t_end, count)
+        grid = power_grid(diffusion.sampling.t_start, exact.t_end, count)
         c = gddim_coefficients(diffusion, grid, order, exact.k)
         corrector = corrector_integrals(diffusion, grid, order, exact.k)
         past = [eps(exact.at(t), t) for t in c.t[:order][::-1].tolist()]
@@ -178,7 +178,7 @@ def examine(diffusion: Diffusion) -> list[Result]:
     """
     if diffusion.spectral:
         raise UsageError(f"{diffusion.name} differs by frequency; the checks are for blocks that all pixels share")
-    start, end = diffusion.defaults.t_start, 0.05
+    start, end = diffusion.sampling.t_start, 0.05
     inside = np.linspace(end, 0.95 * start, 6).tolist()
     results = [below(name, value, 1e-6) for name, value in equation_errors(diffusion, inside).items()]
     errors = one_step_errors(diffusion, [0.9 * start, 0.3, 0.1, 0.01, 1e-3])

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gddim_cli.diffusions.base import Defaults, Diffusion, KChoice
+from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
 from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.errors import CheckpointError, UsageError
 
@@ -29,10 +29,10 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     k: KChoice | None = None
     quantize: Literal["floor", "round"] | None = None
 
-    def defaults(self, diffusion: Diffusion) -> Defaults:
+    def config(self, diffusion: Diffusion) -> SamplingConfig:
         """These values, and the diffusion's own where there is none."""
         own = {name: getattr(self, name) for name in self.__struct_fields__ if getattr(self, name) is not None}
-        return dataclasses.replace(diffusion.defaults, **own)
+        return dataclasses.replace(diffusion.sampling, **own)
 
 
 Format = Literal["gddim-flax", "cldsgm", "score-sde", "native", "verbatim"]

@@ -54,7 +54,7 @@ def coefficients(
     from gddim_cli.samplers.registry import Choices, plan
 
     medium = find_diffusion(diffusion)
-    chosen = dataclasses.replace(medium.defaults, **given)
+    chosen = dataclasses.replace(medium.sampling, **given)
     found = plan("gddim", medium, chosen, nfe, Choices(order=order, lam=lam)).coefficients
     assert found is not None  # without a corrector gDDIM is a linear method
     arrays = {"t": found.t, "Psi": found.Psi, "C": found.C}

@@ -29,7 +29,7 @@ def diffusions(json: options.Json = False) -> None:
 
     def row(kind: Any) -> dict[str, Any]:
         parameters = {field.name: field.default for field in dataclasses.fields(kind)}
-        defaults = dataclasses.asdict(kind.defaults)
+        defaults = dataclasses.asdict(kind.sampling)
         if json:
             return {"name": kind.name, "numbers": kind.D, "parameters": parameters, "sampling": defaults}
         listed = ", ".join(

@@ -112,7 +112,7 @@ def suffix(option: str, path: Path | None, ending: str) -> None:
 def sampling_choices(
     k: str | None, denoise: bool | None, time_grid: str | None, t_end: float | None, quantize: str | None = None
 ) -> dict[str, Any]:
-    """Those of the sampling options that were given, as fields of `Defaults`.
+    """Those of the sampling options that were given, as fields of `SamplingConfig`.
 
     Raises:
         UsageError: a value that is none of the known ones.

@@ -19,7 +19,7 @@ KChoice = Literal["R", "L"]
 
 
 @dataclass(frozen=True)
-class Defaults:
+class SamplingConfig:
     """How a diffusion is sampled where neither the checkpoint's card nor the person says otherwise."""
 
     t_start: float = 1.0
@@ -44,7 +44,7 @@ class Diffusion(ABC):
     T: float = 1.0
     spectral: ClassVar[bool] = False
     """Whether blocks differ by frequency: matrices [..., H, W, D, D] on the image's orthonormal 2-D DCT-II."""
-    defaults: ClassVar[Defaults] = Defaults()
+    sampling: ClassVar[SamplingConfig] = SamplingConfig()
 
     @abstractmethod
     def F(self, t: ArrayLike) -> Array:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.diffusions.base import Defaults
+from gddim_cli.diffusions.base import SamplingConfig
 from gddim_cli.diffusions.known_variance import KnownVariance
 from gddim_cli.numerics.quadrature import Array
 
@@ -33,7 +33,7 @@ class BDM(KnownVariance):
 
     name = "bdm"
     spectral = True
-    defaults = Defaults(t_start=0.9959797892563502, t_end=1e-5)
+    sampling = SamplingConfig(t_start=0.9959797892563502, t_end=1e-5)
 
     sigma_blur_max: float = 10.0
     min_scale: float = 0.001

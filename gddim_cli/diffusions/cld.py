@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammainc
 
-from gddim_cli.diffusions.base import Defaults
+from gddim_cli.diffusions.base import SamplingConfig
 from gddim_cli.diffusions.langevin import Langevin
 from gddim_cli.errors import NumericsError
 from gddim_cli.numerics.quadrature import Array
@@ -29,7 +29,7 @@ class CLD(Langevin):
     """
 
     name = "cld"
-    defaults = Defaults(denoise=True)
+    sampling = SamplingConfig(denoise=True)
 
     beta_0: float = 4.0
     beta_1: float = 0.0

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from gddim_cli.diffusions.base import Defaults
+from gddim_cli.diffusions.base import SamplingConfig
 from gddim_cli.diffusions.langevin import Langevin
 from gddim_cli.numerics.quadrature import Array
 
@@ -25,7 +25,7 @@ class PSLD(Langevin):
     """
 
     name = "psld"
-    defaults = Defaults(denoise=True)
+    sampling = SamplingConfig(denoise=True)
 
     beta_0: float = 8.0
     beta_1: float = 0.0

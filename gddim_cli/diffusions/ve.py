@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.errors import UsageError
 from gddim_cli.numerics.quadrature import Array
 
@@ -22,7 +22,7 @@ class VE(Diffusion):
 
     name = "ve"
     D = 1
-    defaults = Defaults(t_end=1e-5)
+    sampling = SamplingConfig(t_end=1e-5)
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.diffusions.rates import LinearRate
 from gddim_cli.numerics.quadrature import Array
 
@@ -22,7 +22,7 @@ class VP(LinearRate, Diffusion):
 
     name = "vp"
     D = 1
-    defaults = Defaults()
+    sampling = SamplingConfig()
 
     beta_0: float = 0.1
     beta_1: float = 19.9

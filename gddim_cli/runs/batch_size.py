@@ -62,7 +62,7 @@ class BatchSizeProbe:
         u = torch.zeros(shape, dtype=sampler.dtype, device=sampler.device)
         with network.plainly() if isinstance(network, Accelerated) else nullcontext():
             started = time.perf_counter()
-            sampler.eps(u, sampler.diffusion.defaults.t_start)
+            sampler.eps(u, sampler.diffusion.sampling.t_start)
             if u.is_cuda:
                 torch.cuda.synchronize(u.device)
         return time.perf_counter() - started

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from gddim_cli.checkpoints.card import Card
-from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.diffusions.registry import find_diffusion
 from gddim_cli.runtime.files import sha256
 
 
-def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]:
+def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, SamplingConfig]:
     """The card's diffusion with the card's defaults, or another with its own.
 
     Raises:
@@ -20,12 +20,12 @@ def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]
     """
     own = card.make_diffusion()
     if name is None or name == own.name:
-        return own, card.sampling.defaults(own)
+        return own, card.sampling.config(own)
     other = find_diffusion(name)
     if other == own:
-        return own, card.sampling.defaults(own)
+        return own, card.sampling.config(own)
     # How images become uint8 is the model's matter, not the diffusion's.
-    return other, dataclasses.replace(other.defaults, quantize=card.sampling.defaults(own).quantize)
+    return other, dataclasses.replace(other.sampling, quantize=card.sampling.config(own).quantize)
 
 
 def identity(medium: Diffusion, reference: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from math import inf
 
 from torch import Tensor
 
-from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.diffusions.cld import CLD
 from gddim_cli.errors import UsageError, nearest
 from gddim_cli.numerics.quadrature import Array
@@ -84,11 +84,11 @@ class Method:
     noise: str
     suits: str
     source: str
-    build: Callable[[Diffusion, Defaults, int, Choices], Plan]
+    build: Callable[[Diffusion, SamplingConfig, int, Choices], Plan]
     options: tuple[str, ...] = field(default=())
 
 
-def plan(name: str, diffusion: Diffusion, defaults: Defaults, nfe: int, choices: Choices) -> Plan:
+def plan(name: str, diffusion: Diffusion, defaults: SamplingConfig, nfe: int, choices: Choices) -> Plan:
     """The sampler `name` for a budget of `nfe` evaluations, the denoising step included.
 
     Raises:
@@ -124,7 +124,7 @@ LARGEST_LAMBDA = 10.0
 TIGHTEST_TOLERANCE = 1e-12
 
 
-def grid(defaults: Defaults, budget: int, steps: int) -> Array:
+def grid(defaults: SamplingConfig, budget: int, steps: int) -> Array:
     """The time grid of so many steps.
 
     Raises:
@@ -143,7 +143,7 @@ def linear_plan(coefficients: Coefficients, order: int | None = None) -> Plan:
     return Plan(coefficients.nfe, coefficients.nfe, solve, order, coefficients)
 
 
-def build_gddim(diffusion: Diffusion, defaults: Defaults, budget: int, choices: Choices) -> Plan:
+def build_gddim(diffusion: Diffusion, defaults: SamplingConfig, budget: int, choices: Choices) -> Plan:
     lam, denoise = choices.lam or 0.0, defaults.denoise
     if lam > 0:
         if choices.corrector:
@@ -173,13 +173,13 @@ def build_gddim(diffusion: Diffusion, defaults: Defaults, budget: int, choices: 
     return Plan(2 * steps + denoise, steps + denoise, solve, order)
 
 
-def build_em(diffusion: Diffusion, defaults: Defaults, budget: int, choices: Choices) -> Plan:
+def build_em(diffusion: Diffusion, defaults: SamplingConfig, budget: int, choices: Choices) -> Plan:
     lam = 1.0 if choices.lam is None else choices.lam
     t = grid(defaults, budget, budget)
     return linear_plan(em_coefficients(diffusion, t, lam, defaults.k, defaults.denoise))
 
 
-def build_ddim(ancestral: bool, diffusion: Diffusion, defaults: Defaults, budget: int, choices: Choices) -> Plan:
+def build_ddim(ancestral: bool, diffusion: Diffusion, defaults: SamplingConfig, budget: int, choices: Choices) -> Plan:
     name = "ancestral" if ancestral else "ddim"
     if diffusion.D != 1:
         raise UsageError(
@@ -191,7 +191,7 @@ def build_ddim(ancestral: bool, diffusion: Diffusion, defaults: Defaults, budget
     return linear_plan(ddim_coefficients(diffusion, grid(defaults, budget, budget), eta, defaults.denoise))
 
 
-def build_heun(diffusion: Diffusion, defaults: Defaults, budget: int, _choices: Choices) -> Plan:
+def build_heun(diffusion: Diffusion, defaults: SamplingConfig, budget: int, _choices: Choices) -> Plan:
     t = grid(defaults, budget, (budget + 1) // 2)
     coefficients = gddim_coefficients(diffusion, t, 0, defaults.k, defaults.denoise)
     steps = len(t) - 1
@@ -202,7 +202,7 @@ def build_heun(diffusion: Diffusion, defaults: Defaults, budget: int, _choices: 
     return Plan(2 * steps - 1 + defaults.denoise, steps + defaults.denoise, solve)
 
 
-def build_sscs(diffusion: Diffusion, defaults: Defaults, budget: int, _choices: Choices) -> Plan:
+def build_sscs(diffusion: Diffusion, defaults: SamplingConfig, budget: int, _choices: Choices) -> Plan:
     if not isinstance(diffusion, CLD):
         raise UsageError(f"--sampler sscs: it splits CLD's equation, not that of {diffusion.name}; gddim and em work")
     constants = splitting(diffusion, grid(defaults, budget, budget), defaults.k, defaults.denoise)
@@ -213,7 +213,7 @@ def build_sscs(diffusion: Diffusion, defaults: Defaults, budget: int, _choices: 
     return Plan(budget + defaults.denoise, budget + defaults.denoise, solve)
 
 
-def build_rk45(diffusion: Diffusion, defaults: Defaults, budget: int, choices: Choices) -> Plan:
+def build_rk45(diffusion: Diffusion, defaults: SamplingConfig, budget: int, choices: Choices) -> Plan:
     t_end = float(grid(defaults, budget, budget)[-1])
     last = denoising_step(diffusion, t_end, defaults.k) if defaults.denoise else None
     flow = ProbabilityFlow(diffusion, defaults.k, defaults.t_start, t_end, last)

@@ -235,7 +235,7 @@ class Trainer:
         """Images [count, H, W, C] drawn from the averaged network so far, always from the same noise."""
         card = self.card("")
         diffusion = card.make_diffusion()
-        defaults = card.sampling.defaults(diffusion)
+        defaults = card.sampling.config(diffusion)
         checkpoint = Checkpoint(card, Counted(self.average), self.state_path, "")
         ready = plan("gddim", diffusion, defaults, nfe, Choices())
         sampler = Sampler(checkpoint, diffusion, ready, defaults.k, 0, self.device)

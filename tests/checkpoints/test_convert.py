@@ -70,7 +70,7 @@ def test_a_converted_file_can_be_sampled(converted, run, tmp_path, card, ending,
     assert status == 0, err
     told = json.loads((tmp_path / "imgs" / "run.json").read_text())
     assert told["nfe"] == 3
-    assert told["settings"]["k"] == card_of(card).sampling.defaults(card_of(card).make_diffusion()).k
+    assert told["settings"]["k"] == card_of(card).sampling.config(card_of(card).make_diffusion()).k
     assert told["settings"]["diffusion"]["name"] == card_of(card).make_diffusion().name
     assert (tmp_path / "imgs" / "grid.png").exists()
 

@@ -30,8 +30,8 @@ def test_against_the_authors_program():
     golden = json.loads(lzma.decompress(GOLDEN.read_bytes()))
     told = golden["diffusion"]
     bdm = make_diffusion("bdm", {key: told[key] for key in ("sigma_blur_max", "min_scale", "image_size")})
-    assert bdm.defaults.t_start == told["T_sampling"]
-    assert bdm.defaults.t_end == told["t_end"]
+    assert bdm.sampling.t_start == told["T_sampling"]
+    assert bdm.sampling.t_end == told["t_end"]
     for at in golden["at"]:
         mean = bdm.mean(at["t"])[..., 0, 0]
         np.testing.assert_allclose(mean[0], at["mean_row0"], rtol=1e-9)
@@ -60,7 +60,7 @@ def test_matrices_are_one_a_frequency():
 def test_coefficients_satisfy_the_identity_of_gddim():
     """`sum_j C_ij = R_{i+1} - Psi(t_{i+1}, t_i) R_i` for every frequency."""
     bdm = BDM()
-    t = power_grid(bdm.defaults.t_start, bdm.defaults.t_end, 20)
+    t = power_grid(bdm.sampling.t_start, bdm.sampling.t_end, 20)
     made = gddim_coefficients(bdm, t, order=2)
     assert made.C.shape == (20, 3, 32, 32, 1, 1)
     np.testing.assert_allclose(made.C.sum(1), bdm.R(t[1:]) - bdm.Psi(t[1:], t[:-1]) * bdm.R(t[:-1]), atol=1e-11)

@@ -144,7 +144,7 @@ def test_trials_run_the_network_uncompiled(speed, monkeypatch) -> None:
     card = Card("limited", "A test's", Images(1, 4), {}, "eps", {"name": "cld"})
     network = Limited(20)
     checkpoint = Checkpoint(card, Counted(Accelerated(network, torch.device("cpu"), speed)), Path(), "")
-    made = plan("gddim", cld, cld.defaults, 5, Choices())
+    made = plan("gddim", cld, cld.sampling, 5, Choices())
     trials = BatchSizeProbe(Sampler(checkpoint, cld, made, "R", 0, torch.device("cpu")))
     assert trials.room() == MOST
     assert best_size(trials.seconds, trials.room()) <= 16

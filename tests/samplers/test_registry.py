@@ -35,7 +35,7 @@ SMALL_END = {"t_end": 0.05, "denoise": False}
 
 
 def ready(name: str, diffusion: Diffusion, nfe: int, end: float = 0.05, **choices: object) -> Plan:
-    defaults = dataclasses.replace(diffusion.defaults, t_end=end, denoise=False)
+    defaults = dataclasses.replace(diffusion.sampling, t_end=end, denoise=False)
     return plan(name, diffusion, defaults, nfe, Choices(**choices))
 
 
@@ -216,10 +216,10 @@ def test_orders_of_the_corrector_from_exact_history(diffusion, order: int) -> No
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
 def test_step_covariances_by_frequency(lam: float) -> None:
     bdm = BDM(image_size=8)
-    p = step_covariance(bdm, power_grid(bdm.defaults.t_start, 1e-5, 20), lam)
+    p = step_covariance(bdm, power_grid(bdm.sampling.t_start, 1e-5, 20), lam)
     assert p.shape == (20, 8, 8, 1, 1)
     assert p.min() > -1e-12
-    t = power_grid(bdm.defaults.t_start, 1e-5, 20)
+    t = power_grid(bdm.sampling.t_start, 1e-5, 20)
     difference = stochastic_coefficients(bdm, t, 0.0).C - gddim_coefficients(bdm, t, 0).C
     assert np.abs(difference).max() < 1e-10 * np.abs(gddim_coefficients(bdm, t, 0).C).max()
 
@@ -313,7 +313,7 @@ def test_euler_is_the_reverse_drift_written_out() -> None:
     ],
 )
 def test_bad_combinations(name: str, diffusion, k, choices: dict, message: str) -> None:
-    defaults = dataclasses.replace(diffusion.defaults, k=k)
+    defaults = dataclasses.replace(diffusion.sampling, k=k)
     with pytest.raises(UsageError) as refused:
         plan(name, diffusion, defaults, 20, Choices(**choices))
     assert message in str(refused.value)
