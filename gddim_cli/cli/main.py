@@ -15,7 +15,7 @@ import typer
 from gddim_cli import __version__
 from gddim_cli.cli import bench, check, checkpoints, coefficients, convert, download, fid, listings, sample, train
 from gddim_cli.errors import GddimError, UsageError
-from gddim_cli.runtime.distributed import GOES_ON, world
+from gddim_cli.runtime.distributed import RESUME_HINT, world
 
 INTERRUPTED = 130
 SEVERAL = ("sample", "fid", "bench")
@@ -90,7 +90,7 @@ def run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
-        complain(f"stopped; {GOES_ON}", INTERRUPTED)
+        complain(f"stopped; {RESUME_HINT}", INTERRUPTED)
     return status or 0
 
 

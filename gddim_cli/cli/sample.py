@@ -172,7 +172,7 @@ def sample(
         num=num or (len(initial) if initial is not None else NUM),
         batch_size=size or options.BATCH_SIZE,
         automatic=size is None,
-        speed=speed.words(),
+        speed=speed.enabled(),
         raw=save_raw,
         trajectory=trajectory,
         overwrite=overwrite,

@@ -64,7 +64,7 @@ class Speed:
         last = cuda and self.half if self.channels_last is None else self.channels_last
         return Speed(self.dtype, self.tf32, last, self.compile, self.cuda_graph)
 
-    def words(self) -> list[str]:
+    def enabled(self) -> list[str]:
         """What is on, for people and for `run.json`."""
         return [name for name in ("tf32", "channels_last", "compile", "cuda_graph") if getattr(self, name)]
 

@@ -164,10 +164,10 @@ def test_what_the_device_has_not_is_refused(speed, named) -> None:
 
 def test_what_is_on_by_itself() -> None:
     cuda = torch.device("cuda")
-    assert Speed(torch.bfloat16).on(cuda).words() == ["channels_last"]
-    assert Speed(torch.bfloat16, channels_last=False).on(cuda).words() == []
-    assert Speed().on(cuda).words() == []
-    assert Speed(torch.bfloat16).on(CPU).words() == []
+    assert Speed(torch.bfloat16).on(cuda).enabled() == ["channels_last"]
+    assert Speed(torch.bfloat16, channels_last=False).on(cuda).enabled() == []
+    assert Speed().on(cuda).enabled() == []
+    assert Speed(torch.bfloat16).on(CPU).enabled() == []
     with pytest.raises(UsageError, match="--tf32"):
         Speed(torch.bfloat16, tf32=True).on(cuda)
 
