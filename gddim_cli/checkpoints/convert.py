@@ -18,7 +18,7 @@ from gddim_cli.checkpoints.load import build
 from gddim_cli.checkpoints.tensor_names import Layout, rename
 from gddim_cli.errors import UsageError
 from gddim_cli.models.networks.ncsnpp import NCSNpp
-from gddim_cli.models.networks.skip_init import Blank
+from gddim_cli.models.networks.skip_init import SkipInit
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def write(tensors: dict[str, Tensor], layout: Layout, card: Card, path: Path, ou
     """
     arguments = {key: value for key, value in card.network.items() if key != "kind"}
     try:
-        with Blank():
+        with SkipInit():
             network = NCSNpp(**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{path}: no NCSN++ has {arguments}: {error}") from error

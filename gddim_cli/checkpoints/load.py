@@ -15,7 +15,7 @@ from gddim_cli.errors import CheckpointError, UsageError, nearest
 from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.models.network import Counted
 from gddim_cli.models.networks.ncsnpp import NCSNpp
-from gddim_cli.models.networks.skip_init import Blank
+from gddim_cli.models.networks.skip_init import SkipInit
 from gddim_cli.models.networks.unet import DenoisingUNet
 from gddim_cli.models.parameterization import MixedScoreEps, NoiseEps
 from gddim_cli.samplers.base import Eps
@@ -87,7 +87,7 @@ def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
         raise CheckpointError(f"{path}: its card names a network '{kind}'; {nearest(kind, NETWORKS)}")
     check_channels(card, kind, path)
     try:
-        with Blank():
+        with SkipInit():
             module = NETWORKS[kind](**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error

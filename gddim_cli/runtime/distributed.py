@@ -156,7 +156,7 @@ class World:
             return
         if self._ask(lambda store: store.check(["failed"])):
             who = self._ask(lambda store: store.get("failed")).decode()
-            raise PeerError(f"{who} has ended, and the others with it; what is done is kept")
+            raise PeerError(f"{who} has ended, so this process ends too; {RESUME_HINT}")
         self._listen()
 
     def barrier(self, on_wait: Callable[[], object] | None = None) -> None:

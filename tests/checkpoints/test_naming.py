@@ -11,7 +11,7 @@ from gddim_cli.checkpoints.native import all_finite
 from gddim_cli.checkpoints.tensor_names import places, rename
 from gddim_cli.errors import CheckpointError, UsageError
 from gddim_cli.models.networks.ncsnpp import NCSNpp
-from gddim_cli.models.networks.skip_init import Blank
+from gddim_cli.models.networks.skip_init import SkipInit
 
 RELEASES = [
     ("gddim_cld_cifar10_flax", "flax", 963, {"in_channels": 6, "out_channels": 6}),
@@ -195,7 +195,7 @@ def test_numbers_that_are_not_finite_are_found_anywhere(bad):
 
 def test_a_blank_network_is_made_without_random_numbers():
     state = torch.random.get_rng_state()
-    with Blank():
+    with SkipInit():
         made = NCSNpp(**{**SMALL, "embedding_type": "positional"})
     assert torch.equal(torch.random.get_rng_state(), state)
     assert {n: t.shape for n, t in made.state_dict().items()} == {

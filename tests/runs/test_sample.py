@@ -293,7 +293,7 @@ def test_a_run_that_was_cut_goes_on(tiny: Path, tmp_path: Path, sample, how: sig
         picture(path)
     if how != signal.SIGKILL:
         assert process.returncode == 130
-        assert "the same command goes on" in message
+        assert "rerun the same command to resume" in message
         assert "Traceback" not in message
         assert json.loads((folder / "run.json").read_text())["complete"] is False
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread)
