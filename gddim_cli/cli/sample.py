@@ -13,6 +13,7 @@ from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, duration, say, stdout
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def sample(
     from gddim_cli.runs.prepare import prepare
 
     processes = world().join()
-    where = options.torch_device(device)
+    where = find_device(device)
     options.use_threads(threads, where)
     if request.checkpoint is None:
         name, reason = default_name()
