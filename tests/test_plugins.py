@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -82,7 +83,8 @@ def test_an_installed_sampler_is_seen_everywhere(site: Path, tiny: Path, tmp_pat
 def test_a_benchmark_plan_and_its_table_know_it(site: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(
-        "checkpoint: mnist\nref: mnist\nnum: 2\nnfe: 4\nrows:\n  - {sampler: toy, wobble: [0, 0.5]}\n  - {sampler: em, lambda: 0}\n"
+        "checkpoint: mnist\nref: mnist\nnum: 2\nnfe: 4\n"
+        "rows:\n  - {sampler: toy, wobble: [0, 0.5]}\n  - {sampler: em, lambda: 0}\n"
     )
     shown = run(site, "bench", plan, "--print-plan", "--out", tmp_path / "bench")
     assert shown.returncode == 0, shown.stderr
@@ -91,10 +93,10 @@ def test_a_benchmark_plan_and_its_table_know_it(site: Path, tmp_path: Path) -> N
     assert "--wobble: 3: expected a number from 0 to 1" in wrong.stderr
 
 
-def test_a_sampler_registered_in_a_program(tiny: Path) -> None:
-    namespace: dict = {}
-    exec(TOY, namespace)
-    spec = register(namespace["SPEC"])
+def test_a_sampler_registered_in_a_program(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_in_a_program.py").write_text(TOY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = register(importlib.import_module("toy_in_a_program").SPEC)
     try:
         model = gddim_cli.load_model(str(tiny), device="cpu")
         plain = gddim_cli.sample(model, nfe=4, num=2, sampler="em", lam=0.0)

@@ -27,7 +27,7 @@ from gddim_cli.runs.sampler import Sampler
 from gddim_cli.samplers import registry as methods
 
 if TYPE_CHECKING:
-    from gddim_cli.evaluation.measure import Judge
+    from gddim_cli.evaluation.evaluator import Evaluator
 
 NUM = 500
 
@@ -47,7 +47,7 @@ class Job:
     cell: Cell
     settings: Settings
     num: int
-    judge: Judge
+    judge: Evaluator
     medium: Diffusion
     chosen: SamplingConfig
     plan: methods.Plan
@@ -196,7 +196,9 @@ def place(wanted: Wanted, error: GddimError, words: tuple[str, ...]) -> str:
     return found[0] if found else wanted.where["row"]
 
 
-def build(cell: Cell, bench: Bench, judge: Judge | None) -> tuple[Checkpoint, Diffusion, SamplingConfig, methods.Plan]:
+def build(
+    cell: Cell, bench: Bench, judge: Evaluator | None
+) -> tuple[Checkpoint, Diffusion, SamplingConfig, methods.Plan]:
     """The model, the diffusion, how it is sampled under the judge's protocol, and the sampler.
 
     Raises:

@@ -250,7 +250,7 @@ class Runner:
         judge = job.judge
         rows = read_array(self.folder.rows(job.key, job.num, judge.extractor.dimension + 1).partial, memory_map=True)
         result.nfe = float(np.asarray(rows[:, -1], dtype=np.float64).mean())
-        result.distance = judge.distance(np.asarray(rows[:, :-1]))
+        result.distance = judge.evaluate(np.asarray(rows[:, :-1]))["value"]
         pictures = self._pictures(job)
         if pictures:
             self._close(pictures, job, result)

@@ -19,10 +19,10 @@ from gddim_cli.models.acceleration import Speed
 from gddim_cli.runtime.memory import memory_for
 
 if TYPE_CHECKING:
-    from gddim_cli.evaluation.measure import Judge
+    from gddim_cli.evaluation.evaluator import Evaluator
 
 Shape = tuple[int, int, int]
-Opener = Callable[[str | None, str | None, str | None, Path | None, Shape], "Judge"]
+Opener = Callable[[str | None, str | None, str | None, Path | None, Shape], "Evaluator"]
 """`(ref, protocol, mode, inception, shape)` to a judge."""
 
 
@@ -31,13 +31,13 @@ class Bench:
     """What cells are measured with: models, one in memory at a time, and judges.
 
     Attributes:
-        open_judge: raises GddimError where a reference or its network is missing.
+        open_evaluator: raises GddimError where a reference or its network is missing.
         device: where networks run.
         batch_size: images at once.
         clock: runs while the network does.
     """
 
-    open_judge: Opener
+    open_evaluator: Opener
     device: torch.device
     batch_size: int
     clock: Clock = field(init=False)
@@ -78,17 +78,17 @@ class Bench:
                 f"{size} images at once do not fit in the memory of {place}; give a smaller --batch-size"
             ) from error
 
-    def judge(self, cell: Cell, shape: Shape) -> Judge:
+    def judge(self, cell: Cell, shape: Shape) -> Evaluator:
         """What measures a cell.
 
         Raises:
-            UsageError, DataError: as `open_judge`, the same each time.
+            UsageError, DataError: as `open_evaluator`, the same each time.
         """
         inception = Path(cell.inception) if cell.inception else None
         key = (cell.ref, cell.protocol, cell.mode, inception, shape)
         if key not in self._judges:
             try:
-                self._judges[key] = self.open_judge(*key)
+                self._judges[key] = self.open_evaluator(*key)
             except GddimError as error:
                 self._judges[key] = error
         found = self._judges[key]

@@ -10,8 +10,7 @@ from typing import Any
 from gddim_cli.bench.published import known
 from gddim_cli.diffusions.registry import number
 from gddim_cli.errors import nearest
-from gddim_cli.evaluation.measure import MODES
-from gddim_cli.evaluation.protocols import PROTOCOLS
+from gddim_cli.evaluation.protocols import MODES, PROTOCOLS
 from gddim_cli.numerics.noise import LARGEST_SEED
 from gddim_cli.samplers.registry import METHODS
 

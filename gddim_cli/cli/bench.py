@@ -160,7 +160,7 @@ def choose(plan: Path | None, table: int | None, given: dict[str, str | None]) -
     from gddim_cli.bench.plan import read_plan
     from gddim_cli.bench.tools import Bench
     from gddim_cli.bench.words import PlanError, from_options
-    from gddim_cli.evaluation.measure import open_judge
+    from gddim_cli.evaluation.evaluator import open_evaluator
 
     problems: list[str] = []
     try:
@@ -175,7 +175,7 @@ def choose(plan: Path | None, table: int | None, given: dict[str, str | None]) -
             where = find_device("cpu")
 
         def judge(ref: Any, protocol: Any, mode: Any, inception: Any, shape: Any) -> Any:
-            return open_judge(ref, protocol, mode, inception, where, shape)
+            return open_evaluator(ref, protocol, mode, inception, where, shape)
 
         tools = Bench(judge, where, plain.get("batch_size", BATCH_SIZE))
         program = prepare(wanted, tools)
