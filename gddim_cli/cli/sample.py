@@ -133,6 +133,8 @@ def sample(
     if compile:
         say("--compile: compiling the network on its first evaluation; the result is cached for later runs")
     prepared = prepare(request, where, compile=compile, cuda_graph=cuda_graph, batch_size=size or options.BATCH_SIZE)
+    for note in prepared.notes:
+        say(f"note: {note}")
     if size is None and prepared.sampler.batch_dependent:
         raise UsageError(f"--batch-size auto: the images of {request.sampler} depend on their batch; give a number")
     if prepared.initial is not None and num is not None and num > len(prepared.initial):

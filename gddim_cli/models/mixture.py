@@ -32,6 +32,7 @@ class Mixture:
     weights: Tensor
     name: ClassVar[str] = "mixture"
     sha256: ClassVar[str] = ""
+    sigma_range: ClassVar[None] = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -57,6 +57,11 @@ class Denoiser:
         """CLD, the default of every denoiser."""
         return CLD()
 
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The noise levels that the module knows."""
+        return self.sigma_min, self.sigma_max
+
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """The diffusion's own defaults."""
         return diffusion.sampling
