@@ -50,7 +50,7 @@ def refused(gddim, tiny: Path, tmp_path: Path):
         (["--k", "Q"], "--k: 'Q': expected one of R, L"),
         (["--dtype", "float8"], "--dtype: 'float8': expected fp32, fp64, bf16, fp16 or one of float32"),
         (["--device", "tpu"], "--device: 'tpu' is not one of auto, cpu, cuda, mps"),
-        (["--format", "jpg"], "--format: 'jpg' is not one of png, npz, tar"),
+        (["--format", "jpg"], "--format: there is no storage format 'jpg'; did you mean 'png'?"),
         (["--quantize", "up"], "--quantize: 'up': expected one of floor, round"),
         (["--time-grid", "cubic"], "--time-grid: 'cubic': expected linear, quadratic or a number above 0"),
         (["--time-grid", 0], "--time-grid: 0: expected linear, quadratic or a number above 0"),

@@ -159,7 +159,7 @@ def test_memory_that_ends_while_a_batch_is_written_halves_no_other(sample, small
 
 
 def test_processes_on_one_device_share_its_memory(sample, monkeypatch) -> None:
-    monkeypatch.setattr(BatchSizeProbe, "room", lambda self: 11)
+    monkeypatch.setattr(BatchSizeProbe, "max_batch_size", lambda self: 11)
     monkeypatch.setattr(World, "sharing", lambda self, device: 3)
     tried: list[int] = []
     monkeypatch.setattr(generate, "best_size", lambda seconds, most: tried.append(most) or most)

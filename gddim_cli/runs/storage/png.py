@@ -1,4 +1,4 @@
-"""`--format png`: one file an image."""
+"""`--format png`: one file per image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from gddim_cli.errors import DataError
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.render import write_png
-from gddim_cli.runs.storage.base import Storage
+from gddim_cli.runs.storage.base import Storage, StorageFormat
 from gddim_cli.runs.storage.manifest import Stored
 from gddim_cli.runtime.files import sha256
 
@@ -26,7 +26,7 @@ class Png(Storage):
     NAMES = re.compile(r"\d{6,}\.png")
 
     def files(self, num: int) -> list[Path]:
-        # A person may keep other PNGs there, whatever their names.
+        # A user may keep other PNGs in the folder.
         names = (file.name for file in self.folder.iterdir() if self.NAMES.fullmatch(file.name))
         indices = sorted(int(name[:-4]) for name in names if name == png_name(int(name[:-4])))
         return [self.folder / png_name(index) for index in indices if index < num]
@@ -42,7 +42,7 @@ class Png(Storage):
         return np.stack([read_png(self.folder / png_name(index)) for index in indices])
 
     def join(self, num: int) -> None:
-        """They are in their final form."""
+        """Nothing to do: PNGs are in their final form."""
 
     def describe(self, num: int) -> list[Stored]:
         digest, total = hashlib.sha256(), 0
@@ -52,8 +52,11 @@ class Png(Storage):
         return [Stored("[0-9]*.png", (0, num - 1), total, digest.hexdigest())]
 
 
+SPEC = StorageFormat(name="png", summary="one PNG per image", storage=Png)
+
+
 def size(file: Path) -> int:
-    """Bytes; 0 of a file that has gone meanwhile, and of one whose content was lost when the machine failed."""
+    """Size in bytes; 0 for a file that has disappeared, or whose content was lost in a crash."""
     with suppress(FileNotFoundError):
         return file.stat().st_size
     return 0
@@ -64,12 +67,12 @@ def png_name(index: int) -> str:
 
 
 def read_png(path: Path) -> Pixels:
-    """A PNG as [H, W, C]; DataError where it cannot be read."""
+    """A PNG as [H, W, C]; raises DataError if it cannot be read."""
     return decode_png(path, path)
 
 
 def decode_png(file: Path | BytesIO, source: Path) -> Pixels:
-    """A PNG, wherever it is, as [H, W, C]; `source` names it in messages.
+    """A PNG file or its bytes as [H, W, C]; `source` names it in messages.
 
     Raises:
         DataError: it cannot be read.
@@ -78,5 +81,5 @@ def decode_png(file: Path | BytesIO, source: Path) -> Pixels:
         with Image.open(file) as image:
             pixels = np.asarray(image)
     except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error}); remove it and run the same command again") from error
+        raise DataError(f"{source}: cannot be read ({error}); remove it and rerun the same command") from error
     return pixels.reshape(*pixels.shape[:2], -1)
