@@ -35,7 +35,8 @@ def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
 
 def to_tensor_like(array: NDArray[np.floating], like: Tensor) -> Tensor:
     """The array as a tensor of the dtype of `like`, on its device."""
-    return to_device(torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype), like.device)
+    own = np.require(array, requirements=["C", "W"])  # torch warns of arrays that cannot be written to
+    return to_device(torch.from_numpy(own).to(like.dtype), like.device)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -27,3 +27,5 @@ def test_arrays_take_the_dtype_of_the_state() -> None:
     made = to_tensor_like(np.eye(2)[:, ::-1], torch.zeros(1, dtype=torch.float32))
     assert made.dtype == torch.float32
     np.testing.assert_array_equal(made, [[0, 1], [1, 0]])
+    fixed = to_tensor_like(np.broadcast_to(np.eye(2), (3, 2, 2)), torch.zeros(1, dtype=torch.float64))
+    assert fixed.shape == (3, 2, 2)  # read-only arrays too, without a warning
