@@ -26,7 +26,8 @@ BYTES_PER_PARAMETER = 20
 class Trainer:
     """Trains a denoiser step by step.
 
-    Batch `i` depends on (`recipe.seed`, `i`) only, so interrupted and uninterrupted runs make the same weights on one device.
+    Batch `i` depends on (`recipe.seed`, `i`) only, so interrupted and uninterrupted runs make the same weights (bit for bit on a
+    CPU with the same number of threads).
 
     Attributes:
         network, average: the weights that are trained, and their exponential moving average.
