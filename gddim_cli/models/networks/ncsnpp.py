@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import torch
+from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from gddim_cli.models.networks.base import Channels, Count, Interface, Multiples, NetworkSpec, Share, Side, Sides, Width
 from gddim_cli.models.networks.ncsnpp_layers import (
     AttentionBlock,
     FourierEmbedding,
@@ -188,3 +191,28 @@ def check_kinds(progressive_input: str, embedding_type: str) -> None:
         raise ValueError(f"progressive_input '{progressive_input}' is neither residual nor none")
     if embedding_type not in ("fourier", "positional"):
         raise ValueError(f"embedding_type '{embedding_type}' is neither fourier nor positional")
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of `NCSNpp`."""
+
+    in_channels: Channels
+    out_channels: Channels
+    image_size: Side
+    nf: Width | UnsetType = UNSET
+    ch_mult: Multiples | UnsetType = UNSET
+    num_res_blocks: Count | UnsetType = UNSET
+    attn_resolutions: Sides | UnsetType = UNSET
+    fir: bool | UnsetType = UNSET
+    progressive_input: ProgressiveInput | UnsetType = UNSET
+    embedding_type: Embedding | UnsetType = UNSET
+    dropout: Share | UnsetType = UNSET
+
+
+SPEC = NetworkSpec(
+    name="ncsnpp",
+    title="NCSN++ or DDPM++",
+    arguments=Arguments,
+    build=NCSNpp,
+    interface=lambda given: Interface(given.in_channels, given.out_channels, given.image_size),
+)
