@@ -196,13 +196,13 @@ def quick(diffusion: Diffusion) -> list[Result]:
         return [check(subject) for check in CHECKS[:-4] for subject in subjects]
 
 
-@pytest.mark.parametrize("diffusion", RIGHT, ids=str)
+@pytest.mark.parametrize("diffusion", RIGHT, ids=lambda diffusion: str(diffusion).partition(" object")[0])
 def test_right_diffusions_pass(diffusion: Diffusion) -> None:
     assert [result for result in quick(diffusion) if not result.passed] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("diffusion", RIGHT, ids=str)
+@pytest.mark.parametrize("diffusion", RIGHT, ids=lambda diffusion: str(diffusion).partition(" object")[0])
 def test_right_diffusions_pass_with_their_orders(diffusion: Diffusion) -> None:
     results = list(examine(diffusion))
     assert len(results) == len(CHECKS)
