@@ -176,6 +176,8 @@ def execute(generation: Generation) -> Run:
         GddimError: as `Generation`.
     """
     todo = generation.prepare()
+    for note in generation.notes:
+        say(f"note: {note}")
     sampler, request = generation.prepared.sampler, generation.prepared.request
     if sampler.nfe not in (None, request.nfe):
         say(f"{request.sampler} cannot spend {request.nfe} evaluations exactly: using {sampler.nfe}")

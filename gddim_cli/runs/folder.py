@@ -211,9 +211,8 @@ class RunFolder:
         """Removes the run's images, grid and manifest, and its record last."""
         run = read_run(self.path)
         with writing(self.path):
-            for kind in FORMATS.values():
-                for file in kind.storage(self.path).files(run.num):
-                    file.unlink(missing_ok=True)
+            for file in open_storage(self.path, run.format).files(run.num):
+                file.unlink(missing_ok=True)
             for name in (GRID, MANIFEST, RUN):
                 (self.path / name).unlink(missing_ok=True)
 
@@ -235,7 +234,7 @@ def read_run(folder: Path) -> Run:
     """
     try:
         return msgspec.json.decode((folder / RUN).read_bytes(), type=Run)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(
             f"{folder / RUN}: cannot be read as a run of this version ({error}); choose another folder, or remove this one"
         ) from error

@@ -53,6 +53,7 @@ class Generation:
         overwrite: remove an earlier run first.
         speed: the enabled speed options, for `run.json`.
         world: the processes.
+        notes: what `prepare` found that the user should know.
     """
 
     folder: RunFolder
@@ -69,6 +70,7 @@ class Generation:
     states: RowFile | None = None
     earlier: Run | None = None
     filming: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def prepare(self) -> list[int]:
         """Opens the folder and returns the indices of the images to make, by all processes together.
@@ -93,7 +95,7 @@ class Generation:
             if path:
                 probe(path)
         self.earlier = earlier = self.folder.open(self.prepared.request, self.overwrite)
-        there = self.folder.images.done(earlier.num) if earlier else set()
+        there = self._intact(earlier) if earlier else set()
         num = max(self.num, 1 + max(there, default=-1))
         states = None
         if self.raw:
@@ -111,6 +113,19 @@ class Generation:
             tolerance = self.prepared.sampler.tolerance
         token = self.folder.mark() if self.world.size > 1 else None
         return ResumeState(todo, num, self._size(len(todo), sharing), earlier, states, filming, tolerance, token)
+
+    def _intact(self, earlier: Run) -> set[int]:
+        """The indices of the earlier run's images that exist and are whole; damaged files are removed, to be made again."""
+        images = self.folder.images
+        damaged = images.damaged(earlier.num, read_manifest(self.folder.path))
+        if damaged:
+            count = len(set().union(*damaged.values()))
+            self.notes.append(
+                f"{min(damaged)}{f' and {len(damaged) - 1} more files' * (len(damaged) > 1)} damaged: making {count} images again"
+            )
+            remove_manifest(self.folder.path)
+            images.discard(damaged)
+        return images.done(earlier.num)
 
     def _size(self, count: int, sharing: int) -> int:
         """The batch size for `count` images, the same on all processes; `sharing` of them share one device's memory."""
