@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import filelock
 
-from gddim_cli.errors import OutputError
+from gddim_cli.errors import OutputError, UsageError
 
 T = TypeVar("T")
 
@@ -127,6 +127,21 @@ def probe(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
+
+
+def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> None:
+    """Refuses to replace a file that this run did not write.
+
+    Args:
+        option: what names the file.
+        known: sha256 of the file that this run wrote there earlier, or None.
+        force: whether any file may be replaced.
+
+    Raises:
+        UsageError: there is another file.
+    """
+    if path.is_file() and not force and (known is None or sha256(path) != known):
+        raise UsageError(f"{option}: {path} exists and was not written by this run; choose another name, or --force")
 
 
 def eventually(holds: Callable[[], bool], patience: float) -> bool:
