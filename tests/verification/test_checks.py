@@ -21,7 +21,7 @@ from gddim_cli.diffusions.vp import VP
 from gddim_cli.diffusions.vp_cosine import VPCosine
 from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.numerics.quadrature import Array
-from gddim_cli.verification.exact import checks
+from gddim_cli.verification import checks
 from gddim_cli.verification.checks import CHECKS, Result, Subject, check_order, examine
 from gddim_cli.verification.frequencies import parts_to_test
 
