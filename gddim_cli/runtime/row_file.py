@@ -1,4 +1,4 @@
-"""`--save-raw FILE.npy`: final states by index, filled in as images are made."""
+"""An .npy file of float32 rows by index, which is filled in as the rows are computed."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from gddim_cli.runtime.files import replacing, sha256, writing
 
 
 class RowFile:
-    """Rows of float32 states; rows of NaN are still missing.
+    """Rows of float32 numbers; rows that end in NaN are still missing.
 
-    Until every row is there it is `FILE.npy.RUN.partial`, RUN naming the run's settings, so that no other run takes it
-    for its own. Written with plain writes, since a memory map ends the program where the disk is full.
+    Until it is complete, the file is called `FILE.npy.RUN.partial`, where RUN identifies the run's settings, so that runs
+    do not mix. It is written with ordinary writes: with a memory map a full disk would kill the program.
     """
 
     def __init__(
         self, path: Path, num: int, shape: Sequence[int], run: str, finished: str | None, overwrite: bool
     ) -> None:
-        """Begins the file for `num` states of `shape`, or goes on with what this run has.
+        """Creates the file for `num` rows of `shape`, or resumes the file of an earlier session of the same run.
 
         Args:
-            run: names the run's settings.
-            finished: sha256 of the file that this run finished earlier, or None.
-            overwrite: whether a file that is not this run's may be replaced.
+            run: identifies the run's settings.
+            finished: the sha256 of the file that this run completed earlier, or None.
+            overwrite: whether a file of another run may be replaced.
 
         Raises:
-            OutputError: it cannot be written.
-            DataError: `path` exists and is not this run's.
+            OutputError: the file cannot be written.
+            DataError: `path` exists and does not belong to this run.
         """
         self.path = path
         self.partial = path.with_name(f"{path.name}.{run}.partial")
         known = path.exists() and finished is not None and sha256(path) == finished
         if path.exists() and not known and not overwrite:
-            raise DataError(f"--save-raw: {path} exists and is not of this run; choose another file, or remove it")
+            raise DataError(f"{path}: this file exists and does not belong to this run; choose another, or remove it")
         source = self.partial if self.partial.exists() and not overwrite else path if known else None
         old = None if source is None else read_array(source, memory_map=True)
         self.complete = source == path and old is not None and len(old) == num
@@ -46,7 +46,7 @@ class RowFile:
             self._begin(num, shape, old)
 
     def _begin(self, num: int, shape: Sequence[int], old: NDArray[np.float32] | None) -> None:
-        """A file of NaN, with the rows there are; whole or not at all."""
+        """Writes a file of NaN with the rows of `old`, atomically."""
         missing = np.full(shape, np.nan, "<f4").tobytes()
         with replacing(self.partial) as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)})
@@ -54,14 +54,14 @@ class RowFile:
                 file.write(old[row].tobytes() if old is not None and row < len(old) else missing)
 
     def done(self, num: int) -> set[int]:
-        """Indices of the rows that are there."""
+        """The indices of the rows that are not missing."""
         if self.complete:
             return set(range(num))
         states = read_array(self.partial, memory_map=True)
         return {int(i) for i in np.flatnonzero(~np.isnan(states.reshape(len(states), -1)[:, -1]))}
 
     def store(self, indices: Sequence[int], states: NDArray[np.floating]) -> None:
-        """Fills in the rows of these images.
+        """Writes rows.
 
         Raises:
             OutputError: they cannot be written.
@@ -78,7 +78,7 @@ class RowFile:
                 file.write(row.tobytes())
 
     def finish(self) -> str:
-        """Renames the file to its final name; returns its sha256."""
+        """Renames the complete file to its final name; returns its sha256."""
         if not self.complete:
             with writing(self.path):
                 self.partial.replace(self.path)

@@ -212,7 +212,7 @@ def test_files_of_another_run_are_not_taken_for_this_ones(sample, tmp_path: Path
     sample("--num", 2, out="b")
     result = sample("--num", 2, "--save-raw", raw, out="b")
     assert result.status == 1
-    assert "r.npy exists and is not of this run" in result.err
+    assert "r.npy: this file exists and does not belong to this run" in result.err
     np.testing.assert_array_equal(np.load(raw), first)
     assert sample("--num", 2, "--trajectory", film, out="b").status == 0
     assert film.read_bytes() != shown
