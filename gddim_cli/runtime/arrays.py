@@ -14,17 +14,20 @@ from gddim_cli.errors import DataError
 
 
 def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
-    """The one array of an .npy, in the machine's byte order unless mapped.
+    """The array of an .npy file.
+
+    Args:
+        memory_map: whether the file is mapped into memory, read-only, in place of being read.
 
     Raises:
-        DataError: missing, truncated, not an .npy, or of Python objects.
+        DataError: the file is missing, truncated, not an .npy, or holds Python objects.
     """
     try:
         array = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: cannot be read as an .npy: {error}") from error
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: an .npz; a single array, .npy, is needed")
+        raise DataError(f"{path}: this is an .npz; a single array (.npy) is needed")
     return array
 
 
@@ -32,7 +35,7 @@ def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
     """Names, dtypes and shapes of the arrays of an .npz, without reading them.
 
     Raises:
-        DataError: not an .npz.
+        DataError: the file is not a readable .npz.
     """
     found = {}
     try:
@@ -48,10 +51,10 @@ def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran's order, and dtype of an .npy; `file` is then at its data.
+    """Shape, whether in Fortran order, and dtype of an .npy file; leaves `file` at the beginning of the data.
 
     Raises:
-        ValueError: not an .npy.
+        ValueError: the file is not an .npy.
     """
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -59,13 +62,13 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def read_member(path: Path, name: str) -> NDArray[Any]:
-    """One array of an .npz.
+    """One array of an .npz file.
 
     Raises:
-        DataError: not an .npz, or damaged, or without it.
+        DataError: the file is not an .npz, is damaged, or does not contain the array.
     """
     try:
-        # numpy leaves a file that it opened, and could not read, open
+        # opened here, because numpy does not close a file that it cannot read
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return archive[name]
     except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
