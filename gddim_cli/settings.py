@@ -36,6 +36,7 @@ class About:
     short: str | None
     aliases: Mapping[str, Any]
     complete: Callable[[], Iterable[str]] | None
+    most: int | None
 
 
 def about(
@@ -48,6 +49,7 @@ def about(
     short: str | None = None,
     aliases: Mapping[str, Any] | None = None,
     complete: Callable[[], Iterable[str]] | None = None,
+    most: int | None = None,
     **bounds: Any,
 ) -> msgspec.Meta:
     """The metadata of a setting, for `typing.Annotated`.
@@ -61,9 +63,10 @@ def about(
         short: a one-letter option.
         aliases: words that stand for values.
         complete: the values that shell completion offers.
+        most: the largest whole number, where 63 bits do not hold it (`le` else).
         bounds: `ge`, `gt`, `le`, `lt`, `pattern` and so on, as in `msgspec.Meta`.
     """
-    told = About(panel, label, metavar, flag, short, aliases or {}, complete)
+    told = About(panel, label, metavar, flag, short, aliases or {}, complete, most)
     return msgspec.Meta(description=help, extra={"about": told}, **bounds)
 
 
@@ -116,7 +119,8 @@ class Setting:
             found = msgspec.convert(value, self.type)
         except msgspec.ValidationError as error:
             raise UsageError(f"{where}: {brief(value)}: expected {self.expected()}") from error
-        if isinstance(found, float) and not math.isfinite(found):
+        too_large = self.about.most is not None and found > self.about.most
+        if too_large or (isinstance(found, float) and not math.isfinite(found)):
             raise UsageError(f"{where}: {found}: expected {self.expected()}")
         return found
 
@@ -129,13 +133,16 @@ class Setting:
         value: Any = text
         kind = bare(self.type)
         if text not in self.about.aliases and kind in (int, float, bool):
-            value = number(text) if kind is not bool else {"true": True, "false": False}.get(text, text)
+            value = number(text) if kind is not bool else {"true": True, "false": False}.get(text.lower(), text)
+        elif typing.get_origin(kind) is list:
+            value = [number(part) for part in split(text.strip("[]"))]
         return self.check(value, where or self.flag)
 
     def expected(self) -> str:
         """The values that it takes, in words."""
-        words = [*self.about.aliases]
-        return " or ".join([*([", ".join(words)] if words else []), description(self.type)])
+        words = ", ".join(self.about.aliases)
+        range_of = description(self.type) + (f" and at most {self.about.most}" if self.about.most else "")
+        return " or ".join([words, range_of] if words else [range_of])
 
     def labelled(self, value: Any) -> str:
         """How a table's row says a value."""
@@ -210,6 +217,12 @@ def brief(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:56]}..."
 
 
+def choices(kind: Any) -> list[str]:
+    """The values of a type that has only a few."""
+    plain = bare(kind)
+    return [str(value) for value in typing.get_args(plain)] if typing.get_origin(plain) is Literal else []
+
+
 def limits(kind: Any) -> dict[str, float]:
     """The numeric bounds of a type: `ge`, `gt`, `le`, `lt`."""
     found: dict[str, float] = {}
@@ -223,8 +236,10 @@ def limits(kind: Any) -> dict[str, float]:
 def description(kind: Any) -> str:
     """The values of a type, in words: `a whole number from 0 to 3`."""
     plain, bounds = bare(kind), limits(kind)
-    if typing.get_origin(plain) is Literal:
-        return f"one of {', '.join(map(str, typing.get_args(plain)))}"
+    if choices(kind):
+        return f"one of {', '.join(choices(kind))}"
+    if typing.get_origin(plain) is list:
+        return f"a list of values, each {description(typing.get_args(plain)[0])}"
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
         plain, "another kind of value"
     )
@@ -238,8 +253,8 @@ def description(kind: Any) -> str:
 def short_description(kind: Any) -> str:
     """The values of a type, as `--help` shows them: `R|L`, `0..3`, `N`."""
     plain, bounds = bare(kind), limits(kind)
-    if typing.get_origin(plain) is Literal:
-        return "|".join(map(str, typing.get_args(plain)))
+    if choices(kind):
+        return "|".join(choices(kind))
     if plain is int and "ge" in bounds and bounds.get("le", math.inf) <= 9:
         return f"{bounds['ge']:g}..{bounds['le']:g}"
     return {int: "N", float: "X", str: "TEXT"}.get(plain, "VALUE")

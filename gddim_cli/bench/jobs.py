@@ -18,7 +18,7 @@ from gddim_cli.bench.tools import Bench, Shape
 from gddim_cli.bench.words import PlanError
 from gddim_cli.checkpoints.card import Images
 from gddim_cli.checkpoints.load import Checkpoint
-from gddim_cli.diffusions.base import Defaults, Diffusion
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.errors import CheckpointError, DataError, GddimError, UsageError
 from gddim_cli.hub.store import card_of, names
 from gddim_cli.runs.prepare import choose_diffusion, identity
@@ -49,7 +49,7 @@ class Job:
     num: int
     judge: Evaluator
     medium: Diffusion
-    chosen: Defaults
+    chosen: SamplingConfig
     plan: methods.Plan
     key: str
 
@@ -196,7 +196,9 @@ def place(wanted: Wanted, error: GddimError, words: tuple[str, ...]) -> str:
     return found[0] if found else wanted.where["row"]
 
 
-def build(cell: Cell, bench: Bench, judge: Evaluator | None) -> tuple[Checkpoint, Diffusion, Defaults, methods.Plan]:
+def build(
+    cell: Cell, bench: Bench, judge: Evaluator | None
+) -> tuple[Checkpoint, Diffusion, SamplingConfig, methods.Plan]:
     """The model, the diffusion, how it is sampled under the judge's protocol, and the sampler.
 
     Raises:

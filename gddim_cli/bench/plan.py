@@ -64,7 +64,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
 
     @property
     def given(self) -> dict[str, Any]:
-        """The sampling words that were said, as fields of `Defaults`."""
+        """The sampling words that were said, as fields of `SamplingConfig`."""
         words = {"k": self.k, "denoise": self.denoise, "grid_power": self.time_grid, "t_end": self.t_end}
         return {name: value for name, value in {**words, "quantize": self.quantize}.items() if value is not None}
 

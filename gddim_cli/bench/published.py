@@ -59,7 +59,7 @@ def own_settings(checkpoint: str) -> dict[str, Any]:
     """What a published checkpoint is sampled with where nothing is said, under the paper's protocol."""
     card = card_of(checkpoint)
     medium = card.make_diffusion()
-    defaults = dataclasses.asdict(card.sampling.defaults(medium))
+    defaults = dataclasses.asdict(card.sampling.config(medium))
     plain = {"corrector": False, "rtol": None, "atol": None}
     return {**defaults, **plain, "quantize": PROTOCOLS[PROTOCOL].quantize, "diffusion": identity(medium, None)}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gddim_cli.bench.published import known
-from gddim_cli.diffusions.registry import number
+from gddim_cli.diffusions.parameters import number
 from gddim_cli.errors import nearest
 from gddim_cli.evaluation.protocols import MODES, PROTOCOLS
 from gddim_cli.numerics.noise import LARGEST_SEED

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gddim_cli.diffusions.base import Defaults, Diffusion, KChoice
+from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
 from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.errors import CheckpointError, UsageError
 
@@ -29,13 +29,10 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     k: KChoice | None = None
     quantize: Literal["floor", "round"] | None = None
 
-    def defaults(self, diffusion: Diffusion) -> Defaults:
+    def config(self, diffusion: Diffusion) -> SamplingConfig:
         """These values, and the diffusion's own where there is none."""
         own = {name: getattr(self, name) for name in self.__struct_fields__ if getattr(self, name) is not None}
-        return dataclasses.replace(diffusion.defaults, **own)
-
-
-Format = Literal["gddim-flax", "cldsgm", "score-sde", "native", "verbatim"]
+        return dataclasses.replace(diffusion.sampling, **own)
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -43,7 +40,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     Attributes:
         file: its name; a mirror has it under that name.
-        format: what is in it; `verbatim` files are kept as they are.
+        format: a checkpoint format's name, `native`, or `verbatim` for files that are kept as they are.
+        settings: what the file does not tell, by the names of the format's options.
         size: in bytes, about: none of the sizes is published.
         google_drive: its id there.
         google_drive_folder: the id of the folder it is in.
@@ -52,8 +50,9 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """
 
     file: str
-    format: Format
+    format: str
     size: int
+    settings: dict[str, Any] = {}
     google_drive: str | None = None
     google_drive_folder: str | None = None
     url: str | None = None

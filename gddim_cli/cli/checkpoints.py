@@ -97,3 +97,6 @@ def row(entry: Entry) -> tuple[str, ...]:
     size = "-" if entry.size is None else f"{entry.size / 1e6:.0f} MB"
     fid = "-" if entry.fid is None else f"{entry.fid}"
     return entry.name, entry.what, numbers, size, entry.state, fid, entry.title
+
+
+app = options.command(checkpoints, EPILOG)

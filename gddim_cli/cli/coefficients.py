@@ -1,10 +1,10 @@
-"""`gddim coefficients`: what the sampler multiplies with, for people who port the method."""
+"""`gddim coefficients`: what the sampler multiplies with, for those who port the method."""
 
 from __future__ import annotations
 
-import dataclasses
 import json as json_module
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import show_table, stdout
+from gddim_cli.runs.request import sampling_settings
 
 if TYPE_CHECKING:
     from gddim_cli.samplers.coefficients import Coefficients
@@ -22,20 +23,18 @@ gddim coefficients --diffusion cld --nfe 50 --order 2 --k R --json > cld50.json
 
 gddim coefficients --diffusion vp --nfe 10 --order 0"""
 
+SETTINGS = ("diffusion", "nfe", "order", "lambda", "k", "denoise", "time_grid", "t_end")
+
 
 def coefficients(
-    diffusion: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="A name, or a .yaml or .py as gddim check takes.")
-    ] = "cld",
-    nfe: options.Nfe = 50,
-    order: options.Order = None,
-    lam: options.Lambda = None,
-    k: options.K = None,
-    denoise: options.Denoise = None,
-    time_grid: options.TimeGrid = None,
-    t_end: options.TEnd = None,
+    given: Mapping[str, Any],
     npz: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Write t, Psi, C (and last) there as float64 arrays.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Write t, Psi, C (and last, P) to this file as float64 arrays.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -45,21 +44,15 @@ def coefficients(
     With --lambda, P\\[i] is the covariance of the noise that step i adds.
     The denoising step is u = last\\[0] u\\[N] + last\\[1] eps(u\\[N], t\\[N]).
     """
-    options.positive("--nfe", nfe)
     options.suffix("--npz", npz, ".npz")
-    given = options.sampling_choices(k, denoise, time_grid, t_end)
+    values = options.parsed({"diffusion": "cld", **given}, sampling_settings())
 
-    from gddim_cli.diffusions.registry import find_diffusion
-    from gddim_cli.samplers.gddim import step_covariance
-    from gddim_cli.samplers.registry import Choices, plan
+    from gddim_cli.runs.coefficients import coefficients_of
 
-    medium = find_diffusion(diffusion)
-    chosen = dataclasses.replace(medium.defaults, **given)
-    found = plan("gddim", medium, chosen, nfe, Choices(order=order, lam=lam)).coefficients
-    assert found is not None  # without a corrector gDDIM is a linear method
+    name, found, covariance = coefficients_of(values)
     arrays = {"t": found.t, "Psi": found.Psi, "C": found.C}
-    if lam is not None:
-        arrays["P"] = step_covariance(medium, found.t, lam)
+    if "lambda" in values:
+        arrays["P"] = covariance
     if found.last is not None:
         arrays["last"] = found.last
     if npz:
@@ -68,10 +61,11 @@ def coefficients(
         with stdout() as out:
             out.write(json_module.dumps({name: array.tolist() for name, array in arrays.items()}) + "\n")
     elif not npz or sys.stdout.isatty():
-        show(medium.name, found)
+        show(name, found)
 
 
 def write(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes the arrays as an .npz; raises OutputError where it cannot be written."""
     import numpy as np
 
     from gddim_cli.runtime.files import replacing
@@ -81,11 +75,12 @@ def write(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def show(name: str, found: Coefficients) -> None:
+    """Prints the matrices of every step as a table."""
     from rich.table import Table
 
     title = f"{name}, K = {found.k}, order {found.order}, NFE {found.nfe}"
     if found.Psi.ndim > 3:
-        title += "; the four corners of the DCT spectrum (--npz and --json have it all)"
+        title += "; the four corners of the DCT spectrum (--npz and --json have all of it)"
     table = Table("step", "from t", "to t", "Psi", *(f"C{j}" for j in range(found.order + 1)), title=title)
     for i in range(len(found.Psi)):
         used = (matrix(c) if j <= i else "-" for j, c in enumerate(found.C[i]))
@@ -96,6 +91,10 @@ def show(name: str, found: Coefficients) -> None:
 
 
 def matrix(values: Any) -> str:
-    if values.ndim > 2:  # one number a frequency: too many to print
+    """A matrix in lines; of a spectrum's one number per frequency, the corners."""
+    if values.ndim > 2:
         values = values[:: len(values) - 1, :: len(values) - 1, 0, 0]
     return "\n".join("  ".join(f"{value: .6f}" for value in row) for row in values)
+
+
+app = options.command(options.with_settings(coefficients, [sampling_settings()[key] for key in SETTINGS]), EPILOG)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say
 from gddim_cli.errors import UsageError
 
@@ -83,3 +84,6 @@ class Bytes:
         if self.bar is not None:
             self.bar.__exit__(None, None, None)
             self.bar = None
+
+
+app = options.command(download, EPILOG)

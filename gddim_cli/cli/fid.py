@@ -13,6 +13,7 @@ import typer
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, stdout
 from gddim_cli.errors import OutputError, UsageError
+from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def fid(
         if path:
             keep_inputs(path, images, ref)
             probe(path)
-    where = options.torch_device(device)
+    where = find_device(device)
     source = open_images(images, key, num)
     team = world().join()
     with feature_folder(cache) as folder:
@@ -239,3 +240,6 @@ def show(found: Measurement, json: bool) -> None:
         say(f"note: {warning}")
     with stdout() as out:
         out.write((found.json() if json else "\n".join(lines(found))) + "\n")
+
+
+app = options.command(fid, EPILOG)

@@ -1,4 +1,4 @@
-"""`gddim samplers` and `gddim diffusions`: what there is."""
+"""`gddim samplers` and `gddim diffusions`."""
 
 from __future__ import annotations
 
@@ -9,48 +9,61 @@ from typing import Any
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import show_table, stdout
 
+SHOWN = ("name", "order", "evaluations", "noise", "supports", "source")
+
 
 def samplers(json: options.Json = False) -> None:
-    """List the samplers: order, evaluations a step, noise, what they suit, where they come from."""
-    from gddim_cli.samplers.registry import METHODS, WORDS
+    """List the samplers.
 
-    def row(method: Any) -> dict[str, str]:
-        found = {
-            field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.name != "build"
-        }
-        return {**found, "options": " ".join(f"--{WORDS.get(name, name)}" for name in method.options)}
+    With their order of convergence, evaluations per step, noise, supported diffusions, source and options.
+    """
+    from gddim_cli.samplers.registry import SAMPLERS
+    from gddim_cli.settings import declared
 
-    show([row(method) for method in METHODS.values()], json)
+    def row(spec: Any) -> dict[str, str]:
+        flags = " ".join(setting.flag for setting in declared(spec.options).values())
+        return {**{name: getattr(spec, name) for name in SHOWN}, "options": flags}
+
+    show([row(spec) for spec in SAMPLERS.values()], json)
 
 
 def diffusions(json: options.Json = False) -> None:
-    """List the diffusions: numbers a pixel, parameters and their defaults, how they are sampled."""
+    """List the diffusions.
+
+    With their state dimension per pixel, parameters and defaults, and how they are sampled.
+    """
     from gddim_cli.diffusions.registry import DIFFUSIONS
 
     def row(kind: Any) -> dict[str, Any]:
         parameters = {field.name: field.default for field in dataclasses.fields(kind)}
-        defaults = dataclasses.asdict(kind.defaults)
+        config = dataclasses.asdict(kind.sampling)
         if json:
-            return {"name": kind.name, "numbers": kind.D, "parameters": parameters, "sampling": defaults}
+            return {"name": kind.name, "dimension": kind.D, "parameters": parameters, "sampling": config}
         listed = ", ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in parameters.items()
         )
-        grid = f"t {defaults['t_start']:.4g} to {defaults['t_end']:g}, power {defaults['grid_power']:g}"
-        extra = ", denoising step" if defaults["denoise"] else ""
-        return {"name": kind.name, "numbers a pixel": kind.D, "parameters": listed, "sampling": grid + extra}
+        grid = f"t {config['t_start']:.4g} to {config['t_end']:g}, power {config['grid_power']:g}"
+        extra = ", denoising step" if config["denoise"] else ""
+        return {"name": kind.name, "D": kind.D, "parameters": listed, "sampling": grid + extra}
 
     show([row(kind) for kind in DIFFUSIONS.values()], json)
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:
-    """Rows of one shape as a table, or as a JSON list, on stdout."""
+    """Prints rows of one shape on stdout, as a table or as a JSON list."""
     if json:
         with stdout() as out:
             out.write(json_module.dumps(rows, indent=2) + "\n")
         return
     from rich.table import Table
 
-    table = Table(*rows[0], show_lines=True)
+    table = Table(show_lines=True)
+    for name in rows[0]:
+        table.add_column(name, no_wrap=name == "name")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     show_table(table)
+
+
+samplers_app = options.command(samplers)
+diffusions_app = options.command(diffusions)

@@ -2,41 +2,78 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import signal
 import sys
 from contextlib import nullcontext, redirect_stdout
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from gddim_cli import __version__
-from gddim_cli.cli import bench, check, checkpoints, coefficients, convert, download, fid, listings, sample, train
 from gddim_cli.errors import GddimError, UsageError
-from gddim_cli.runtime.distributed import GOES_ON, world
+from gddim_cli.runtime.distributed import RESUME_HINT, world
+
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context
 
 INTERRUPTED = 130
-SEVERAL = ("sample", "fid", "bench")
+SHARED = ("sample", "fid", "bench")
 """Commands that several processes can share."""
 
-app = typer.Typer(name="gddim", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-app.command(epilog=sample.EPILOG)(sample.sample)
-app.command(epilog=fid.EPILOG)(fid.fid)
-app.command(epilog=coefficients.EPILOG)(coefficients.coefficients)
-app.command(epilog=train.EPILOG)(train.train)
-app.add_typer(bench.app, name="bench")
-app.command()(listings.samplers)
-app.command()(listings.diffusions)
-app.command(epilog=check.EPILOG)(check.check)
-app.command(epilog=download.EPILOG)(download.download)
-app.command(epilog=checkpoints.EPILOG)(checkpoints.checkpoints)
-app.command(epilog=convert.EPILOG)(convert.convert)
+COMMANDS = {
+    "sample": "Draw images from a checkpoint.",
+    "fid": "Measure images: FID and other metrics against a reference.",
+    "bench": "Measure a metric against network evaluations, and print the table and the plot.",
+    "train": "Train a denoiser on images.",
+    "download": "Fetch released checkpoints, reference statistics and Inception networks.",
+    "checkpoints": "List checkpoints and published files, show one, or remove downloads.",
+    "convert": "Convert a checkpoint of another program to a native file.",
+    "samplers": "List the samplers.",
+    "diffusions": "List the diffusions.",
+    "coefficients": "Print the times and matrices that gDDIM uses.",
+    "check": "Test a diffusion: its equations, one-step exactness, orders of convergence.",
+}
+MODULES = {"samplers": "listings", "diffusions": "listings"}
+"""Modules that are not called like their command."""
 
 
-def show_version(wanted: bool) -> None:
-    if wanted:
+class LazyGroup(TyperGroup):
+    """Commands whose modules are imported when they are called: `gddim --help` needs none of them."""
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        """The command that the arguments name, in full."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, full_command(name) if name and command else command, rest
+
+
+def full_command(name: str) -> Command:
+    """The command with its options."""
+    module = importlib.import_module(f"gddim_cli.cli.{MODULES.get(name, name)}")
+    command = typer.main.get_command(getattr(module, f"{name}_app", None) or module.app)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    name="gddim",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _name, _summary in COMMANDS.items():
+    app.command(_name, help=_summary)(lambda: None)
+
+
+def show_version(value: bool) -> None:
+    """Prints the version and ends."""
+    if value:
         typer.echo(f"gddim {__version__}")
         raise typer.Exit
 
@@ -45,7 +82,7 @@ def show_version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     _version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Sample from linear diffusion models with few network evaluations.
@@ -53,8 +90,8 @@ def root(
     [bold]gddim sample --nfe 50 --out imgs/[/bold] draws a grid of digits from the bundled checkpoint, offline.
     """
     command = context.invoked_subcommand
-    if world().size > 1 and command not in SEVERAL:
-        raise UsageError(f"gddim {command} runs as one process; start it without torchrun ({', '.join(SEVERAL)} share)")
+    if world().size > 1 and command not in SHARED:
+        raise UsageError(f"gddim {command} runs as one process; start it without torchrun ({', '.join(SHARED)} share)")
 
 
 def main() -> None:
@@ -72,7 +109,7 @@ def main() -> None:
 
 
 def run() -> int:
-    """The command's exit status; what a person can mend is told in one line."""
+    """The command's exit status; an error that the user can mend is one line on stderr."""
     try:
         with nullcontext() if world().main else redirect_stdout(io.StringIO()):  # --help is said once
             status = app(prog_name="gddim", standalone_mode=False)
@@ -90,7 +127,7 @@ def run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
-        complain(f"stopped; {GOES_ON}", INTERRUPTED)
+        complain(f"interrupted; {RESUME_HINT}", INTERRUPTED)
     return status or 0
 
 

@@ -1,45 +1,170 @@
-"""Options that several commands share, and what turns their words into values."""
+"""Options on the command line: those that are declared as settings, and those that several commands share."""
 
 from __future__ import annotations
 
-import math
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from gddim_cli.cli import progress
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     import torch
 
-NAMED_DTYPES = ("float32", "float64", "bfloat16", "float16")
+    from gddim_cli.settings import Setting
+
 BATCH_SIZE = 64
-SHORT_DTYPES = {"fp32": "float32", "fp64": "float64", "bf16": "bfloat16", "fp16": "float16"}
+PANELS = ("Model", "Sampler", "Images", "Reference", "Metrics", "Output", "Speed", "Advanced")
+"""The groups of options in `--help`, in their order."""
 
 Device = Annotated[
-    str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where the network runs; auto takes a GPU where there is one.")
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|mps",
+        help="Device the network runs on; auto takes a GPU if there is one.",
+        rich_help_panel="Speed",
+    ),
 ]
-Nfe = Annotated[int, typer.Option(help="Evaluations of the network for each image, the denoising step included.")]
-Order = Annotated[
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel="Output")]
+Threads = Annotated[
     int | None,
-    typer.Option(help="Past evaluations used beside the current one (default: 2, or 0 with --lambda).", metavar="0..3"),
+    typer.Option(min=1, max=1024, help="CPU threads. Default: one per core.", rich_help_panel="Speed"),
 ]
-Lambda = Annotated[float | None, typer.Option("--lambda", help="Noise of the reverse process: 0 none, 1 its own.")]
-K = Annotated[
-    str | None, typer.Option("--k", metavar="R|L", help="The K of the noise prediction (default: the card's).")
+
+
+def set_quiet(value: bool) -> None:
+    """Silences progress and notes on stderr; errors are still printed."""
+    progress.QUIET = value
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=set_quiet, help="Print no progress or notes on stderr.", rich_help_panel="Output"
+    ),
 ]
-Denoise = Annotated[
-    bool | None,
-    typer.Option("--denoise/--no-denoise", help="A last denoising step, one evaluation (default: the card's)."),
-]
-TimeGrid = Annotated[
-    str | None,
-    typer.Option(metavar="linear|quadratic|P", help="Steps evenly spaced in t^(1/P) (default: the card's, quadratic)."),
-]
-TEnd = Annotated[float | None, typer.Option(help="Where the steps end (default: the card's).")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def command(function: Callable[..., Any], epilog: str | None = None) -> typer.Typer:
+    """An application of one command, with `-h` and `--quiet`."""
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command(epilog=epilog)(quietable(function))
+    return app
+
+
+def quietable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with `--quiet`."""
+    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
+
+    def run(**given: Any) -> Any:
+        del given["quiet"]
+        return function(**given)
+
+    return with_parameters(function, run, sorted([*parameters(function), option], key=panel_number))
+
+
+def panel_number(parameter: inspect.Parameter) -> int:
+    """The place of a parameter's panel in `--help`; arguments and what has no panel come first."""
+    for meta in getattr(parameter.annotation, "__metadata__", ()):
+        if (panel := getattr(meta, "rich_help_panel", None)) in PANELS:
+            return PANELS.index(panel)
+    return -1
+
+
+def with_settings(
+    function: Callable[..., Any], settings: Iterable[Setting], *, lists: bool = False
+) -> Callable[..., Any]:
+    """The command with one option for each declared setting; it receives them as a mapping `given` of texts by key.
+
+    Args:
+        lists: whether each option takes a comma-separated list.
+    """
+    declared = list(settings)
+    own = [parameter for parameter in parameters(function) if parameter.name != "given"]
+    options = [parameter_of(setting, lists) for setting in declared]
+
+    def run(**given: Any) -> Any:
+        found = {setting.key: given.pop(setting.name) for setting in declared}
+        return function(**given, given={key: value for key, value in found.items() if value is not None})
+
+    return with_parameters(function, run, [*options, *own])
+
+
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """A function's parameters with their annotations evaluated."""
+    hints = get_type_hints(function, include_extras=True)
+    found = inspect.signature(function).parameters.values()
+    return [p.replace(annotation=hints.get(p.name, p.annotation), kind=p.KEYWORD_ONLY) for p in found]
+
+
+def with_parameters(
+    function: Callable[..., Any], run: Callable[..., Any], found: list[inspect.Parameter]
+) -> Callable[..., Any]:
+    """`run` under the name and documentation of `function`, with these parameters."""
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in found}
+    return run
+
+
+def parameter_of(setting: Setting, lists: bool) -> inspect.Parameter:
+    """A declared setting as a parameter that typer understands."""
+    if setting.is_flag and not lists:
+        decls, kind = [f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"], bool | None
+        metavar = None
+    else:
+        decls, kind = [setting.flag], str | None  # type: ignore[assignment]
+        metavar = "true,false" if setting.is_flag else f"{setting.metavar},..." if lists else setting.metavar
+    if setting.about.short:
+        decls.append(setting.about.short)
+    says_default = setting.default in (None, False) or "Default:" in setting.help
+    option = typer.Option(
+        *decls,
+        metavar=metavar,
+        help=markup(setting.help if says_default else f"{setting.help} Default: {setting.default}."),
+        rich_help_panel=setting.about.panel,
+        autocompletion=completion(setting),
+        show_default=False,
+    )
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def markup(text: str) -> str:
+    """Text in which square brackets are no rich markup."""
+    return text.replace("[", "\\[")
+
+
+def completion(setting: Setting) -> Callable[[str], list[str]] | None:
+    """The values that shell completion offers for a setting."""
+    from gddim_cli.settings import choices
+
+    def complete(incomplete: str) -> list[str]:
+        known = setting.about.complete() if setting.about.complete else choices(setting.type)
+        return [value for value in known if value.startswith(incomplete)]
+
+    return complete if setting.about.complete or choices(setting.type) else None
+
+
+def parsed(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
+    """The values that texts on the command line stand for, by key.
+
+    Raises:
+        UsageError: a text that stands for none.
+    """
+    return {key: settings[key].parse(value) if isinstance(value, str) else value for key, value in given.items()}
 
 
 def positive(option: str, value: int) -> int:
@@ -54,145 +179,51 @@ def positive(option: str, value: int) -> int:
 
 
 def batch_size(text: str) -> int | None:
-    """The images at once; None where they are to be measured.
+    """The batch size; None where it is to be measured.
 
     Raises:
         UsageError: neither a positive count nor `auto`.
     """
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size: {text} is not a positive count; auto measures one")
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise UsageError(f"--batch-size: {text} is neither auto nor a whole number from 1 to 1000000")
     return int(text)
 
 
-def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
-    """The value, refused unless it is known.
-
-    Raises:
-        UsageError: naming the option and what there is.
-    """
-    if value not in known:
-        raise UsageError(f"{option}: '{value}' is not one of {', '.join(known)}")
-    return value
-
-
-def seed(value: int) -> int:
-    """The seed, refused unless 64 bits hold it.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    if not 0 <= value < 2**64:
-        raise UsageError(f"--seed: {value} is not in 0..2^64-1")
-    return value
-
-
 def folder(option: str, path: Path) -> Path:
-    """The folder, refused where its name is empty: that would be the current one, full of images.
+    """The folder; refused where its name is empty: that would be the current one.
 
     Raises:
         UsageError: naming the option.
     """
     if path == Path():
-        raise UsageError(f"{option}: a folder of its own is needed, not the current one")
+        raise UsageError(f"{option}: needs a folder of its own, not the current one")
     return path
 
 
 def suffix(option: str, path: Path | None, ending: str) -> None:
-    """Refuses a file whose name does not say what it will be.
-
-    Raises:
-        UsageError: naming the option.
-    """
+    """Raises UsageError for a file whose name does not end as its content asks for."""
     if path is not None and path.suffix.lower() != ending:
         raise UsageError(f"{option}: {path} does not end in {ending}")
 
 
-def sampling_choices(
-    k: str | None, denoise: bool | None, time_grid: str | None, t_end: float | None, quantize: str | None = None
-) -> dict[str, Any]:
-    """Those of the sampling options that were given, as fields of `Defaults`.
-
-    Raises:
-        UsageError: a value that is none of the known ones.
-    """
-    if k is not None:
-        one_of("--k", k, ("R", "L"))
-    if quantize is not None:
-        one_of("--quantize", quantize, ("floor", "round"))
-    power = None if time_grid is None else grid_power(time_grid)
-    choices = {"k": k, "denoise": denoise, "grid_power": power, "t_end": t_end, "quantize": quantize}
-    return {name: value for name, value in choices.items() if value is not None}
-
-
-def grid_power(text: str) -> float:
-    """The power p of `--time-grid`: `linear`, `quadratic` or a positive number.
-
-    Raises:
-        UsageError: neither.
-    """
-    named = {"linear": 1.0, "quadratic": 2.0}
-    try:
-        power = named[text] if text in named else float(text)
-    except ValueError:
-        power = math.nan
-    if not 0 < power < math.inf:
-        raise UsageError(f"--time-grid: '{text}' is neither linear, quadratic nor a positive number (the power P)")
-    return power
-
-
-def torch_device(name: str) -> torch.device:
-    """The device that `--device` means; several processes on a machine take a GPU each, unless one is named by number.
-
-    Raises:
-        UsageError: no such device on this machine.
-    """
+def use_threads(count: int | None, device: torch.device) -> None:
+    """Sets torch's CPU threads, and says so when other load on the machine will make them wait for each other."""
     import torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    one_of("--device", kind, ("auto", "cpu", "cuda", "mps"))
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: there is no CUDA GPU here that torch can use; --device cpu works")
-    if kind == "cuda" and not index and world().size > 1:
-        index = str(world().local_rank)
-        name = f"cuda:{index}"
-        if world().local_rank >= torch.cuda.device_count():
-            raise UsageError(
-                f"--device: more processes than the {torch.cuda.device_count()} CUDA GPUs here; "
-                "give torchrun a smaller --nproc-per-node, or name one GPU for all, --device cuda:0"
-            )
-    if kind == "cuda" and index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
-        raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} CUDA GPUs, counted from 0")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: there is no Apple GPU here that torch can use; --device cpu works")
-    if kind in ("cpu", "mps") and index:
-        raise UsageError(f"--device {name}: only cuda takes a number")
-    if kind == "cuda" and world().size > 1:
-        torch.cuda.set_device(int(index))  # or each would hold memory of the first GPU too
-    return torch.device(name)
-
-
-def dtype_name(word: str) -> str:
-    """The name that torch has for a dtype, from that or from the short one.
-
-    Raises:
-        UsageError: unknown.
-    """
-    return one_of("--dtype", SHORT_DTYPES.get(word, word), NAMED_DTYPES)
-
-
-def torch_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that `--dtype` means.
-
-    Raises:
-        UsageError: unknown, or impossible on the device.
-    """
-    import torch
-
-    name = dtype_name(name)
-    if name == "float64" and device.type == "mps":
-        raise UsageError("--dtype float64: Apple GPUs have none; --device cpu has")
-    return getattr(torch, name)
+    if count is not None:
+        torch.set_num_threads(count)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or world().size > 1:
+        return
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if threads > cores:
+        where = " (OMP_NUM_THREADS)" if count is None and "OMP_NUM_THREADS" in os.environ else ""
+        progress.say(f"note: {threads} threads{where} on {cores} cores slow each other down; try --threads {cores}")
+    elif load > cores - 0.5:
+        progress.say(
+            f"note: the load of this machine is {load:.1f} on {cores} cores; {threads} threads will wait for each other. "
+            "--threads 1 is often faster then"
+        )

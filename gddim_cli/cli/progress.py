@@ -1,4 +1,4 @@
-"""Data on stdout; long work on stderr: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Data on stdout; progress on stderr: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SECONDS_BETWEEN_LINES = 10.0
+QUIET = False
+"""Set by --quiet."""
 
 
 def say(text: str) -> None:
-    """One line of talk, on stderr; of several processes, rank 0 alone talks."""
-    if world().main:
+    """Prints one line on stderr, from rank 0 only; nothing with --quiet."""
+    if world().main and not QUIET:
         print(text, file=sys.stderr, flush=True)
 
 
@@ -42,7 +44,7 @@ class Progress:
     def __enter__(self) -> Self:
         self._began = self._said = time.monotonic()
         self._talked = False
-        if sys.stderr.isatty() and world().main:
+        if sys.stderr.isatty() and world().main and not QUIET:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
@@ -145,7 +147,7 @@ def stdout() -> Iterator[TextIO]:
 
 
 def show_table(table: Table) -> None:
-    """A table on stdout, as wide as the terminal, or 140 characters where it is none."""
+    """Prints a table on stdout, as wide as the terminal, or 140 characters wide where stdout is not a terminal."""
     from rich.console import Console
 
     with stdout() as out:

@@ -28,7 +28,7 @@ from gddim_cli.hub.store import bundled_folder, file_card_of, find_file
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.models.acceleration import rounding
 from gddim_cli.models.networks.lenet import LeNet
-from gddim_cli.models.networks.skip_init import Blank
+from gddim_cli.models.networks.skip_init import SkipInit
 from gddim_cli.runtime.files import replacing, sha256
 
 LENET = "lenet-mnist"
@@ -192,7 +192,7 @@ def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Callable[
         with quiet():
             from cleanfid import inception_pytorch
 
-            with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state), Blank():
+            with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state), SkipInit():
                 network = inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
     except (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
         raise DataError(f"{path}: not pytorch-fid's Inception (a state dict): {first_line(error)}") from error

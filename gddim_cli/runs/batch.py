@@ -1,4 +1,4 @@
-"""What passes between the stages of a run: what rank 0 found, and a batch on its way to the files."""
+"""What passes between the stages of a run: the state that rank 0 found, and a batch on its way to the files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gddim_cli.runtime.row_file import RowFile
 
 
 @dataclass(frozen=True)
-class Made:
-    """A batch that has been computed, on its way to the files."""
+class Batch:
+    """A computed batch on its way to the files; `images` and `states` wait for the copy to the CPU."""
 
     indices: Sequence[int]
     images: Callable[[], NDArray]
@@ -22,8 +22,8 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Start:
-    """What rank 0 found, and all go by. `token` is a file that it made in the folder."""
+class ResumeState:
+    """What rank 0 found in the folder, broadcast to all processes. `token` is a file that rank 0 created there."""
 
     todo: list[int]
     num: int

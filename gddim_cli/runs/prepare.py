@@ -1,4 +1,4 @@
-"""From a person's words to what is sampled: shared by every command that makes images."""
+"""The composition root: the one place where the names of a request become objects."""
 
 from __future__ import annotations
 
@@ -6,30 +6,170 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gddim_cli.checkpoints.card import Card
-from gddim_cli.diffusions.base import Defaults, Diffusion
-from gddim_cli.diffusions.registry import find_diffusion
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.diffusions.registry import find_diffusion, make_diffusion
+from gddim_cli.errors import CheckpointError, DataError, UsageError
+from gddim_cli.hub.load import load
+from gddim_cli.hub.store import default_name
+from gddim_cli.models.acceleration import Speed
+from gddim_cli.models.model import Model
+from gddim_cli.runs.noise_range import start_factor, within_range
+from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.request import SamplingRequest, refuse_unused
+from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
+from gddim_cli.samplers.registry import SAMPLERS
+from gddim_cli.settings import values
 
 
-def choose_diffusion(card: Card, name: str | None) -> tuple[Diffusion, Defaults]:
-    """The card's diffusion with the card's defaults, or another with its own.
+def prepare(
+    request: SamplingRequest,
+    device: torch.device,
+    *,
+    model: Model | None = None,
+    diffusion: Diffusion | None = None,
+    initial: NDArray[np.floating] | None = None,
+    compile: bool = False,
+    cuda_graph: bool = False,
+    batch_size: int = 64,
+) -> PreparedRun:
+    """Everything that a request needs, checked before anything is computed.
+
+    Args:
+        request: may be resolved already; then its sha256 must hold.
+        device: where the network runs.
+        model: already loaded; by default the request's checkpoint is loaded.
+        diffusion: an object in place of the request's name.
+        initial: states u_T [N, D, C, H, W] in place of the request's `init_noise` file.
+        compile, cuda_graph: how a network that is loaded here runs.
+        batch_size: recorded where the images of a batch depend on each other.
 
     Raises:
-        UsageError: an unknown diffusion.
+        UsageError: settings that exclude each other, or that the model, sampler or device does not support.
+        CheckpointError: the checkpoint is unknown, not on this machine, or damaged.
+        DataError: a diffusion file or initial states that cannot be used.
     """
-    own = card.make_diffusion()
-    if name is None or name == own.name:
-        return own, card.sampling.defaults(own)
-    other = find_diffusion(name)
-    if other == own:
-        return own, card.sampling.defaults(own)
-    # How images become uint8 is the model's matter, not the diffusion's.
-    return other, dataclasses.replace(other.defaults, quantize=card.sampling.defaults(own).quantize)
+    refuse_unused(request)
+    model = model or load_model(request, device, compile, cuda_graph)
+    if request.checkpoint_sha256 and request.checkpoint_sha256 != model.sha256:
+        raise CheckpointError(
+            f"{model.name}: sha256 {model.sha256[:16]}... is not the requested {request.checkpoint_sha256[:16]}..."
+        )
+    chosen, config = choose_diffusion(request, model, diffusion)
+    prior_time = config.t_start
+    config = dataclasses.replace(config, **given_config(request))
+    eps = model.eps(chosen, config.k)
+    config, notes = within_range(chosen, config, model.sigma_range)
+    budget = request.nfe - config.denoise
+    sampler = SAMPLERS.find(request.sampler, "--sampler").prepare(chosen, config, budget, request.sampler_options)
+    if initial is None and request.init_noise:
+        initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)
+    resolved = SamplingRequest(
+        checkpoint=model.name,
+        checkpoint_sha256=model.sha256,
+        diffusion=chosen.name,
+        parameters=parameters_of(chosen),
+        diffusion_sha256=sha256_of_python(request.diffusion) or request.diffusion_sha256,
+        sampler=request.sampler,
+        nfe=request.nfe,
+        seed=request.seed,
+        options=values(sampler.options),
+        k=config.k,
+        denoise=config.denoise,
+        time_grid=config.grid_power,
+        t_start=config.t_start,
+        t_end=config.t_end,
+        quantize=config.quantize,
+        dtype=request.dtype,
+        tf32=request.tf32,
+        init_noise_sha256=sha256(Path(request.init_noise)) if request.init_noise else request.init_noise_sha256,
+        batch_size=batch_size if sampler.batch_dependent else None,
+    )
+    factor = start_factor(chosen, config.t_start, prior_time)
+    return PreparedRun(resolved, model, chosen, config, sampler, eps, device, factor, initial, notes)
 
 
-def identity(medium: Diffusion, reference: str | None) -> dict[str, Any]:
-    """What `run.json` says of the diffusion: name and parameters, and the sha256 of a Python file that defines it."""
-    parameters: dict[str, Any] = dataclasses.asdict(medium) if dataclasses.is_dataclass(medium) else {}
-    file = {"file_sha256": sha256(Path(reference))} if reference and reference.endswith(".py") else {}
-    return {"name": medium.name, **parameters, **file}
+def load_model(
+    request: SamplingRequest, device: torch.device, compile: bool = False, cuda_graph: bool = False
+) -> Model:
+    """The request's checkpoint, or the default one, ready to run in the request's precision.
+
+    Raises:
+        UsageError: the device does not support the precision or the options.
+        CheckpointError: as `hub.load.load`.
+    """
+    if request.dtype == "float64" and device.type == "mps":
+        raise UsageError("--dtype float64: unsupported by Apple GPUs; use --device cpu")
+    speed = Speed(getattr(torch, request.dtype), tf32=request.tf32, compile=compile, cuda_graph=cuda_graph)
+    return load(request.checkpoint or default_name()[0], device, speed.on(device))
+
+
+def choose_diffusion(
+    request: SamplingRequest, model: Model, given: Diffusion | None
+) -> tuple[Diffusion, SamplingConfig]:
+    """The model's own diffusion with the model's configuration, or another with its own.
+
+    Raises:
+        UsageError: an unknown diffusion or parameter.
+        DataError: a file that cannot be used.
+    """
+    own = model.diffusion
+    found = given or named_diffusion(request, own)
+    if found == own:
+        return own, model.config(own)
+    # How images become uint8 is a property of the model, not of the diffusion.
+    return found, dataclasses.replace(found.sampling, quantize=model.config(own).quantize)
+
+
+def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
+    """The diffusion that a request names; the model's own where it names none."""
+    if request.diffusion is None or (request.diffusion == own.name and request.parameters is None):
+        return own
+    if request.parameters is not None:
+        return make_diffusion(request.diffusion, request.parameters)
+    return find_diffusion(request.diffusion)
+
+
+def given_config(request: SamplingRequest) -> dict[str, Any]:
+    """The fields of `SamplingConfig` that the request gives."""
+    fields = {
+        "k": request.k,
+        "denoise": request.denoise,
+        "grid_power": request.time_grid,
+        "t_start": request.t_start,
+        "t_end": request.t_end,
+        "quantize": request.quantize,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def parameters_of(diffusion: Diffusion) -> dict[str, Any]:
+    """The parameters of a diffusion, where it is a dataclass."""
+    return dataclasses.asdict(diffusion) if dataclasses.is_dataclass(diffusion) else {}
+
+
+def sha256_of_python(reference: str | None) -> str | None:
+    """The sha256 of a Python file that defines a diffusion; None for anything else."""
+    return sha256(Path(reference)) if reference and reference.endswith(".py") else None
+
+
+def read_states(path: Path, dimension: int, image_shape: tuple[int, int, int]) -> NDArray[np.floating]:
+    """States u_T, [N, D, C, H, W], from an .npy of that shape, or without the D where it is 1.
+
+    Raises:
+        DataError: not an .npy, another shape, not real numbers, NaN or infinity.
+    """
+    states = read_array(path, memory_map=True)
+    needed = (dimension, *image_shape) if dimension > 1 else image_shape
+    if states.shape[1:] != needed or not len(states):
+        shape = ", ".join(map(str, needed))
+        raise DataError(f"--init-noise: {path} holds {list(states.shape)}; [N, {shape}] is needed")
+    if states.dtype.kind != "f" or states.dtype.itemsize > 8:
+        raise DataError(f"--init-noise: {path} holds {states.dtype}; float32 or float64 is needed")
+    if not np.isfinite(states).all():
+        raise DataError(f"--init-noise: {path} holds NaN or infinity")
+    return states.reshape(len(states), dimension, *image_shape)

@@ -1,70 +1,213 @@
-"""What an image depends on."""
+"""A sampling request: everything an image depends on besides its index."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from gddim_cli.checkpoints.card import Images
-from gddim_cli.errors import DataError
-from gddim_cli.runtime.arrays import read_array
+from gddim_cli.errors import UsageError
+from gddim_cli.samplers.registry import SAMPLERS, options_of, sampler_options
+from gddim_cli.settings import Setting, about, build, declared, values
 
-
-class Settings(msgspec.Struct, frozen=True):
-    """All that an image depends on beside its index: the identity of a run. Equal settings make equal images."""
-
-    checkpoint: str
-    checkpoint_sha256: str
-    diffusion: dict[str, float | bool | str | None]
-    sampler: str
-    nfe: int
-    k: str
-    denoise: bool
-    t_start: float
-    t_end: float
-    grid_power: float
-    quantize: str
-    seed: int
-    dtype: str
-    format: str
-    tf32: bool = False
-    """Compilation, layout and graphs change the order of sums only: those are the session's."""
-    order: int | None = None
-    lam: float | None = msgspec.field(default=None, name="lambda")
-    eta: float | None = None
-    corrector: bool = False
-    rtol: float | None = None
-    atol: float | None = None
-    batch_size: int | None = None
-    """Where the images of a batch depend on each other (RK45)."""
-    init_noise_sha256: str | None = None
+LARGEST_SEED = 2**64 - 1
 
 
-def differences(old: Settings, new: Settings) -> list[str]:
-    """What changed, as `name: old -> new`."""
-    pairs = ((name, getattr(old, name), getattr(new, name)) for name in Settings.__struct_fields__)
-    return [f"{name}: {was} -> {now}" for name, was, now in pairs if was != now]
+def checkpoint_names() -> list[str]:
+    """The checkpoints of the catalogue, for shell completion."""
+    from gddim_cli.hub.store import names
+
+    return names()
 
 
-def read_states(path: Path, blocks: int, images: Images, num: int | None) -> NDArray[np.floating]:
-    """`--init-noise`: states u_T, [N, D, C, H, W], from an .npy of that shape, or without the D where it is 1.
+def diffusion_names() -> list[str]:
+    """The built-in diffusions, for shell completion."""
+    from gddim_cli.diffusions.registry import DIFFUSIONS
 
-    Raises:
-        DataError: not an .npy, another shape, not real numbers, too few of them, NaN or infinity.
+    return list(DIFFUSIONS)
+
+
+Checkpoint = Annotated[
+    str,
+    about(
+        "Checkpoint: a name that `gddim checkpoints` lists, or the path of a file. Default: cld-cifar10 if it has been "
+        "downloaded, else the bundled mnist.",
+        panel="Model",
+        metavar="NAME|PATH",
+        complete=checkpoint_names,
+        min_length=1,
+    ),
+]
+DiffusionName = Annotated[
+    str,
+    about(
+        "Diffusion to sample through: a name that `gddim diffusions` lists, a .yaml file with parameters or a .py file. "
+        "Default: the checkpoint's own.",
+        panel="Model",
+        metavar="NAME|FILE",
+        complete=diffusion_names,
+        min_length=1,
+    ),
+]
+Nfe = Annotated[
+    int,
+    about("Network evaluations per image (NFE), including the denoising step.", label="NFE {}", ge=1, le=100_000),
+]
+SamplerName = Annotated[
+    str, about("Sampler: a name that `gddim samplers` lists.", metavar="NAME", complete=lambda: list(SAMPLERS))
+]
+Seed = Annotated[
+    int,
+    about(
+        "Seed. Image i starts from the noise of (seed, i), independent of batch size and device.",
+        label="seed {}",
+        ge=0,
+        most=LARGEST_SEED,
+    ),
+]
+K = Annotated[
+    Literal["R", "L"],
+    about(
+        "K of the noise prediction: R (gDDIM) or L (Cholesky factor). Default: the checkpoint's.",
+        panel="Advanced",
+        label="K = {}",
+    ),
+]
+Denoise = Annotated[
+    bool,
+    about(
+        "End with a denoising step, which takes one evaluation. Default: the checkpoint's.",
+        panel="Advanced",
+        label="denoising step",
+    ),
+]
+TimeGrid = Annotated[
+    float,
+    about(
+        "Time grid: steps evenly spaced in t^(1/P). Default: the checkpoint's, usually quadratic (P = 2).",
+        panel="Advanced",
+        label="grid power {}",
+        metavar="linear|quadratic|P",
+        aliases={"linear": 1.0, "quadratic": 2.0},
+        gt=0,
+        le=100,
+    ),
+]
+TEnd = Annotated[
+    float,
+    about("Time at which the steps end. Default: the checkpoint's.", panel="Advanced", label="t_end {}", gt=0, le=1e6),
+]
+Quantize = Annotated[
+    Literal["floor", "round"],
+    about("How images in [-1, 1] become 0..255. Default: the checkpoint's.", panel="Advanced", label="quantize {}"),
+]
+Dtype = Annotated[
+    Literal["float32", "float64", "bfloat16", "float16"],
+    about(
+        "Precision of the network (also float32, float64, bfloat16, float16); 16 bits run under autocast.",
+        panel="Speed",
+        label="{}",
+        metavar="fp32|fp64|bf16|fp16",
+        aliases={"fp32": "float32", "fp64": "float64", "bf16": "bfloat16", "fp16": "float16"},
+    ),
+]
+Tf32 = Annotated[
+    bool,
+    about("Round float32 products to TF32 (NVIDIA). Changes images slightly.", panel="Speed", label="tf32"),
+]
+InitNoise = Annotated[
+    str,
+    about(
+        "Start from these states u_T instead of the prior's: an .npy file [N, 2, C, H, W] for CLD, [N, C, H, W] for "
+        "diffusions of state dimension 1 (for BDM the spectrum).",
+        panel="Advanced",
+        metavar="FILE.npy",
+        min_length=1,
+    ),
+]
+
+
+class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to sample. None stands for the default of the checkpoint, the diffusion or the sampler.
+
+    `prepare` resolves a request: it fills in every default and the fields without a help text. Equal resolved requests make
+    equal images.
+
+    Attributes:
+        options: the sampler's options by key.
+        parameters: of the diffusion.
+        diffusion_sha256, checkpoint_sha256, init_noise_sha256: of the files.
+        batch_size: where the images of a batch depend on each other.
     """
-    states = read_array(path, memory_map=True)
-    one = (images.channels, images.size, images.size)
-    wanted = (blocks, *one) if blocks > 1 else one
-    if states.shape[1:] != wanted or not len(states):
-        needed = ", ".join(map(str, wanted))
-        raise DataError(f"--init-noise: {path} holds {list(states.shape)}; [N, {needed}] is needed")
-    if states.dtype.kind != "f" or states.dtype.itemsize > 8:
-        raise DataError(f"--init-noise: {path} holds {states.dtype}; float32 or float64 is needed")
-    if num is not None and num > len(states):
-        raise DataError(f"--init-noise: {path} holds {len(states)} states, fewer than --num {num}")
-    if not np.isfinite(states).all():
-        raise DataError(f"--init-noise: {path} holds NaN or infinity")
-    return states.reshape(len(states), blocks, *one)
+
+    checkpoint: Checkpoint | None = None
+    checkpoint_sha256: str | None = None
+    diffusion: DiffusionName | None = None
+    parameters: dict[str, int | float | bool | str | None] | None = None
+    diffusion_sha256: str | None = None
+    sampler: SamplerName = "gddim"
+    nfe: Nfe = 50
+    seed: Seed = 0
+    options: dict[str, int | float | bool | str | None] = {}
+    k: K | None = None
+    denoise: Denoise | None = None
+    time_grid: TimeGrid | None = None
+    t_start: float | None = None
+    t_end: TEnd | None = None
+    quantize: Quantize | None = None
+    dtype: Dtype = "float32"
+    tf32: Tf32 = False
+    init_noise: InitNoise | None = None
+    init_noise_sha256: str | None = None
+    batch_size: int | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], where: Mapping[str, str] | None = None) -> SamplingRequest:
+        """A request from values by key, as on the command line and in plans; None stands for "not given".
+
+        Args:
+            where: how messages name the place of each value; by default its flag.
+
+        Raises:
+            UsageError: an unknown key, a value outside its range, or an option that the sampler does not have.
+        """
+        own = {key: value for key, value in given.items() if key in declared(cls)}
+        rest = {key: value for key, value in given.items() if key not in own}
+        request = build(cls, own, "sampling", lambda key: (where or {}).get(key, f"--{key.replace('_', '-')}"))
+        options = options_of(request.sampler, rest, where)
+        defaults = type(options)()
+        found = {key: value for key, value in values(options).items() if value != values(defaults)[key]}
+        return msgspec.structs.replace(request, options=found)
+
+    @property
+    def sampler_options(self) -> msgspec.Struct:
+        """The sampler's options as its struct.
+
+        Raises:
+            UsageError: an unknown sampler or option, or a value outside its range.
+        """
+        return options_of(self.sampler, self.options)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings in one mapping by key, the sampler's options among them."""
+        found = {name: getattr(self, name) for name in self.__struct_fields__ if name != "options"}
+        return {**found, **self.options}
+
+
+def sampling_settings() -> dict[str, Setting]:
+    """Every setting of a request by key, the options of all samplers among them."""
+    return {**declared(SamplingRequest), **sampler_options()}
+
+
+def differences(old: SamplingRequest, new: SamplingRequest) -> list[str]:
+    """What differs between two requests, as `name: old -> new`."""
+    a, b = old.flat(), new.flat()
+    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
+
+
+def refuse_unused(request: SamplingRequest) -> None:
+    """Raises UsageError for settings that the sampler would ignore."""
+    spec = SAMPLERS.find(request.sampler, "--sampler")
+    if request.time_grid is not None and not spec.uses_time_grid:
+        raise UsageError(f"--time-grid: {spec.name} chooses its own steps; leave --time-grid out")

@@ -20,12 +20,12 @@ class RunSettings(msgspec.Struct):
     """What is needed of a run's settings; of other versions of gddim too."""
 
     quantize: str
-    format: str
 
 
 class RunRecord(msgspec.Struct):
     """What is needed of `run.json`."""
 
+    format: str
     settings: RunSettings
     num: int
     complete: bool
@@ -64,7 +64,7 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
         raise DataError(
             f"{folder / RUN}: cannot be read as that of a run ({error}); remove it to measure all images of the folder"
         ) from error
-    kind = run.settings.format
+    kind = run.format
     if kind not in FORMATS:
         raise DataError(f"{folder / RUN}: its format is {kind}; {', '.join(FORMATS)} can be read")
     storage = open_storage(folder, kind)

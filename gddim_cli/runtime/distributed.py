@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=1)
 """Of meeting the other processes, and of a collective."""
-GOES_ON = "what is done is kept, and the same command goes on from there"
+RESUME_HINT = "finished work is kept; rerun the same command to resume"
 POLL = 0.05
 REPORT = 0.25
 """Seconds between two reports of a rank's progress."""
@@ -115,7 +115,7 @@ class World:
         while not self._left.wait(BEAT):
             answers, waits = self._answers, waits + 1 if self._answers == answers else 0
             if waits * BEAT > SILENCE:
-                silent = f"the machine of the first launcher has been silent for {SILENCE:.0f} s; {GOES_ON}\n"
+                silent = f"the machine of the first launcher has been silent for {SILENCE:.0f} s; {RESUME_HINT}\n"
                 os.write(2, f"gddim: rank {self.rank}: {silent}".encode() if self.local_rank == 0 else b"")
                 os._exit(1)
 
@@ -130,7 +130,7 @@ class World:
             last, since = self._beats.get(rank, (-1, now))
             self._beats[rank] = (beat, since if beat == last else now)
             if now - self._beats[rank][1] > SILENCE:
-                raise PeerError(f"rank {rank} has been silent for {SILENCE:.0f} s; {GOES_ON}")
+                raise PeerError(f"rank {rank} has been silent for {SILENCE:.0f} s; {RESUME_HINT}")
 
     def leave(self, failed: bool = False) -> None:
         """Parts from the others; where this rank failed, they end too."""
@@ -156,7 +156,7 @@ class World:
             return
         if self._ask(lambda store: store.check(["failed"])):
             who = self._ask(lambda store: store.get("failed")).decode()
-            raise PeerError(f"{who} has ended, and the others with it; what is done is kept")
+            raise PeerError(f"{who} has ended, so this process ends too; {RESUME_HINT}")
         self._listen()
 
     def barrier(self, on_wait: Callable[[], object] | None = None) -> None:

@@ -74,7 +74,7 @@ def gddim_coefficients(
     if not 0 <= order <= HIGHEST_ORDER:
         raise UsageError(f"--order: {order} is not in 0..{HIGHEST_ORDER}")
     psi = diffusion.Psi(t[1:], t[:-1])
-    last = denoising_step(diffusion, t[-1], k) if denoise else None
+    last = denoising_matrices(diffusion, t[-1], k) if denoise else None
     coefficients = Coefficients(t, psi, integrals(diffusion, t, order, k), k, last)
     if not (np.isfinite(coefficients.C).all() and np.isfinite(psi).all()):
         raise NumericsError(f"{diffusion.name}: a coefficient of the grid from {t[0]:g} to {t[-1]:g} is not finite")
@@ -122,7 +122,7 @@ def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -
     return np.where((newest >= j)[:, None], values, 0.0)
 
 
-def denoising_step(diffusion: Diffusion, t_end: float, k: KChoice) -> Array:
+def denoising_matrices(diffusion: Diffusion, t_end: float, k: KChoice) -> Array:
     """`[I - t_end F, -t_end GG K^{-T}]` at t_end, [2, D, D]: the reverse drift for a step of `-t_end`, without noise.
 
     `u + F u dt - GG score dt`, `dt = -t_end`, `score = -K^{-T} eps`.

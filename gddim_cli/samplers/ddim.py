@@ -1,12 +1,31 @@
-"""DDIM with eta (Song, Meng & Ermon, arXiv 2010.02502), for diffusions with one number a pixel or a frequency."""
+"""DDIM with eta (Song, Meng & Ermon, arXiv 2010.02502), for diffusions of state dimension 1 per pixel or frequency."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
 import numpy as np
 
-from gddim_cli.diffusions.base import Diffusion
-from gddim_cli.numerics.quadrature import Array
-from gddim_cli.samplers.coefficients import Coefficients, denoising_step
+from gddim_cli.errors import UsageError
+from gddim_cli.samplers.base import PreparedSampler, SamplerSpec, multistep_sampler, time_grid
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+    from gddim_cli.numerics.quadrature import Array
+    from gddim_cli.samplers.coefficients import Coefficients
+
+Eta = Annotated[
+    float,
+    about("Noise of ddim: 0 is deterministic, 1 is ancestral sampling.", label="η = {}", ge=0, le=1),
+]
+
+
+class DdimOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of DDIM."""
+
+    eta: Eta = 0.0
 
 
 def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool = False) -> Coefficients:
@@ -17,9 +36,45 @@ def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool 
     eta = 0 is gDDIM of order 0. eta = 1 draws from `p(u_s | u_t, x0hat)`: ancestral sampling, for BDM in each frequency
     (Hoogeboom & Salimans, arXiv 2209.05557).
     """
+    from gddim_cli.samplers.coefficients import Coefficients, denoising_matrices
+
     then, now = diffusion.R(t[:-1]), diffusion.R(t[1:])
     back = diffusion.Psi(t[1:], t[:-1])  # a_s / a_t
     sigma = eta * now / then * np.sqrt(np.maximum(then**2 - (now / back) ** 2, 0.0))
     c = np.sqrt(np.maximum(now**2 - sigma**2, 0.0)) - back * then
-    last = denoising_step(diffusion, t[-1], "R") if denoise else None
+    last = denoising_matrices(diffusion, t[-1], "R") if denoise else None
     return Coefficients(t, back, c[:, None], "R", last, sigma if eta else None)
+
+
+def require_dimension_1(diffusion: Diffusion, sampler: str) -> None:
+    """Raises UsageError for a diffusion of a larger state dimension per pixel."""
+    if diffusion.D != 1:
+        raise UsageError(
+            f"--sampler {sampler}: needs a diffusion of state dimension 1 per pixel, and {diffusion.name} has "
+            f"{diffusion.D}; use --sampler gddim"
+        )
+
+
+def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: DdimOptions) -> PreparedSampler:
+    """DDIM with one step for each evaluation.
+
+    Raises:
+        UsageError: a diffusion of a larger state dimension, or no step.
+    """
+    require_dimension_1(diffusion, "ddim")
+    t = time_grid(config, budget, budget)
+    return multistep_sampler(ddim_coefficients(diffusion, t, options.eta, config.denoise), options)
+
+
+SPEC = SamplerSpec(
+    name="ddim",
+    title="DDIM",
+    order="1",
+    evaluations="1",
+    noise="deterministic; stochastic with --eta above 0",
+    supports="state dimension 1",
+    source="arXiv 2010.02502",
+    prepare=prepare,
+    options=DdimOptions,
+    is_deterministic=lambda options: not options.eta,
+)

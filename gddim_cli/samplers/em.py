@@ -1,27 +1,61 @@
-"""Euler-Maruyama on the reverse equation with any noise level lambda."""
+"""Euler-Maruyama on the reverse equation, with any noise level lambda."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import msgspec
 import numpy as np
 
-from gddim_cli.diffusions.base import Diffusion, KChoice
-from gddim_cli.numerics.quadrature import Array
-from gddim_cli.samplers.coefficients import Coefficients, denoising_step
-from gddim_cli.samplers.gddim import root
+from gddim_cli.samplers.base import PreparedSampler, SamplerSpec, multistep_sampler, time_grid
+from gddim_cli.samplers.options import Lambda
+
+if TYPE_CHECKING:
+    from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
+    from gddim_cli.numerics.quadrature import Array
+    from gddim_cli.samplers.coefficients import Coefficients
+
+
+class EmOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
+    """The options of Euler-Maruyama."""
+
+    lam: Lambda = 1.0
 
 
 def em_coefficients(
     diffusion: Diffusion, t: Array, lam: float, k: KChoice = "R", denoise: bool = False
 ) -> Coefficients:
-    """`du = [F u - (1 + lambda^2)/2 GG score] dt + lambda G dw`, one explicit step for each interval.
+    """`du = [F u - (1 + lambda^2)/2 GG score] dt + lambda G dw`, one explicit step for each interval of the grid.
 
     `score = -K^{-T} eps`. lambda = 0 is Euler's method on the probability flow. The authors' program has
     `(1 + lambda) / 2` instead, so their cells with 0 < lambda < 1 belong to another equation.
     """
+    from gddim_cli.numerics.matrices import symmetric_square_root
+    from gddim_cli.samplers.coefficients import Coefficients, denoising_matrices
+
     then = t[:-1]
     dt = np.diff(t).reshape(-1, *[1] * (diffusion.GG(then).ndim - 1))
     gg, inverse = diffusion.GG(then), np.linalg.inv(diffusion.K(then, k)).swapaxes(-1, -2)
     psi = np.eye(diffusion.D) + dt * diffusion.F(then)
     c = dt * 0.5 * (1 + lam**2) * gg @ inverse
-    last = denoising_step(diffusion, t[-1], k) if denoise else None
-    return Coefficients(t, psi, c[:, None], k, last, lam * root(-dt * gg) if lam else None)
+    last = denoising_matrices(diffusion, t[-1], k) if denoise else None
+    return Coefficients(t, psi, c[:, None], k, last, lam * symmetric_square_root(-dt * gg) if lam else None)
+
+
+def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EmOptions) -> PreparedSampler:
+    """Euler-Maruyama with one step for each evaluation; raises UsageError where there is none."""
+    t = time_grid(config, budget, budget)
+    return multistep_sampler(em_coefficients(diffusion, t, options.lam, config.k, config.denoise), options)
+
+
+SPEC = SamplerSpec(
+    name="em",
+    title="Euler-Maruyama",
+    order="1 (weak)",
+    evaluations="1",
+    noise="stochastic; --lambda 0 is Euler's method",
+    source="Euler-Maruyama",
+    prepare=prepare,
+    options=EmOptions,
+    is_deterministic=lambda options: not options.lam,
+)

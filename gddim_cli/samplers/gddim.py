@@ -1,80 +1,109 @@
-"""gDDIM (Zhang, Tao & Chen, arXiv 2206.05564): deterministic and stochastic coefficients, and the corrector's loop."""
+"""gDDIM (Zhang, Tao & Chen, arXiv 2206.05564): deterministic of any order, stochastic, and with a corrector."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
-from torch import Tensor
+import msgspec
 
-from gddim_cli.diffusions.base import Diffusion, KChoice
-from gddim_cli.numerics.blocks import combine
-from gddim_cli.numerics.quadrature import Array
-from gddim_cli.samplers.coefficients import Coefficients, denoising_step, integrals
-from gddim_cli.samplers.multistep import Eps, OnStep, apply_denoising_step
+from gddim_cli.errors import UsageError
+from gddim_cli.samplers.base import PreparedSampler, SamplerSpec, multistep_sampler, time_grid
+from gddim_cli.samplers.options import Lambda, Order
+from gddim_cli.settings import about, declared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+    from gddim_cli.samplers.base import Draw, Eps, Step
+
+DEFAULT_ORDER = 2
+
+Corrector = Annotated[
+    bool, about("Correct each step of gddim with one more evaluation: half as many steps.", label="corrector")
+]
 
 
-def stochastic_coefficients(
-    diffusion: Diffusion, t: Array, lam: float, k: KChoice = "R", denoise: bool = False
-) -> Coefficients:
-    """Stochastic gDDIM of order 0 (Eq. 22): mean `Psi u + (Psihat - Psi) K_s eps`, covariance `P_st`.
+class GddimOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
+    """The options of gDDIM; an order of None stands for 2, or 0 with noise."""
 
-    `P_st = Sigma_t - Psihat Sigma_s Psihat^T`, symmetric and positive (the authors' program misses a transpose there).
-    The mean is the same for every K, since `K_s eps_K = -Sigma_s score`. The last step keeps its noise (theirs drops it).
+    order: Order | None = None
+    lam: Lambda = 0.0
+    corrector: Corrector = False
+
+
+def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
+    """gDDIM for a budget of evaluations without the denoising step.
+
+    Raises:
+        UsageError: options that exclude each other, or too few evaluations.
     """
-    now, then = t[1:], t[:-1]
-    psi, psi_hat = diffusion.Psi(now, then), diffusion.Psi_hat(now, then, lam)
-    c = (psi_hat - psi) @ diffusion.K(then, k)
-    last = denoising_step(diffusion, t[-1], k) if denoise else None
-    return Coefficients(t, psi, c[:, None], k, last, root(step_covariance(diffusion, t, lam)))
+    return (
+        stochastic(diffusion, config, budget, options)
+        if options.lam
+        else deterministic(diffusion, config, budget, options)
+    )
 
 
-def step_covariance(diffusion: Diffusion, t: Array, lam: float) -> Array:
-    """`P_st` of every step of a grid, [N, D, D]; with `Y = L_t^{-1} Psihat L_s` it is `L_t (I - Y Y^T) L_t^T`."""
-    if lam == 0:
-        return np.zeros_like(diffusion.Psi(t[1:], t[:-1]))
-    now, then = diffusion.L(t[1:]), diffusion.L(t[:-1])
-    y = np.linalg.inv(now) @ diffusion.Psi_hat(t[1:], t[:-1], lam) @ then
-    p = now @ (np.eye(diffusion.D) - y @ y.swapaxes(-1, -2)) @ now.swapaxes(-1, -2)
-    return 0.5 * (p + p.swapaxes(-1, -2))
+def deterministic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
+    """Eq. 19, or predictor and corrector."""
+    from gddim_cli.samplers.coefficients import gddim_coefficients
+    from gddim_cli.samplers.corrector import corrector_integrals, predict_correct_steps
+
+    order = DEFAULT_ORDER if options.order is None else options.order
+    options = msgspec.structs.replace(options, order=order)
+    if options.corrector and budget == 1:
+        raise UsageError("--nfe: a corrected step takes two evaluations; give a larger --nfe, or leave out --corrector")
+    t = time_grid(config, budget, budget // 2 if options.corrector else budget)
+    coefficients = gddim_coefficients(diffusion, t, order, config.k, config.denoise)
+    if not options.corrector:
+        return multistep_sampler(coefficients, options)
+    corrected = corrector_integrals(diffusion, t, order, config.k)
+
+    def solve(eps: Eps, u: Tensor, _draw: Draw) -> Iterator[Step]:
+        return predict_correct_steps(eps, u, coefficients, corrected)
+
+    steps = len(t) - 1
+    return PreparedSampler(2 * steps + config.denoise, steps + config.denoise, solve, options)
 
 
-def root(covariance: Array) -> Array:
-    """The symmetric square root of positive semidefinite matrices [..., D, D]; rounding below zero counts as zero."""
-    values, vectors = np.linalg.eigh(covariance)
-    scaled = vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
-    return np.asarray(scaled @ vectors.swapaxes(-1, -2), dtype=np.float64)
+def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
+    """Eq. 22, of order 0."""
+    from gddim_cli.samplers.stochastic import stochastic_coefficients
+
+    if options.corrector:
+        raise UsageError("--corrector: unsupported by stochastic gDDIM; leave out --lambda or --corrector")
+    if options.order:
+        raise UsageError(f"--order: stochastic gDDIM has order 0; leave out --lambda {options.lam:g} or --order")
+    if config.k == "L" and diffusion.D > 1:
+        raise UsageError(
+            "--lambda: stochastic gDDIM needs K = R and the whole score, which K = L or a mixed-score model do not give; "
+            "use --sampler em"
+        )
+    t = time_grid(config, budget, budget)
+    coefficients = stochastic_coefficients(diffusion, t, options.lam, config.k, config.denoise)
+    return multistep_sampler(coefficients, msgspec.structs.replace(options, order=0))
 
 
-def corrector_integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) -> Array:
-    """The same integrals with the node `t_{i+1}` added, [N, order + 2, D, D]; j = 0 belongs to it, j + 1 to `t_{i-j}`."""
-    return integrals(diffusion, t, order, k, ahead=1)
+def label(spec: SamplerSpec, options: GddimOptions, hidden: str | None) -> str:
+    """`gDDIM order 2`, `gDDIM order 1 + corrector`, `gDDIM λ = 0.3`."""
+    known = declared(GddimOptions)
+    if options.lam or hidden == "lambda":
+        return spec.title if hidden == "lambda" else f"{spec.title} {known['lambda'].labelled(options.lam)}"
+    return f"{spec.title} {known['order'].labelled(options.order)}" + (" + corrector" if options.corrector else "")
 
 
-def predict_correct(
-    eps: Eps,
-    u: Tensor,
-    predictor: Coefficients,
-    corrector: Array,
-    on_step: OnStep | None = None,
-    first_step: int = 0,
-    history: Sequence[Tensor] = (),
-) -> Tensor:
-    """Each step: predict as gDDIM does, evaluate there, and take the step again with that evaluation among the nodes.
-
-    Two evaluations a step, and one for the denoising step. Global order `predictor.order + 2`, once the history is full;
-    `first_step` and `history` (the latest first) begin with one, as in `linear`.
-    """
-    times = predictor.t.tolist()
-    psi, c, corrected = (torch.from_numpy(m).to(u) for m in (predictor.Psi, predictor.C, corrector))
-    past = deque(history, maxlen=predictor.order + 1)
-    for i in range(first_step, len(psi)):
-        past.appendleft(eps(u, times[i]))
-        guess = combine([psi[i], *c[i, : len(past)]], [u, *past])
-        ahead = eps(guess, times[i + 1])
-        u = combine([psi[i], *corrected[i, : len(past) + 1]], [u, ahead, *past])
-        if on_step:
-            on_step(i + 1, u)
-    return apply_denoising_step(eps, u, predictor.last, times[-1], len(psi), on_step)
+SPEC = SamplerSpec(
+    name="gddim",
+    title="gDDIM",
+    order="q + 1; q + 2 with --corrector",
+    evaluations="1; 2 with --corrector",
+    noise="deterministic; stochastic with --lambda above 0",
+    source="arXiv 2206.05564, Eq. 19 and 22",
+    prepare=prepare,
+    options=GddimOptions,
+    uses_k=True,
+    is_deterministic=lambda options: not options.lam,
+    label=label,
+)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from gddim_cli.numerics.blocks import combine
-from gddim_cli.samplers.coefficients import Coefficients
-from gddim_cli.samplers.multistep import Eps, OnStep, apply_denoising_step
+from gddim_cli.samplers.base import NoOptions, PreparedSampler, SamplerSpec, time_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+    from gddim_cli.samplers.base import Draw, Eps, Step
+    from gddim_cli.samplers.coefficients import Coefficients
 
 
-def heun(eps: Eps, u: Tensor, coefficients: Coefficients, on_step: OnStep | None = None) -> Tensor:
+def heun_steps(eps: Eps, u: Tensor, coefficients: Coefficients) -> Iterator[Step]:
     """`u* = Psi u + C eps(u, t)`, then `Psi u + C (eps(u, t) + eps(u*, t')) / 2`; the last step is Euler's, `u*` itself.
 
     `Psi` and `C` are gDDIM's of order 0, so the linear part is exact; for VP it is Heun's method in the rescaled
-    variables `x / sqrt(alpha)` and `sigma / sqrt(alpha)`, for VE in `sigma`, as in Karras et al. (2206.00364).
+    variables `x / sqrt(alpha)` and `sigma / sqrt(alpha)`, for VE in `sigma`, as in Karras et al. (arXiv 2206.00364).
     2N - 1 evaluations for N steps, and one for the denoising step. Global order 2.
     """
+    from gddim_cli.numerics.blocks import combine, to_tensor_like
+    from gddim_cli.samplers.multistep import denoising_step
+
     times = coefficients.t.tolist()
-    psi, c = torch.from_numpy(coefficients.Psi).to(u), torch.from_numpy(coefficients.C[:, 0]).to(u)
+    psi, c = to_tensor_like(coefficients.Psi, u), to_tensor_like(coefficients.C[:, 0], u)
     for i in range(len(psi)):
         first = eps(u, times[i])
         guess = combine([psi[i], c[i]], [u, first])
@@ -26,6 +34,31 @@ def heun(eps: Eps, u: Tensor, coefficients: Coefficients, on_step: OnStep | None
             u = combine([psi[i], c[i]], [u, 0.5 * (first + eps(guess, times[i + 1]))])
         else:
             u = guess
-        if on_step:
-            on_step(i + 1, u)
-    return apply_denoising_step(eps, u, coefficients.last, times[-1], len(psi), on_step)
+        yield times[i + 1], u
+    yield from denoising_step(eps, u, coefficients.last, times[-1])
+
+
+def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
+    """Heun's method with the steps that 2N - 1 evaluations make; raises UsageError where there is none."""
+    from gddim_cli.samplers.coefficients import gddim_coefficients
+
+    t = time_grid(config, budget, (budget + 1) // 2)
+    coefficients = gddim_coefficients(diffusion, t, 0, config.k, config.denoise)
+
+    def solve(eps: Eps, u: Tensor, _draw: Draw) -> Iterator[Step]:
+        return heun_steps(eps, u, coefficients)
+
+    steps = len(t) - 1
+    return PreparedSampler(2 * steps - 1 + config.denoise, steps + config.denoise, solve, options)
+
+
+SPEC = SamplerSpec(
+    name="heun",
+    title="Heun",
+    order="2",
+    evaluations="2, and 1 in the last step",
+    noise="deterministic",
+    source="arXiv 2206.00364",
+    prepare=prepare,
+    uses_k=True,
+)

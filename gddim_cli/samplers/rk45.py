@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import numpy as np
-import torch
-from scipy.integrate import RK45
-from torch import Tensor
 
-from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import NumericsError
-from gddim_cli.numerics.blocks import combine, to_tensor_like
-from gddim_cli.numerics.quadrature import Array
-from gddim_cli.samplers.multistep import Eps, OnStep, apply_denoising_step
+from gddim_cli.samplers.base import PreparedSampler, SamplerSpec, time_grid
+from gddim_cli.settings import about, declared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
+    from gddim_cli.numerics.quadrature import Array
+    from gddim_cli.samplers.base import Draw, Eps, Step
 
 LOOSEST, TIGHTEST = 3.0, -10.0
-MOST_STEPS = 20_000
+"""Exponents of 10 between which a tolerance is sought."""
+MAX_STEPS = 20_000
+
+Rtol = Annotated[
+    float,
+    about(
+        "Relative tolerance for rk45. Default: calibrated to spend --nfe.",
+        label="rtol {}",
+        metavar="X",
+        ge=1e-12,
+        lt=1e300,
+    ),
+]
+Atol = Annotated[
+    float,
+    about("Absolute tolerance for rk45. Default: same as --rtol.", label="atol {}", metavar="X", ge=1e-12, lt=1e300),
+]
+
+
+class Rk45Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of RK45; with neither tolerance, one is calibrated to spend the budget."""
+
+    rtol: Rtol | None = None
+    atol: Atol | None = None
 
 
 @dataclass(frozen=True)
@@ -27,7 +55,7 @@ class ProbabilityFlow:
     within the tolerance.
 
     Attributes:
-        last: the denoising step, or None.
+        last: the matrices of the denoising step, or None.
     """
 
     diffusion: Diffusion
@@ -36,42 +64,49 @@ class ProbabilityFlow:
     t_end: float
     last: Array | None = None
 
-    def solve(self, eps: Eps, u: Tensor, rtol: float, atol: float, on_step: OnStep | None = None) -> Tensor:
-        """The states at the end, [B, D, ...], by scipy's RK45 in float64.
+    def steps(self, eps: Eps, u: Tensor, rtol: float, atol: float) -> Iterator[Step]:
+        """The steps of scipy's RK45 in float64, and the denoising step.
 
         Raises:
-            NumericsError: the step size vanished.
+            NumericsError: the step size vanished, or there were too many steps.
         """
+        import torch
+        from scipy.integrate import RK45
 
-        def drift(t: float, flat: np.ndarray) -> np.ndarray:
-            state = torch.from_numpy(flat.reshape(u.shape)).to(u)
+        from gddim_cli.numerics.blocks import combine, to_tensor_like
+        from gddim_cli.samplers.multistep import denoising_step
+
+        def state(flat: Array) -> Tensor:
+            return torch.from_numpy(flat.reshape(u.shape)).to(u)
+
+        def drift(t: float, flat: Array) -> Array:
             noise = 0.5 * self.diffusion.GG(t) @ np.linalg.inv(self.diffusion.K(t, self.k)).swapaxes(-1, -2)
-            change = combine([to_tensor_like(self.diffusion.F(t), u), to_tensor_like(noise, u)], [state, eps(state, t)])
+            here = state(flat)
+            change = combine([to_tensor_like(self.diffusion.F(t), u), to_tensor_like(noise, u)], [here, eps(here, t)])
             return change.double().cpu().numpy().ravel()
 
         solver = RK45(drift, self.t_start, u.double().cpu().numpy().ravel(), self.t_end, rtol=rtol, atol=atol)
-        steps = 0
+        taken = 0
         while solver.status == "running":
             message = solver.step()
-            steps += 1
-            if steps > MOST_STEPS:
+            taken += 1
+            if taken > MAX_STEPS:
                 raise NumericsError(
-                    f"RK45 has taken {MOST_STEPS} steps and is at t = {solver.t:.3g}; give a looser --rtol or --atol"
+                    f"RK45 has taken {MAX_STEPS} steps and is at t = {solver.t:.3g}; give a looser --rtol or --atol"
                 )
             if solver.status == "failed":
                 raise NumericsError(f"RK45 stopped at t = {solver.t:.3g}: {message}; give a looser --rtol or --atol")
-            if on_step:
-                on_step(steps, torch.from_numpy(solver.y.reshape(u.shape)).to(u))
-        return apply_denoising_step(
-            eps, torch.from_numpy(solver.y.reshape(u.shape)).to(u), self.last, self.t_end, steps, on_step
-        )
+            yield float(solver.t), state(solver.y)
+        yield from denoising_step(eps, state(solver.y), self.last, self.t_end)
 
 
 def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> float:
     """The tolerance (relative and absolute alike) whose solution of `u` takes as near to `budget` evaluations as it can.
 
-    As the paper tuned its RK45 rows. Bisection on its logarithm between 1e3 and 1e-10, on a few pilot states.
+    As the paper calibrated its RK45 rows. Bisection on its logarithm between 1e3 and 1e-10, on a few pilot states.
     """
+    from gddim_cli.samplers.multistep import final_state
+
     count = 0
 
     def counted(state: Tensor, t: float) -> Tensor:
@@ -84,7 +119,7 @@ def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> fl
     for exponent in (loose, *[None] * 10):
         tried = (loose + tight) / 2 if exponent is None else exponent
         count = 0
-        flow.solve(counted, u, 10.0**tried, 10.0**tried)
+        final_state(flow.steps(counted, u, 10.0**tried, 10.0**tried))
         if abs(count - budget) < nearest:
             best, nearest = tried, abs(count - budget)
         if count > budget:
@@ -94,3 +129,55 @@ def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> fl
         if nearest == 0 or (exponent is not None and count >= budget):
             break
     return float(10.0**best)
+
+
+def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: Rk45Options) -> PreparedSampler:
+    """RK45 at the tolerances, or with one that will be calibrated to the budget; raises UsageError for an empty budget."""
+    from gddim_cli.samplers.coefficients import denoising_matrices
+
+    t_end = float(time_grid(config, budget, budget)[-1])
+    last = denoising_matrices(diffusion, t_end, config.k) if config.denoise else None
+    flow = ProbabilityFlow(diffusion, config.k, config.t_start, t_end, last)
+
+    def at(rtol: float, atol: float) -> PreparedSampler:
+        def solve(eps: Eps, u: Tensor, _draw: Draw) -> Iterator[Step]:
+            return flow.steps(eps, u, rtol, atol)
+
+        return PreparedSampler(None, max(1, budget // 6), solve, options, batch_dependent=True, tolerance=rtol)
+
+    given = options.rtol or options.atol
+    if given:
+        options = Rk45Options(rtol=options.rtol or given, atol=options.atol or given)
+        return at(options.rtol or given, options.atol or given)
+
+    def calibrate(eps: Eps, pilot: Tensor) -> PreparedSampler:
+        tolerance = tolerance_for(flow, eps, pilot, budget + config.denoise)
+        return at(tolerance, tolerance)
+
+    return replace(
+        at(1e-3, 1e-3),
+        tolerance=None,
+        calibrate_tolerance=calibrate,
+        with_tolerance=lambda tolerance: at(tolerance, tolerance),
+    )
+
+
+def label(spec: SamplerSpec, options: Rk45Options, _hidden: str | None) -> str:
+    """`RK45`, or `RK45 rtol 0.001, atol 0.001` where a tolerance was given."""
+    known = declared(Rk45Options)
+    given = [known[key].labelled(value) for key, value in (("rtol", options.rtol), ("atol", options.atol)) if value]
+    return " ".join([spec.title, ", ".join(given)]).strip()
+
+
+SPEC = SamplerSpec(
+    name="rk45",
+    title="RK45",
+    order="5, adaptive",
+    evaluations="6",
+    noise="deterministic",
+    source="Dormand & Prince; scipy",
+    prepare=prepare,
+    options=Rk45Options,
+    uses_time_grid=False,
+    label=label,
+)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from gddim_cli.diffusions.base import KChoice
-from gddim_cli.diffusions.cld import CLD
-from gddim_cli.numerics.blocks import combine
-from gddim_cli.numerics.quadrature import Array
-from gddim_cli.samplers.coefficients import denoising_step
-from gddim_cli.samplers.gddim import root
-from gddim_cli.samplers.multistep import Draw, Eps, OnStep, apply_denoising_step
+from gddim_cli.errors import UsageError
+from gddim_cli.samplers.base import NoOptions, PreparedSampler, SamplerSpec, time_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
+    from gddim_cli.diffusions.cld import CLD
+    from gddim_cli.numerics.quadrature import Array
+    from gddim_cli.samplers.base import Draw, Eps, Step
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class Splitting:
 
 
 def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
-    """The constants on a grid; the rate is taken over each half step, so that a changing beta is followed."""
+    """The constants on a grid; the rate is integrated over each half step, so that a changing beta is followed."""
+    from gddim_cli.numerics.matrices import symmetric_square_root
+    from gddim_cli.samplers.coefficients import denoising_matrices
+
     middle = 0.5 * (t[1:] + t[:-1])
     edges = np.stack([t[:-1], middle, t[1:]], axis=1)
     spent = cld.B(edges[:, :-1], edges[:, 1:])  # int beta over each half, [N, 2]
@@ -46,7 +52,7 @@ def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
     flip = np.diag([1.0, -1.0])
     half = flip @ cld.exponential(spent) @ flip
     stationary = cld.prior_factor @ cld.prior_factor.T
-    noise = root(stationary - half @ stationary @ half.swapaxes(-1, -2))
+    noise = symmetric_square_root(stationary - half @ stationary @ half.swapaxes(-1, -2))
     size = (2 * cld.friction * spent.sum(axis=1))[:, None, None]
     score = np.diag([0.0, 1.0])
     kick = np.stack(
@@ -56,19 +62,54 @@ def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
         ],
         axis=1,
     )
-    return Splitting(t, middle, half, noise, kick, denoising_step(cld, t[-1], k) if denoise else None)
+    return Splitting(t, middle, half, noise, kick, denoising_matrices(cld, t[-1], k) if denoise else None)
 
 
-def sscs(eps: Eps, u: Tensor, constants: Splitting, draw: Draw, on_step: OnStep | None = None) -> Tensor:
+def sscs_steps(eps: Eps, u: Tensor, constants: Splitting, draw: Draw) -> Iterator[Step]:
     """Half an analytic step, a full Euler step `v += 2 beta Gamma (score_v + v/M) h`, half an analytic step.
 
     One evaluation a step, in its middle, and one for the denoising step.
     """
-    half, noise, kick = (torch.from_numpy(m).to(u) for m in (constants.half, constants.half_noise, constants.kick))
+    from gddim_cli.numerics.blocks import combine, to_tensor_like
+    from gddim_cli.samplers.multistep import denoising_step
+
+    half, noise, kick = (to_tensor_like(m, u) for m in (constants.half, constants.half_noise, constants.kick))
     for i, t in enumerate(constants.middle.tolist()):
         u = combine([half[i, 0], noise[i, 0]], [u, draw(2 * i)])
         u = combine(list(kick[i]), [u, eps(u, t)])
         u = combine([half[i, 1], noise[i, 1]], [u, draw(2 * i + 1)])
-        if on_step:
-            on_step(i + 1, u)
-    return apply_denoising_step(eps, u, constants.last, float(constants.t[-1]), len(constants.middle), on_step)
+        yield float(constants.t[i + 1]), u
+    yield from denoising_step(eps, u, constants.last, float(constants.t[-1]))
+
+
+def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
+    """SSCS with one step for each evaluation.
+
+    Raises:
+        UsageError: a diffusion other than CLD, or no step.
+    """
+    from gddim_cli.diffusions.cld import CLD
+
+    if not isinstance(diffusion, CLD):
+        raise UsageError(
+            f"--sampler sscs: splits the equation of CLD, not that of {diffusion.name}; use --sampler gddim or em"
+        )
+    constants = splitting(diffusion, time_grid(config, budget, budget), config.k, config.denoise)
+
+    def solve(eps: Eps, u: Tensor, draw: Draw) -> Iterator[Step]:
+        return sscs_steps(eps, u, constants, draw)
+
+    return PreparedSampler(budget + config.denoise, budget + config.denoise, solve, options)
+
+
+SPEC = SamplerSpec(
+    name="sscs",
+    title="SSCS",
+    order="1 (weak)",
+    evaluations="1",
+    noise="stochastic",
+    supports="cld",
+    source="arXiv 2112.07068",
+    prepare=prepare,
+    is_deterministic=lambda _: False,
+)

@@ -28,9 +28,9 @@ from gddim_cli.errors import DataError, NumericsError, UsageError
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.models.network import Counted
 from gddim_cli.models.networks.unet import DenoisingUNet
-from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.files import probe, replacing, sha256
-from gddim_cli.samplers.registry import Choices, plan
 from gddim_cli.training.recipe import Recipe
 
 
@@ -233,13 +233,9 @@ class Trainer:
 
     def samples(self, count: int, nfe: int = 20) -> Pixels:
         """Images [count, H, W, C] drawn from the averaged network so far, always from the same noise."""
-        card = self.card("")
-        diffusion = card.make_diffusion()
-        defaults = card.sampling.defaults(diffusion)
-        checkpoint = Checkpoint(card, Counted(self.average), self.state_path, "")
-        ready = plan("gddim", diffusion, defaults, nfe, Choices())
-        sampler = Sampler(checkpoint, diffusion, ready, defaults.k, 0, self.device)
-        return quantize(sampler.image(sampler.run(range(count))), defaults.quantize)
+        model = Checkpoint(self.card(""), Counted(self.average), self.state_path, "")
+        prepared = prepare(SamplingRequest(nfe=nfe), self.device, model=model)
+        return quantize(prepared.images(prepared.run(range(count))), prepared.config.quantize)
 
     def _resume(self) -> None:
         try:

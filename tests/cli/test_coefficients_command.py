@@ -56,7 +56,7 @@ def test_the_table_shows_every_step(gddim) -> None:
     ("words", "message"),
     [
         (["--nfe", 1], "--nfe: 1 is too few"),
-        (["--order", 5], "--order: 5 is not in 0..3"),
+        (["--order", 5], "--order: 5: expected a whole number from 0 to 3"),
         (["--diffusion", "vpp"], "did you mean 'vp'"),
         (["--npz", "c.txt"], "--npz: c.txt does not end in .npz"),
     ],

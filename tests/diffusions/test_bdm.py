@@ -15,7 +15,7 @@ from gddim_cli.errors import UsageError
 from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.numerics.dct import dct, idct
 from gddim_cli.samplers.coefficients import gddim_coefficients
-from gddim_cli.samplers.multistep import linear
+from gddim_cli.samplers.multistep import multistep
 from gddim_cli.samplers.time_grids import power_grid
 
 GOLDEN = Path(__file__).parent.parent / "data" / "bdm_coefficients.json.xz"
@@ -30,8 +30,8 @@ def test_against_the_authors_program():
     golden = json.loads(lzma.decompress(GOLDEN.read_bytes()))
     told = golden["diffusion"]
     bdm = make_diffusion("bdm", {key: told[key] for key in ("sigma_blur_max", "min_scale", "image_size")})
-    assert bdm.defaults.t_start == told["T_sampling"]
-    assert bdm.defaults.t_end == told["t_end"]
+    assert bdm.sampling.t_start == told["T_sampling"]
+    assert bdm.sampling.t_end == told["t_end"]
     for at in golden["at"]:
         mean = bdm.mean(at["t"])[..., 0, 0]
         np.testing.assert_allclose(mean[0], at["mean_row0"], rtol=1e-9)
@@ -60,7 +60,7 @@ def test_matrices_are_one_a_frequency():
 def test_coefficients_satisfy_the_identity_of_gddim():
     """`sum_j C_ij = R_{i+1} - Psi(t_{i+1}, t_i) R_i` for every frequency."""
     bdm = BDM()
-    t = power_grid(bdm.defaults.t_start, bdm.defaults.t_end, 20)
+    t = power_grid(bdm.sampling.t_start, bdm.sampling.t_end, 20)
     made = gddim_coefficients(bdm, t, order=2)
     assert made.C.shape == (20, 3, 32, 32, 1, 1)
     np.testing.assert_allclose(made.C.sum(1), bdm.R(t[1:]) - bdm.Psi(t[1:], t[:-1]) * bdm.R(t[:-1]), atol=1e-11)
@@ -81,7 +81,7 @@ def test_one_step_is_exact_for_one_image():
     def at(t):
         return torch.from_numpy(bdm.mean(t)[..., 0, 0]) * spectrum + torch.from_numpy(bdm.K(t, "R")[..., 0, 0]) * noise
 
-    made = linear(lambda *_: noise, at(0.9), gddim_coefficients(bdm, np.array([0.9, 0.2]), 0))
+    made = multistep(lambda *_: noise, at(0.9), gddim_coefficients(bdm, np.array([0.9, 0.2]), 0))
     torch.testing.assert_close(made, at(0.2), rtol=1e-10, atol=1e-11)
 
 
@@ -90,9 +90,9 @@ def test_denoising_step_has_a_number_for_each_frequency():
     made = gddim_coefficients(bdm, np.array([0.5, 0.1]), 0, denoise=True)
     assert made.last.shape == (2, 8, 8, 1, 1)
     u, eps = torch.randn(2, 1, 3, 8, 8).double(), torch.randn(2, 1, 3, 8, 8).double()
-    before = linear(lambda *_: eps, u, gddim_coefficients(bdm, np.array([0.5, 0.1]), 0)).numpy()[:, 0]
+    before = multistep(lambda *_: eps, u, gddim_coefficients(bdm, np.array([0.5, 0.1]), 0)).numpy()[:, 0]
     drift = bdm.F(0.1)[..., 0, 0] * before + (bdm.GG(0.1) / bdm.K(0.1, "R"))[..., 0, 0] * eps.numpy()[:, 0]
-    np.testing.assert_allclose(linear(lambda *_: eps, u, made).numpy()[:, 0], before - 0.1 * drift, atol=1e-12)
+    np.testing.assert_allclose(multistep(lambda *_: eps, u, made).numpy()[:, 0], before - 0.1 * drift, atol=1e-12)
 
 
 def test_an_isotropic_denoiser_is_refused():

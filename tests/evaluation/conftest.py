@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gddim_cli.models.networks.skip_init import Blank
+from gddim_cli.models.networks.skip_init import SkipInit
 
 
 class Layers(nn.Module):
@@ -61,7 +61,7 @@ def pytorch_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def no_download(*_: object, **__: object) -> dict[str, Tensor]:
         raise CaughtError
 
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch, Blank():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch, SkipInit():
         warnings.simplefilter("ignore")
         patch.setattr(inception_pytorch, "load_state_dict_from_url", no_download)
         original = inception_pytorch._inception_v3

@@ -51,7 +51,7 @@ def run_json(folder: Path, quantize: str) -> Path:
     for i, file in enumerate(sorted(folder.glob("*.png"))):
         file.rename(folder / f"{i:06d}.png")
     n = len(list(folder.glob("*.png")))
-    run = {"settings": {"format": "png", "quantize": quantize}, "num": n, "complete": True}
+    run = {"format": "png", "settings": {"quantize": quantize}, "num": n, "complete": True}
     (folder / "run.json").write_text(json.dumps(run))
     return folder
 
@@ -206,7 +206,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, home: Path) -> None:
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=60)[1]
         assert process.returncode == 130, error
-        assert error.splitlines()[-1] == "gddim: stopped; what is done is kept, and the same command goes on from there"
+        assert error.splitlines()[-1] == "gddim: stopped; finished work is kept; rerun the same command to resume"
         assert not out.exists()
     assert not [file for file in (*tmp_path.iterdir(), *(home / "features").iterdir()) if file.suffix == ".tmp"]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 0

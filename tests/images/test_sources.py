@@ -400,7 +400,7 @@ def test_a_run_that_is_not_whole_is_refused_with_the_way_out(gddim: Callable, ti
 def test_shards_make_one_source(tmp_path: Path) -> None:
     """Two shards of a run; a batch may lie in both, and a start past the first does not open it."""
     images = random_images(10, 4, 4, 3)
-    record = {"settings": {"quantize": "floor", "format": "npz"}, "num": 10, "complete": True}
+    record = {"format": "npz", "settings": {"quantize": "floor"}, "num": 10, "complete": True}
     (tmp_path / "run.json").write_text(json.dumps(record))
     for part in (range(6), range(6, 10)):
         name = f"images-{part[0]:06d}-{part[-1]:06d}.npz"

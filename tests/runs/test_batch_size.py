@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from gddim_cli.checkpoints.card import Card, Images
 from gddim_cli.checkpoints.load import Checkpoint
-from gddim_cli.diffusions.cld import CLD
 from gddim_cli.errors import CapacityError
 from gddim_cli.models.acceleration import Accelerated, Speed
 from gddim_cli.models.network import Counted
 from gddim_cli.runs.batch_size import FIRST, MOST, SECOND, BatchSizeProbe, OomRetry, attempt, best_size, fitting
-from gddim_cli.runs.sampler import Sampler
-from gddim_cli.samplers.registry import Choices, plan
+from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.request import SamplingRequest
 
 
 def machine(launch: float, each: float, memory: int) -> Callable[[int], float]:
@@ -140,13 +139,11 @@ class Limited(torch.nn.Module):
 @pytest.mark.parametrize("speed", [Speed(), Speed(compile=True)])
 def test_trials_run_the_network_uncompiled(speed, monkeypatch) -> None:
     monkeypatch.setattr(Accelerated, "_compile", lambda *_: lambda *_: pytest.fail("compiled"))
-    cld = CLD()
     card = Card("limited", "A test's", Images(1, 4), {}, "eps", {"name": "cld"})
     network = Limited(20)
     checkpoint = Checkpoint(card, Counted(Accelerated(network, torch.device("cpu"), speed)), Path(), "")
-    made = plan("gddim", cld, cld.defaults, 5, Choices())
-    trials = BatchSizeProbe(Sampler(checkpoint, cld, made, "R", 0, torch.device("cpu")))
-    assert trials.room() == MOST
-    assert best_size(trials.seconds, trials.room()) <= 16
+    trials = BatchSizeProbe(prepare(SamplingRequest(nfe=5), torch.device("cpu"), model=checkpoint))
+    assert trials.max_batch_size() == MOST
+    assert best_size(trials.seconds, trials.max_batch_size()) <= 16
     assert max(network.seen) <= 32
     assert network.seen[:3] == [1, 1, 1]

@@ -178,7 +178,7 @@ def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path, ranks_of) -> 
     finally:
         process.send_signal(signal.SIGCONT)
         message = process.communicate(timeout=60)[1]
-    assert message.count("has been silent for 1 s; what is done is kept") == 1, message
+    assert message.count("has been silent for 1 s; finished work is kept") == 1, message
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_a_killed_process_ends_all_and_three_go_on(gddim, ranks_of, tiny: Path, 
     os.kill(found[1], signal.SIGKILL)
     message = process.communicate(timeout=60)[1]
     assert process.returncode != 0
-    assert message.count("gddim: rank 0: stopped; what is done is kept") == 1, message
+    assert message.count("gddim: rank 0: stopped; finished work is kept") == 1, message
     assert message.count("gddim: ") == 1
     before = record(out)
     there = sum(len(np.load(part)["index"]) for part in out.glob("images-*.npz"))
@@ -229,7 +229,7 @@ def test_a_killed_process_ends_all_and_three_go_on(gddim, ranks_of, tiny: Path, 
     assert 0 < before["sessions"][0]["images"] <= there < 600
     done = subprocess.run([*TORCHRUN, "3", *OURS, *words], capture_output=True, text=True, env=ALONE, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert f"{there} of 600 images are there" in done.stderr
+    assert f"{there} of 600 images exist" in done.stderr
     assert gddim("sample", *words[:-1], tmp_path / "whole").status == 0
     (shard,) = out.glob("images-*.npz")
     with np.load(shard) as three, np.load(tmp_path / "whole" / shard.name) as one:

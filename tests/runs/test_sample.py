@@ -83,7 +83,7 @@ def test_more_images_continue_a_run_and_nothing_is_redone(sample, tmp_path: Path
     (folder / "000002.png").unlink()
     result = sample("--num", 9, "--batch-size", 3)
     assert result.status == 0
-    assert "4 of 9 images are there, 5 to go" in result.err
+    assert "4 of 9 images exist, 5 to make" in result.err
     assert close(pictures(folder)[:5], kept)
     changed = [path.name for path, when in before.items() if path.stat().st_mtime_ns != when]
     assert changed == ["000002.png"]
@@ -127,7 +127,7 @@ def test_images_of_unknown_origin_are_not_mixed_in(sample, tmp_path: Path) -> No
     (tmp_path / "imgs" / "run.json").unlink()
     result = sample("--num", 4)
     assert result.status == 2
-    assert "000000.png but no run.json" in result.err
+    assert "000000.png and 3 more, but no run.json" in result.err
 
 
 def test_npz_runs_resume_and_end_as_one_shard(sample, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_own_noise_replaces_the_prior(sample, tmp_path: Path) -> None:
 def test_another_diffusion_through_the_same_network(sample, tmp_path: Path) -> None:
     assert sample("--num", 2, "--diffusion", "vp", "--save-raw", tmp_path / "r.npy", "--json").status == 0
     run = json.loads((tmp_path / "imgs" / "run.json").read_text())
-    assert run["settings"]["diffusion"]["name"] == "vp"
+    assert run["settings"]["diffusion"] == "vp"
     assert run["settings"]["denoise"] is False
     assert np.load(tmp_path / "r.npy").shape == (2, 1, 8, 8)
 
@@ -166,7 +166,7 @@ def test_a_diffusion_from_a_file(sample, tmp_path: Path) -> None:
     (tmp_path / "slow.yaml").write_text("name: cld\nGamma: 0.8\n")
     assert sample("--num", 2, "--diffusion", tmp_path / "slow.yaml").status == 0
     run = json.loads((tmp_path / "imgs" / "run.json").read_text())
-    assert run["settings"]["diffusion"]["Gamma"] == 0.8
+    assert run["settings"]["parameters"]["Gamma"] == 0.8
 
 
 def test_json_goes_to_stdout_alone(sample) -> None:
@@ -293,11 +293,11 @@ def test_a_run_that_was_cut_goes_on(tiny: Path, tmp_path: Path, sample, how: sig
         picture(path)
     if how != signal.SIGKILL:
         assert process.returncode == 130
-        assert "the same command goes on" in message
+        assert "rerun the same command to resume" in message
         assert "Traceback" not in message
         assert json.loads((folder / "run.json").read_text())["complete"] is False
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread)
-    assert "to go" in done.stderr
+    assert "to make" in done.stderr
     sample("--num", 300, "--nfe", 10, out="whole")
     assert close(pictures(folder), pictures(tmp_path / "whole"))
     assert [file.name for file in folder.glob(".*")] == [".lock"]

@@ -13,7 +13,7 @@ import torch
 from gddim_cli.cli.progress import Progress
 from gddim_cli.runs import generate
 from gddim_cli.runs.batch_size import BatchSizeProbe
-from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.storage.registry import open_storage
 from gddim_cli.runtime.distributed import World
 
@@ -30,9 +30,9 @@ def sample(gddim, tiny: Path, tmp_path: Path):
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A machine that measures 16 images at once as its best, and at the third step finds room for 3; the sizes tried."""
     monkeypatch.setattr(BatchSizeProbe, "seconds", lambda self, size: 1.0 if size <= 16 else float(size))
-    real, tried = Sampler.run, []
+    real, tried = PreparedRun.run, []
 
-    def run(self: Sampler, indices, on_step):
+    def run(self: PreparedRun, indices, on_step):
         tried.append(len(indices))
 
         def step(number: int, u: torch.Tensor) -> None:
@@ -42,7 +42,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return real(self, indices, step)
 
-    monkeypatch.setattr(Sampler, "run", run)
+    monkeypatch.setattr(PreparedRun, "run", run)
     return tried
 
 
@@ -99,10 +99,10 @@ def test_a_given_size_that_does_not_fit_is_named_with_the_way_out(sample, small_
     ("words", "message"),
     [
         (["--batch-size", "auto", "--sampler", "rk45"], "--batch-size auto: the images of rk45 depend on their batch"),
-        (["--batch-size", "half"], "--batch-size: half is not a positive count; auto measures one"),
-        (["--batch-size", "2.5"], "--batch-size: 2.5 is not a positive count"),
-        (["--tf32", "--device", "cpu"], "--tf32: it is a rounding of float32 on NVIDIA GPUs"),
-        (["--cuda-graph", "--device", "cpu"], "--cuda-graph: cpu has none"),
+        (["--batch-size", "half"], "--batch-size: half is neither auto nor a whole number"),
+        (["--batch-size", "2.5"], "--batch-size: 2.5 is neither auto nor a whole number"),
+        (["--tf32", "--device", "cpu"], "--tf32: supported in float32 on NVIDIA GPUs only"),
+        (["--cuda-graph", "--device", "cpu"], "--cuda-graph: unsupported by --device cpu"),
     ],
 )
 def test_what_cannot_be_is_refused(sample, tmp_path: Path, words: list, message: str) -> None:
@@ -159,7 +159,7 @@ def test_memory_that_ends_while_a_batch_is_written_halves_no_other(sample, small
 
 
 def test_processes_on_one_device_share_its_memory(sample, monkeypatch) -> None:
-    monkeypatch.setattr(BatchSizeProbe, "room", lambda self: 11)
+    monkeypatch.setattr(BatchSizeProbe, "max_batch_size", lambda self: 11)
     monkeypatch.setattr(World, "sharing", lambda self, device: 3)
     tried: list[int] = []
     monkeypatch.setattr(generate, "best_size", lambda seconds, most: tried.append(most) or most)
@@ -178,13 +178,13 @@ def test_how_many_share_a_device(monkeypatch, places: list[str], expected: int) 
 def test_a_whole_batch_goes_to_the_files_as_it_is(sample, monkeypatch) -> None:
     """Picking rows by a list would wait for a GPU, and copy what is there."""
     final, sent = [], []
-    run, to_host = Sampler.run, generate.to_host
+    run, to_host = PreparedRun.run, generate.to_host
 
-    def running(self: Sampler, *arguments) -> torch.Tensor:
+    def running(self: PreparedRun, *arguments) -> torch.Tensor:
         final.append(run(self, *arguments))
         return final[-1]
 
-    monkeypatch.setattr(Sampler, "run", running)
+    monkeypatch.setattr(PreparedRun, "run", running)
     monkeypatch.setattr(generate, "to_host", lambda x: (sent.append(x), to_host(x))[1])
     assert sample("--batch-size", 8).status == 0
     assert [x.data_ptr() for x in sent] == [u.data_ptr() for u in final]

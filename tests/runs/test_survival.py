@@ -18,7 +18,7 @@ import torch
 
 import gddim_cli.cli.sample
 from gddim_cli.errors import PeerError
-from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runtime.distributed import World
 
@@ -38,15 +38,15 @@ def at_batch(monkeypatch: pytest.MonkeyPatch):
     """Lets something happen when the sampler begins its n-th batch."""
 
     def arrange(n: int, happening) -> None:
-        real, begun = Sampler.run, []
+        real, begun = PreparedRun.run, []
 
-        def run(self: Sampler, *arguments):
+        def run(self: PreparedRun, *arguments):
             begun.append(1)
             if len(begun) == n:
                 happening()
             return real(self, *arguments)
 
-        monkeypatch.setattr(Sampler, "run", run)
+        monkeypatch.setattr(PreparedRun, "run", run)
 
     return arrange
 
@@ -92,7 +92,7 @@ def test_a_disk_that_is_full(sample, small_disk, tmp_path: Path, format: str) ->
     enlarge()
     result = sample(*words, out=disk / "imgs", num=num)
     assert result.status == 0
-    assert f"{len(there)} of {num} images are there" in result.err
+    assert f"{len(there)} of {num} images exist" in result.err
     sample(*words, out="whole", num=num)
     assert same(disk / "imgs", tmp_path / "whole", format, num)
 
@@ -129,10 +129,10 @@ def test_an_image_that_is_removed_meanwhile(sample, at_batch, tmp_path: Path) ->
     at_batch(8, (tmp_path / "imgs" / "000002.png").unlink)
     result = sample()
     assert result.status == 1
-    assert "image 2 has gone since it was made; run the same command again" in one_line(result.err)
+    assert "image 2 has disappeared since it was made; rerun the same command" in one_line(result.err)
     assert record(tmp_path / "imgs")["complete"] is False
     again = sample()
-    assert (again.status, "47 of 48 images are there, 1 to go" in again.err) == (0, True)
+    assert (again.status, "47 of 48 images exist, 1 to make" in again.err) == (0, True)
     assert record(tmp_path / "imgs")["complete"] is True
 
 
@@ -159,7 +159,7 @@ def test_memory_that_runs_out(sample, at_batch, tmp_path: Path, happening) -> No
     assert "the same command again with a smaller --batch-size" in message
     assert len(list((tmp_path / "imgs").glob("0*.png"))) == 8
     again = sample("--batch-size", 2)
-    assert (again.status, "8 of 48 images are there" in again.err) == (0, True)
+    assert (again.status, "8 of 48 images exist" in again.err) == (0, True)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -229,7 +229,7 @@ def test_another_program_that_ends_is_waited_for(sample, busy, monkeypatch) -> N
     real = gddim_cli.cli.sample.waiting
     monkeypatch.setattr("gddim_cli.cli.sample.waiting", lambda out: (real(out), threading.Timer(0.3, busy).start()))
     result = sample()
-    assert (result.status, "waiting up to 10 s for it to end" in result.err) == (0, True), result.err
+    assert (result.status, "waiting up to 10 s for it to finish" in result.err) == (0, True), result.err
 
 
 @pytest.mark.slow
@@ -284,5 +284,5 @@ def test_images_that_a_crash_emptied_are_made_again(sample, tmp_path: Path) -> N
     for name in ("000003.png", "000047.png"):
         (tmp_path / "imgs" / name).write_bytes(b"")
     result = sample()
-    assert (result.status, "46 of 48 images are there, 2 to go" in result.err) == (0, True), result.err
+    assert (result.status, "46 of 48 images exist, 2 to make" in result.err) == (0, True), result.err
     assert (tmp_path / "imgs" / "manifest.json").read_bytes() == before

@@ -9,7 +9,7 @@ from scipy.integrate import quad_vec
 from gddim_cli.diffusions.cld import CLD
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import UsageError
-from gddim_cli.samplers.coefficients import denoising_step, gddim_coefficients
+from gddim_cli.samplers.coefficients import denoising_matrices, gddim_coefficients
 from gddim_cli.samplers.time_grids import power_grid
 
 
@@ -78,7 +78,7 @@ def test_denoising_step_removes_the_noise_of_a_point() -> None:
     """For VP the reverse drift from a small t_end with the exact eps of a point leads to that point, to first order."""
     vp, t_end, point, eps = VP(), 1e-4, 0.8, 1.7
     u = vp.Psi(t_end, 0.0) * point + vp.R(t_end) * eps
-    first, second = denoising_step(vp, t_end, "R")
+    first, second = denoising_matrices(vp, t_end, "R")
     before, after = abs(u - point).item(), abs(first * u + second * eps - point).item()
     assert after < 2e-2 * before
 

@@ -21,22 +21,24 @@ from gddim_cli.diffusions.vp import VP
 from gddim_cli.diffusions.vp_cosine import VPCosine
 from gddim_cli.errors import UsageError
 from gddim_cli.models.mixture import Mixture
+from gddim_cli.samplers.base import PreparedSampler
 from gddim_cli.samplers.coefficients import gddim_coefficients
 from gddim_cli.samplers.ddim import ddim_coefficients
 from gddim_cli.samplers.em import em_coefficients
-from gddim_cli.samplers.gddim import step_covariance, stochastic_coefficients
-from gddim_cli.samplers.multistep import linear
-from gddim_cli.samplers.registry import METHODS, Choices, Plan, plan
+from gddim_cli.samplers.multistep import final_state, multistep
+from gddim_cli.samplers.registry import SAMPLERS, options_of
+from gddim_cli.samplers.stochastic import step_covariance, stochastic_coefficients
 from gddim_cli.samplers.time_grids import power_grid
-from gddim_cli.verification import TWO_PIXELS, corrected_errors, exact_flow, example_mixture, prior_states, slopes
+from gddim_cli.verification.exact import TWO_PIXELS, corrected_errors, exact_flow, example_mixture, prior_states, slopes
 
 ALL = [CLD(), VP(), VPCosine(), VE(), PSLD(), CLD(Gamma=0.6), CLD(beta_0=0.1, beta_1=8.0)]
 SMALL_END = {"t_end": 0.05, "denoise": False}
 
 
-def ready(name: str, diffusion: Diffusion, nfe: int, end: float = 0.05, **choices: object) -> Plan:
-    defaults = dataclasses.replace(diffusion.defaults, t_end=end, denoise=False)
-    return plan(name, diffusion, defaults, nfe, Choices(**choices))
+def ready(name: str, diffusion: Diffusion, nfe: int, end: float = 0.05, **options: object) -> PreparedSampler:
+    config = dataclasses.replace(diffusion.sampling, t_end=end, denoise=False)
+    given = {"lambda" if key == "lam" else key: value for key, value in options.items()}
+    return SAMPLERS[name].prepare(diffusion, config, nfe, options_of(name, given))
 
 
 def normal(count: int, diffusion: Diffusion, seed: int):
@@ -135,7 +137,7 @@ def test_one_stochastic_step_has_the_exact_law(diffusion, lam: float) -> None:
     means = point.means.numpy()[:, None]
     u = torch.from_numpy(np.einsum("de,be...->bd...", diffusion.L(s), z) + centre[s].reshape(1, -1, 1, 1, 1) * means)
     c = stochastic_coefficients(diffusion, np.array([s, t]), lam)
-    after = linear(point.eps(diffusion, "R"), u, c, normal(n, diffusion, 2)).numpy()
+    after = multistep(point.eps(diffusion, "R"), u, c, normal(n, diffusion, 2)).numpy()
     residue = (after - centre[t].reshape(1, -1, 1, 1, 1) * means).transpose(0, 2, 3, 4, 1).reshape(-1, diffusion.D)
     sigma = diffusion.Sigma(t)
     assert (np.abs(residue.mean(0)) < 5 * np.sqrt(np.diag(sigma) / len(residue))).all()
@@ -164,7 +166,7 @@ def test_measured_orders(diffusion, name: str, choices: dict, order: int, budget
     errors, steps = [], []
     for nfe in budgets:
         made = ready(name, diffusion, nfe, **choices)
-        end = made.solve(eps, prior_states(diffusion, 8), None, None)
+        end = final_state(made.solve(eps, prior_states(diffusion, 8), normal(8, diffusion, 0)))
         errors.append(float((end - flow(diffusion).at(0.05)).abs().max()))
         steps.append(made.steps)
     assert slopes(steps, errors)[0] == pytest.approx(order, abs=0.2), errors
@@ -195,7 +197,7 @@ def test_stochastic_samplers_reach_the_law(name: str, diffusion, choices: dict) 
     """
     n, mixture = 3000, example_mixture()
     made = ready(name, diffusion, 400, end=1e-3, **choices)
-    x = made.solve(mixture.eps(diffusion, "R"), prior_states(diffusion, n), normal(n, diffusion, 3), None)[:, 0]
+    x = final_state(made.solve(mixture.eps(diffusion, "R"), prior_states(diffusion, n), normal(n, diffusion, 3)))[:, 0]
     rng = np.random.default_rng(4)
     which = rng.choice(3, size=n, p=mixture.weights.numpy())
     truth = mixture.means.flatten(1).numpy()[which] + mixture.std * rng.standard_normal((n, 2))
@@ -216,10 +218,10 @@ def test_orders_of_the_corrector_from_exact_history(diffusion, order: int) -> No
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
 def test_step_covariances_by_frequency(lam: float) -> None:
     bdm = BDM(image_size=8)
-    p = step_covariance(bdm, power_grid(bdm.defaults.t_start, 1e-5, 20), lam)
+    p = step_covariance(bdm, power_grid(bdm.sampling.t_start, 1e-5, 20), lam)
     assert p.shape == (20, 8, 8, 1, 1)
     assert p.min() > -1e-12
-    t = power_grid(bdm.defaults.t_start, 1e-5, 20)
+    t = power_grid(bdm.sampling.t_start, 1e-5, 20)
     difference = stochastic_coefficients(bdm, t, 0.0).C - gddim_coefficients(bdm, t, 0).C
     assert np.abs(difference).max() < 1e-10 * np.abs(gddim_coefficients(bdm, t, 0).C).max()
 
@@ -228,7 +230,11 @@ def test_few_steps_are_seen_by_the_same_test() -> None:
     """The test above can fail: Euler-Maruyama with 5 steps does."""
     n, mixture = 3000, example_mixture()
     made = ready("em", CLD(), 5, end=1e-3)
-    x = made.solve(mixture.eps(CLD(), "R"), prior_states(CLD(), n), normal(n, CLD(), 3), None)[:, 0].flatten(1).numpy()
+    x = (
+        final_state(made.solve(mixture.eps(CLD(), "R"), prior_states(CLD(), n), normal(n, CLD(), 3)))[:, 0]
+        .flatten(1)
+        .numpy()
+    )
     rng = np.random.default_rng(4)
     truth = mixture.means.flatten(1).numpy()[rng.choice(3, size=n, p=mixture.weights.numpy())]
     truth = truth + mixture.std * rng.standard_normal((n, 2))
@@ -244,18 +250,18 @@ def test_rk45_spends_what_it_is_given_and_converges() -> None:
         return eps(state, t)
 
     aimed = ready("rk45", VP(), 80)
-    tuned = aimed.tune(counted, u)
+    tuned = aimed.calibrate_tolerance(counted, u)
     calls.clear()
-    tuned.solve(counted, u, None, None)
+    final_state(tuned.solve(counted, u, normal(8, VP(), 0)))
     assert abs(len(calls) - 80) <= 12  # a step is six
     assert aimed.batch_dependent
     fine = ready("rk45", VP(), 80, rtol=1e-10)
-    assert (fine.solve(eps, u, None, None) - flow(VP()).at(0.05)).abs().max() < 1e-8
+    assert (final_state(fine.solve(eps, u, normal(8, VP(), 0))) - flow(VP()).at(0.05)).abs().max() < 1e-8
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 10, 11, 50])
 def test_budgets_are_spent_as_far_as_they_go(budget: int) -> None:
-    for name in METHODS:
+    for name in SAMPLERS:
         diffusion = CLD() if name == "sscs" else VP()
         calls = []
 
@@ -267,12 +273,12 @@ def test_budgets_are_spent_as_far_as_they_go(budget: int) -> None:
             if name == "rk45" or (choices and budget < 2):
                 continue
             calls.clear()
-            seen: list[int] = []
             made = ready(name, diffusion, budget, **choices)
-            made.solve(eps, prior_states(diffusion, 2), normal(2, diffusion, 0), lambda i, _, seen=seen: seen.append(i))
+            times = [t for t, _ in made.solve(eps, prior_states(diffusion, 2), normal(2, diffusion, 0))]
             assert made.nfe == len(calls)
             assert budget - 1 <= made.nfe <= budget
-            assert seen == list(range(1, made.steps + 1))
+            assert len(times) == made.steps
+            assert times == sorted(times, reverse=True)
 
 
 def test_euler_is_the_reverse_drift_written_out() -> None:
@@ -291,31 +297,38 @@ def test_euler_is_the_reverse_drift_written_out() -> None:
 @pytest.mark.parametrize(
     ("name", "diffusion", "k", "choices", "message"),
     [
-        ("gddm", CLD(), "R", {}, "--sampler: there is no 'gddm'; did you mean 'gddim'?"),
-        ("ancestral", CLD(), "R", {}, "cld has 2 numbers a pixel, it needs one; gddim works"),
-        ("ddim", PSLD(), "R", {}, "psld has 2 numbers a pixel"),
-        ("sscs", VP(), "R", {}, "it splits CLD's equation, not that of vp; gddim and em work"),
-        ("em", CLD(), "R", {"corrector": True}, "--corrector: em has none; gddim has"),
-        ("gddim", CLD(), "R", {"corrector": True, "lam": 0.5}, "--corrector: stochastic gDDIM has none"),
-        ("gddim", CLD(), "R", {"order": 2, "lam": 0.5}, "--order: stochastic gDDIM is of order 0"),
+        ("gddm", CLD(), "R", {}, "--sampler: there is no sampler 'gddm'; did you mean 'gddim'?"),
+        (
+            "ancestral",
+            CLD(),
+            "R",
+            {},
+            "needs a diffusion of state dimension 1 per pixel, and cld has 2; use --sampler gddim",
+        ),
+        ("ddim", PSLD(), "R", {}, "and psld has 2"),
+        ("sscs", VP(), "R", {}, "splits the equation of CLD, not that of vp; use --sampler gddim or em"),
+        ("em", CLD(), "R", {"corrector": True}, "--corrector: unsupported by em; an option of gddim"),
+        ("gddim", CLD(), "R", {"corrector": True, "lam": 0.5}, "--corrector: unsupported by stochastic gDDIM"),
+        ("gddim", CLD(), "R", {"order": 2, "lam": 0.5}, "--order: stochastic gDDIM has order 0"),
         ("gddim", CLD(), "L", {"lam": 0.5}, "--lambda: stochastic gDDIM needs K = R and the whole score"),
-        ("gddim", CLD(), "R", {"lam": -0.1}, "--lambda: -0.1 is not a number from 0 up"),
-        ("heun", CLD(), "R", {"order": 2}, "--order: heun has none; gddim has"),
-        ("heun", CLD(), "R", {"order": 0}, "--order: heun has none; gddim has"),
-        ("heun", CLD(), "R", {"lam": 0.0}, "--lambda: heun has none; gddim, em have"),
-        ("gddim", CLD(), "R", {"lam": 50.0}, "--lambda: 50 is above 10"),
-        ("rk45", VP(), "R", {"rtol": 1e-20}, "1e-20 is below 1e-12, which float64 cannot reach"),
-        ("heun", CLD(), "R", {"lam": 0.5}, "--lambda: heun has none; gddim, em have"),
-        ("gddim", VP(), "R", {"eta": 0.5}, "--eta: gddim has none; ddim has"),
-        ("ddim", VP(), "R", {"eta": 1.5}, "--eta: 1.5 is above 1"),
-        ("em", VP(), "R", {"rtol": 1e-3}, "--rtol: em has none; rk45 has"),
-        ("rk45", VP(), "R", {"rtol": 0.0}, "--rtol: 0 is not a number above 0"),
+        ("gddim", CLD(), "R", {"lam": -0.1}, "--lambda: -0.1: expected a number from 0 to 10"),
+        ("heun", CLD(), "R", {"order": 2}, "--order: unsupported by heun; an option of gddim"),
+        ("heun", CLD(), "R", {"order": 0}, "--order: unsupported by heun; an option of gddim"),
+        ("heun", CLD(), "R", {"lam": 0.0}, "--lambda: unsupported by heun; an option of gddim, em"),
+        ("gddim", CLD(), "R", {"lam": 50.0}, "--lambda: 50.0: expected a number from 0 to 10"),
+        ("rk45", VP(), "R", {"rtol": 1e-20}, "--rtol: 1e-20: expected a number of at least 1e-12"),
+        ("heun", CLD(), "R", {"lam": 0.5}, "--lambda: unsupported by heun; an option of gddim, em"),
+        ("gddim", VP(), "R", {"eta": 0.5}, "--eta: unsupported by gddim; an option of ddim"),
+        ("ddim", VP(), "R", {"eta": 1.5}, "--eta: 1.5: expected a number from 0 to 1"),
+        ("em", VP(), "R", {"rtol": 1e-3}, "--rtol: unsupported by em; an option of rk45"),
+        ("rk45", VP(), "R", {"rtol": 0.0}, "--rtol: 0.0: expected a number of at least 1e-12"),
     ],
 )
 def test_bad_combinations(name: str, diffusion, k, choices: dict, message: str) -> None:
-    defaults = dataclasses.replace(diffusion.defaults, k=k)
+    config = dataclasses.replace(diffusion.sampling, k=k)
+    given = {"lambda" if key == "lam" else key: value for key, value in choices.items()}
     with pytest.raises(UsageError) as refused:
-        plan(name, diffusion, defaults, 20, Choices(**choices))
+        SAMPLERS.find(name, "--sampler").prepare(diffusion, config, 20, options_of(name, given))
     assert message in str(refused.value)
 
 
@@ -336,6 +349,6 @@ def test_weak_order_of_the_mean(name: str, diffusion, choices: dict) -> None:
     steps, errors = [320, 640], []
     for count in steps:
         made = ready(name, diffusion, count, **choices)
-        end = made.solve(eps, mean(1.0), lambda _: torch.zeros_like(mean(1.0)), None)
+        end = final_state(made.solve(eps, mean(1.0), lambda _: torch.zeros_like(mean(1.0))))
         errors.append(float((end - mean(0.05)).abs().max()))
     assert max(errors) < 1e-12 or slopes(steps, errors)[0] == pytest.approx(1, abs=0.2), errors

@@ -1,4 +1,4 @@
-"""Networks without their initial random numbers, for weights that come from a file."""
+"""Networks without their random initial weights, for weights that come from a file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 
-class Blank(TorchFunctionMode):
-    """A context in which `torch.nn.init` does nothing: a network of 10^8 numbers is made in milliseconds.
+class SkipInit(TorchFunctionMode):
+    """A context in which `torch.nn.init` does nothing, so that a network of 10^8 parameters is built in milliseconds.
 
-    The memory of its tensors is not touched, so it costs nothing either until they are written to. (The `meta` device
-    does the same, but its first use imports a second of Python.)
+    Parameters then hold uninitialised memory and have to be overwritten. (The `meta` device would serve as well, but
+    importing it takes a second.)
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        """Calls `func`, unless it is an initialiser: those return their tensor unchanged."""
         options = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
             return options["tensor"] if "tensor" in options else args[0]

@@ -1,0 +1,48 @@
+"""What sampling needs to know of a model, whether it was loaded from a file or wraps a user's own network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
+    from gddim_cli.models.network import Counted
+    from gddim_cli.samplers.base import Eps
+
+
+class Model(Protocol):
+    """A network that can be sampled."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in `run.json` and tables."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its weights file; empty where there is none."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its images."""
+
+    @property
+    def network(self) -> Counted:
+        """The network, which counts its evaluations."""
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """The diffusion that it is sampled in by default."""
+
+    @property
+    def sigma_range(self) -> tuple[float, float] | None:
+        """The lowest and highest noise level that a denoiser knows; None for networks of one diffusion."""
+
+    def config(self, diffusion: Diffusion) -> SamplingConfig:
+        """How it is sampled in `diffusion` by default."""
+
+    def eps(self, diffusion: Diffusion, k: KChoice) -> Eps:
+        """Its noise prediction in `diffusion` for `k`.
+
+        Raises:
+            UsageError: it cannot be sampled in that diffusion, or not with that K.
+        """

@@ -1,0 +1,149 @@
+"""A request made ready: images by index, in any order and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.models.acceleration import Accelerated
+from gddim_cli.models.model import Model
+from gddim_cli.numerics.blocks import combine, to_device, to_tensor_like
+from gddim_cli.numerics.dct import idct
+from gddim_cli.numerics.noise import standard_normal
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.samplers.base import Eps, PreparedSampler, Step
+from gddim_cli.samplers.multistep import final_state
+
+PILOT = 4
+"""Images on which the tolerance of an adaptive sampler is calibrated."""
+FIRST_STREAM = 1
+"""The noise stream of a stochastic sampler's first draw; stream 0 is the prior's."""
+
+
+@dataclass
+class PreparedRun:
+    """Everything that `prepare` made of a request.
+
+    Attributes:
+        request: resolved.
+        model: the network and what is known of it.
+        diffusion: what it is sampled in.
+        config: how: time range, K, denoising step, quantisation.
+        sampler: ready for the budget.
+        eps: the model's noise prediction.
+        device: where the network runs; noise is drawn on the CPU.
+        start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
+        initial: states u_T in place of the prior's draws, [N, D, C, H, W], or None.
+        notes: what the user should know of how the request was resolved, a sentence each.
+        evaluations: network evaluations per image of the last batch, counted at the network.
+    """
+
+    request: SamplingRequest
+    model: Model
+    diffusion: Diffusion
+    config: SamplingConfig
+    sampler: PreparedSampler
+    eps: Eps
+    device: torch.device
+    start_factor: Array
+    initial: NDArray[np.floating] | None = None
+    notes: Sequence[str] = ()
+    evaluations: int = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the states: float64 where the network is, else float32."""
+        return torch.float64 if self.request.dtype == "float64" else torch.float32
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Of one state, (D, C, H, W)."""
+        return self.diffusion.D, *self.model.image_shape
+
+    def normal(self, indices: Sequence[int], stream: int) -> Tensor:
+        """Independent N(0, I) for these images, [B, D, C, H, W]."""
+        return self._moved(standard_normal(self.request.seed, indices, self.state_shape, stream))
+
+    def start(self, indices: Sequence[int]) -> Tensor:
+        """The first states of these images, [B, D, C, H, W]: `start_factor z`, or the given ones."""
+        if self.initial is not None:
+            return self._moved(self.initial[list(indices)])
+        z = self.normal(indices, 0)
+        return combine([to_tensor_like(self.start_factor, z)], [z])
+
+    @torch.inference_mode()
+    def calibrate(self) -> None:
+        """Calibrates an adaptive sampler's tolerance, always on the same few images; nothing for other samplers."""
+        if self.sampler.calibrate_tolerance:
+            pilot = self.start(range(PILOT if self.initial is None else 1))
+            self.sampler = self.sampler.calibrate_tolerance(self.eps, pilot)
+
+    def use_tolerance(self, tolerance: float | None) -> None:
+        """Takes a tolerance that was calibrated earlier."""
+        if tolerance and self.sampler.with_tolerance:
+            self.sampler = self.sampler.with_tolerance(tolerance)
+
+    def steps(self, indices: Sequence[int], eps: Eps | None = None) -> Iterator[Step]:
+        """A time and the states [B, D, C, H, W] of these images after each step.
+
+        Args:
+            eps: in place of the model's noise prediction.
+        """
+        self.calibrate()
+        draw = lambda k: self.normal(indices, FIRST_STREAM + k)  # noqa: E731
+        return self.sampler.solve(eps or self.eps, self.start(indices), draw)
+
+    @torch.inference_mode()
+    def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> Tensor:
+        """The final states of these images, [B, D, C, H, W], on the device.
+
+        Args:
+            on_step: called with (steps done, states) after each step.
+        """
+        self.calibrate()
+        before = self.model.network.nfe
+
+        def reported() -> Iterator[Step]:
+            for done, step in enumerate(self.steps(indices), start=1):
+                if on_step:
+                    on_step(done, step[1])
+                yield step
+
+        u = final_state(reported())
+        self.evaluations = self.model.network.nfe - before
+        return u
+
+    def batches(self, todo: Sequence[int], size: int, num: int) -> list[range]:
+        """The blocks of indices below `num` that contain `todo`.
+
+        Where images of a batch depend on each other, blocks are always full, whatever `num` is.
+        """
+        end = num
+        if self.sampler.batch_dependent:
+            end = len(self.initial) if self.initial is not None else size * (1 + num // size)
+        numbers = sorted({index // size for index in todo})
+        return [range(number * size, min((number + 1) * size, end)) for number in numbers]
+
+    def release(self) -> None:
+        """Frees the memory that the network keeps for the next batch."""
+        if isinstance(self.model.network.network, Accelerated):
+            self.model.network.network.release()
+
+    def decode(self, u: Tensor) -> Tensor:
+        """The images of states, [B, C, H, W], in about [-1, 1]: the first component, through the inverse DCT for spectra."""
+        return (idct(u) if self.diffusion.spectral else u)[:, 0]
+
+    def images(self, u: Tensor) -> NDArray[np.floating]:
+        """`decode` on the CPU."""
+        return self.decode(u).cpu().numpy()
+
+    def _moved(self, array: NDArray[np.floating]) -> Tensor:
+        native = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+        return to_device(native.to(self.dtype), self.device)

@@ -1,0 +1,35 @@
+"""Ancestral sampling: a draw from `p(u_s | u_t, x0hat)`, which is DDIM with eta = 1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gddim_cli.samplers.base import NoOptions, PreparedSampler, SamplerSpec, multistep_sampler, time_grid
+from gddim_cli.samplers.ddim import ddim_coefficients, require_dimension_1
+
+if TYPE_CHECKING:
+    from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+
+
+def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
+    """Ancestral sampling with one step for each evaluation.
+
+    Raises:
+        UsageError: a diffusion of a larger state dimension, or no step.
+    """
+    require_dimension_1(diffusion, "ancestral")
+    t = time_grid(config, budget, budget)
+    return multistep_sampler(ddim_coefficients(diffusion, t, 1.0, config.denoise), options)
+
+
+SPEC = SamplerSpec(
+    name="ancestral",
+    title="ancestral",
+    order="1 (weak)",
+    evaluations="1",
+    noise="stochastic",
+    supports="state dimension 1",
+    source="arXiv 2209.05557",
+    prepare=prepare,
+    is_deterministic=lambda _: False,
+)

@@ -1,0 +1,139 @@
+"""What a sampler is: a spec that stands beside its code, and a prepared sampler that is ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from gddim_cli.errors import UsageError
+from gddim_cli.runtime.registry import Spec
+from gddim_cli.settings import declared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+    from gddim_cli.numerics.quadrature import Array
+    from gddim_cli.samplers.coefficients import Coefficients
+
+Eps: TypeAlias = "Callable[[Tensor, float], Tensor]"
+"""The noise prediction `eps(u, t)`: states [B, D, ...] and a time to a tensor of the same shape."""
+Draw: TypeAlias = "Callable[[int], Tensor]"
+"""The k-th independent draw of N(0, I) in the shape of the states."""
+Step: TypeAlias = "tuple[float, Tensor]"
+"""A time and the state there; after the denoising step the time is 0."""
+Solve: TypeAlias = "Callable[[Eps, Tensor, Draw], Iterator[Step]]"
+"""From eps, the states u_T and the noise to one `Step` after each step; the last one is the result."""
+
+
+class NoOptions(msgspec.Struct, frozen=True):
+    """The options of a sampler that has none."""
+
+
+@dataclass(frozen=True)
+class PreparedSampler:
+    """A sampler made ready for one diffusion, time grid and budget.
+
+    Attributes:
+        nfe: network evaluations per image; it may be one below the budget. None for an adaptive sampler.
+        steps: how many `Step`s `solve` yields, including the denoising step; an estimate for an adaptive sampler.
+        solve: runs it.
+        options: the sampler's options, with every default filled in.
+        coefficients: the constants, for linear multistep samplers.
+        batch_dependent: whether the images of a batch depend on each other.
+        tolerance: of an adaptive sampler.
+        calibrate_tolerance: from eps and a few states u_T to the sampler whose tolerance spends the budget, or None.
+        with_tolerance: the sampler with a tolerance that was calibrated earlier, or None.
+    """
+
+    nfe: int | None
+    steps: int
+    solve: Solve
+    options: msgspec.Struct
+    coefficients: Coefficients | None = None
+    batch_dependent: bool = False
+    tolerance: float | None = None
+    calibrate_tolerance: Callable[[Eps, Tensor], PreparedSampler] | None = None
+    with_tolerance: Callable[[float], PreparedSampler] | None = None
+
+
+def title_and_options(spec: SamplerSpec, options: msgspec.Struct, hidden: str | None) -> str:
+    """How tables call a sampler: its title, and the options that differ from their defaults.
+
+    Args:
+        hidden: the key of an option that the table's columns show.
+    """
+    parts = [spec.title]
+    for key, setting in declared(type(options)).items():
+        value = getattr(options, setting.name)
+        if key != hidden and value is not None and value != setting.default:
+            parts.append(setting.labelled(value))
+    return parts[0] + (f" {', '.join(parts[1:])}" if parts[1:] else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSpec(Spec):
+    """One sampler.
+
+    Attributes:
+        title: its name in tables.
+        order: global order of convergence, in words.
+        evaluations: network evaluations per step, in words.
+        noise: deterministic, stochastic, or by which option.
+        supports: which diffusions, in words.
+        source: where the method comes from.
+        prepare: from a diffusion, how it is sampled, the budget without the denoising step and the options to a
+            `PreparedSampler`. Raises UsageError for a diffusion that it does not support, options that exclude each other,
+            or a budget that leaves no step.
+        options: the struct that declares the sampler's options (see `gddim_cli.settings`).
+        uses_k: whether the choice of K changes the images, and not only how the score is written.
+        uses_time_grid: whether it steps along the time grid.
+        is_deterministic: whether images solve the probability flow with these options, so that they have an exact solution.
+        label: how tables call it with these options; the last argument is the key of an option that the columns show.
+    """
+
+    title: str
+    order: str
+    evaluations: str
+    noise: str
+    supports: str = "all"
+    source: str
+    prepare: Callable[[Diffusion, SamplingConfig, int, Any], PreparedSampler]
+    options: type[msgspec.Struct] = NoOptions
+    uses_k: bool = False
+    uses_time_grid: bool = True
+    is_deterministic: Callable[[Any], bool] = lambda _: True
+    label: Callable[[SamplerSpec, Any, str | None], str] = title_and_options
+
+
+def time_grid(config: SamplingConfig, budget: int, steps: int) -> Array:
+    """The time grid of `steps` steps, [steps + 1], falling, float64.
+
+    Args:
+        budget: network evaluations besides the denoising step, for the message.
+
+    Raises:
+        UsageError: there is no step, or the ends are not in order.
+    """
+    from gddim_cli.samplers.time_grids import power_grid
+
+    if steps < 1:
+        besides = "besides the denoising step, " if config.denoise else ""
+        raise UsageError(
+            f"--nfe: {budget + config.denoise} is too few: {besides}{budget} evaluations do not make a step; give a larger --nfe"
+        )
+    return power_grid(config.t_start, config.t_end, steps, config.grid_power)
+
+
+def multistep_sampler(coefficients: Coefficients, options: msgspec.Struct) -> PreparedSampler:
+    """A sampler that runs the multistep loop on these coefficients."""
+
+    def solve(eps: Eps, u: Tensor, draw: Draw) -> Iterator[Step]:
+        from gddim_cli.samplers.multistep import multistep_steps
+
+        return multistep_steps(eps, u, coefficients, draw)
+
+    return PreparedSampler(coefficients.nfe, coefficients.nfe, solve, options, coefficients)

@@ -1,0 +1,50 @@
+"""The predictor-corrector form of gDDIM (Zhang, Tao & Chen, arXiv 2206.05564, section 4)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from gddim_cli.samplers.coefficients import integrals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gddim_cli.diffusions.base import Diffusion, KChoice
+    from gddim_cli.numerics.quadrature import Array
+    from gddim_cli.samplers.base import Eps, Step
+    from gddim_cli.samplers.coefficients import Coefficients
+
+
+def corrector_integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) -> Array:
+    """gDDIM's integrals with the node `t_{i+1}` added, [N, order + 2, D, D]; j = 0 belongs to it, j + 1 to `t_{i-j}`."""
+    return integrals(diffusion, t, order, k, ahead=1)
+
+
+def predict_correct_steps(
+    eps: Eps,
+    u: Tensor,
+    predictor: Coefficients,
+    corrector: Array,
+    first_step: int = 0,
+    history: Sequence[Tensor] = (),
+) -> Iterator[Step]:
+    """Each step: predict as gDDIM does, evaluate there, and take the step again with that evaluation among the nodes.
+
+    Two evaluations a step, and one for the denoising step. Global order `predictor.order + 2` once the history is full;
+    `first_step` and `history` (the latest first) begin with one, as in `multistep_steps`.
+    """
+    from gddim_cli.numerics.blocks import combine, to_tensor_like
+    from gddim_cli.samplers.multistep import denoising_step
+
+    times = predictor.t.tolist()
+    psi, c, corrected = (to_tensor_like(m, u) for m in (predictor.Psi, predictor.C, corrector))
+    past = deque(history, maxlen=predictor.order + 1)
+    for i in range(first_step, len(psi)):
+        past.appendleft(eps(u, times[i]))
+        guess = combine([psi[i], *c[i, : len(past)]], [u, *past])
+        ahead = eps(guess, times[i + 1])
+        u = combine([psi[i], *corrected[i, : len(past) + 1]], [u, ahead, *past])
+        yield times[i + 1], u
+    yield from denoising_step(eps, u, predictor.last, times[-1])

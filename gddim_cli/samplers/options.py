@@ -1,0 +1,26 @@
+"""Options that several samplers have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from gddim_cli.settings import about
+
+Order = Annotated[
+    int,
+    about(
+        "Number of past evaluations that each step of gddim extrapolates from. Default: 2, or 0 with noise (--lambda above 0).",
+        label="order {}",
+        ge=0,
+        le=3,
+    ),
+]
+Lambda = Annotated[
+    float,
+    about(
+        "Noise of the reverse process: 0 is deterministic, 1 is the reverse diffusion itself. Default: 0 for gddim, 1 for em.",
+        label="λ = {}",
+        ge=0,
+        le=10,
+    ),
+]
