@@ -69,7 +69,15 @@ def fid(
             help="How images come to the network (default: as the reference was made, else legacy_tensorflow).",
         ),
     ] = None,
-    num: Annotated[int | None, typer.Option("--num", "-n", help="Use the first so many images (default: all).")] = None,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            "--num",
+            "-n",
+            help="Evaluate only this many images: a fixed random subset, or the first ones of a run of gddim sample. "
+            "Default: all.",
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -214,12 +222,13 @@ def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArr
     """Writes the statistics of features, and says so."""
     from gddim_cli.evaluation.moments import Moments
     from gddim_cli.evaluation.statistics import write_statistics
-    from gddim_cli.evaluation.subset import some
+    from gddim_cli.images.subset import some
 
     gaussian = Moments.of(features).gaussian()
     # As many as KID and precision take a side; all where the covariance alone would not do.
     kept = features if len(features) <= extractor.dimension else some(features, KEPT)
-    write_statistics(path, gaussian, extractor, kept, f"{gaussian.n} images of {source.name}", source.shape)
+    part = f"a fixed random subset of {gaussian.n} of {source.chosen_from}" if source.chosen_from else f"{gaussian.n}"
+    write_statistics(path, gaussian, extractor, kept, f"{part} images of {source.name}", source.shape)
     say(f"{path}: statistics of {gaussian.n} images, {extractor.name}, mode {extractor.mode}")
 
 

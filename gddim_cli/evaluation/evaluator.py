@@ -22,6 +22,7 @@ from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.evaluation.protocols import FULL, MODES, Mode, Protocol, find_protocol
 from gddim_cli.evaluation.references import REFERENCES
 from gddim_cli.evaluation.statistics import Reference, Shape
+from gddim_cli.images.decode import describe
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.runs.images import open_images
 
@@ -109,11 +110,6 @@ class Evaluator:
         return f"the images are {describe(shape)}, those of the reference {self.reference.name} {describe(own)}"
 
 
-def describe(shape: Shape) -> str:
-    """A height, width and channels in words: `32x32 RGB`."""
-    return f"{shape[1]}x{shape[0]} {'grey' if shape[2] == 1 else 'RGB'}"
-
-
 def open_evaluator(
     ref: str | None,
     protocol: str | None,
@@ -188,7 +184,7 @@ def open_extractor(mode: str | None, inception: Path | None, device: torch.devic
 
 
 def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
-    """The images to measure: all of them, or the first ones up to the protocol's count.
+    """The images to measure: all of them, or as many as the protocol requires, as `ImageSource.at_most` takes them.
 
     Raises:
         UsageError: images of another quantisation than the protocol's.
@@ -204,7 +200,7 @@ def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
             f"--protocol {protocol.name}: requires images quantised by {protocol.quantize}, those in {source.name} were "
             f"quantised by {source.quantize}; sample them with --quantize {protocol.quantize}, or leave out the protocol"
         )
-    return replace(source, count=min(source.count, protocol.num))
+    return source.at_most(protocol.num)
 
 
 def fixed_by(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:

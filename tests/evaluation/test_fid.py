@@ -80,6 +80,27 @@ def test_for_people_it_says_what_the_number_is(gddim: Callable, digits: Path) ->
     assert "quantised by floor" in gddim("fid", digits).out
 
 
+def test_num_of_sorted_images_is_a_fair_sample(gddim: Callable, tmp_path: Path) -> None:
+    """Files are often sorted by class. The choice is said, in the text, in JSON and in a file of statistics."""
+    dark, bright = pictures(200, 28, 1) // 3, pictures(200, 28, 1, seed=1) // 2 + 128
+    images = folder_of(tmp_path / "sorted", np.concatenate([dark, bright]))
+    whole = json.loads(gddim("fid", images, "--ref", images, "--json").out)
+    few = json.loads(gddim("fid", images, "--ref", images, "--num", 150, "--json").out)
+    folder_of(tmp_path / "dark", dark[:150])
+    first = json.loads(gddim("fid", tmp_path / "dark", "--ref", images, "--json").out)
+    assert whole["value"] < 1e-6
+    assert few["value"] < 0.1 * first["value"]
+    assert (few["n"], few["chosen_from"], "chosen_from" in whole) == (150, 400, False)
+    shown = gddim("fid", images, "--ref", images, "--num", 150).out
+    assert f"{images}, a fixed random subset of 150 of 400, " in shown
+    assert gddim("fid", "stats", images, tmp_path / "stats.npz", "--num", 150).status == 0
+    found = json.loads(gddim("fid", tmp_path / "dark", "--ref", tmp_path / "stats.npz", "--json").out)
+    assert found["reference_title"] == f"a fixed random subset of 150 of 400 images of {images}"
+    assert (found["reference_n"], found["metric"]) == (150, "FD(lenet-mnist)")
+    run = gddim("fid", run_json(images, "floor"), "--num", 150, "--json")
+    assert "chosen_from" not in json.loads(run.out)
+
+
 def test_images_against_themselves_are_at_zero(gddim: Callable, digits: Path, tmp_path: Path) -> None:
     found = json.loads(gddim("fid", digits, "--ref", digits, "--metrics", "fid,prdc", "--json").out)
     assert found["value"] == pytest.approx(0, abs=1e-8)
