@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gddim_cli.errors import UsageError
-from gddim_cli.samplers.registry import SAMPLERS, options_of, sampler_options
+from gddim_cli.samplers.registry import SAMPLERS, find_sampler, options_of, sampler_options
 from gddim_cli.settings import Setting, about, build, declared, values
 
 LARGEST_SEED = 2**64 - 1
@@ -31,8 +31,8 @@ def diffusion_names() -> list[str]:
 Checkpoint = Annotated[
     str,
     about(
-        "Checkpoint: a name that `gddim checkpoints` lists, or the path of a file. Default: cld-cifar10 if it has been "
-        "downloaded, else the bundled mnist.",
+        "Checkpoint: a name that `gddim checkpoints` lists, the path of a file, or FILE.py:FUNCTION for a network of your own. "
+        "Default: cld-cifar10 if it has been downloaded, else the bundled mnist.",
         panel="Model",
         metavar="NAME|PATH",
         complete=checkpoint_names,
@@ -55,7 +55,12 @@ Nfe = Annotated[
     about("Network evaluations per image (NFE), including the denoising step.", label="NFE {}", ge=1, le=100_000),
 ]
 SamplerName = Annotated[
-    str, about("Sampler: a name that `gddim samplers` lists.", metavar="NAME", complete=lambda: list(SAMPLERS))
+    str,
+    about(
+        "Sampler: a name that `gddim samplers` lists, or a .py file that defines one.",
+        metavar="NAME|FILE",
+        complete=lambda: list(SAMPLERS),
+    ),
 ]
 Seed = Annotated[
     int,
@@ -136,17 +141,20 @@ class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     Attributes:
         options: the sampler's options by key.
+        model_settings: what the checkpoint's file does not tell, by the names of the program that wrote it.
         parameters: of the diffusion.
-        diffusion_sha256, checkpoint_sha256, init_noise_sha256: of the files.
+        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: of the files.
         batch_size: where the images of a batch depend on each other.
     """
 
     checkpoint: Checkpoint | None = None
     checkpoint_sha256: str | None = None
+    model_settings: dict[str, int | float | bool | str | None] = {}
     diffusion: DiffusionName | None = None
     parameters: dict[str, int | float | bool | str | None] | None = None
     diffusion_sha256: str | None = None
     sampler: SamplerName = "gddim"
+    sampler_sha256: str | None = None
     nfe: Nfe = 50
     seed: Seed = 0
     options: dict[str, int | float | bool | str | None] = {}
@@ -208,6 +216,6 @@ def differences(old: SamplingRequest, new: SamplingRequest) -> list[str]:
 
 def refuse_unused(request: SamplingRequest) -> None:
     """Raises UsageError for settings that the sampler would ignore."""
-    spec = SAMPLERS.find(request.sampler, "--sampler")
+    spec = find_sampler(request.sampler)
     if request.time_grid is not None and not spec.uses_time_grid:
         raise UsageError(f"--time-grid: {spec.name} chooses its own steps; leave --time-grid out")
