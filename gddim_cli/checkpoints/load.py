@@ -66,12 +66,6 @@ class Checkpoint:
         """The card's diffusion, in which it is sampled by default."""
         return self.card.make_diffusion()
 
-    @property
-    def sigma_range(self) -> tuple[float, float] | None:
-        """The noise levels that a denoiser was trained on, where the card says them."""
-        levels = self.card.training.get("recipe", {}).get("sigma", {})
-        return (levels["min"], levels["max"]) if {"min", "max"} <= levels.keys() else None
-
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """How the card says that it is sampled in `diffusion`."""
         return self.card.sampling.config(diffusion)
@@ -97,6 +91,11 @@ class Checkpoint:
         All levels for a model that is no isotropic denoiser.
         """
         return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
+
+    def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
+        """The noise levels to stay within in `diffusion`; None where the network predicts that diffusion's own noise."""
+        own = self.card.parameterization in OWN_DIFFUSION and diffusion == self.diffusion
+        return None if own else self.sigma_range
 
     @property
     def sigma_min(self) -> float:

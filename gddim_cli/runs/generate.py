@@ -22,6 +22,7 @@ from gddim_cli.numerics.blocks import to_device
 from gddim_cli.runs.batch import Batch, ResumeState
 from gddim_cli.runs.batch_size import BatchSizeProbe, OomRetry, best_size
 from gddim_cli.runs.folder import GRID, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.runs.labels import ALL, rows_by_class
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
 from gddim_cli.runtime.background_writer import Writer, to_host
@@ -308,6 +309,13 @@ class Generation:
     def _pixels(self, images: NDArray) -> Pixels:
         return quantize(images, self.prepared.config.quantize)
 
+    def _grid(self, images: Pixels) -> Pixels:
+        """The first images as one picture; with `--class all` one row for each class."""
+        classes = self.prepared.model.classes
+        if self.prepared.request.classes != ALL:
+            return grid(images)
+        return grid(images[rows_by_class(len(images), classes)], columns=-(-len(images) // classes))
+
     def _finish(self, run: Run) -> None:
         images = self.folder.images
         if not eventually(lambda: len(images.done(self.num)) == self.num, PATIENCE if self.world.size > 1 else 0.0):
@@ -317,7 +325,7 @@ class Generation:
             )
         images.join(self.num)
         shown = min(self.num, IN_GRID)
-        write_png(self.folder.path / GRID, grid(images.read(range(shown))), make_folder=False)
+        write_png(self.folder.path / GRID, self._grid(images.read(range(shown))), make_folder=False)
         if self.states:
             run.raw = Extra(self.states.finish(), self.num)
         if self.trajectory and self.frames:
@@ -325,7 +333,7 @@ class Generation:
                 len(frames) for frames in self.frames
             )  # adaptive batches differ in length: hold the last frame
             parts = [[*frames, *[frames[-1]] * (longest - len(frames))] for frames in self.frames]
-            write_gif(self.trajectory, [grid(np.concatenate(step)) for step in zip(*parts, strict=True)])
+            write_gif(self.trajectory, [self._grid(np.concatenate(step)) for step in zip(*parts, strict=True)])
             run.trajectory = Extra(sha256(self.trajectory), shown)
         known = read_manifest(self.folder.path)
         if known is None or known.images != self.num:

@@ -18,6 +18,7 @@ from gddim_cli.hub.load import load
 from gddim_cli.hub.store import default_name
 from gddim_cli.models.acceleration import Speed
 from gddim_cli.models.model import Model
+from gddim_cli.runs.labels import check_classes
 from gddim_cli.runs.noise_range import start_factor, within_range
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest, refuse_unused
@@ -66,7 +67,7 @@ def prepare(
     prior_time = config.t_start
     config = dataclasses.replace(config, **given_config(request))
     eps = model.eps(chosen, config.k)
-    config, notes = within_range(chosen, config, model.sigma_range)
+    config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     budget = request.nfe - config.denoise
     spec = find_sampler(request.sampler)
     sampler = spec.prepare(chosen, config, budget, request.sampler_options)
@@ -78,6 +79,7 @@ def prepare(
         diffusion=chosen.name,
         parameters=parameters_of(chosen),
         diffusion_sha256=sha256_of_python(request.diffusion) or request.diffusion_sha256,
+        classes=check_classes(request.classes, model.classes, model.name),
         sampler=spec.name,
         sampler_sha256=sha256_of_python(request.sampler) or request.sampler_sha256,
         nfe=request.nfe,

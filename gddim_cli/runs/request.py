@@ -50,6 +50,19 @@ DiffusionName = Annotated[
         min_length=1,
     ),
 ]
+Classes = Annotated[
+    str,
+    about(
+        "Class labels of a conditional model: a number, a list 0,1,2 taken in turn, uniform (drawn per image from seed and "
+        "index), or all (each class in turn, one row of the grid for each). Default: uniform.",
+        panel="Model",
+        metavar="N|N,M|uniform|all",
+        label="class {}",
+        complete=lambda: ["uniform", "all"],
+        pattern=r"^[0-9a-z, ]+$",
+        max_length=10_000,
+    ),
+]
 Nfe = Annotated[
     int,
     about("Network evaluations per image (NFE), including the denoising step.", label="NFE {}", ge=1, le=100_000),
@@ -133,7 +146,9 @@ InitNoise = Annotated[
 ]
 
 
-class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SamplingRequest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"classes": "class"}
+):
     """What to sample. None stands for the default of the checkpoint, the diffusion or the sampler.
 
     `prepare` resolves a request: it fills in every default and the fields without a help text. Equal resolved requests make
@@ -153,6 +168,7 @@ class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     diffusion: DiffusionName | None = None
     parameters: dict[str, int | float | bool | str | None] | None = None
     diffusion_sha256: str | None = None
+    classes: Classes | None = None
     sampler: SamplerName = "gddim"
     sampler_sha256: str | None = None
     nfe: Nfe = 50
@@ -199,7 +215,8 @@ class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def flat(self) -> dict[str, Any]:
         """All settings in one mapping by key, the sampler's options among them."""
-        found = {name: getattr(self, name) for name in self.__struct_fields__ if name != "options"}
+        keys = zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True)
+        found = {key: getattr(self, name) for name, key in keys if name != "options"}
         return {**found, **self.options}
 
 
