@@ -23,7 +23,7 @@ IMAGE_BOUND = 0.2
 PRIOR_BOUND = 0.05
 SLOPE_BOUND = 0.2
 FIRST_STEPS, MAX_STEPS = 160, 5120
-CONVERGED = 1e-10
+CONVERGED = 1e-12
 """An error that is rounding, so that no slope can be measured any more."""
 LAST_FRACTION = 0.05
 """Where the orders of convergence are measured: from `t_start` to this fraction of it."""
