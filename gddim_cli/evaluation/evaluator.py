@@ -141,7 +141,7 @@ def open_evaluator(
     fixed = find_protocol(protocol) if protocol else None
     ref, mode = fixed_by(fixed, ref, mode)
     name = references.find(ref or reference_for(shape))
-    given, mode = mode is not None, mode or mode_for(name, shape)
+    mode = mode or mode_for(name, shape)
     require_files(name, mode, inception)
     extractor = extractor_for(mode, inception, device)
     if fixed and not extractor.defines_fid:
@@ -151,7 +151,6 @@ def open_evaluator(
     if shape:
         extractor.check(*shape)
     reference = read_reference(name, extractor, features_of)
-    reference = replace(reference, stated=reference.stated or given)
     return Evaluator(extractor, reference, chosen, fixed).with_metric(chosen)
 
 

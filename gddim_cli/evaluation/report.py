@@ -120,10 +120,8 @@ def warnings(source: ImageSource, evaluators: Sequence[Evaluator], features: NDA
         official = first.metric.spec.title.format(**msgspec.to_builtins(first.metric.options))
         yield f"{label} is not {official} and cannot be compared with published {official} values"
     if not reference.stated:
-        yield (
-            f"{reference.name} does not state the mode that it was made with; {first.extractor.mode} is assumed, "
-            "--mode chooses another"
-        )
+        network = f"{first.extractor.name}, mode {first.extractor.mode}"
+        yield f"{reference.name} does not state which network and mode made it; {network}, is assumed"
     odd = first.mismatch(source.shape)
     if odd:
         yield odd
