@@ -32,6 +32,10 @@ Device = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel="Output")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace output files that this run did not write.", rich_help_panel="Output"),
+]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, max=1024, help="CPU threads. Default: one per core.", rich_help_panel="Speed"),

@@ -73,6 +73,7 @@ def sample(
         bool,
         typer.Option("--overwrite", help="Remove the run in the folder and start again.", rich_help_panel="Output"),
     ] = False,
+    force: options.Force = False,
     json: options.Json = False,
     batch_size: Annotated[
         str,
@@ -154,6 +155,7 @@ def sample(
         raw=save_raw,
         trajectory=trajectory,
         overwrite=overwrite,
+        force=force,
     )
     with generation.folder.locked(lambda: waiting(out)) if processes.main else nullcontext():
         execute(generation)

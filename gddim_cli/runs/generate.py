@@ -27,7 +27,7 @@ from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_mani
 from gddim_cli.runtime.background_writer import Writer, to_host
 from gddim_cli.runtime.distributed import World
 from gddim_cli.runtime.distributed import world as this_world
-from gddim_cli.runtime.files import eventually, probe, sha256
+from gddim_cli.runtime.files import eventually, probe, refuse_foreign, sha256
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.row_file import RowFile
 
@@ -51,6 +51,7 @@ class Generation:
         raw: the file of `--save-raw`, or None.
         trajectory: the file of `--trajectory`, or None.
         overwrite: remove an earlier run first.
+        force: replace files of `raw` and `trajectory` that this run did not write.
         speed: the enabled speed options, for `run.json`.
         world: the processes.
         notes: what `prepare` found that the user should know.
@@ -63,6 +64,7 @@ class Generation:
     raw: Path | None = None
     trajectory: Path | None = None
     overwrite: bool = False
+    force: bool = False
     automatic: bool = False
     speed: Sequence[str] = ()
     world: World = field(default_factory=this_world)
@@ -91,9 +93,14 @@ class Generation:
         return start.todo
 
     def _open(self, sharing: int) -> ResumeState:
-        for path in (self.raw, self.trajectory):
+        before = self.folder.record()
+        for option, path, extra in (
+            ("--save-raw", self.raw, before and before.raw),
+            ("--trajectory", self.trajectory, before and before.trajectory),
+        ):
             if path:
                 probe(path)
+                refuse_foreign(option, path, extra.sha256 if extra else None, self.force)
         self.earlier = earlier = self.folder.open(self.prepared.request, self.overwrite)
         there = self._intact(earlier) if earlier else set()
         num = max(self.num, 1 + max(there, default=-1))

@@ -257,7 +257,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, home: Path) -> None:
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=60)[1]
         assert process.returncode == 130, error
-        assert error.splitlines()[-1] == "gddim: stopped; finished work is kept; rerun the same command to resume"
+        assert error.splitlines()[-1] == "gddim: interrupted; finished work is kept; rerun the same command to resume"
         assert not out.exists()
     assert not [file for file in (*tmp_path.iterdir(), *(home / "features").iterdir()) if file.suffix == ".tmp"]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 0
