@@ -339,26 +339,29 @@ def test_another_network_is_never_called_fid(gddim: Callable, colour: Path, ince
     assert "mode clean" in found.out
     assert "is not FID" in found.err
     other = gddim("fid", colour, "--ref", out, "--inception", inception, "--mode", "legacy_tensorflow")
-    assert (other.status, "features of different networks do not compare" in other.err) == (1, True)
+    assert (other.status, "features of different networks are not comparable" in other.err) == (1, True)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"mu": np.zeros(84), "sigma": np.eye(85)}, "sigma is [85, 85], but lenet-mnist gives features of 84 numbers"),
-        ({"mu": np.zeros(2048), "sigma": np.eye(2048)}, "gives features of 84 numbers; another network's statistics"),
+        ({"mu": np.zeros(2048), "sigma": np.eye(2048)}, "gives features of 84 numbers: these are another network's"),
         ({"pool_3": np.full((90, 84), np.nan)}, "features of 90 of 90 images are not finite"),
         ({"mu": np.full(84, np.nan), "sigma": np.eye(84)}, "mu or sigma holds NaN"),
         ({"mu": np.zeros(84), "sigma": np.triu(np.ones((84, 84)))}, "sigma is not symmetric"),
         ({"mu": np.zeros(84), "sigma": -np.eye(84)}, "has the eigenvalue -1"),
         ({"sigma": np.eye(84)}, "mu and sigma, or pool_3, are needed"),
         ({"mu": np.zeros(84), "sigma": np.full((84, 84), 1e308)}, "beyond all features"),
-        ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers of 2 axes are needed"),
+        ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers with 2 axes are needed"),
         ({"pool_3": np.zeros((5, 1, 84))}, "pool_3 is float64[5, 1, 84]"),
         ({"pool_3": np.full((9, 84), "a")}, "pool_3 is <U1[9, 84]; real numbers"),
         ({"mu": np.zeros(84) * 1j, "sigma": np.eye(84)}, "mu is complex128[84]; real numbers"),
         ({"pool_3": np.zeros((1, 84))}, "ref.npz: 1 image: a covariance needs at least two"),
         ({"mu": np.zeros(84)}, "mu and sigma, or pool_3, are needed"),
+        ({"mu": np.zeros(84), "sigma": np.zeros((84, 84))}, "all numbers are zero; the file is damaged"),
+        ({"pool_3": np.zeros((90, 84))}, "all numbers are zero; the file is damaged"),
+        ({"pool_3": np.array([None] * 84)}, "not a readable .npz: it holds Python objects"),
     ],
 )
 def test_a_bad_reference_is_named(gddim: Callable, digits: Path, tmp_path: Path, arrays: dict, message: str) -> None:
