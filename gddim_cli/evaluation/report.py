@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.sources import ImageSource
+from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.versions import versions
 
 UNCERTAINTY = ("standard_error", "low", "high")
@@ -88,7 +89,7 @@ def report(
         n=len(features),
         chosen_from=source.chosen_from,
         metrics=found,
-        images=source.name,
+        images=printable(source.name),
         quantize=source.quantize,
         protocol_followed=followed(source, first, len(features)),
         device=str(first.extractor.device),

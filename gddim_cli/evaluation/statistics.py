@@ -181,6 +181,14 @@ def mode_of(path: Path) -> str | None:
     return read_about(path).mode if ABOUT in read_archive(path) else None
 
 
+def title_of(path: Path) -> str | None:
+    """The images that a statistics file of ours states; None for any other file."""
+    try:
+        return read_about(path).title if is_statistics(path) and ABOUT in read_archive(path) else None
+    except DataError:
+        return None
+
+
 def read_about(path: Path) -> About:
     """What made a statistics file of ours.
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gddim_cli.runs.sampler import Sampler
 
 from gddim_cli.bench.folder import Folder
 from gddim_cli.errors import NumericsError
 from gddim_cli.images.quantize import quantize
-from gddim_cli.runs.sampler import Sampler
 from gddim_cli.runtime.arrays import read_member
 
 from .conftest import stand_in

@@ -392,11 +392,15 @@ def test_bad_calls_are_refused(gddim: Callable, digits: Path, colour: Path, tmp_
         ((digits, "--ref", odd), 1, f"--ref {odd}: lenet-mnist: the images are 40x40 with 3 channels"),
         ((digits, "--mode", "clean"), 2, "--ref mnist: was made with lenet, not with --mode clean"),
         ((digits, "--inception", "x.pt"), 2, "is measured with lenet-mnist, not with Inception"),
-        ((digits, colour), 2, "one set of images at a time, not 2"),
+        ((digits, colour), 2, "takes one set of images, not 2"),
         (("stats", digits), 2, "gddim fid stats IMAGES OUT.npz"),
         (("stats", digits, "out.txt"), 2, "out.txt does not end in .npz"),
         (("stats", digits, tmp_path / "o.npz", "--ref", "mnist"), 2, "takes no reference"),
         ((tmp_path / "nowhere",), 1, "nowhere"),
+        ((digits, "--ref", ""), 2, "--ref: is empty; known: mnist"),
+        ((digits, "--inception", "/dev/zero", "--mode", "clean", "--ref", digits), 1, "/dev/zero: not a plain file"),
+        ((digits, "--batch-size", 10**20), 2, "--batch-size"),
+        ((), 1, "imgs: no such folder; make images with gddim sample"),
     ]
     for words, status, message in cases:
         found = gddim("fid", *words)
@@ -483,9 +487,20 @@ def test_images_that_change_while_they_are_measured_are_not_kept(
 def test_statistics_are_written_over_no_input(gddim: Callable, digits: Path, tmp_path: Path) -> None:
     data, stats = tmp_path / "data.npz", tmp_path / "stats.npz"
     np.savez(data, x=pictures(30, 28, 1))
+    (tmp_path / "same.npz").hardlink_to(data)
     assert gddim("fid", "stats", digits, stats).status == 0
-    assert gddim("fid", "stats", data, stats).status == 0
-    cases = [("stats", data, data), ("stats", digits, data), (digits, "--ref", stats, "--save-stats", stats)]
+    assert gddim("fid", "stats", digits, stats).status == 0
+    assert gddim("fid", "stats", data, stats, "--force").status == 0
+    (tmp_path / "link.npz").hardlink_to(stats)
+    cases = [
+        ("stats", data, data),
+        ("stats", data, data, "--force"),
+        ("stats", data, tmp_path / "same.npz", "--force"),
+        ("stats", digits, data),
+        ("stats", digits, stats),
+        (digits, "--ref", stats, "--save-stats", stats, "--force"),
+        (digits, "--ref", stats, "--save-stats", tmp_path / "link.npz", "--force"),
+    ]
     before = data.read_bytes(), stats.read_bytes()
     for words in cases:
         found = gddim("fid", *words)
