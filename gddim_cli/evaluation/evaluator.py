@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from gddim_cli import settings
-from gddim_cli.errors import DataError, UsageError, nearest
+from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation import references
 from gddim_cli.evaluation import statistics as statistics_files
 from gddim_cli.evaluation.extractors import FILES, Extractor, load_extractor, load_lenet, weights_path
 from gddim_cli.evaluation.metrics.base import Metric, OnStep
 from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.moments import gaussian_of
-from gddim_cli.evaluation.protocols import FULL, MODES, Mode, Protocol, find_protocol
+from gddim_cli.evaluation.protocols import FULL, Mode, Protocol, find_mode, find_protocol
 from gddim_cli.evaluation.references import REFERENCES
 from gddim_cli.evaluation.statistics import Reference, Shape
 from gddim_cli.images.decode import describe
@@ -136,12 +136,12 @@ def open_evaluator(
         DataError: a file that is missing (the message names the command that gets it), damaged, or of another network.
     """
     chosen = find_metric(metric) if isinstance(metric, str) else metric
-    if mode is not None and mode not in MODES:
-        raise UsageError(f"--mode: there is no '{mode}'; {nearest(mode, MODES)}")
+    if mode is not None:
+        find_mode(mode)
     fixed = find_protocol(protocol) if protocol else None
     ref, mode = fixed_by(fixed, ref, mode)
-    name = references.find(ref or reference_for(shape))
-    given, mode = mode is not None, mode or mode_for(name, shape)
+    name = references.find(reference_for(shape) if ref is None else ref)
+    mode = mode or mode_for(name, shape)
     require_files(name, mode, inception)
     extractor = extractor_for(mode, inception, device)
     if fixed and not extractor.defines_fid:
@@ -151,7 +151,6 @@ def open_evaluator(
     if shape:
         extractor.check(*shape)
     reference = read_reference(name, extractor, features_of)
-    reference = replace(reference, stated=reference.stated or given)
     return Evaluator(extractor, reference, chosen, fixed).with_metric(chosen)
 
 

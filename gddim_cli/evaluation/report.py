@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.sources import ImageSource
+from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.versions import versions
 
 UNCERTAINTY = ("standard_error", "low", "high")
@@ -88,7 +89,7 @@ def report(
         n=len(features),
         chosen_from=source.chosen_from,
         metrics=found,
-        images=source.name,
+        images=printable(source.name),
         quantize=source.quantize,
         protocol_followed=followed(source, first, len(features)),
         device=str(first.extractor.device),
@@ -120,10 +121,8 @@ def warnings(source: ImageSource, evaluators: Sequence[Evaluator], features: NDA
         official = first.metric.spec.title.format(**msgspec.to_builtins(first.metric.options))
         yield f"{label} is not {official} and cannot be compared with published {official} values"
     if not reference.stated:
-        yield (
-            f"{reference.name} does not state the mode that it was made with; {first.extractor.mode} is assumed, "
-            "--mode chooses another"
-        )
+        network = f"{first.extractor.name}, mode {first.extractor.mode}"
+        yield f"{reference.name} does not state which network and mode made it; {network}, is assumed"
     odd = first.mismatch(source.shape)
     if odd:
         yield odd

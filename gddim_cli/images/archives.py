@@ -18,6 +18,7 @@ from pathlib import Path
 from gddim_cli.errors import DataError
 from gddim_cli.images.folders import in_order, is_image, no_images
 from gddim_cli.images.pictures import Content, Pictures, refuse_large
+from gddim_cli.runtime.text import printable
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,17 @@ class Zip(Pictures):
         with named(path):
             archive = zipfile.ZipFile(path)
         with archive:
-            files = [info for info in archive.infolist() if not info.is_dir()]
+            files = [info for info in archive.infolist() if not info.filename.endswith("/")]
         members = [info for info in files if is_image(info.filename) and not info.filename.startswith("__MACOSX/")]
         ignored = len(files) - len(members)
         if not members:
             raise DataError(f"{path}: {no_images(ignored)}")
         for info in members:
             if info.flag_bits & 1:
-                raise DataError(f"{path}: {info.filename} is encrypted; unpack it and zip it without a password")
-            refuse_large(info.file_size, f"{path}: {info.filename}")
+                raise DataError(
+                    f"{path}: {printable(info.filename)} is encrypted; unpack it and zip it without a password"
+                )
+            refuse_large(info.file_size, f"{path}: {printable(info.filename)}")
         members.sort(key=lambda info: in_order(info.filename))
         return cls(path, [info.filename for info in members], ignored, members)
 
@@ -54,7 +57,7 @@ class Zip(Pictures):
             archive = zipfile.ZipFile(self.path)
 
         def content(i: int) -> bytes:
-            with named(f"{self.path}: {self.names[i]}"):
+            with named(f"{self.path}: {printable(self.names[i])}"):
                 return archive.read(self.members[i])
 
         with archive:
@@ -80,7 +83,7 @@ class Tar(Pictures):
             length = path.stat().st_size
             for member in archive:
                 if member.offset <= end or member.size < 0:  # a damaged length leads back: without this, for ever
-                    raise DataError(f"{path}: {member.name} is damaged; make the archive again")
+                    raise DataError(f"{path}: {printable(member.name)} is damaged; make the archive again")
                 end = member.offset
                 if member.isdir():
                     continue
@@ -89,12 +92,12 @@ class Tar(Pictures):
                     ignored += 1
                 elif not member.isreg() or member.issparse():
                     raise DataError(
-                        f"{path}: {name} is a link or not a plain file; make the archive with tar --dereference, without --sparse"
+                        f"{path}: {printable(name)} is a link or not a plain file; make the archive with tar --dereference"
                     )
                 elif member.offset_data + member.size > length:
-                    raise DataError(f"{path}: {name} is truncated; make the archive again")
+                    raise DataError(f"{path}: {printable(name)} is truncated; make the archive again")
                 else:
-                    refuse_large(member.size, f"{path}: {name}")
+                    refuse_large(member.size, f"{path}: {printable(name)}")
                     found.append((name, (member.offset_data, member.size)))
         if not found:
             raise DataError(f"{path}: {no_images(ignored)}")
@@ -109,7 +112,7 @@ class Tar(Pictures):
 
         def content(i: int) -> bytes:
             offset, size = self.places[i]
-            with lock, named(f"{self.path}: {self.names[i]}"):
+            with lock, named(f"{self.path}: {printable(self.names[i])}"):
                 file.seek(offset)
                 return file.read(size)
 

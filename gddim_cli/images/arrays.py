@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from gddim_cli.images.archives import named
 from gddim_cli.images.decode import refuse_mixed
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.sources import ImageSource, Read
+from gddim_cli.images.subset import unbroken
 from gddim_cli.runtime.arrays import read_archive, read_array, read_header
 from gddim_cli.runtime.files import sha256
 
@@ -153,13 +153,6 @@ class ArchiveReader:
             raise EOFError("truncated")
         images[:] = np.frombuffer(raw, np.uint8).reshape(images.shape)
         self.row = row + len(images)
-
-
-def unbroken(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Rising indices as the first and the end of each unbroken run."""
-    for _, group in itertools.groupby(enumerate(rows), lambda pair: pair[1] - pair[0]):
-        run = [row for _, row in group]
-        yield run[0], run[-1] + 1
 
 
 def images_key(path: Path, key: str | None) -> str:

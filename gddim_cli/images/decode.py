@@ -29,7 +29,8 @@ DAMAGE = (
     Image.DecompressionBombWarning,
 )
 """What Pillow may raise for a damaged file."""
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # LARGEST is lower
+for category in (Image.DecompressionBombWarning, UserWarning):  # LARGEST is lower; damaged tags of a TIFF do not matter
+    warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
 
 def decode(content: bytes, name: object) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from gddim_cli.errors import DataError
 from gddim_cli.images.decode import SUFFIXES
 from gddim_cli.images.pictures import Content, Pictures, refuse_large
+from gddim_cli.runtime.text import printable
 
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 """Opens a pipe without waiting for its writer."""
@@ -46,11 +47,11 @@ def read_file(name: str) -> bytes:
         with FileIO(name, opener=lambda path, flags: os.open(path, flags | NO_WAIT)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{name}: not a plain file; remove it")
-            refuse_large(status.st_size, name)
+                raise DataError(f"{printable(name)}: not a plain file; remove it")
+            refuse_large(status.st_size, printable(name))
             return file.read(status.st_size)
     except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{printable(name)}: cannot be read: {error.strerror}") from error
 
 
 def find_images(folder: Path) -> tuple[list[str], int]:
@@ -63,14 +64,14 @@ def find_images(folder: Path) -> tuple[list[str], int]:
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{printable(error.filename)}: cannot be read: {error.strerror}") from error
 
     names: list[str] = []
     others, seen = 0, set()
     for here, _, files in os.walk(folder, followlinks=True, onerror=refuse):
         real = Path(here).resolve()
         if real in seen:
-            raise DataError(f"{here}: a link to a folder that is searched already; remove the link")
+            raise DataError(f"{printable(here)}: a link to a folder that is searched already; remove the link")
         seen.add(real)
         below = Path(here).relative_to(folder).as_posix()
         found = [name if below == "." else f"{below}/{name}" for name in files]

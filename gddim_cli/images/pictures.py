@@ -15,6 +15,7 @@ from gddim_cli.errors import DataError
 from gddim_cli.images.decode import decode, refuse_mixed
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.sources import ImageSource, Read
+from gddim_cli.runtime.text import printable
 
 Content = Callable[[int], bytes]
 LARGEST_FILE = 256 << 20
@@ -66,7 +67,7 @@ class PictureSource(ImageSource):
             DataError: the first picture cannot be read.
         """
         with pictures.opened() as content:
-            shape = decode(content(0), pictures.path / pictures.names[0]).shape
+            shape = decode(content(0), f"{pictures.path}/{printable(pictures.names[0])}").shape
         return cls(name, len(pictures.names), shape, pictures, ignored=pictures.ignored)
 
     @property
@@ -82,9 +83,9 @@ class PictureSource(ImageSource):
             def read(begin: int, end: int) -> Pixels:
                 images = np.empty((end - begin, *self.shape), np.uint8)
                 for image, row in zip(images, self.rows[begin:end], strict=True):
-                    name = f"{pictures.path}/{pictures.names[row]}"
+                    name = f"{pictures.path}/{printable(pictures.names[row])}"
                     found = decode(content(row), name)
-                    refuse_mixed(found.shape, name, self.shape, pictures.names[0])
+                    refuse_mixed(found.shape, name, self.shape, printable(pictures.names[0]))
                     image[:] = found
                 return images
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,3 +18,10 @@ def chosen(count: int, num: int) -> NDArray[np.int64]:
 def some(rows: NDArray[Any], most: int) -> NDArray[Any]:
     """At most `most` rows of an array [N, ...], in their order, the same ones for the same N."""
     return rows if len(rows) <= most else rows[chosen(len(rows), most)]
+
+
+def unbroken(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Rising indices as the first and the end of each unbroken run."""
+    for _, group in itertools.groupby(enumerate(rows), lambda pair: pair[1] - pair[0]):
+        run = [row for _, row in group]
+        yield run[0], run[-1] + 1

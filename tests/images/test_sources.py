@@ -376,20 +376,20 @@ def test_a_run_that_is_not_whole_is_refused_with_the_way_out(gddim: Callable, ti
     whole = (run / "run.json").read_text()
     images = all_of(open_images(run))
     (run / "000003.png").unlink()
-    with pytest.raises(DataError, match=r"not complete: 4 of 5 images.*same gddim sample command.*--num 3"):
+    with pytest.raises(DataError, match=r"not complete: 4 of 5 images.*rerun the same gddim sample command.*--num 3"):
         open_images(run)
     with pytest.raises(DataError, match=r"not complete: 4 of 5 images"):
         open_images(run, num=4)
     np.testing.assert_array_equal(all_of(open_images(run, num=3)), images[:3])
     cut_short(run, complete=False, num=3, brought_by="a later version")
-    with pytest.raises(DataError, match=r"not complete: 3 of 3 images.*--num 3"):
+    with pytest.raises(DataError, match=r"not complete: it was interrupted at its end; rerun.*--num 3"):
         open_images(run)
     (run / "000000.png").unlink()
-    with pytest.raises(DataError, match=r"2 of 3 images are there; run the same gddim sample command again$"):
+    with pytest.raises(DataError, match=r"2 of 3 images are there; rerun the same gddim sample command$"):
         open_images(run)
     for content, message in {
-        "{": "cannot be read as that of a run.*remove it",
-        "{}": "cannot be read as that of a run",
+        "{": "not the record of a run.*remove it",
+        "{}": "not the record of a run",
         whole.replace('"png"', '"jxl"'): "its format is jxl",
     }.items():
         (run / "run.json").write_text(content)
@@ -410,7 +410,10 @@ def test_shards_make_one_source(tmp_path: Path) -> None:
         np.testing.assert_array_equal(all_of(source, size), images)
     np.testing.assert_array_equal(all_of(source, 3, start=5, stop=9), images[5:9])
     np.savez(tmp_path / "images-000006-000009.npz", images=images[6:8], index=np.arange(6, 10))
-    with pytest.raises(DataError, match="its files hold 8 images, not 10"):
+    with pytest.raises(
+        DataError,
+        match=r"images-000006-000009.npz: damaged, or not written by this run; rerun the same gddim sample command",
+    ):
         open_images(tmp_path)
     np.savez(tmp_path / "images-000006-000009.npz", images=images[6:, :2], index=np.arange(6, 10))
     with pytest.raises(DataError, match=r"images-000006-000009.npz: 4x2 RGB, but images-000000-000005.npz is 4x4"):
