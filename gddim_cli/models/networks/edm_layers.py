@@ -18,18 +18,50 @@ Resample = Literal["up", "down"] | None
 FOURIER_SCALE = 16.0
 
 
-class Convolution(nn.Module):
-    """A convolution that may resample by 2 with a separable filter before it, or, `fused`, in one step with it.
+class Resampling(nn.Module):
+    """Half or twice the side by a separable filter.
 
     Args:
-        width_in, width_out: channels.
-        kernel: side of the kernel; 0: no weights, only resampling.
-        resample: `up` doubles the side of the image, `down` halves it.
-        taps: the separable filter, for example (1, 3, 3, 1).
-        fused: the image is padded once, for filter and kernel together.
+        resample: `up` or `down`.
+        taps: the filter, for example (1, 3, 3, 1).
     """
 
     taps: Tensor
+
+    def __init__(self, resample: Resample, taps: Sequence[float]) -> None:
+        super().__init__()
+        line = torch.tensor(taps, dtype=torch.float32)
+        self.resample = resample
+        self.register_buffer("taps", torch.outer(line, line)[None, None] / line.sum() ** 2, persistent=False)
+
+    @property
+    def reach(self) -> int:
+        """Pixels that the filter reaches to each side."""
+        return (self.taps.shape[-1] - 1) // 2
+
+    def forward(self, x: Tensor, padding: int | None = None) -> Tensor:
+        """x [N, C, H, W] at half or twice the side.
+
+        Args:
+            padding: of the image; by default what keeps its place.
+        """
+        padding, channels = self.reach if padding is None else padding, x.shape[1]
+        taps = self.taps.to(x.dtype).expand(channels, 1, -1, -1)
+        if self.resample == "up":
+            return fn.conv_transpose2d(x, taps * 4, stride=2, padding=padding, groups=channels)
+        return fn.conv2d(x, taps, stride=2, padding=padding, groups=channels)
+
+
+class Convolution(nn.Conv2d):
+    """A convolution, perhaps after resampling by 2.
+
+    Args:
+        width_in, width_out: channels.
+        kernel: side of the kernel.
+        resample: `up` doubles the side of the image, `down` halves it.
+        taps: the resampling filter.
+        fused: `down` filters after the convolution, and the image is padded once for both.
+    """
 
     def __init__(
         self,
@@ -40,34 +72,18 @@ class Convolution(nn.Module):
         taps: Sequence[float] = (1, 1),
         fused: bool = False,
     ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width_out, width_in, kernel, kernel)) if kernel else None
-        self.bias = nn.Parameter(torch.empty(width_out)) if kernel else None
-        self.resample, self.padding, self.fused = resample, kernel // 2, fused and kernel > 0
-        line = torch.tensor(taps, dtype=torch.float32)
-        self.register_buffer("taps", torch.outer(line, line)[None, None] / line.sum() ** 2, persistent=False)
+        super().__init__(width_in, width_out, kernel, padding=kernel // 2)
+        self.resampling = Resampling(resample, taps) if resample else None
+        self.fused, self.margin = fused, kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
-        channels, reach = x.shape[1], (self.taps.shape[-1] - 1) // 2
-        taps = self.taps.to(x.dtype).expand(channels, 1, -1, -1)
-        if self.resample == "up":
-            margin = max(reach - padding, 0) if self.fused else reach
-            x = fn.conv_transpose2d(x, taps * 4, stride=2, padding=margin, groups=channels)
-            padding = max(padding - reach, 0) if self.fused else padding
-        elif self.resample == "down" and not self.fused:
-            x = fn.conv2d(x, taps, stride=2, padding=reach, groups=channels)
-        elif self.resample == "down":
-            assert self.weight is not None
-            x = fn.conv2d(x, self.weight, padding=padding + reach)
-            width = x.shape[1]
-            x = fn.conv2d(x, self.taps.to(x.dtype).expand(width, 1, -1, -1), stride=2, groups=width)
-            return self._biased(x)
-        return x if self.weight is None else self._biased(fn.conv2d(x, self.weight, padding=padding))
-
-    def _biased(self, x: Tensor) -> Tensor:
+        if self.resampling is None:
+            return super().forward(x)
+        if not self.fused:
+            return super().forward(self.resampling(x))
         assert self.bias is not None
-        return x + self.bias.to(x.dtype)[:, None, None]
+        h = self.resampling(fn.conv2d(x, self.weight, padding=self.margin + self.resampling.reach), padding=0)
+        return h + self.bias.to(h.dtype)[:, None, None]
 
 
 class PositionalEmbedding(nn.Module):
@@ -147,9 +163,11 @@ class UNetBlock(nn.Module):
         self.affine = nn.Linear(style.embedding, width_out * (2 if style.adaptive_scale else 1))
         self.norm1 = norm(width_out, style.eps)
         self.conv1 = Convolution(width_out, width_out, 3)
-        kernel = 1 if style.project or width_in != width_out else 0
-        changes = width_in != width_out or resample is not None
-        self.skip = Convolution(width_in, width_out, kernel, resample, style.taps) if changes else None
+        self.skip: nn.Module | None = None
+        if width_in != width_out or (resample and style.project):
+            self.skip = Convolution(width_in, width_out, 1, resample, style.taps)
+        elif resample:
+            self.skip = Resampling(resample, style.taps)
         self.heads = style.heads(width_out) if attention else 0
         if attention:
             self.norm2 = norm(width_out, style.eps)

@@ -35,6 +35,7 @@ from gddim_cli.models.networks.edm_layers import (
     Convolution,
     FourierEmbedding,
     PositionalEmbedding,
+    Resampling,
     Style,
     UNetBlock,
     norm,
@@ -111,7 +112,7 @@ class SongUNet(nn.Module):
                 UNetBlock(self.style, width, width, "down") if i else Convolution(channels, width, 3)
             )
             if i and kind == "skip":
-                steps[f"{at}_aux_down"] = Convolution(image, image, 0, "down", self.style.taps)
+                steps[f"{at}_aux_down"] = Resampling("down", self.style.taps)
                 steps[f"{at}_aux_skip"] = Convolution(image, width, 1)
             elif i and kind == "residual":
                 steps[f"{at}_aux_residual"] = Convolution(image, width, 3, "down", self.style.taps, fused=True)
@@ -138,7 +139,7 @@ class SongUNet(nn.Module):
                 steps[f"{at}_block{block}"] = UNetBlock(self.style, width + skips.pop(), out, None, attention)
                 width = out
             if kind == "skip" and not lowest:
-                steps[f"{at}_aux_up"] = Convolution(channels, channels, 0, "up", self.style.taps)
+                steps[f"{at}_aux_up"] = Resampling("up", self.style.taps)
             if kind == "skip" or not i:
                 steps[f"{at}_aux_norm"] = norm(width, NORM_EPS)
                 steps[f"{at}_aux_conv"] = Convolution(width, channels, 3)
