@@ -5,33 +5,38 @@ python benchmarks/convergence.py
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.diffusions.cld import CLD
 from gddim_cli.diffusions.psld import PSLD
 from gddim_cli.diffusions.ve import VE
 from gddim_cli.diffusions.vp import VP
-from gddim_cli.samplers.registry import Choices, plan
-from gddim_cli.verification import ExactFlow, convergence, corrected_errors, exact_flow, one_step_errors, slopes
+from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.verification import (
+    ExactFlow,
+    convergence,
+    corrected_errors,
+    exact_flow,
+    example_mixture,
+    one_step_errors,
+    slopes,
+)
 
+CPU = torch.device("cpu")
 STEPS = [80, 160, 320, 640]
 CASES: list[tuple[Diffusion, KChoice]] = [(CLD(), "R"), (CLD(), "L"), (VP(), "R"), (VE(), "R"), (PSLD(), "R")]
 ONE_STEP: list[tuple[str, str, int, int, dict[str, Any]]] = [
-    ("Euler", "em", 1, 1, {"lam": 0.0}),
+    ("Euler", "em", 1, 1, {"lambda": 0.0}),
     ("Heun", "heun", 2, 2, {}),
     ("gDDIM order 0 + corrector", "gddim", 2, 2, {"order": 0, "corrector": True}),
     ("gDDIM order 1 + corrector", "gddim", 3, 2, {"order": 1, "corrector": True}),
     ("gDDIM order 2 + corrector", "gddim", 4, 2, {"order": 2, "corrector": True}),
 ]
-
-
-def no_noise(_: int) -> Tensor:
-    raise AssertionError("a deterministic sampler draws nothing")
 
 
 def row(*cells: object) -> None:
@@ -48,14 +53,23 @@ def multistep(exact: ExactFlow) -> None:
 
 def others(exact: ExactFlow) -> None:
     """The other deterministic samplers, with their own warm-up, from 1000 steps (Euler) or 320."""
-    defaults = dataclasses.replace(exact.diffusion.sampling, t_end=exact.t_end, denoise=False)
-    for label, name, order, evaluations, choices in ONE_STEP:
+    for label, name, order, evaluations, options in ONE_STEP:
         base = 1000 if order == 1 else 320
         counts, errors = [], []
         for steps in (base, 2 * base):
-            made = plan(name, exact.diffusion, defaults, steps * evaluations, Choices(**choices))
-            end = made.solve(exact.eps, exact.start, no_noise, None)
-            counts.append(made.steps)
+            given = {
+                "sampler": name,
+                "nfe": steps * evaluations,
+                "t_end": exact.t_end,
+                "denoise": False,
+                "dtype": "float64",
+            }
+            made = prepare(
+                SamplingRequest.of({**given, **options}), CPU, model=example_mixture(), diffusion=exact.diffusion
+            )
+            made.initial = exact.start.numpy()
+            end = made.run(range(len(exact.start)))
+            counts.append(made.sampler.steps)
             errors.append(float((end - exact.at(exact.t_end)).abs().max()))
         row(
             exact.diffusion.name,

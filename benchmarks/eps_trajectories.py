@@ -9,7 +9,6 @@ what gDDIM extrapolates is nearly constant under R and turns under L.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,9 +18,9 @@ from torch import Tensor
 
 from gddim_cli.diffusions.cld import CLD
 from gddim_cli.hub.load import load
-from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.files import replacing
-from gddim_cli.samplers.registry import Choices, plan
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -37,13 +36,12 @@ def main() -> None:
     chosen = parser.parse_args()
     cld = CLD()
     model = load(chosen.checkpoint, torch.device("cpu"))
-    fine = plan("gddim", cld, dataclasses.replace(cld.sampling, denoise=False), STEPS, Choices(order=3))
-    assert fine.coefficients is not None
-    times = fine.coefficients.t
-    states: list[Tensor] = []
-    sampler = Sampler(model, cld, fine, "R", 0, torch.device("cpu"))
-    states.append(sampler.start([0]))
-    sampler.run([0], lambda _, u: states.append(u))
+    request = SamplingRequest.of({"nfe": STEPS, "order": 3, "denoise": False})
+    fine = prepare(request, torch.device("cpu"), model=model, diffusion=cld)
+    assert fine.sampler.coefficients is not None
+    times = fine.sampler.coefficients.t
+    states: list[Tensor] = [fine.start([0])]
+    fine.run([0], lambda _, u: states.append(u))
     figure, axes = plt.subplots(2, 2, figsize=(9, 5.5), sharex=True)
     for column, k in enumerate(("R", "L")):
         eps = model.eps(cld, k)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gddim_cli.evaluation.extractors import SIDE, Extractor, load_extractor
-from gddim_cli.evaluation.metrics.frechet import frechet_distance
+from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.moments import Gaussian, Moments, gaussian_of
 from gddim_cli.evaluation.resize import bicubic
 from gddim_cli.runs.images import open_images

@@ -87,18 +87,18 @@ def looped(network: Callable[[Tensor, Tensor], Tensor], inputs: tuple[Tensor, Te
 @torch.inference_mode()
 def measure(model: Model, name: str, speed: Speed, batch: int, device: torch.device, exact: Tensor) -> Row:
     """One row; raises what torch raises where memory ends."""
-    sampler = model.sampler(device, speed)
-    network = sampler.checkpoint.network
+    prepared = model.prepared(device, speed)
+    network = prepared.model.network
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    inputs = model.inputs(batch, device, sampler.dtype)
+    inputs = model.inputs(batch, device, prepared.dtype)
     first = seconds(lambda: network(*inputs), device)
-    y = network(*model.inputs(len(exact), device, sampler.dtype)).double().cpu()
+    y = network(*model.inputs(len(exact), device, prepared.dtype)).double().cpu()
     alone = looped(network, inputs, model.nfe)
     images: list[np.ndarray] = []
 
     def run() -> None:
-        images[:] = [sampler.image(sampler.run(range(batch)))]
+        images[:] = [prepared.images(prepared.run(range(batch)))]
 
     spent = seconds(run, device)
     if spent < SHORT:
@@ -129,15 +129,15 @@ def plain(model: Model, tf32: bool, batches: Sequence[int], device: torch.device
 
 def exact_images(model: Model) -> tuple[Tensor, Pixels]:
     """One evaluation, and the images, in float64 on the CPU."""
-    sampler = model.sampler(CPU, Speed(torch.float64))
+    prepared = model.prepared(CPU, Speed(torch.float64))
     with torch.inference_mode():
-        y = sampler.checkpoint.network(*model.inputs(EXACT, CPU, torch.float64))
-    return y, quantize(sampler.image(sampler.run(range(EXACT))), "round")
+        y = prepared.model.network(*model.inputs(EXACT, CPU, torch.float64))
+    return y, quantize(prepared.images(prepared.run(range(EXACT))), "round")
 
 
 def automatic(model: Model, device: torch.device) -> str:
     """What `--batch-size auto` takes."""
-    trials = BatchSizeProbe(model.sampler(device, SETTINGS["bf16, channels last"]))
+    trials = BatchSizeProbe(model.prepared(device, SETTINGS["bf16, channels last"]))
     room = trials.room()
     return f"- `--batch-size auto` takes {best_size(trials.seconds, room)} for bf16, of at most {room}"
 

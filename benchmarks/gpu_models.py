@@ -19,8 +19,9 @@ from gddim_cli.hub.load import locate
 from gddim_cli.models.acceleration import Accelerated, Speed
 from gddim_cli.models.network import Counted
 from gddim_cli.models.networks.ncsnpp import NCSNpp
-from gddim_cli.runs.sampler import Sampler
-from gddim_cli.samplers.registry import Choices, plan
+from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.request import SamplingRequest
 
 CPU = torch.device("cpu")
 SMALL = {"image_size": 8, "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]}
@@ -54,14 +55,11 @@ class Model:
     flop: float
     nfe: int
 
-    def sampler(self, device: torch.device, speed: Speed, lam: float | None = None) -> Sampler:
+    def prepared(self, device: torch.device, speed: Speed, lam: float | None = None) -> PreparedRun:
         """gDDIM, deterministic unless there is a `lam`."""
         network = Accelerated(copy.deepcopy(self.module), device, speed, store.cache_folder() / "compiled")
-        diffusion = self.card.make_diffusion()
-        defaults = self.card.sampling.config(diffusion)
-        ready = plan("gddim", diffusion, defaults, self.nfe, Choices(lam=lam))
-        checkpoint = Checkpoint(self.card, Counted(network), Path(), "")
-        return Sampler(checkpoint, diffusion, ready, defaults.k, 0, device, speed.dtype)
+        given = {"nfe": self.nfe, "lambda": lam, "dtype": str(speed.dtype).removeprefix("torch."), "tf32": speed.tf32}
+        return prepare(SamplingRequest.of(given), device, model=Checkpoint(self.card, Counted(network), Path(), ""))
 
     def inputs(self, count: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Noisy images and a noise level (or time) for them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from gddim_cli.errors import GddimError
 from gddim_cli.models.acceleration import Speed
 from gddim_cli.runs.folder import RunFolder
 from gddim_cli.runs.generate import Generation
-from gddim_cli.runs.request import Settings
-from gddim_cli.runs.sampler import Sampler
 
 LAMBDA = 0.3
 
@@ -43,16 +40,9 @@ def rate(
     Raises:
         GddimError: as `Generation`.
     """
-    sampler = model.sampler(device, speed, lam)
-    settings = settings_of(model, sampler, form, lam)
+    prepared = model.prepared(device, speed, lam)
     with tempfile.TemporaryDirectory() as folder:
         for count in (batch, batch * batches):
-            generation = Generation(RunFolder(Path(folder) / str(count), form), settings, sampler, count, batch)
+            generation = Generation(RunFolder(Path(folder) / str(count), form), prepared, count, batch)
             session = generation.run(generation.prepare(), lambda _: None).sessions[-1]
     return session.images / session.seconds
-
-
-def settings_of(model: Model, sampler: Sampler, form: str, lam: float | None) -> Settings:
-    defaults = dataclasses.asdict(model.card.sampling.config(sampler.diffusion))
-    dtype = str(sampler.dtype).removeprefix("torch.")
-    return Settings(model.card.name, "", {}, "gddim", model.nfe, seed=0, dtype=dtype, format=form, lam=lam, **defaults)

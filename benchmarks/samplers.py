@@ -10,12 +10,10 @@ square distance, per pixel in [-1, 1], from the converged solution of the same n
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.diffusions.cld import CLD
@@ -24,11 +22,13 @@ from gddim_cli.diffusions.ve import VE
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import UsageError
 from gddim_cli.hub.load import load
-from gddim_cli.runs.sampler import Sampler
-from gddim_cli.samplers.multistep import Draw
-from gddim_cli.samplers.registry import Choices, Plan, plan
-from gddim_cli.verification import TWO_PIXELS, ExactFlow, exact_flow, example_mixture, prior_states
+from gddim_cli.models.model import Model
+from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.verification import ExactFlow, exact_flow, example_mixture
 
+CPU = torch.device("cpu")
 BUDGETS = [5, 10, 20, 50, 100, 200]
 DIFFUSIONS: list[Diffusion] = [CLD(), VP(), VE(), PSLD()]
 DETERMINISTIC: list[tuple[str, str, dict[str, Any]]] = [
@@ -36,23 +36,23 @@ DETERMINISTIC: list[tuple[str, str, dict[str, Any]]] = [
     *((f"gDDIM order {q} + corrector", "gddim", {"order": q, "corrector": True}) for q in (0, 1)),
     ("Heun", "heun", {}),
     ("RK45, tuned", "rk45", {}),
-    ("Euler", "em", {"lam": 0.0}),
+    ("Euler", "em", {"lambda": 0.0}),
 ]
 STOCHASTIC: list[tuple[str, str, dict[str, Any]]] = [
-    *((f"gDDIM lambda {lam:g}", "gddim", {"lam": lam}) for lam in (0.3, 0.5, 1.0)),
-    *((f"Euler-Maruyama lambda {lam:g}", "em", {"lam": lam}) for lam in (0.3, 0.5, 1.0)),
+    *((f"gDDIM lambda {lam:g}", "gddim", {"lambda": lam}) for lam in (0.3, 0.5, 1.0)),
+    *((f"Euler-Maruyama lambda {lam:g}", "em", {"lambda": lam}) for lam in (0.3, 0.5, 1.0)),
     ("SSCS", "sscs", {}),
     ("ancestral", "ancestral", {}),
 ]
 
 
-def ready(name: str, diffusion: Diffusion, nfe: int, choices: dict[str, Any], t_end: float | None) -> Plan | None:
-    """The plan without a denoising step, or None where the method does not suit or has no step."""
-    defaults = dataclasses.replace(diffusion.sampling, denoise=False)
-    if t_end:
-        defaults = dataclasses.replace(defaults, t_end=t_end)
+def ready(
+    name: str, diffusion: Diffusion, nfe: int, options: dict[str, Any], model: Model, **settings: Any
+) -> PreparedRun | None:
+    """The sampler on the model, without a denoising step; None where the diffusion is unsupported or there is no step."""
+    given = {"sampler": name, "nfe": nfe, "denoise": False, **options, **settings}
     try:
-        return plan(name, diffusion, defaults, nfe, Choices(**choices))
+        return prepare(SamplingRequest.of(given), CPU, model=model, diffusion=diffusion)
     except UsageError:
         return None
 
@@ -72,30 +72,18 @@ def spent(cell: str, asked: int, real: int) -> str:
 
 def on_the_mixture(exact: ExactFlow) -> dict[str, list[str]]:
     rows: dict[str, list[str]] = {}
-    for label, name, choices in DETERMINISTIC:
+    for label, name, options in DETERMINISTIC:
         cells = []
         for nfe in BUDGETS:
-            made, count = ready(name, exact.diffusion, nfe, choices, exact.t_end), 0
+            made = ready(name, exact.diffusion, nfe, options, example_mixture(), t_end=exact.t_end, dtype="float64")
             if made is None:
                 cells.append("")
                 continue
-
-            def eps(u: Tensor, t: float) -> Tensor:
-                nonlocal count
-                count += 1
-                return exact.eps(u, t)
-
-            if made.tune:
-                made = made.tune(eps, exact.start)
-            count = 0
-            end = made.solve(eps, exact.start, no_noise, None)
-            cells.append(spent(f"{float((end - exact.at(exact.t_end)).abs().max()):.1e}", nfe, count))
+            made.initial = exact.start.numpy()
+            end = made.run(range(len(exact.start)))
+            cells.append(spent(f"{float((end - exact.at(exact.t_end)).abs().max()):.1e}", nfe, made.evaluations))
         rows[label] = cells
     return rows
-
-
-def no_noise(_: int) -> Tensor:
-    raise AssertionError("a deterministic sampler draws nothing")
 
 
 def sliced_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -108,78 +96,66 @@ def sliced_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def laws_on_the_mixture(diffusion: Diffusion, count: int = 4000) -> dict[str, list[str]]:
     mixture, rng = example_mixture(), np.random.default_rng(6)
-    eps = mixture.eps(diffusion, "R")
 
     def truth() -> np.ndarray:
         chosen = rng.choice(3, size=count, p=mixture.weights.numpy())
         return mixture.means.flatten(1).numpy()[chosen] + mixture.std * rng.standard_normal((count, 2))
 
-    def draws(seed: int) -> Draw:
-        shape = (count, diffusion.D, *TWO_PIXELS)
-        return lambda k: torch.from_numpy(np.random.default_rng([seed, k]).standard_normal(shape))
-
     reference = truth()
     rows = {"two draws of the mixture": [f"{sliced_distance(truth(), reference):.3f}"] * len(BUDGETS)}
-    for label, name, choices in STOCHASTIC:
+    for label, name, options in STOCHASTIC:
         cells = []
         for nfe in BUDGETS:
-            made = ready(name, diffusion, nfe, choices, 1e-3)
+            made = ready(name, diffusion, nfe, options, mixture, t_end=1e-3, dtype="float64", seed=7)
             if made is None:
                 cells.append("")
                 continue
-            x = made.solve(eps, prior_states(diffusion, count), draws(7), None)[:, 0].flatten(1).numpy()
+            x = made.images(made.run(range(count))).reshape(count, -1)
             cells.append(f"{sliced_distance(x, reference):.3f}" if np.isfinite(x).all() else "not finite")
         rows[label] = cells
     return rows
 
 
-def images(reference: str, diffusion: Diffusion, made: Plan, count: int, seed: int = 0) -> tuple[np.ndarray, int]:
-    model = load(reference, torch.device("cpu"))
-    sampler = Sampler(model, diffusion, made, "R", seed, torch.device("cpu"))
-    found = sampler.image(sampler.run(range(count)))
-    return found, sampler.evaluations
+def images(made: PreparedRun, count: int) -> tuple[np.ndarray, int]:
+    """The first images, [N, C, H, W], and the evaluations that each took."""
+    return made.images(made.run(range(count))), made.evaluations
 
 
-def on_the_checkpoint(reference: str, diffusion: Diffusion, count: int) -> dict[str, list[str]]:
-    fine = ready("gddim", diffusion, 1000, {"order": 3}, None)
+def on_the_checkpoint(model: Model, diffusion: Diffusion, count: int) -> dict[str, list[str]]:
+    fine = ready("gddim", diffusion, 1000, {"order": 3}, model)
     assert fine is not None
-    converged, _ = images(reference, diffusion, fine, count)
+    converged, _ = images(fine, count)
     rows: dict[str, list[str]] = {}
-    for label, name, choices in DETERMINISTIC:
+    for label, name, options in DETERMINISTIC:
         cells = []
         for nfe in BUDGETS:
-            made = ready(name, diffusion, nfe, choices, None)
+            made = ready(name, diffusion, nfe, options, model)
             if made is None:
                 cells.append("")
                 continue
-            found, count_made = images(reference, diffusion, made, count)
-            cells.append(spent(f"{float(np.sqrt(((found - converged) ** 2).mean())):.1e}", nfe, count_made))
+            found, evaluations = images(made, count)
+            cells.append(spent(f"{float(np.sqrt(((found - converged) ** 2).mean())):.1e}", nfe, evaluations))
         rows[label] = cells
     return rows
 
 
-def noise_on_the_checkpoint(reference: str, count: int) -> None:
+def noise_on_the_checkpoint(model: Model, count: int) -> None:
     """NFE 50 with the denoising step: stochastic gDDIM beside Euler-Maruyama, as in the paper's Table 2."""
-    cld = CLD()
 
-    def made(name: str, nfe: int, **choices: Any) -> Plan:
-        return plan(name, cld, cld.sampling, nfe, Choices(**choices))
+    def drawn(name: str, nfe: int, **settings: Any) -> np.ndarray:
+        made = ready(name, CLD(), nfe, {}, model, **{"denoise": True, **settings})
+        assert made is not None
+        return images(made, count)[0].reshape(count, -1)
 
-    truth, _ = images(reference, cld, made("gddim", 200, order=3), count, seed=1)
-    again, _ = images(reference, cld, made("gddim", 200, order=3), count, seed=2)
-    flat = truth.reshape(count, -1)
+    truth, again = (drawn("gddim", 200, order=3, seed=seed) for seed in (1, 2))
     print(
-        f"\n**Stochastic samplers on {reference}, CLD, NFE 50: distance of {count} images from {count} converged ones**\n"
+        f"\n**Stochastic samplers on {model.name}, CLD, NFE 50: distance of {count} images from {count} converged ones**\n"
     )
     print("| lambda | stochastic gDDIM | Euler-Maruyama |\n| --- | --- | --- |")
     for lam in (0.0, 0.1, 0.3, 0.5, 0.7, 1.0):
-        cells = [f"{lam:g}"]
-        for name in ("gddim", "em"):
-            order = {"order": 0} if name == "gddim" and lam == 0 else {}
-            found, _ = images(reference, cld, made(name, 50, lam=lam, **order), count)
-            cells.append(f"{sliced_distance(found.reshape(count, -1), flat):.4f}")
-        print("| " + " | ".join(cells) + " |")
-    print(f"\nTwo converged sets of other noise: {sliced_distance(again.reshape(count, -1), flat):.4f}.")
+        found = (drawn("gddim", 50, order=0, **{"lambda": lam}), drawn("em", 50, **{"lambda": lam}))
+        print("| " + " | ".join([f"{lam:g}", *(f"{sliced_distance(x, truth):.4f}" for x in found)]) + " |")
+    print(f"\nTwo converged sets of other noise: {sliced_distance(again, truth):.4f}.")
 
 
 def main() -> None:
@@ -195,12 +171,13 @@ def main() -> None:
         for diffusion in DIFFUSIONS:
             table(f"{diffusion.name}, mixture: sliced Wasserstein distance", laws_on_the_mixture(diffusion))
     if chosen.only != "mixture":
+        model = load(chosen.checkpoint, CPU)
         for diffusion in DIFFUSIONS:
             title = (
                 f"{diffusion.name}, {chosen.checkpoint}: distance from the converged solution, {chosen.images} images"
             )
-            table(title, on_the_checkpoint(chosen.checkpoint, diffusion, chosen.images))
-        noise_on_the_checkpoint(chosen.checkpoint, chosen.draws)
+            table(title, on_the_checkpoint(model, diffusion, chosen.images))
+        noise_on_the_checkpoint(model, chosen.draws)
 
 
 if __name__ == "__main__":

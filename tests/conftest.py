@@ -56,7 +56,7 @@ class Result:
 
 
 @pytest.fixture
-def gddim(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def gddim_command(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Runs `gddim WORDS` in this process."""
 
     def run(*words: object) -> Result:
@@ -67,6 +67,12 @@ def gddim(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Cal
         return Result(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def gddim(gddim_command: Callable[..., Result]) -> Callable[..., Result]:
+    """`gddim_command` by the command's name."""
+    return gddim_command
 
 
 @pytest.fixture(scope="session")

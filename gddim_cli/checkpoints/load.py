@@ -55,6 +55,12 @@ class Checkpoint:
         """The card's diffusion, in which it is sampled by default."""
         return self.card.make_diffusion()
 
+    @property
+    def sigma_range(self) -> tuple[float, float] | None:
+        """The noise levels that a denoiser was trained on, where the card says them."""
+        levels = self.card.training.get("recipe", {}).get("sigma", {})
+        return (levels["min"], levels["max"]) if {"min", "max"} <= levels.keys() else None
+
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """How the card says that it is sampled in `diffusion`."""
         return self.card.sampling.config(diffusion)

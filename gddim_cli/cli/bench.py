@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import say, stdout
 from gddim_cli.errors import UsageError
+from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def choose(plan: Path | None, table: int | None, given: dict[str, str | None]) -
     from gddim_cli.bench.plan import read_plan
     from gddim_cli.bench.tools import Bench
     from gddim_cli.bench.words import PlanError, from_options
-    from gddim_cli.evaluation.measure import open_judge
+    from gddim_cli.evaluation.evaluator import open_evaluator
 
     problems: list[str] = []
     try:
@@ -167,14 +168,14 @@ def choose(plan: Path | None, table: int | None, given: dict[str, str | None]) -
         wanted, own = read_plan(plan, table, words, problems)
         plain = {name: said[0].value for name, said in own.items() if said}
         try:
-            where = options.torch_device(plain.get("device", "auto"))
+            where = find_device(plain.get("device", "auto"))
         except UsageError as error:  # told with all else that is wrong
             said = own["device"][0].where
             problems.append(str(error) if said.startswith("--") else f"{said}: {error}")
-            where = options.torch_device("cpu")
+            where = find_device("cpu")
 
         def judge(ref: Any, protocol: Any, mode: Any, inception: Any, shape: Any) -> Any:
-            return open_judge(ref, protocol, mode, inception, where, shape)
+            return open_evaluator(ref, protocol, mode, inception, where, shape)
 
         tools = Bench(judge, where, plain.get("batch_size", BATCH_SIZE))
         program = prepare(wanted, tools)

@@ -13,6 +13,7 @@ import typer
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, stdout
 from gddim_cli.errors import OutputError, UsageError
+from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def fid(
     if stats and (ref or protocol or kid or prdc or infinity or bootstrap or save_stats):
         raise UsageError("stats: takes no reference and measures no distance; leave those options out")
 
-    from gddim_cli.evaluation.measure import open_judge, open_maker, to_measure
+    from gddim_cli.evaluation.evaluator import open_evaluator, open_extractor, under_protocol
     from gddim_cli.evaluation.report import Extras, report
     from gddim_cli.runs.images import open_images
     from gddim_cli.runtime.files import probe
@@ -109,7 +110,7 @@ def fid(
         if path:
             keep_inputs(path, images, ref)
             probe(path)
-    where = options.torch_device(device)
+    where = find_device(device)
     source = open_images(images, key, num)
     team = world().join()
     with feature_folder(cache) as folder:
@@ -118,13 +119,13 @@ def fid(
             return with_progress(what, extractor, folder, batch_size)
 
         if stats:
-            maker = open_maker(mode, inception, where, source.shape)
+            maker = open_extractor(mode, inception, where, source.shape)
             features = features_of(source, maker)
             if team.main:
                 write(stats, source, maker, features)
             return
-        judge = open_judge(ref, protocol, mode, inception, where, source.shape, features_of)
-        source = to_measure(source, judge)
+        judge = open_evaluator(ref, protocol, mode, inception, where, source.shape, features_of)
+        source = under_protocol(source, judge)
         features = features_of(source, judge.extractor)
         if not team.main:
             return

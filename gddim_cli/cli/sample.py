@@ -13,6 +13,7 @@ from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, duration, say, stdout
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def sample(
     from gddim_cli.runs.prepare import prepare
 
     processes = world().join()
-    where = options.torch_device(device)
+    where = find_device(device)
     options.use_threads(threads, where)
     if request.checkpoint is None:
         name, reason = default_name()
@@ -132,6 +133,8 @@ def sample(
     if compile:
         say("--compile: compiling the network on its first evaluation; the result is cached for later runs")
     prepared = prepare(request, where, compile=compile, cuda_graph=cuda_graph, batch_size=size or options.BATCH_SIZE)
+    for note in prepared.notes:
+        say(f"note: {note}")
     if size is None and prepared.sampler.batch_dependent:
         raise UsageError(f"--batch-size auto: the images of {request.sampler} depend on their batch; give a number")
     if prepared.initial is not None and num is not None and num > len(prepared.initial):

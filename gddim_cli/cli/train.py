@@ -12,6 +12,7 @@ import typer
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Interrupts, Progress, duration, say
 from gddim_cli.errors import UsageError
+from gddim_cli.runtime.device import find_device
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,7 @@ def train(
     from gddim_cli.images.read import read_images
     from gddim_cli.training.trainer import Trainer
 
-    where = options.torch_device(device)
+    where = find_device(device)
     chosen = read_recipe(recipe, steps)
     trainer = Trainer(chosen, torch.from_numpy(read_images(data, key)), out, where)
     say(describe(trainer))

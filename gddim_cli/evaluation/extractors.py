@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from gddim_cli.errors import DataError, UsageError, nearest
+from gddim_cli.evaluation.protocols import Mode
 from gddim_cli.evaluation.resize import bicubic
 from gddim_cli.hub.store import bundled_folder, file_card_of, find_file
 from gddim_cli.images.quantize import Pixels
@@ -30,7 +31,6 @@ from gddim_cli.models.networks.lenet import LeNet
 from gddim_cli.models.networks.skip_init import SkipInit
 from gddim_cli.runtime.files import replacing, sha256
 
-Mode = Literal["legacy_tensorflow", "clean", "legacy_pytorch", "lenet"]
 LENET = "lenet-mnist"
 FILES = {"legacy_tensorflow": "inception", "clean": "inception", "legacy_pytorch": "inception-pytorch"}
 """What `gddim download` calls the weights of each mode of FID."""
@@ -47,7 +47,7 @@ class Extractor:
         mode: how images come to the network's size and range.
         sha256: of the weights.
         dimension: of a feature.
-        metric: what a Frechet distance of these features may be called.
+        defines_fid: whether these are the published weights of Inception: only then may a distance be called FID.
         network: images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
         channels: what the network takes; grey images are repeated to three.
         size: side of the images that it takes; None where it resizes them.
@@ -58,7 +58,7 @@ class Extractor:
     mode: Mode
     sha256: str
     dimension: int
-    metric: str
+    defines_fid: bool
     network: Callable[[Tensor], Tensor]
     channels: int
     size: int | None
@@ -107,10 +107,10 @@ def load_extractor(mode: str, device: torch.device, file: Path | None = None) ->
     path, digest = weights_of(FILES[mode], file)
     build = pytorch_inception if mode == "legacy_pytorch" else torchscript_inception
     network = build(path, mode, device)
-    name, metric = (file.name, f"FD({file.name})") if file else (FILES[mode], "FID")
-    if (known := pinned(FILES[mode])) and digest.startswith(known):
-        name, metric = FILES[mode], "FID"
-    return Extractor(name, mode, digest, 2048, metric, network, 3, None, device)  # type: ignore[arg-type]
+    known = pinned(FILES[mode])
+    published = file is None or bool(known and digest.startswith(known))
+    name = FILES[mode] if file is None or published else file.name
+    return Extractor(name, mode, digest, 2048, published, network, 3, None, device)  # type: ignore[arg-type]
 
 
 def weights_of(name: str, file: Path | None) -> tuple[Path, str]:
@@ -242,7 +242,7 @@ def load_lenet(device: torch.device, path: Path | None = None) -> Extractor:
     def run(x: Tensor) -> Tensor:
         return network.features(x / 127.5 - 1)
 
-    return Extractor(LENET, "lenet", sha256(path), LeNet.dimension, f"FD({LENET})", run, 1, 28, device)
+    return Extractor(LENET, "lenet", sha256(path), LeNet.dimension, False, run, 1, 28, device)
 
 
 def write_classifier(path: Path, card: dict[str, Any], network: LeNet) -> None:

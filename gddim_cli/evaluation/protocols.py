@@ -1,27 +1,29 @@
-"""What a number people compare is measured with: reference, mode, quantisation and count together."""
+"""Published ways of measuring: reference, mode, quantisation and count together. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from gddim_cli.errors import UsageError, nearest
-from gddim_cli.evaluation.extractors import Mode
 
+Mode = Literal["legacy_tensorflow", "clean", "legacy_pytorch", "lenet"]
+"""How images come to a network, and to which: the three of clean-fid, and the bundled classifier of digits."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 FULL = 50_000
-"""Images that FID is quoted of; of fewer it is FID@N."""
+"""Images of a published FID; with fewer the label states their number: FID@N."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One published way of measuring.
+    """One published way of measuring FID.
 
     Attributes:
         ref: the named reference.
         mode: how images come to the network.
-        quantize: how [-1, 1] became uint8.
-        num: images.
-        source: who measures so.
+        quantize: how images in [-1, 1] become uint8.
+        num: the number of images.
+        source: the paper that measures in this way.
     """
 
     name: str

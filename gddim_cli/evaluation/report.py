@@ -12,16 +12,13 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import UsageError
 from gddim_cli.evaluation import resampling as spread
-from gddim_cli.evaluation.measure import Judge
+from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.evaluation.metrics.kid import kid
-from gddim_cli.evaluation.metrics.prdc import prdc
+from gddim_cli.evaluation.metrics.prdc import PrdcOptions, prdc
 from gddim_cli.evaluation.protocols import FULL
 from gddim_cli.evaluation.statistics import Reference
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.runtime.versions import versions
-
-FEW = 4
-"""A reference of no more images than this many times the features' dimension is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,8 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     metric: str
+    metric_name: str
+    metric_options: dict[str, Any]
     value: float
     n: int
     images: str
@@ -85,7 +84,7 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def report(
-    source: ImageSource, judge: Judge, features: NDArray[np.floating], extras: Extras, on_step: Callable[[], None]
+    source: ImageSource, judge: Evaluator, features: NDArray[np.floating], extras: Extras, on_step: Callable[[], None]
 ) -> Measurement:
     """The distance of features to the judge's reference, with what else was asked for.
 
@@ -97,14 +96,14 @@ def report(
         DataError, NumericsError: as the computations.
     """
     others = features_for(judge.reference, extras)
-    value = judge.distance(features)
+    value = judge.evaluate(features)["value"]
     on_step()
     found: dict[str, Any] = {}
     if extras.kid and others is not None:
         found["kid"] = kid(features, others)
         on_step()
     if extras.prdc and others is not None:
-        found["prdc"] = prdc(others, features)
+        found["prdc"] = prdc(others, features, PrdcOptions().k)
         on_step()
     gaussian = judge.reference.gaussian
     if extras.infinity:
@@ -120,13 +119,13 @@ def report(
         protocol_followed=followed(source, judge, len(features)),
         device=str(judge.extractor.device),
         files_left_aside=source.ignored,
-        warnings=list(warnings(source, judge, len(features))),
+        warnings=list(warnings(source, judge, features)),
         versions=versions(),
         **found,
     )
 
 
-def followed(source: ImageSource, judge: Judge, n: int) -> bool | None:
+def followed(source: ImageSource, judge: Evaluator, n: int) -> bool | None:
     """Whether all that the protocol fixes is as it says; the judge has made sure of reference, mode and network."""
     protocol = judge.protocol
     return None if protocol is None else (n, source.quantize) == (protocol.num, protocol.quantize)
@@ -147,24 +146,19 @@ def features_for(reference: Reference, extras: Extras) -> NDArray[np.floating] |
     return reference.features
 
 
-def warnings(source: ImageSource, judge: Judge, n: int) -> Iterator[str]:
+def warnings(source: ImageSource, judge: Evaluator, features: NDArray[np.floating]) -> Iterator[str]:
     """What a reader of the number has to know, in words."""
-    metric, dimension, protocol = judge.extractor.metric, judge.extractor.dimension, judge.protocol
-    if n <= dimension:
-        yield f"{n} images give a covariance of rank {n - 1} of {dimension}: the distance is strongly biased upwards"
-    elif n < FULL:
-        yield f"{n} images, not {FULL}: the distance is biased upwards, and compares only with others of {n}"
+    protocol, n = judge.protocol, len(features)
+    yield from judge.metric.spec.notes(features, judge.reference)
     if protocol and n != protocol.num:
         yield f"protocol {protocol.name} is of {protocol.num} images; this is of {n}"
-    if metric != "FID":
-        yield f"{metric} is no FID, and compares with none"
+    if not judge.extractor.defines_fid:
+        yield f"{judge.label()} is not FID and cannot be compared with published FID values"
     reference = judge.reference
-    if reference.n is not None and reference.n <= FEW * dimension:
-        yield f"the reference is of {reference.n} images only, which biases the distance as well"
     if not reference.stated:
         mode = judge.extractor.mode
         yield f"{reference.name} does not say by which mode it was made; {mode} was taken, --mode takes another"
-    odd = judge.fits(source.shape)
+    odd = judge.mismatch(source.shape)
     if odd:
         yield odd
     if source.quantize is None and protocol:

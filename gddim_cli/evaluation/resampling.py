@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import UsageError
-from gddim_cli.evaluation.metrics.frechet import frechet_distance
+from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.moments import Gaussian, gaussian_of
 
 POINTS = 15

@@ -55,3 +55,18 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
     weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
     g = float(psi @ weights)
     return weights / g, float(g**-0.5), psi
+
+
+def denoise(network: Network, y: Tensor, sigma: float | Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+    """`D(y, sigma)`, [N, C, H, W], for a noise level that is a number or [N].
+
+    Raises:
+        UsageError: y or sigma of another shape.
+    """
+    if y.ndim != 4 or tuple(y.shape[1:]) != image_shape:
+        raise UsageError(f"y has shape {list(y.shape)}; [N, {', '.join(map(str, image_shape))}] is needed")
+    levels = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
+    levels = levels.expand(len(y)) if levels.ndim == 0 else levels
+    if levels.shape != (len(y),):
+        raise UsageError(f"sigma has shape {list(levels.shape)}; a number or [{len(y)}] is needed")
+    return network(y, levels)

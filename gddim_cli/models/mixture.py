@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
+from gddim_cli.diffusions.cld import CLD
+from gddim_cli.models.network import Counted
 from gddim_cli.numerics.blocks import to_tensor_like
 from gddim_cli.samplers.base import Eps
 
@@ -26,6 +30,29 @@ class Mixture:
     means: Tensor
     std: float
     weights: Tensor
+    name: ClassVar[str] = "mixture"
+    sha256: ClassVar[str] = ""
+    sigma_range: ClassVar[None] = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W), as a model says it."""
+        _, channels, height, width = self.means.shape
+        return channels, height, width
+
+    @cached_property
+    def network(self) -> Counted:
+        """The exact denoiser, which counts its evaluations."""
+        return Counted(self.denoiser)
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """CLD, as for every denoiser."""
+        return CLD()
+
+    def config(self, diffusion: Diffusion) -> SamplingConfig:
+        """The diffusion's own defaults."""
+        return diffusion.sampling
 
     def denoiser(self, y: Tensor, sigma: Tensor) -> Tensor:
         """`E[x_0 | y = x_0 + N(0, sigma^2 I)]` for y [B, C, H, W], sigma [B]."""
@@ -40,6 +67,7 @@ class Mixture:
         """`eps = -K^T score` of `p_t = sum_k w_k N(psi m_k, Sigma_t + std^2 psi psi^T)`, written down directly."""
 
         def call(u: Tensor, t: float) -> Tensor:
+            self.network.nfe += 1
             psi = diffusion.Psi(t, 0.0)[:, 0]
             precision = np.linalg.inv(diffusion.Sigma(t) + self.std**2 * np.outer(psi, psi))
             centred = u[:, None] - to_tensor_like(psi, u).view(1, 1, -1, 1, 1, 1) * self.means[None, :, None]

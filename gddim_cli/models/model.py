@@ -33,6 +33,10 @@ class Model(Protocol):
     def diffusion(self) -> Diffusion:
         """The diffusion that it is sampled in by default."""
 
+    @property
+    def sigma_range(self) -> tuple[float, float] | None:
+        """The lowest and highest noise level that a denoiser knows; None for networks of one diffusion."""
+
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """How it is sampled in `diffusion` by default."""
 

@@ -17,6 +17,7 @@ from gddim_cli.hub.load import load
 from gddim_cli.hub.store import default_name
 from gddim_cli.models.acceleration import Speed
 from gddim_cli.models.model import Model
+from gddim_cli.runs.noise_range import start_factor, within_range
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest, refuse_unused
 from gddim_cli.runtime.arrays import read_array
@@ -59,8 +60,10 @@ def prepare(
             f"{model.name}: sha256 {model.sha256[:16]}... is not the requested {request.checkpoint_sha256[:16]}..."
         )
     chosen, config = choose_diffusion(request, model, diffusion)
+    prior_time = config.t_start
     config = dataclasses.replace(config, **given_config(request))
     eps = model.eps(chosen, config.k)
+    config, notes = within_range(chosen, config, model.sigma_range)
     budget = request.nfe - config.denoise
     sampler = SAMPLERS.find(request.sampler, "--sampler").prepare(chosen, config, budget, request.sampler_options)
     if initial is None and request.init_noise:
@@ -86,7 +89,8 @@ def prepare(
         init_noise_sha256=sha256(Path(request.init_noise)) if request.init_noise else request.init_noise_sha256,
         batch_size=batch_size if sampler.batch_dependent else None,
     )
-    return PreparedRun(resolved, model, chosen, config, sampler, eps, device, initial)
+    factor = start_factor(chosen, config.t_start, prior_time)
+    return PreparedRun(resolved, model, chosen, config, sampler, eps, device, factor, initial, notes)
 
 
 def load_model(

@@ -16,6 +16,7 @@ from gddim_cli.models.model import Model
 from gddim_cli.numerics.blocks import combine, to_device, to_tensor_like
 from gddim_cli.numerics.dct import idct
 from gddim_cli.numerics.noise import standard_normal
+from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.samplers.base import Eps, PreparedSampler, Step
 from gddim_cli.samplers.multistep import final_state
@@ -38,7 +39,9 @@ class PreparedRun:
         sampler: ready for the budget.
         eps: the model's noise prediction.
         device: where the network runs; noise is drawn on the CPU.
+        start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
         initial: states u_T in place of the prior's draws, [N, D, C, H, W], or None.
+        notes: what the user should know of how the request was resolved, a sentence each.
         evaluations: network evaluations per image of the last batch, counted at the network.
     """
 
@@ -49,7 +52,9 @@ class PreparedRun:
     sampler: PreparedSampler
     eps: Eps
     device: torch.device
+    start_factor: Array
     initial: NDArray[np.floating] | None = None
+    notes: Sequence[str] = ()
     evaluations: int = 0
 
     @property
@@ -67,11 +72,11 @@ class PreparedRun:
         return self._moved(standard_normal(self.request.seed, indices, self.state_shape, stream))
 
     def start(self, indices: Sequence[int]) -> Tensor:
-        """u_T of these images, [B, D, C, H, W]: `prior_factor z`, or the given states."""
+        """The first states of these images, [B, D, C, H, W]: `start_factor z`, or the given ones."""
         if self.initial is not None:
             return self._moved(self.initial[list(indices)])
         z = self.normal(indices, 0)
-        return combine([to_tensor_like(self.diffusion.prior_factor, z)], [z])
+        return combine([to_tensor_like(self.start_factor, z)], [z])
 
     @torch.inference_mode()
     def calibrate(self) -> None:

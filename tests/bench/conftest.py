@@ -50,7 +50,7 @@ def bench(gddim, small: Path, tmp_path: Path):
 def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network on CLD in place of the released checkpoints, and the digits' judge under the paper's protocol."""
     from gddim_cli.bench import tools
-    from gddim_cli.evaluation import measure
+    from gddim_cli.evaluation import evaluator
     from gddim_cli.evaluation.protocols import find_protocol
     from gddim_cli.hub.load import load
     from gddim_cli.hub.store import card_of
@@ -62,7 +62,7 @@ def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             model, card=msgspec.structs.replace(card, diffusion=real.diffusion, sampling=real.sampling)
         )
 
-    judge = measure.open_judge("mnist", None, None, None, torch.device("cpu"), (28, 28, 1))
+    judge = evaluator.open_evaluator("mnist", None, None, None, torch.device("cpu"), (28, 28, 1))
     paper = dataclasses.replace(judge, protocol=find_protocol("gddim-paper"))
     monkeypatch.setattr(tools, "load", loaded)
-    monkeypatch.setattr(measure, "open_judge", lambda *_: paper)
+    monkeypatch.setattr(evaluator, "open_evaluator", lambda *_: paper)

@@ -18,7 +18,8 @@ from support import folder_of, pictures
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation import extractors
 from gddim_cli.evaluation.extractors import load_extractor, load_lenet
-from gddim_cli.evaluation.metrics.frechet import frechet_distance
+from gddim_cli.evaluation.frechet import frechet_distance
+from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.hub import store
 
@@ -71,7 +72,7 @@ def test_the_modes_differ(inception: Path) -> None:
 
 def test_another_network_is_not_called_inception(inception: Path) -> None:
     found = load_extractor("clean", CPU, inception)
-    assert found.metric == "FD(inception-2015-12-05.pt)"
+    assert find_metric("fid").label(found) == "FD(inception-2015-12-05.pt)"
     assert found.sha256 == hashlib.sha256(inception.read_bytes()).hexdigest()
 
 
@@ -91,7 +92,7 @@ def test_the_published_weights_are_called_fid_and_verified(
     digest = hashlib.sha256(inception.read_bytes()).hexdigest()
     monkeypatch.setattr(extractors, "pinned", lambda name: digest)
     found = load_extractor("clean", CPU)
-    assert (found.name, found.metric) == ("inception", "FID")
+    assert (found.name, find_metric("fid").label(found)) == ("inception", "FID")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_damaged_weights_show_in_the_features(inception: Path, tmp_path: Path) -
 
 def test_lenet_takes_digits_only() -> None:
     lenet = load_lenet(CPU)
-    assert lenet.metric == "FD(lenet-mnist)"
+    assert find_metric("fid").label(lenet) == "FD(lenet-mnist)"
     images = pictures(5, 28, 1)
     features = lenet(images)
     assert features.shape == (5, 84)

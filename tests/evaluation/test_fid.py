@@ -21,7 +21,7 @@ from support import folder_of, pictures
 from gddim_cli.evaluation import extractors, references
 from gddim_cli.evaluation import statistics as statistics_files
 from gddim_cli.evaluation.extractors import load_extractor, load_lenet
-from gddim_cli.evaluation.metrics.frechet import frechet_distance
+from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.evaluation.protocols import PROTOCOLS
 
@@ -67,7 +67,7 @@ def test_the_number_is_the_distance_of_the_features(gddim: Callable, digits: Pat
     assert (said["reference_n"], said["weights_sha256"]) == (60_000, lenet.sha256)
     assert set(said["versions"]) >= {"gddim", "torch", "numpy", "clean-fid"}
     assert "strongly biased" in found.err
-    assert "no FID" in found.err
+    assert "is not FID and cannot be compared with published FID values" in found.err
 
 
 def test_for_people_it_says_what_the_number_is(gddim: Callable, digits: Path) -> None:
@@ -250,7 +250,7 @@ def test_another_network_is_never_called_fid(gddim: Callable, colour: Path, ince
     found = gddim("fid", colour, "--ref", out, "--inception", inception)
     assert found.out.startswith("FD(inception-2015-12-05.pt)@12 = ")
     assert "mode clean" in found.out
-    assert "is no FID" in found.err
+    assert "is not FID" in found.err
     other = gddim("fid", colour, "--ref", out, "--inception", inception, "--mode", "legacy_tensorflow")
     assert (other.status, "features of different networks do not compare" in other.err) == (1, True)
 
@@ -433,4 +433,4 @@ def test_a_file_that_does_not_say_its_mode_is_told_of(gddim: Callable, digits: P
     exact = json.loads(gddim("fid", digits, "--json").out)["value"]
     assert json.loads(found.out)["value"] == pytest.approx(exact, rel=1e-4)
     few = gddim("fid", digits, "--ref", digits)
-    assert "the reference is of 60 images only" in few.err
+    assert "the reference has only 60 images" in few.err

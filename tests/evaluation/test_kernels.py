@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from gddim_cli.errors import DataError, UsageError
+from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.metrics import kid as kids
-from gddim_cli.evaluation.metrics.frechet import frechet_distance
 from gddim_cli.evaluation.metrics.prdc import prdc
 from gddim_cli.evaluation.moments import Gaussian, gaussian_of
 from gddim_cli.evaluation.resampling import bootstrap, infinity

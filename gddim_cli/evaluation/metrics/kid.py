@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
+from gddim_cli.evaluation.metrics.base import MetricSpec, OnStep
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.evaluation.statistics import Reference
 
 Indices = NDArray[np.integer[Any]]
-SUBSETS = 100
-LARGEST = 1000
+
+
+class KidOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of KID; the defaults are clean-fid's."""
+
+    subsets: Annotated[int, about("Pairs of random subsets to average over.", panel="Metrics", ge=1, le=10_000)] = 100
+    size: Annotated[int, about("Largest size of a subset.", panel="Metrics", ge=2, le=100_000)] = 1000
 
 
 def kernel_distance(
@@ -42,16 +53,44 @@ def off_diagonal_mean(square: NDArray[np.float64]) -> float:
     return float((square.sum() - np.trace(square)) / (n * (n - 1)))
 
 
-def kid(x: NDArray[np.floating], y: NDArray[np.floating], seed: int = 0) -> dict[str, float]:
-    """`value`, the mean over 100 pairs of subsets of at most 1000 (clean-fid's defaults), and `std` among them.
+def kid(
+    x: NDArray[np.floating], y: NDArray[np.floating], options: KidOptions | None = None, seed: int = 0
+) -> dict[str, float]:
+    """`value`, the mean over random pairs of subsets.
+
+    Args:
+        x, y: features [N, d] and [M, d].
 
     Raises:
         DataError: fewer than two features on a side.
     """
-    size = min(len(x), len(y), LARGEST)
+    options = options or KidOptions()
+    size = min(len(x), len(y), options.size)
     if size < 2:
         raise DataError(f"KID needs at least two images on each side, not {len(x)} and {len(y)}")
     draw = np.random.default_rng(seed)
-    subsets = ((draw.choice(len(x), size, False), draw.choice(len(y), size, False)) for _ in range(SUBSETS))
+    subsets = ((draw.choice(len(x), size, False), draw.choice(len(y), size, False)) for _ in range(options.subsets))
     values = kernel_distance(x, y, subsets)
-    return {"value": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "subsets": SUBSETS, "size": size}
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"value": float(np.mean(values)), "std": std, "subsets": options.subsets, "size": size}
+
+
+def compute(
+    features: NDArray[np.floating], reference: Reference, options: KidOptions, on_step: OnStep
+) -> dict[str, float]:
+    """KID of features [N, d] to the reference's, as `kid` returns it."""
+    assert reference.features is not None
+    found = kid(features, reference.features, options)
+    on_step(1.0)
+    return found
+
+
+KID = MetricSpec(
+    name="kid",
+    title="KID",
+    lower_is_better=True,
+    needs_features=True,
+    depends_on_count=False,
+    options=KidOptions,
+    compute=compute,
+)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
+from gddim_cli.evaluation.metrics.base import MetricSpec, OnStep
 from gddim_cli.evaluation.subset import some
+from gddim_cli.settings import about
 
-NEAREST = 5
+if TYPE_CHECKING:
+    from gddim_cli.evaluation.statistics import Reference
+
 LARGEST = 10_000
+"""Most features of a side that are compared; of more, a random choice."""
 ROWS = 500
 
 
-def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int = NEAREST) -> dict[str, float]:
+def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int) -> dict[str, float]:
     """How the k-nearest-neighbour balls of each set hold the other.
 
     A ball around a feature reaches to its k-th nearest neighbour in its own set. precision: share of fakes in a real's
@@ -63,3 +70,33 @@ def distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> Iterator[tuple[
         if x is y:  # rounding must not move a feature away from itself
             squares[np.arange(len(some)), first + np.arange(len(some))] = 0.0
         yield slice(first, first + len(some)), np.maximum(squares, 0.0)
+
+
+class PrdcOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of precision, recall, density and coverage."""
+
+    value: Annotated[
+        Literal["precision", "recall", "density", "coverage"],
+        about("The one of the four that tables print.", panel="Metrics"),
+    ] = "precision"
+    k: Annotated[int, about("Nearest neighbours that a ball reaches to.", panel="Metrics", ge=1, le=1000)] = 5
+
+
+def compute(
+    features: NDArray[np.floating], reference: Reference, options: PrdcOptions, on_step: OnStep
+) -> dict[str, float]:
+    """All four of features [N, d] against the reference's, and as `value` the one that the options choose."""
+    assert reference.features is not None
+    found = prdc(reference.features, features, options.k)
+    on_step(1.0)
+    return {"value": found[options.value], **found}
+
+
+PRDC = MetricSpec(
+    name="prdc",
+    title="{value}",
+    lower_is_better=False,
+    needs_features=True,
+    options=PrdcOptions,
+    compute=compute,
+)

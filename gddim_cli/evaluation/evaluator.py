@@ -1,4 +1,4 @@
-"""A network with a reference: what turns images into a number, and says what kind of number it is."""
+"""An evaluator turns features of images into a metric's value and says what that value depends on."""
 
 from __future__ import annotations
 
@@ -11,52 +11,79 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gddim_cli import settings
 from gddim_cli.errors import DataError, UsageError, nearest
 from gddim_cli.evaluation import references
 from gddim_cli.evaluation import statistics as statistics_files
 from gddim_cli.evaluation.extractors import FILES, Extractor, load_extractor, load_lenet, weights_path
-from gddim_cli.evaluation.metrics.frechet import frechet_distance
+from gddim_cli.evaluation.metrics.base import Metric, OnStep
+from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.moments import gaussian_of
-from gddim_cli.evaluation.protocols import Protocol, find_protocol
+from gddim_cli.evaluation.protocols import FULL, MODES, Mode, Protocol, find_protocol
 from gddim_cli.evaluation.references import REFERENCES
 from gddim_cli.evaluation.statistics import Reference, Shape
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.runs.images import open_images
 
-DEFAULT_MODE = "legacy_tensorflow"
-MODES = (*FILES, "lenet")
+DEFAULT_MODE: Mode = "legacy_tensorflow"
 BY_SHAPE: dict[Shape | None, str] = {references.DIGITS: "mnist", references.CIFAR: "cifar10"}
 FeaturesOf = Callable[[ImageSource, Extractor], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Judge:
-    """An extractor with a reference, under a protocol or none.
+class Evaluator:
+    """A feature extractor, a reference and a metric, under a protocol or none.
 
     Attributes:
         extractor: images to features.
-        reference: what they are compared with.
-        protocol: the published way of measuring that this is, or None.
+        reference: what the features are compared with.
+        metric: how they are compared, with its options.
+        protocol: the published way of measuring that fixes these, or None.
     """
 
     extractor: Extractor
     reference: Reference
+    metric: Metric
     protocol: Protocol | None = None
 
-    def distance(self, features: NDArray[np.floating]) -> float:
-        """The Frechet distance of features [N, d] to the reference.
+    def evaluate(self, features: NDArray[np.floating], on_step: OnStep = lambda _: None) -> dict[str, float]:
+        """The metric's numbers for features [N, d]; `value` is the one in tables.
+
+        Args:
+            on_step: called with the share of the work that has been done since the last call.
 
         Raises:
-            DataError: fewer than two, or not finite.
-            NumericsError: as `frechet_distance`.
+            DataError: too few features, or features that are not finite.
+            NumericsError: the computation failed.
         """
-        return frechet_distance(gaussian_of(features), self.reference.gaussian)
+        return dict(self.metric.spec.compute(features, self.reference, self.metric.options, on_step))
+
+    def with_metric(self, metric: str | Metric) -> Evaluator:
+        """The same with another metric.
+
+        Raises:
+            UsageError: an unknown metric, or one that needs features that the reference does not have.
+        """
+        chosen = find_metric(metric) if isinstance(metric, str) else metric
+        if chosen.spec.needs_features and self.reference.features is None:
+            raise UsageError(
+                f"--metrics {chosen.text}: needs the reference's features, and {self.reference.name} has only their mean "
+                "and covariance; give images as --ref, or a file of gddim fid stats"
+            )
+        return replace(self, metric=chosen)
+
+    def label(self, n: int | None = None) -> str:
+        """The metric's name in tables, `FID` or `FD(lenet-mnist)`; with `n` images and where it matters, `FID@n`."""
+        label = self.metric.label(self.extractor)
+        return f"{label}@{n}" if n is not None and n < FULL and self.metric.spec.depends_on_count else label
 
     def identity(self) -> dict[str, Any]:
-        """All that makes two of its numbers comparable, for JSON."""
+        """Everything that two values must share to be comparable, besides the number of images, for JSON."""
         return {
-            "metric": self.extractor.metric,
-            "reference": Path(self.reference.name).name,  # wherever the file is, it is the one of this sha256
+            "metric": self.label(),
+            "metric_name": self.metric.spec.name,
+            "metric_options": settings.values(self.metric.options),
+            "reference": Path(self.reference.name).name,  # wherever the file lies, its sha256 identifies it
             "reference_title": self.reference.title,
             "reference_n": self.reference.n,
             "reference_sha256": self.reference.sha256,
@@ -66,8 +93,8 @@ class Judge:
             "protocol": self.protocol.name if self.protocol else None,
         }
 
-    def fits(self, shape: Shape) -> str | None:
-        """What is odd about measuring images of this height, width and channels, in words; None where nothing is."""
+    def mismatch(self, shape: Shape) -> str | None:
+        """A sentence on how images of this height, width and channels differ from the reference's; None if they do not."""
         own = self.reference.shape
         if own is None or own == shape:
             return None
@@ -75,10 +102,11 @@ class Judge:
 
 
 def describe(shape: Shape) -> str:
+    """A height, width and channels in words: `32x32 RGB`."""
     return f"{shape[1]}x{shape[0]} {'grey' if shape[2] == 1 else 'RGB'}"
 
 
-def open_judge(
+def open_evaluator(
     ref: str | None,
     protocol: str | None,
     mode: str | None,
@@ -86,39 +114,45 @@ def open_judge(
     device: torch.device,
     shape: Shape | None,
     features_of: FeaturesOf | None = None,
-) -> Judge:
-    """The judge that the options mean; nothing is measured yet but a reference that is images.
+    metric: str | Metric = "fid",
+) -> Evaluator:
+    """The evaluator that these options choose. Nothing is measured, except a reference that is images.
 
     Args:
-        ref: a named reference, a path, or None: by the images' shape.
+        ref: a named reference, a path, or None, which chooses by the images' shape.
         protocol: fixes `ref` and `mode`.
-        mode: of FID; None is what the reference was made with, else legacy_tensorflow.
+        mode: of the network; None chooses the mode that the reference was made with, else legacy_tensorflow.
         inception: a file in place of the published weights.
         shape: height, width, channels of the images.
         features_of: measures a reference that is images; without it such a reference is refused.
+        metric: its name, with options as in `prdc:k=3`.
 
     Raises:
-        UsageError: options that contradict each other, or no reference to choose.
-        DataError: a file that is missing (the message says how to get it), damaged, or of another network.
+        UsageError: options that contradict each other, an unknown name, or no reference for this shape.
+        DataError: a file that is missing (the message names the command that gets it), damaged, or of another network.
     """
+    chosen = find_metric(metric) if isinstance(metric, str) else metric
     if mode is not None and mode not in MODES:
         raise UsageError(f"--mode: there is no '{mode}'; {nearest(mode, MODES)}")
     fixed = find_protocol(protocol) if protocol else None
-    ref, mode = under(fixed, ref, mode)
-    name = references.find(ref or by_shape(shape))
-    given, mode = mode is not None, mode or own_mode(name, shape)
+    ref, mode = fixed_by(fixed, ref, mode)
+    name = references.find(ref or reference_for(shape))
+    given, mode = mode is not None, mode or mode_for(name, shape)
     require_files(name, mode, inception)
     extractor = extractor_for(mode, inception, device)
-    if fixed and extractor.metric != "FID":
-        raise UsageError(f"--inception: --protocol {fixed.name} is of the published network; leave one of them out")
+    if fixed and not extractor.defines_fid:
+        raise UsageError(
+            f"--inception: --protocol {fixed.name} requires the published network; leave out one of the two options"
+        )
     if shape:
         extractor.check(*shape)
     reference = read_reference(name, extractor, features_of)
-    return Judge(extractor, replace(reference, stated=reference.stated or given), fixed)
+    reference = replace(reference, stated=reference.stated or given)
+    return Evaluator(extractor, reference, chosen, fixed).with_metric(chosen)
 
 
 def require_files(name: str | Path, mode: str, inception: Path | None) -> None:
-    """Raises DataError for all that is missing, the reference's file and the network's, before either is read."""
+    """Raises DataError for all missing files, the reference's and the network's, before either is read."""
     missing = []
     try:
         if isinstance(name, str):
@@ -134,56 +168,58 @@ def require_files(name: str | Path, mode: str, inception: Path | None) -> None:
         raise DataError("; ".join(missing))
 
 
-def open_maker(mode: str | None, inception: Path | None, device: torch.device, shape: Shape) -> Extractor:
-    """The extractor for the statistics of images of this shape: LeNet for digits, else legacy_tensorflow's Inception.
+def open_extractor(mode: str | None, inception: Path | None, device: torch.device, shape: Shape) -> Extractor:
+    """The extractor for statistics of images of this shape: LeNet for digits, else legacy_tensorflow's Inception.
 
     Raises:
-        UsageError, DataError: as `extractor_for`; images that it does not take.
+        UsageError, DataError: as `extractor_for`; images that the network does not take.
     """
     extractor = extractor_for(mode or ("lenet" if shape == references.DIGITS else DEFAULT_MODE), inception, device)
     extractor.check(*shape)
     return extractor
 
 
-def to_measure(source: ImageSource, judge: Judge) -> ImageSource:
-    """The images, the protocol's first so many where they are more.
+def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
+    """The images to measure: all of them, or the first ones up to the protocol's count.
 
     Raises:
-        UsageError: images that were quantised otherwise than the protocol says.
-        DataError: fewer than two.
+        UsageError: images of another quantisation than the protocol's.
+        DataError: fewer than two images.
     """
-    protocol = judge.protocol
+    protocol = evaluator.protocol
     if source.count < 2:
         raise DataError(f"{source.name}: holds {source.count} image; a covariance needs at least two")
     if protocol is None:
         return source
     if source.quantize not in (None, protocol.quantize):
         raise UsageError(
-            f"--protocol {protocol.name}: is of images quantised by {protocol.quantize}, those in {source.name} were by "
-            f"{source.quantize}; sample them with --quantize {protocol.quantize}, or leave the protocol out"
+            f"--protocol {protocol.name}: requires images quantised by {protocol.quantize}, those in {source.name} were "
+            f"quantised by {source.quantize}; sample them with --quantize {protocol.quantize}, or leave out the protocol"
         )
     return replace(source, count=min(source.count, protocol.num))
 
 
-def under(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:
+def fixed_by(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:
     """Reference and mode, as the protocol fixes them.
 
     Raises:
-        UsageError: another one was asked for beside it.
+        UsageError: the options ask for another one.
     """
     if protocol is None:
         return ref, mode
     for option, given, own in (("--ref", ref, protocol.ref), ("--mode", mode, protocol.mode)):
         if given is not None and references.canonical(given) != own:
-            raise UsageError(f"{option} {given}: --protocol {protocol.name} fixes it to {own}; leave one of them out")
+            raise UsageError(
+                f"{option} {given}: --protocol {protocol.name} fixes it to {own}; leave out one of the two options"
+            )
     return protocol.ref, protocol.mode
 
 
-def by_shape(shape: Shape | None) -> str:
-    """The reference of images of this shape when none is named.
+def reference_for(shape: Shape | None) -> str:
+    """The name of the reference for images of this shape.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no reference is of this shape.
     """
     if shape in BY_SHAPE:
         return BY_SHAPE[shape]
@@ -193,8 +229,8 @@ def by_shape(shape: Shape | None) -> str:
     )
 
 
-def own_mode(name: str | Path, shape: Shape | None) -> str:
-    """The mode that a reference was made with where only one is possible or it says so, else legacy_tensorflow."""
+def mode_for(name: str | Path, shape: Shape | None) -> str:
+    """The mode that a reference was made with if that is known, else legacy_tensorflow, or lenet for digits."""
     if isinstance(name, str):
         modes = REFERENCES[name].files
         return DEFAULT_MODE if DEFAULT_MODE in modes else next(iter(modes))
@@ -204,7 +240,11 @@ def own_mode(name: str | Path, shape: Shape | None) -> str:
 
 
 def extractor_for(mode: str, inception: Path | None, device: torch.device) -> Extractor:
-    """Raises as `load_extractor`; UsageError for --inception where LeNet measures."""
+    """The extractor of a mode.
+
+    Raises:
+        UsageError, DataError: as `load_extractor`; UsageError for `inception` with LeNet.
+    """
     if mode != "lenet":
         return load_extractor(mode, device, inception)
     if inception is not None:

@@ -1,0 +1,297 @@
+"""The Python interface: the same requests as the command line's, on models, diffusions and images in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gddim_cli.diffusions.base import Diffusion
+from gddim_cli.errors import DataError, UsageError
+from gddim_cli.evaluation.evaluator import open_evaluator, under_protocol
+from gddim_cli.hub.load import load
+from gddim_cli.images.quantize import Pixels, quantize
+from gddim_cli.models.acceleration import Speed
+from gddim_cli.models.model import Model
+from gddim_cli.numerics.blocks import combine, to_tensor_like
+from gddim_cli.runs.images import open_images
+from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.runtime.device import find_device
+from gddim_cli.runtime.memory import memory_for
+from gddim_cli.samplers.coefficients import Coefficients
+
+BATCH_SIZE = 64
+
+
+def load_model(reference: str = "mnist", device: str = "auto", dtype: str = "float32", **settings: Any) -> Model:
+    """A checkpoint by name or path, ready to be sampled.
+
+    Args:
+        reference: a name that `gddim checkpoints` lists, or the path of a file.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        dtype: of the network: `float32`, `float64`, `bfloat16` or `float16`.
+        settings: what a file of another program does not tell, by the names of that program.
+
+    Raises:
+        CheckpointError: unknown, not on this machine, or damaged.
+        UsageError: the device or the precision is not available.
+    """
+    kind = sampling_settings()["dtype"].check(dtype, "dtype")
+    where = find_device(device)
+    return load(reference, where, Speed(getattr(torch, kind)).on(where), **settings)
+
+
+@overload
+def sample(
+    model: Model | str = ...,
+    nfe: int = ...,
+    num: int = ...,
+    seed: int = ...,
+    diffusion: str | Diffusion | None = ...,
+    sampler: str = ...,
+    *,
+    batch_size: int = ...,
+    device: str | None = ...,
+    return_states: Literal[False] = ...,
+    **settings: Any,
+) -> Pixels: ...
+@overload
+def sample(
+    model: Model | str = ...,
+    nfe: int = ...,
+    num: int = ...,
+    seed: int = ...,
+    diffusion: str | Diffusion | None = ...,
+    sampler: str = ...,
+    *,
+    batch_size: int = ...,
+    device: str | None = ...,
+    return_states: Literal[True],
+    **settings: Any,
+) -> tuple[Pixels, NDArray[np.floating]]: ...
+def sample(
+    model: Model | str = "mnist",
+    nfe: int = 50,
+    num: int = 64,
+    seed: int = 0,
+    diffusion: str | Diffusion | None = None,
+    sampler: str = "gddim",
+    *,
+    batch_size: int = BATCH_SIZE,
+    device: str | None = None,
+    return_states: bool = False,
+    **settings: Any,
+) -> Pixels | tuple[Pixels, NDArray[np.floating]]:
+    """Draws images; they equal those of `gddim sample` with the same settings, bit for bit.
+
+    Args:
+        model: from `load_model`, a `Denoiser`, or a checkpoint's name.
+        nfe: network evaluations per image, including the denoising step.
+        num: images.
+        seed: image i starts from the noise of (seed, i).
+        diffusion: a name, a file or an object; by default the model's own.
+        sampler: a name that `gddim samplers` lists.
+        batch_size: affects speed, not images (except with rk45).
+        device: by default where the model is, else `auto`.
+        return_states: also return the final states, [N, D, C, H, W], before quantisation.
+        settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,
+            `k`, `denoise`, `time_grid`, `t_end`, `quantize`, ...
+
+    Returns:
+        uint8 [N, H, W, C], and the states if asked for.
+
+    Raises:
+        UsageError: a setting that is unknown, outside its range, or unsupported by the sampler, diffusion or model.
+        NumericsError: images that are not finite.
+    """
+    if num < 1 or batch_size < 1:
+        raise UsageError(f"num {num}, batch_size {batch_size}: expected at least 1")
+    prepared = prepared_run(
+        model, device, diffusion, {"nfe": nfe, "seed": seed, "sampler": sampler, **settings}, batch_size=batch_size
+    )
+    images, states = [], []
+    for indices in prepared.batches(range(num), batch_size, num):
+        with memory_for(len(indices), prepared.device):
+            u = prepared.run(indices)[: num - indices.start]
+        images.append(quantize(prepared.images(u), prepared.config.quantize))
+        if return_states:
+            states.append(u.cpu().numpy())
+    made = np.concatenate(images)
+    return (made, np.concatenate(states)) if return_states else made
+
+
+class Sampler:
+    """A sampler, step by step.
+
+        for t, state, denoised in Sampler(model, nfe=20, num=4):
+            ...
+
+    Each iteration starts from u_T. It yields, after each step, the time t (0 after the denoising step), the states there
+    [N, D, C, H, W], and the estimate of the clean images [N, C, H, W] that the step was taken with.
+
+    Attributes:
+        request: the resolved settings.
+        coefficients: t, Psi, C and the denoising step's matrices, float64; None where the sampler is no linear multistep
+            method.
+    """
+
+    def __init__(
+        self,
+        model: Model | str = "mnist",
+        nfe: int = 50,
+        num: int = 1,
+        seed: int = 0,
+        diffusion: str | Diffusion | None = None,
+        sampler: str = "gddim",
+        *,
+        device: str | None = None,
+        **settings: Any,
+    ) -> None:
+        """Takes the arguments of `sample`; raises as it does."""
+        given = {"nfe": nfe, "seed": seed, "sampler": sampler, **settings}
+        self._prepared = prepared_run(model, device, diffusion, given, batch_size=num)
+        self.num = num
+
+    @property
+    def request(self) -> SamplingRequest:
+        return self._prepared.request
+
+    @property
+    def coefficients(self) -> Coefficients | None:
+        return self._prepared.sampler.coefficients
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[tuple[float, Tensor, Tensor]]:
+        prepared = self._prepared
+        seen: list[tuple[float, Tensor, Tensor]] = []
+
+        def eps(u: Tensor, t: float) -> Tensor:
+            prediction = prepared.eps(u, t)
+            seen[:] = [(t, u, prediction)]
+            return prediction
+
+        for t, u in prepared.steps(range(self.num), eps):
+            yield t, u, denoised(prepared, *seen[0])
+
+
+def denoised(prepared: PreparedRun, t: float, u: Tensor, eps: Tensor) -> Tensor:
+    """The estimate of the clean images from a state and its noise prediction: `u - K_t eps = psi_t x_0`, [N, C, H, W]."""
+    diffusion = prepared.diffusion
+    residual = u - combine([to_tensor_like(diffusion.K(t, prepared.config.k), u)], [eps])
+    psi = to_tensor_like(diffusion.Psi(t, 0.0)[..., 0, 0], u)
+    return prepared.decode(residual / psi)
+
+
+def prepared_run(
+    model: Model | str,
+    device: str | None,
+    diffusion: str | Diffusion | None,
+    given: dict[str, Any],
+    batch_size: int,
+) -> PreparedRun:
+    """The request of keyword arguments, made ready.
+
+    Raises:
+        UsageError: an unknown setting or value.
+    """
+    keys = {setting.name: key for key, setting in sampling_settings().items()}
+    values = {keys.get(name, name): value for name, value in given.items()}
+    named = {"diffusion": diffusion} if isinstance(diffusion, str) else {}
+    chosen = {"checkpoint": model} if isinstance(model, str) else {}
+    where = {key: name for name, key in keys.items()} | {name: name for name in given if name not in keys}
+    request = SamplingRequest.of({**values, **named, **chosen}, where)
+    place = find_device(device) if device or isinstance(model, str) else device_of(model)
+    return prepare(
+        request,
+        place,
+        model=None if isinstance(model, str) else model,
+        diffusion=None if isinstance(diffusion, str) else diffusion,
+        batch_size=batch_size,
+    )
+
+
+def device_of(model: Model) -> torch.device:
+    """Where a model's network is; the CPU for a network without parameters."""
+    network: Any = model.network.network
+    module = getattr(network, "module", network)
+    parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value with what it depends on.
+
+    Attributes:
+        metric: its name in tables: `FID`, `FD(lenet-mnist)@64`.
+        value: the number that tables print.
+        values: all numbers of the metric.
+        n: images that were measured.
+        depends_on: everything that two values must share to be comparable.
+    """
+
+    metric: str
+    value: float
+    values: dict[str, float]
+    n: int
+    depends_on: dict[str, Any]
+
+    def __float__(self) -> float:
+        return self.value
+
+
+def fid(
+    images: NDArray[np.uint8] | str | Path,
+    ref: str | None = None,
+    *,
+    metric: str = "fid",
+    mode: str | None = None,
+    protocol: str | None = None,
+    inception: str | Path | None = None,
+    batch_size: int = BATCH_SIZE,
+    device: str | None = None,
+) -> Score:
+    """Measures images against a reference.
+
+    Args:
+        images: uint8 [N, H, W, C] or [N, H, W], or what `gddim fid` takes: a folder, an archive, a run.
+        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`; by default by the images'
+            shape.
+        metric: a metric's name, with options as in `prdc:k=3`.
+        mode, protocol, inception: as in `gddim fid`.
+
+    Raises:
+        DataError: images that cannot be used, or a file that is not on this machine (the message says how to get it).
+        UsageError: an unknown metric, reference or mode.
+    """
+    source = open_images(Path(images)) if isinstance(images, str | Path) else None
+    array = None if source else checked_images(images)
+    shape = source.shape if source else array.shape[1:]  # type: ignore[union-attr]
+    file = Path(inception) if inception else None
+    evaluator = open_evaluator(ref, protocol, mode, file, find_device(device), shape, metric=metric)
+    if source:
+        source = under_protocol(source, evaluator)
+    batches = source.batches(batch_size) if source else np.array_split(array, -(-len(array) // batch_size))  # type: ignore[arg-type]
+    features = np.concatenate([evaluator.extractor(batch) for batch in batches])
+    values = evaluator.evaluate(features)
+    return Score(evaluator.label(len(features)), values["value"], values, len(features), evaluator.identity())
+
+
+def checked_images(images: Any) -> Pixels:
+    """Images as uint8 [N, H, W, C]; raises DataError for anything else."""
+    array = np.asarray(images)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)):
+        raise DataError(
+            f"images are {array.dtype}{list(array.shape)}; uint8 [N, H, W] or [N, H, W, C] with 1 or 3 channels is needed"
+        )
+    if len(array) < 2:
+        raise DataError(f"{len(array)} images: a covariance needs at least two")
+    return array if array.ndim == 4 else array[..., None]

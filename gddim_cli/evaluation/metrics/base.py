@@ -1,0 +1,88 @@
+"""What a metric is: a spec, beside its code, that a registry lists and a plugin can add to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gddim_cli import settings
+from gddim_cli.runtime.registry import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gddim_cli.evaluation.extractors import Extractor
+    from gddim_cli.evaluation.statistics import Reference
+
+    Features = NDArray[np.floating[Any]]
+
+OnStep = Callable[[float], object]
+"""Called with the share of the work, between 0 and 1, that has been done since the last call."""
+
+
+class NoOptions(msgspec.Struct, frozen=True):
+    """The options of a metric that has none."""
+
+
+def no_notes(_features: Features, _reference: Reference) -> Iterable[str]:
+    """The notes of a metric whose values need no warning."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec(Spec):
+    """A metric: what compares the features of images with those of a reference.
+
+    Attributes:
+        name: what users call it, in `--metrics` and in plans.
+        title: its name in tables. An option in braces stands for that option's value: `"{value}"`.
+        generic_title: its name with any network but the published Inception, to which the network's name is appended:
+            `FD` makes `FD(lenet-mnist)`. By default the title.
+        lower_is_better: whether images nearer to the reference have lower values.
+        needs_features: whether the reference's features are needed, not only their mean and covariance.
+        depends_on_count: whether the expected value depends on the number of images; a label then states it, as `FID@2000`.
+        options: a struct of the settings that it takes, each with a default.
+        compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is
+            the one in tables; `standard_error`, `low` and `high`, where they are known, are its standard error and 95 %
+            interval.
+        notes: `notes(features, reference)` returns what a reader of the value has to know, a sentence each.
+    """
+
+    title: str
+    generic_title: str | None = None
+    lower_is_better: bool
+    needs_features: bool = False
+    depends_on_count: bool = True
+    options: type[msgspec.Struct] = NoOptions
+    compute: Callable[[Features, Reference, Any, OnStep], Mapping[str, float]]
+    notes: Callable[[Features, Reference], Iterable[str]] = no_notes
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with its options, as `--metrics prdc:k=3` chooses it."""
+
+    spec: MetricSpec
+    options: msgspec.Struct
+
+    @property
+    def text(self) -> str:
+        """What chooses it on the command line: its name and the options that are not at their defaults."""
+        return ":".join([self.spec.name, *(f"{key}={value}" for key, value in self.changed().items())])
+
+    def changed(self) -> dict[str, Any]:
+        """The options that are not at their defaults, by key."""
+        known, given = settings.declared(self.spec.options), settings.values(self.options)
+        return {key: value for key, value in given.items() if value != known[key].default}
+
+    def label(self, extractor: Extractor) -> str:
+        """Its name in tables, which says what features it was computed from: `FID`, `FD(lenet-mnist)`, `KID (size 500)`."""
+        known, given = settings.declared(self.spec.options), settings.values(self.options)
+        own = self.spec.title if extractor.defines_fid else self.spec.generic_title or self.spec.title
+        name = own.format(**given) + ("" if extractor.defines_fid else f"({extractor.name})")
+        shown = [known[key].labelled(value) for key, value in self.changed().items() if f"{{{key}}}" not in own]
+        return f"{name} ({', '.join(shown)})" if shown else name

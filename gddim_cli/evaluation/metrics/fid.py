@@ -1,0 +1,40 @@
+"""The Frechet distance between the Gaussians of two sets of features (FID: Heusel et al., arXiv 1706.08500)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gddim_cli.evaluation.metrics.base import MetricSpec, NoOptions, OnStep
+from gddim_cli.evaluation.protocols import FULL
+
+if TYPE_CHECKING:
+    from gddim_cli.evaluation.metrics.base import Features
+    from gddim_cli.evaluation.statistics import Reference
+
+FEW = 4
+"""A reference of at most this many times as many images as features biases the distance visibly."""
+
+
+def compute(features: Features, reference: Reference, _options: NoOptions, on_step: OnStep) -> dict[str, float]:
+    """`value`, the Frechet distance of features [N, d] to the reference."""
+    from gddim_cli.evaluation.frechet import frechet_distance
+    from gddim_cli.evaluation.moments import gaussian_of
+
+    value = frechet_distance(gaussian_of(features), reference.gaussian)
+    on_step(1.0)
+    return {"value": value}
+
+
+def notes(features: Features, reference: Reference) -> Iterator[str]:
+    """What biases the distance."""
+    n, dimension = features.shape
+    if n <= dimension:
+        yield f"{n} images give a covariance of rank {n - 1} of {dimension}: the distance is strongly biased upwards"
+    elif n < FULL:
+        yield f"{n} images, not {FULL}: the distance is biased upwards; compare it only with distances of {n} images"
+    if reference.n is not None and reference.n <= FEW * dimension:
+        yield f"the reference has only {reference.n} images, which also biases the distance upwards"
+
+
+FID = MetricSpec(name="fid", title="FID", generic_title="FD", lower_is_better=True, compute=compute, notes=notes)

@@ -1,0 +1,50 @@
+"""The metrics by name."""
+
+from __future__ import annotations
+
+from gddim_cli import settings
+from gddim_cli.errors import UsageError
+from gddim_cli.evaluation.metrics.base import Metric, MetricSpec
+from gddim_cli.evaluation.metrics.fid import FID
+from gddim_cli.evaluation.metrics.kid import KID
+from gddim_cli.evaluation.metrics.prdc import PRDC
+from gddim_cli.runtime.registry import Registry
+
+METRICS = Registry("metric", MetricSpec, [FID, KID, PRDC])
+
+
+def find_metric(text: str, where: str = "--metrics") -> Metric:
+    """The metric that a text chooses: a name, then options as `:key=value`, for example `prdc:k=3:value=recall`.
+
+    Args:
+        where: how a message names the place.
+
+    Raises:
+        UsageError: an unknown metric or option, or a value outside an option's range.
+    """
+    name, *parts = text.split(":")
+    spec = METRICS.find(name, where)
+    given = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals or key in given:
+            raise UsageError(f"{where} {text}: '{part}' is not one option as key=value")
+        known = settings.declared(spec.options)
+        given[key] = known[key].parse(value, f"{where} {name}:{key}") if key in known else value
+    return Metric(spec, settings.build(spec.options, given, f"the metric {name}", lambda key: f"{where} {name}:{key}"))
+
+
+def find_metrics(text: str, where: str = "--metrics") -> list[Metric]:
+    """The metrics of a comma-separated list, in its order.
+
+    Raises:
+        UsageError: as `find_metric`; an empty list; a metric that is listed twice.
+    """
+    found = [find_metric(part, where) for part in settings.split(text)]
+    if not found:
+        raise UsageError(f"{where}: names no metric; known: {', '.join(METRICS)}")
+    texts = [metric.text for metric in found]
+    for name in texts:
+        if texts.count(name) > 1:
+            raise UsageError(f"{where} {text}: {name} is listed twice")
+    return found

@@ -1,0 +1,47 @@
+"""The device that a name stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gddim_cli.errors import UsageError
+from gddim_cli.runtime.distributed import world
+
+if TYPE_CHECKING:
+    import torch
+
+
+def find_device(name: str | None = None) -> torch.device:
+    """The device that a name stands for; `auto` and None take a GPU if there is one.
+
+    Several processes on a machine take a GPU each, unless one is named by number.
+
+    Raises:
+        UsageError: no such device on this machine.
+    """
+    import torch
+
+    if name is None or name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device: '{name}' is not one of auto, cpu, cuda, mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA GPU on this machine; use --device cpu")
+    if kind == "cuda" and not index and world().size > 1:
+        index = str(world().local_rank)
+        name = f"cuda:{index}"
+        if world().local_rank >= torch.cuda.device_count():
+            raise UsageError(
+                f"--device: more processes than the {torch.cuda.device_count()} CUDA GPUs of this machine; give torchrun a "
+                "smaller --nproc-per-node, or name one GPU for all, --device cuda:0"
+            )
+    if kind == "cuda" and index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
+        raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} CUDA GPUs, counted from 0")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: torch finds no Apple GPU on this machine; use --device cpu")
+    if kind in ("cpu", "mps") and index:
+        raise UsageError(f"--device {name}: only cuda takes a number")
+    if kind == "cuda" and world().size > 1:
+        torch.cuda.set_device(int(index))  # or each process would hold memory of the first GPU too
+    return torch.device(name)
