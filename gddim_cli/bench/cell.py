@@ -8,70 +8,65 @@ from typing import Annotated, Any
 
 import msgspec
 
-from gddim_cli.bench.published import require_row
-from gddim_cli.evaluation.metrics.registry import METRICS, find_metric
-from gddim_cli.evaluation.protocols import PROTOCOLS, Mode, find_protocol
+from gddim_cli.evaluation.metrics.registry import METRICS
+from gddim_cli.evaluation.protocols import PROTOCOLS, Mode
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
-from gddim_cli.samplers.registry import SAMPLERS
 from gddim_cli.settings import Setting, about, declared
 
 MetricText = Annotated[
     str,
     about(
-        "Metric, with options as in kid:subsets=50. Metrics of the same images share them and their features.",
+        "Metric, with options as in kid:subsets=50. Metrics of the same images share them.",
         panel="Metrics",
         metavar="NAME",
         complete=lambda: list(METRICS),
     ),
 ]
 Num = Annotated[
-    int,
-    about(
-        "Images per cell. Default: the plan's, else the protocol's, else 500.",
-        panel="Images",
-        short="-n",
-        ge=2,
-        most=10**7,
-    ),
+    int, about("Images per cell. Default: the plan's, or the protocol's.", panel="Images", short="-n", ge=2, most=10**7)
 ]
 Ref = Annotated[
-    str,
-    about(
-        "Reference, as for gddim fid: a name, or an .npz of statistics.",
-        panel="Reference",
-        metavar="NAME|PATH",
-        min_length=1,
-    ),
+    str, about("Reference, as for gddim fid: a name, or an .npz of statistics.", panel="Reference", metavar="NAME|PATH")
 ]
 ProtocolName = Annotated[
     str,
     about(
-        "Published protocol, as for gddim fid: reference, mode, quantisation and number of images.",
+        "Published protocol: reference, mode, quantisation and number of images.",
         panel="Reference",
         metavar="|".join(PROTOCOLS),
         complete=lambda: list(PROTOCOLS),
     ),
 ]
-ModeName = Annotated[
-    Mode, about("Preprocessing and network. Default: those that the reference was made with.", panel="Reference")
-]
+ModeName = Annotated[Mode, about("How images come to which network. Default: the reference's.", panel="Reference")]
 Inception = Annotated[
     str, about("Another network with Inception's interface.", panel="Reference", metavar="FILE", min_length=1)
 ]
-Title = Annotated[str, about("Title of the table that a row's cells stand in.", min_length=1)]
-Published = Annotated[str, about("Row of the paper's tables whose numbers stand beside the cells: table1.R, say.")]
+Title = Annotated[str, about("Title of the table that the cells of a row stand in.", min_length=1)]
+Published = Annotated[str, about("Row of the paper's tables to print beside the cells, as table1.R.")]
+Toggle = Annotated[
+    bool, about("Measure deterministic samplers' distance to the converged solution, too.", panel="Metrics")
+]
+Images = Annotated[int, about("Images for --solver-error. Default: 16.", panel="Metrics", ge=1, le=10_000)]
+Keep = Annotated[bool, about("Keep each cell's images, in a folder that gddim sample can continue.", panel="Output")]
+Out = Annotated[
+    str, about("Folder of the benchmark. Rerunning the same command resumes it.", panel="Output", metavar="FOLDER")
+]
+BatchSize = Annotated[
+    int, about("Batch size. Affects speed, not results (except with rk45).", panel="Speed", ge=1, le=100_000)
+]
+Device = Annotated[
+    str, about("Device; auto takes a GPU if there is one.", panel="Speed", metavar="auto|cpu|cuda|mps", min_length=1)
+]
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One number to measure: which images, how they are evaluated, and where the number is printed.
+    """One value to measure: which images, how they are evaluated, and where the value is printed.
 
     Attributes:
         request: what to sample, as the plan says it.
-        metric, ref, protocol, mode, inception: how the images are evaluated, as for `gddim fid`.
         num: number of images; None stands for the protocol's.
-        table: title of the table; cells of one title share one.
-        published: a row of the paper's tables.
-        key: of the cell's `Result`; empty until the plan has been checked.
+        table: title of the table; cells with the same title share one.
+        key: of the cell's result, once the plan has been checked.
     """
 
     request: SamplingRequest
@@ -96,52 +91,23 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class PlanSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a plan as a whole."""
 
-    solver_error: (
-        Annotated[
-            bool,
-            about(
-                "Also measure how far the images of deterministic samplers are from the converged solution. Needs no reference.",
-                panel="Metrics",
-            ),
-        ]
-        | None
-    ) = None
-    solver_error_images: (
-        Annotated[int, about("Images for --solver-error. Default: 16.", panel="Metrics", ge=1, le=10_000)] | None
-    ) = None
-    keep_images: Annotated[
-        bool, about("Keep each cell's images, in a folder that gddim sample can continue.", panel="Output")
-    ] = False
-    out: Annotated[
-        str,
-        about(
-            "Folder of the benchmark. Rerunning the same command resumes it.",
-            panel="Output",
-            metavar="FOLDER",
-            min_length=1,
-        ),
-    ] = "bench"
-    batch_size: Annotated[
-        int, about("Batch size. Affects speed, not results (except with rk45).", panel="Speed", ge=1, le=100_000)
-    ] = 64
-    device: Annotated[
-        str,
-        about(
-            "Device the networks run on; auto takes a GPU if there is one.", panel="Speed", metavar="auto|cpu|cuda|mps"
-        ),
-    ] = "auto"
+    solver_error: Toggle | None = None
+    solver_error_images: Images | None = None
+    keep_images: Keep = False
+    out: Out = "bench"
+    batch_size: BatchSize = 64
+    device: Device = "auto"
 
 
 PLAN_SETTINGS = declared(PlanSettings)
-CHECKS = {"sampler": SAMPLERS.find, "metric": find_metric, "protocol": find_protocol, "published": require_row}
-"""What refuses a name that a type does not; called with the name and its place."""
 
 
 def cell_settings() -> dict[str, Setting]:
-    """Every setting of a cell by key. The seeds are a list of `seed`; what is not given is the plan's."""
-    sampling = sampling_settings()
-    seeds = replace(sampling.pop("seed"), key="seeds", help="Seeds, one cell each; tables show mean and spread.")
-    sampling["seeds"] = replace(seeds, about=replace(seeds.about, flag="--seeds"))
-    help = "Checkpoints: names that `gddim checkpoints` lists, or paths of files. Default: mnist."
-    sampling["checkpoint"] = replace(sampling["checkpoint"], help=help)
-    return {key: replace(setting, default=None) for key, setting in {**sampling, **declared(Cell)}.items()}
+    """Every setting of a cell by key; `seeds` is a list of `seed`. Without a value the plan's holds."""
+    found = {**sampling_settings(), **declared(Cell)}
+    seed = found.pop("seed")
+    about_seeds = replace(seed.about, flag="--seeds")
+    found["seeds"] = replace(seed, key="seeds", help="Seeds; tables show mean and spread.", about=about_seeds)
+    which = "Checkpoint: a name that `gddim checkpoints` lists, or the path of a file. Default: mnist."
+    found["checkpoint"] = replace(found["checkpoint"], help=which)
+    return {key: replace(setting, default=None) for key, setting in found.items()}

@@ -1,4 +1,4 @@
-"""Time that the device spends in a call, apart from the time around it."""
+"""Time that the device spends in calls."""
 
 from __future__ import annotations
 
@@ -10,29 +10,25 @@ import torch
 
 
 class Clock:
-    """Adds up the seconds of the calls that it times.
-
-    CUDA's are measured by events, so that the clock makes nothing wait; read it where the work has come to an end.
-    """
+    """Adds up the seconds of calls; on CUDA by events, so that nothing waits for the clock until it is read."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._seconds = 0.0
+        self.device, self._seconds = device, 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """The same call, on the clock."""
 
-        def run(*words: Any) -> Any:
+        def run(*arguments: Any) -> Any:
             if self.device.type == "cuda":
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
                 start.record()
-                result = call(*words)
+                result = call(*arguments)
                 end.record()
                 self._events.append((start, end))
                 return result
             began = time.perf_counter()
-            result = call(*words)
+            result = call(*arguments)
             if self.device.type != "cpu":
                 torch.accelerator.synchronize(self.device)
             self._seconds += time.perf_counter() - began

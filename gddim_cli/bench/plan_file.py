@@ -1,4 +1,4 @@
-"""Plans as they are written: YAML or options, to checked values that know their place. All mistakes are collected.
+"""Plans as they are written, in YAML or as options: checked values, each with its place. All mistakes are collected.
 
 A place is a path, `$.rows[2].nfe`, or an option, `--nfe`.
 """
@@ -6,34 +6,29 @@ A place is a path, `$.rows[2].nfe`, or an option, `--nfe`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gddim_cli.bench.cell import PLAN_SETTINGS, cell_settings, check_name
-from gddim_cli.errors import DataError, UsageError, nearest
+from gddim_cli.bench.cell import PLAN_SETTINGS, cell_settings
+from gddim_cli.bench.published import require_row
+from gddim_cli.errors import UsageError, nearest
+from gddim_cli.evaluation.metrics.registry import find_metric
+from gddim_cli.evaluation.protocols import PROTOCOLS
+from gddim_cli.runtime.typed_yaml import read_yaml
+from gddim_cli.samplers.registry import SAMPLERS
 from gddim_cli.settings import Setting, brief, split
 
-LARGEST = 1_000_000
-"""Bytes of a plan."""
-PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool")}
-NULL = "tag:yaml.org,2002:null"
-
 Values = dict[str, list[tuple[Any, str]]]
-"""By key, each value with its place."""
+"""Values by key, each with its place."""
 
 
 @dataclass
 class PlanFile:
-    """A plan as it was written.
+    """A plan as it was written: settings of every row and of the whole plan, and rows that add to them, with their places.
 
-    Attributes:
-        source: its name in messages.
-        top: the settings of every row and of the whole plan.
-        rows: settings that add to `top` or replace it, each row with its place; None where the plan lists no rows.
+    `rows` is None where there are none.
     """
 
     source: str
@@ -42,12 +37,11 @@ class PlanFile:
 
 
 class PlanError(UsageError):
-    """A plan that cannot run; `lines` has a line for each mistake, in the plan's order."""
+    """A plan that cannot run; `lines` has a line for each mistake, in the order of the rows."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
         self.lines = sorted(dict.fromkeys(problems), key=row_number)
-        count = f"{len(self.lines)} problem{'s' * (len(self.lines) != 1)}"
-        self.summary = f"{source}: {count}, nothing was run"
+        self.summary = f"{source}: {len(self.lines)} problem{'s' * (len(self.lines) != 1)}, nothing was run"
         super().__init__(f"{self.summary}: {'; '.join(self.lines)}")
 
 
@@ -63,119 +57,40 @@ def read_plan_file(path: Path, problems: list[str], name: str | None = None) -> 
     Raises:
         DataError: the file cannot be read, is too large, or is not YAML.
     """
-    plan = PlanFile(name or str(path))
-    try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise DataError(f"{plan.source}: larger than {LARGEST} bytes; this is not a plan")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise DataError(f"{plan.source}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"{plan.source}: not valid YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise DataError(f"{plan.source}: lists are nested too deep; a plan needs two levels") from error
-    cells = cell_settings()
-    if not isinstance(root, yaml.MappingNode):
-        problems.append(f"$: a mapping of settings is needed; {nearest('', ['rows', *cells, *PLAN_SETTINGS])}")
+    raw, plan, cells = read_yaml(path, name), PlanFile(name or str(path)), cell_settings()
+    everything = {**cells, **PLAN_SETTINGS}
+    if not isinstance(raw, dict):
+        problems.append(f"$: a mapping of settings is needed; {nearest('', ['rows', *everything])}")
         return plan
-    for key, place, node in entries(root, "$", problems):
-        if key == "rows":
-            plan.rows = list(rows(node, cells, problems))
-        else:
-            add(plan.top, key, place, node, {**cells, **PLAN_SETTINGS}, problems)
+    plan.top = values_of({key: value for key, value in raw.items() if key != "rows"}, "$", everything, problems)
+    rows = raw.get("rows")
+    if "rows" in raw:
+        plan.rows = []
+        if not isinstance(rows, list) or not rows:
+            problems.append("$.rows: a list of mappings is needed, with at least one")
+        for number, row in enumerate(rows if isinstance(rows, list) else []):
+            place = f"$.rows[{number}]"
+            if isinstance(row, dict):
+                plan.rows.append((values_of(row, place, cells, problems), place))
+            else:
+                problems.append(f"{place}: a row is a mapping of settings, not {brief(row)}")
     return plan
 
 
-def rows(node: yaml.Node, cells: Mapping[str, Setting], problems: list[str]) -> Iterator[tuple[Values, str]]:
-    """The rows of a plan with their places."""
-    if not isinstance(node, yaml.SequenceNode) or not node.value:
-        problems.append("$.rows: a list of mappings is needed, with at least one")
-        return
-    for number, item in enumerate(node.value):
-        place = f"$.rows[{number}]"
-        if isinstance(item, yaml.MappingNode):
-            found: Values = {}
-            for key, where, value in entries(item, place, problems):
-                add(found, key, where, value, cells, problems)
-            yield found, place
+def values_of(raw: Mapping[Any, Any], place: str, known: Mapping[str, Setting], problems: list[str]) -> Values:
+    """The checked values of a mapping."""
+    found: Values = {}
+    for key, value in raw.items():
+        where = f"{place}.{str(key)[:60]}"
+        if key in known:
+            single = [] if value is None else [(value, where)]
+            listed = [(item, f"{where}[{i}]") for i, item in enumerate(value)] if isinstance(value, list) else single
+            found[key] = checked(known[key], listed, where, problems, known[key].check)
+        elif key in PLAN_SETTINGS:
+            problems.append(f"{where}: a setting of the whole plan, not of a row")
         else:
-            problems.append(f"{place}: a row is a mapping of settings, not {quoted(item)}")
-
-
-def entries(node: yaml.MappingNode, place: str, problems: list[str]) -> Iterator[tuple[str, str, yaml.Node]]:
-    """The keys of a mapping with their places and values; a key that is no word, or given twice, is refused."""
-    seen = set()
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            problems.append(f"{place}: a key is the name of a setting, not a list or a mapping")
-            continue
-        name = " ".join(key.value.split())[:60]
-        if name in seen:
-            problems.append(f"{place}.{name}: given twice; leave one out")
-            continue
-        seen.add(name)
-        yield name, f"{place}.{name}", value
-
-
-def add(
-    found: Values, key: str, place: str, node: yaml.Node, known: Mapping[str, Setting], problems: list[str]
-) -> None:
-    """Adds the values of one key to `found`."""
-    if key not in known:
-        whole = f"'{key}' is a setting of the whole plan, not of a row"
-        here = "" if "out" in known else " of a row"
-        unknown = f"there is no setting '{key}'{here}; {nearest(key, [*known, *([] if here else ['rows'])])}"
-        problems.append(f"{place}: {whole if key in PLAN_SETTINGS else unknown}")
-        return
-    listed = isinstance(node, yaml.SequenceNode)
-    items = [(item, f"{place}[{i}]") for i, item in enumerate(node.value)] if listed else [(node, place)]
-    texts = []
-    for item, where in items:
-        if not isinstance(item, yaml.ScalarNode):
-            problems.append(f"{where}: expected one value, not {quoted(item)}")
-        elif item.tag in PLAIN:
-            truth = item.tag.endswith("bool") and item.style is None
-            texts.append((item.value.lower() if truth else item.value, where))
-        elif item.tag != NULL or listed:
-            kind = item.tag.removeprefix("tag:yaml.org,2002:")
-            problems.append(f"{where}: {quoted(item)} is a {kind} to YAML; put a text in quotes")
-    if texts or not items or items[0][0].tag == NULL:
-        found[key] = checked(known[key], texts, place, problems)
-    else:
-        found[key] = []
-
-
-def quoted(node: yaml.Node) -> str:
-    """A node's text, for messages."""
-    if not isinstance(node, yaml.ScalarNode):
-        return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
-    return brief(str(node.value))
-
-
-def checked(
-    setting: Setting, texts: Sequence[tuple[Any, str]], place: str, problems: list[str]
-) -> list[tuple[Any, str]]:
-    """The values that texts stand for, each with its place; mistakes are added to `problems`."""
-    if not texts:
-        problems.append(f"{place}: the list is empty; give a value, or leave {setting.key} out")
-    if len(texts) > 1 and setting.key in ("table", "published", *PLAN_SETTINGS):
-        problems.append(f"{place}: one value is needed, not a list")
-        return []
-    good: list[tuple[Any, str]] = []
-    for text, where in texts:
-        try:
-            value = setting.parse(text, where) if isinstance(text, str) else setting.check(text, where)
-            check_name(setting.key, value, where)
-        except UsageError as error:
-            problems.append(str(error))
-            continue
-        if any(value == other for other, _ in good):
-            problems.append(f"{where}: {text} is listed twice; leave one out")
-        else:
-            good.append((" ".join(value.split()) if setting.key == "table" else value, where))
-    return good
+            problems.append(f"{where}: there is no setting {brief(key)}; {nearest(str(key), [*known, 'rows'])}")
+    return found
 
 
 def from_options(given: Mapping[str, Any], problems: list[str]) -> Values:
@@ -183,6 +98,40 @@ def from_options(given: Mapping[str, Any], problems: list[str]) -> Values:
     cells, found = cell_settings(), {}
     for key, text in given.items():
         setting = {**cells, **PLAN_SETTINGS}[key]
-        texts = split(text) if key in cells else [text]
-        found[key] = checked(setting, [(part, setting.flag) for part in texts], setting.flag, problems)
+        parts = [(part, setting.flag) for part in (split(text) if key in cells else [text])]
+        found[key] = checked(
+            setting, parts, setting.flag, problems, setting.check if text is True or text is False else setting.parse
+        )
     return found
+
+
+def checked(
+    setting: Setting, parts: Sequence[tuple[Any, str]], place: str, problems: list[str], read: Callable[[Any, str], Any]
+) -> list[tuple[Any, str]]:
+    """The values of one setting with their places; mistakes are added to `problems`."""
+    if not parts:
+        problems.append(f"{place}: the list is empty; give a value, or leave {setting.key} out")
+    if len(parts) > 1 and setting.key in ("table", "published", *PLAN_SETTINGS):
+        problems.append(f"{place}: one value is needed, not a list")
+        return []
+    good: list[tuple[Any, str]] = []
+    for part, where in parts:
+        try:
+            value = read(part, where)
+            require_name(setting.key, value, where)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        if any(value == other for other, _ in good):
+            problems.append(f"{where}: {part} is listed twice; leave one out")
+        else:
+            good.append((" ".join(value.split()) if setting.key == "table" else value, where))
+    return good
+
+
+def require_name(key: str, name: Any, where: str) -> None:
+    """Raises UsageError for a name that nothing has; the types of settings do not know names."""
+    if key in ("sampler", "metric", "published"):
+        {"sampler": SAMPLERS.find, "metric": find_metric, "published": require_row}[key](name, where)
+    elif key == "protocol" and name not in PROTOCOLS:
+        raise UsageError(f"{where}: there is no protocol '{name}'; {nearest(name, PROTOCOLS)}")

@@ -1,0 +1,98 @@
+"""Two benchmarks, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gddim_cli.bench.labels import labels
+from gddim_cli.bench.report import Report, report
+from gddim_cli.bench.results import PLAN, RESULTS, Folder, Result
+from gddim_cli.errors import DataError, UsageError
+
+OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
+"""Settings in which two runs may differ, unless cells of one run differ in nothing else."""
+
+
+def read(path: Path) -> Report:
+    """The results of a folder, of an interrupted run too; raises DataError where there are none."""
+    folder = Folder(path)
+    if (path / PLAN).is_file():
+        return report(folder.plan(), folder)
+    found = folder.read(RESULTS, Report)
+    if found is None:
+        raise DataError(f"{path}: has no {RESULTS}; give a folder in which gddim bench has run")
+    return found
+
+
+def compare(first: Path, second: Path) -> list[dict[str, Any]]:
+    """All cells of both runs, or of one, matched by their settings, whatever their checkpoints are.
+
+    `a` and `b` are their values, None where there are none; `ratio` is b / a - 1; `same` tells whether both are the same
+    cell, checkpoint and all, so that they should be equal.
+
+    Raises:
+        DataError: a folder without results.
+        UsageError: no metric and reference in common, so that no two values compare.
+    """
+    runs = [read(path).results for path in (first, second)]
+    kept = [*dict.fromkeys(name for results in runs for name in distinguishing(results))]
+    a, b = ({identity(result, kept): result for result in results} for results in runs)
+    evaluators = [[result.evaluator for result in run.values()] for run in (a, b)]
+    if not any(own in evaluators[1] for own in evaluators[0]):
+        x, y = ((own or [{}])[0] for own in evaluators)
+        differ = [
+            f"{name}: {short(x.get(name))} and {short(y.get(name))}"
+            for name in {**x, **y}
+            if x.get(name) != y.get(name)
+        ]
+        why = "; ".join(differ) or "one has no cells"
+        raise UsageError(f"{first} and {second} were evaluated differently ({why}); their values do not compare")
+    both = {**a, **b}
+    blank = {name: None for name in OWN if name not in kept}
+    names = labels(
+        [msgspec.structs.replace(r.request, **({"dtype": "float32"} & blank or {}), **blank) for r in both.values()],
+        "nfe",
+    )
+    return [pair(name, a.get(key), b.get(key)) for name, key in zip(names, both, strict=True)]
+
+
+def identity(result: Result, kept: Sequence[str]) -> bytes:
+    """What a cell must share with its counterpart: everything but the run's own settings that are not `kept`."""
+    settings = {name: value for name, value in result.request.flat().items() if name not in OWN or name in kept}
+    return msgspec.json.encode([settings, result.num, result.evaluator], order="sorted")
+
+
+def distinguishing(results: Sequence[Result]) -> list[str]:
+    """The run's own settings without which cells of one run would be taken for each other."""
+    kept: list[str] = []
+    for name in OWN:
+        values: dict[bytes, set[str]] = {}
+        for result in results:
+            values.setdefault(identity(result, kept), set()).add(repr(getattr(result.request, name)))
+        kept += [name] if any(len(found) > 1 for found in values.values()) else []
+    return kept
+
+
+def short(value: object) -> str:
+    """A value, a sha256 shortened."""
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text
+
+
+def pair(name: str, a: Result | None, b: Result | None) -> dict[str, Any]:
+    """A line of the comparison."""
+    one = a or b
+    assert one is not None
+    x, y = (result.value if result else None for result in (a, b))
+    both = x is not None and y is not None
+    return {
+        **{"sampler": name, "metric": one.evaluator["metric"], "images": one.num, "nfe": one.request.nfe},
+        **{"seed": one.request.seed, "in_a": a is not None, "in_b": b is not None, "a": x, "b": y},
+        "difference": y - x if both else None,  # type: ignore[operator]
+        "ratio": y / x - 1 if both and x else None,  # type: ignore[operator]
+        "same": a is not None and b is not None and a.key == b.key,
+    }

@@ -1,0 +1,142 @@
+"""Plots of tables: a line for each sampler, spread over seeds as a band, published values as hollow marks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gddim_cli.bench.tables import Row, Table
+from gddim_cli.runtime.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, which colour-blind readers tell apart; black last.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
+MARKS = "osD^vPX*"
+STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "svg.hashsalt": "gddim",  # names inside the file stay the same
+}
+
+
+def values(table: Table) -> Figure:
+    """Values against evaluations made, both axes logarithmic, or against lambda."""
+    figure, axes = blank(f"{table.metric} to {table.reference}")
+    arrows: Counter[tuple[float, float]] = Counter()
+    for number, row in enumerate(table.rows):
+        look, points = style(number), row_points(table, row, "mean")
+        if points:
+            x, y, spread = zip(*points, strict=True)
+            axes.plot(x, y, label=row.label, **look)
+            if any(spread):
+                low = [max(mean - (std or 0.0), 0.02 * mean) for mean, std in zip(y, spread, strict=True)]
+                high = [mean + (std or 0.0) for mean, std in zip(y, spread, strict=True)]
+                axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
+        draw_published(axes, table, row, look, arrows, None if points else f"{row.label}, published")
+    return finish(figure, axes, table, table.heading)
+
+
+def errors(table: Table) -> Figure:
+    """Solver errors against evaluations made, or against lambda."""
+    figure, axes = blank("solver error (RMS, images in [-1, 1])")
+    for number, row in enumerate(table.rows):
+        if points := row_points(table, row, "solver_error"):
+            x, y, _ = zip(*points, strict=True)
+            axes.plot(x, y, label=row.label, **style(number))
+    budget = f", NFE {table.nfe}" if table.nfe else ""
+    return finish(figure, axes, table, f"distance to the converged solution from the same noise{budget}")
+
+
+def row_points(table: Table, row: Row, name: str) -> list[tuple[float, float, float | None]]:
+    """Places, values and spreads of a row, each at the evaluations that were made."""
+    pairs = [(column, e) for column, e in zip(table.columns, row.entries, strict=True) if e and not e.overspent]
+    at = [(c if table.axis == "lambda" else e.nfe or e.asked, getattr(e, name), e.std) for c, e in pairs]
+    return [point for point in at if point[1]]
+
+
+def style(number: int) -> dict[str, Any]:
+    """Colour, mark and line of the n-th row: 8 colours, then the same dashed."""
+    count = len(COLOURS)
+    line = ("-", "--", ":")[number // count % 3]
+    look = {"color": COLOURS[number % count], "marker": MARKS[number % len(MARKS)], "linestyle": line}
+    return {**look, "linewidth": 1.6, "markersize": 5}
+
+
+def draw_published(
+    axes: Axes, table: Table, row: Row, look: dict[str, Any], arrows: Counter[tuple[float, float]], label: str | None
+) -> None:
+    """Hollow marks; for what is printed as `>100` an arrow up, beside the arrows that stand there."""
+    hollow = {"color": look["color"], "linestyle": "none", "markerfacecolor": "none", "markersize": 8}
+    found = [(c, e.published) for c, e in zip(table.columns, row.entries, strict=True) if e and e.published is not None]
+    plain = [(column, value) for column, value in found if not isinstance(value, str)]
+    above = []
+    for column, value in found:
+        if isinstance(value, str):
+            point = column, float(value.lstrip(">"))
+            above.append((column * 1.06 ** arrows[point], point[1]))
+            arrows[point] += 1
+    for points, marker in ((plain, look["marker"]), (above, r"$\uparrow$")):
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=marker, label=label, markeredgewidth=1.3, **hollow)
+            label = None
+
+
+def blank(ylabel: str) -> tuple[Figure, Axes]:
+    """An empty plot."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(8.2, 4.6), dpi=150, layout="constrained")
+        axes = figure.subplots()
+    axes.set_ylabel(ylabel)
+    return figure, axes
+
+
+def finish(figure: Figure, axes: Axes, table: Table, heading: str) -> Figure:
+    """Scales, title, ticks where the columns are, and the legend beside the plot."""
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    if all(y > 0 for line in axes.lines for y in line.get_ydata()):  # type: ignore[union-attr]
+        axes.set_yscale("log")
+    axes.set_xlabel("λ, the noise of the reverse process")
+    if table.axis == "nfe":
+        axes.set_xscale("log")
+        axes.set_xlabel("NFE, network evaluations per image")
+        axes.xaxis.set_minor_locator(FixedLocator([]))
+    axes.xaxis.set_major_locator(FixedLocator(table.columns))
+    axes.xaxis.set_major_formatter(plain)
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log" and high / low < 1000:  # few decades: numbers between them help
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high / low > 8 else MaxNLocator(6))
+        axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_title("\n".join([*([table.title] if table.title else []), heading]), loc="left", fontsize=9.5)
+    handles, names = axes.get_legend_handles_labels()
+    if any(line.get_markerfacecolor() == "none" for line in axes.lines):
+        mark = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markersize": 8}
+        handles.append(Line2D([], [], color="#555555", **mark))  # type: ignore[arg-type]
+        names.append("hollow: published")
+    if handles:
+        axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
+    return figure
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Writes `STEM.png` and `STEM.svg`, the same bytes each time; raises OutputError where they cannot be written."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        for ending in ("png", "svg"):
+            with replacing(stem.with_name(f"{stem.name}.{ending}")) as temporary:
+                figure.savefig(temporary, format=ending, metadata={"Date": None} if ending == "svg" else None)
