@@ -35,15 +35,13 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return dataclasses.replace(diffusion.sampling, **own)
 
 
-Format = Literal["gddim-flax", "cldsgm", "score-sde", "native", "verbatim"]
-
-
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a published file is.
 
     Attributes:
         file: its name; a mirror has it under that name.
-        format: what is in it; `verbatim` files are kept as they are.
+        format: a checkpoint format's name, `native`, or `verbatim` for files that are kept as they are.
+        settings: what the file does not tell, by the names of the format's options.
         size: in bytes, about: none of the sizes is published.
         google_drive: its id there.
         google_drive_folder: the id of the folder it is in.
@@ -52,8 +50,9 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """
 
     file: str
-    format: Format
+    format: str
     size: int
+    settings: dict[str, Any] = {}
     google_drive: str | None = None
     google_drive_folder: str | None = None
     url: str | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +13,14 @@ from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
 from gddim_cli.errors import CheckpointError, UsageError, nearest
 from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.models.network import Counted
-from gddim_cli.models.networks.ncsnpp import NCSNpp
+from gddim_cli.models.networks.base import Interface, keywords
+from gddim_cli.models.networks.registry import NETWORKS
 from gddim_cli.models.networks.skip_init import SkipInit
-from gddim_cli.models.networks.unet import DenoisingUNet
 from gddim_cli.models.parameterization import MixedScoreEps, NoiseEps
+from gddim_cli.runtime.text import printable
+from gddim_cli.runtime.typed_yaml import typed
 from gddim_cli.samplers.base import Eps
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"denoiser": DenoisingUNet, "ncsnpp": NCSNpp}
 ADAPTERS: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
 
 
@@ -82,38 +82,48 @@ class Checkpoint:
 
 
 def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
-    """The card's network with the file's weights: every tensor used once, none missing, shapes equal.
+    """The card's network with these weights: every tensor used once, none missing, shapes equal.
 
     Raises:
         CheckpointError: naming the first tensor or argument that does not fit.
     """
-    arguments = dict(card.network)
-    kind = str(arguments.pop("kind", ""))
-    if kind not in NETWORKS:
-        raise CheckpointError(f"{path}: its card names a network '{kind}'; {nearest(kind, NETWORKS)}")
-    check_channels(card, kind, path)
-    try:
-        with SkipInit():
-            module = NETWORKS[kind](**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error
-    wanted = module.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
+    module = empty_network(card, path)
+    expected = module.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
-            raise CheckpointError(f"{path}: tensor {name} is missing, which the network of its card has")
-        if name not in wanted:
-            raise CheckpointError(f"{path}: tensor {name} is there, which the network of its card has not")
-        if wanted[name].shape != tensors[name].shape:
-            raise CheckpointError(
-                f"{path}: tensor {name} is {list(tensors[name].shape)}, the network of its card wants {list(wanted[name].shape)}"
-            )
+            raise CheckpointError(f"{path}: tensor {name} is missing; the network of the card has one")
+        if name not in expected:
+            raise CheckpointError(f"{path}: unexpected tensor {printable(name)}; the network of the card has none")
+        if expected[name].shape != tensors[name].shape:
+            shapes = list(tensors[name].shape), list(expected[name].shape)
+            raise CheckpointError(f"{path}: tensor {name} is {shapes[0]}; the network of the card needs {shapes[1]}")
         if not tensors[name].is_floating_point():
             raise CheckpointError(f"{path}: tensor {name} is {tensors[name].dtype}; floating-point numbers are needed")
     module.load_state_dict(tensors, assign=True)
     return module.eval().requires_grad_(False)
 
 
-def check_channels(card: Card, kind: str, path: Path) -> None:
+def empty_network(card: Card, path: Path) -> nn.Module:
+    """The card's network, its weights uninitialised memory.
+
+    Raises:
+        CheckpointError: the card describes no network, or one that does not fit its images or what it predicts.
+    """
+    given = dict(card.network)
+    kind = str(given.pop("kind", ""))
+    if kind not in NETWORKS:
+        raise CheckpointError(f"{path}: its card names a network '{printable(kind)}'; {nearest(kind, NETWORKS)}")
+    spec = NETWORKS[kind]
+    arguments = typed(given, spec.arguments, f"{path}: network of the card", CheckpointError)
+    check_interface(card, kind, spec.interface(arguments), path)
+    try:
+        with SkipInit():
+            return spec.build(**keywords(arguments))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error
+
+
+def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> None:
     """Refuses a network that does not take the card's images, or does not predict what the card says.
 
     Raises:
@@ -121,16 +131,18 @@ def check_channels(card: Card, kind: str, path: Path) -> None:
     """
     if (kind == "denoiser") != (card.parameterization == "denoiser"):
         raise CheckpointError(f"{path}: its card says that a {kind} predicts '{card.parameterization}'")
-    one, blocks = card.images.channels, 1
-    wanted = {"image_channels": one, "image_size": card.images.size}
-    if kind == "ncsnpp":
-        blocks = card.make_diffusion().D
-        out = one * blocks if card.parameterization == "eps" else one
-        wanted = {"in_channels": one * blocks, "out_channels": out, "image_size": card.images.size}
-    if card.parameterization == "mixed_score" and blocks != 2:
+    channels, dimension = card.images.channels, 1 if kind == "denoiser" else card.make_diffusion().D
+    out = channels * dimension if card.parameterization == "eps" else channels
+    if card.parameterization == "mixed_score" and dimension != 2:
         raise CheckpointError(f"{path}: its card says mixed_score, which needs a diffusion with a velocity")
-    made = {key: card.network.get(key) for key in wanted}
-    if made != wanted:
+    expected = Interface(channels * dimension, out, card.images.size)
+    if interface != expected:
         raise CheckpointError(
-            f"{path}: its card says images {card.images}, but a network for {tuple(made.values())}: {', '.join(made)}"
+            f"{path}: its card says {describe(expected)}, but its network is for {describe(interface)}"
         )
+
+
+def describe(interface: Interface) -> str:
+    """An interface in words."""
+    size = interface.image_size
+    return f"{interface.in_channels} input and {interface.out_channels} output channels of {size}x{size} pixels"

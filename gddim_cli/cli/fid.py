@@ -34,7 +34,7 @@ gddim fid imgs/ --ref mnist
 
 gddim fid imgs/ --protocol gddim-paper --json
 
-gddim fid imgs.zip --ref cifar10:test --mode clean --kid --prdc
+gddim fid imgs.zip --ref cifar10:test --mode clean --metrics fid,kid,prdc
 
 gddim fid stats photos/ photos.npz        (a reference of your own)
 
@@ -70,14 +70,14 @@ def fid(
         ),
     ] = None,
     num: Annotated[int | None, typer.Option("--num", "-n", help="Use the first so many images (default: all).")] = None,
-    kid: Annotated[bool, typer.Option("--kid", help="The kernel distance too.")] = False,
-    prdc: Annotated[bool, typer.Option("--prdc", help="Precision, recall, density and coverage too.")] = False,
-    infinity: Annotated[
-        bool, typer.Option("--infinity", help="The distance extrapolated to infinitely many images too.")
-    ] = False,
-    bootstrap: Annotated[
-        bool, typer.Option("--bootstrap", help="Its spread over resamplings of the images too.")
-    ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="What to compute: fid, fid-infinity (extrapolated to infinitely many images), kid, prdc (precision, recall, "
+            "density, coverage), and metrics of plugins. Options follow a name: prdc:k=3. Default: fid.",
+        ),
+    ] = None,
     inception: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Another network with Inception's interface; the result is then no FID."),
@@ -98,11 +98,15 @@ def fid(
         options.suffix(option, path, ".npz")
     if num is not None and num < 2:
         raise UsageError(f"--num: {num} is too few; a covariance needs at least two images")
-    if stats and (ref or protocol or kid or prdc or infinity or bootstrap or save_stats):
+    if stats and (ref or protocol or metrics or save_stats):
         raise UsageError("stats: takes no reference and measures no distance; leave those options out")
 
+    from gddim_cli.evaluation.metrics.registry import find_metrics
+
+    chosen = find_metrics(metrics or "fid")
+
     from gddim_cli.evaluation.evaluator import open_evaluator, open_extractor, under_protocol
-    from gddim_cli.evaluation.report import Extras, report
+    from gddim_cli.evaluation.report import report
     from gddim_cli.runs.images import open_images
     from gddim_cli.runtime.files import probe
 
@@ -124,16 +128,18 @@ def fid(
             if team.main:
                 write(stats, source, maker, features)
             return
-        judge = open_evaluator(ref, protocol, mode, inception, where, source.shape, features_of)
-        source = under_protocol(source, judge)
-        features = features_of(source, judge.extractor)
+        first = open_evaluator(ref, protocol, mode, inception, where, source.shape, features_of, chosen[0])
+        evaluators = [first.with_metric(metric) for metric in chosen]
+        source = under_protocol(source, first)
+        for evaluator in evaluators:
+            evaluator.check_count(source.count)
+        features = features_of(source, first.extractor)
         if not team.main:
             return
-        extras = Extras(kid, prdc, infinity, bootstrap)
-        with Progress(extras.steps, "distances") as progress:
-            found = report(source, judge, features, extras, lambda: progress.advance(1))
+        with Progress(len(evaluators), "metrics") as progress:
+            found = report(source, evaluators, features, progress.advance)
         if save_stats:
-            write(save_stats, source, judge.extractor, features)
+            write(save_stats, source, first.extractor, features)
     show(found, json)
 
 

@@ -108,8 +108,6 @@ def sample(
     """
     request = SamplingRequest.of(options.parsed(given, sampling_settings()))
     size = options.batch_size(batch_size)
-    if format not in ("png", "npz", "tar"):
-        raise UsageError(f"--format: '{format}' is not one of png, npz, tar")
     options.folder("--out", out)
     options.suffix("--trajectory", trajectory, ".gif")
     options.suffix("--save-raw", save_raw, ".npy")
@@ -117,6 +115,10 @@ def sample(
         options.positive("--num", num)
     if request.init_noise and save_raw and Path(request.init_noise).resolve() == save_raw.resolve():
         raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
+
+    from gddim_cli.runs.storage.registry import FORMATS
+
+    FORMATS.find(format, "--format")
 
     from gddim_cli.hub.store import default_name
     from gddim_cli.models.acceleration import Speed
@@ -174,6 +176,8 @@ def execute(generation: Generation) -> Run:
         GddimError: as `Generation`.
     """
     todo = generation.prepare()
+    for note in generation.notes:
+        say(f"note: {note}")
     sampler, request = generation.prepared.sampler, generation.prepared.request
     if sampler.nfe not in (None, request.nfe):
         say(f"{request.sampler} cannot spend {request.nfe} evaluations exactly: using {sampler.nfe}")

@@ -53,10 +53,18 @@ class Evaluator:
             on_step: called with the share of the work that has been done since the last call.
 
         Raises:
-            DataError: too few features, or features that are not finite.
+            UsageError: as `check_count`.
+            DataError: features that are not finite.
             NumericsError: the computation failed.
         """
+        self.check_count(len(features))
         return dict(self.metric.spec.compute(features, self.reference, self.metric.options, on_step))
+
+    def check_count(self, n: int) -> None:
+        """Raises UsageError where the metric cannot be computed from `n` images."""
+        least = self.metric.spec.least_images(self.extractor.dimension, self.metric.options)
+        if n < least:
+            raise UsageError(f"--metrics {self.metric.text}: needs at least {least} images; there are {n}")
 
     def with_metric(self, metric: str | Metric) -> Evaluator:
         """The same with another metric.

@@ -79,7 +79,7 @@ def decode(content: bytes, name: object) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _refuse_unfit(image, name)
-            if image.format == "PNG" and not _png_is_whole(content):
+            if image.format == "PNG" and not png_is_whole(content):
                 raise DataError(f"{name}: not a readable image: truncated or damaged; replace it or remove it")
             mode = "L" if image.mode in ("1", "L") else "RGB"
             raw = (image if image.mode == mode else image.convert(mode)).tobytes()
@@ -107,7 +107,7 @@ def _refuse_unfit(image: Image.Image, name: object) -> None:
     raise DataError(f"{name}: its mode is {mode}; 8-bit images without alpha are needed: {way}")
 
 
-def _png_is_whole(content: bytes) -> bool:
+def png_is_whole(content: bytes) -> bool:
     """Whether the checksums of all chunks up to the last are right; Pillow does not look at the pixels'."""
     at = 8
     while at + 12 <= len(content):

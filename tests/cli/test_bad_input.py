@@ -50,7 +50,7 @@ def refused(gddim, tiny: Path, tmp_path: Path):
         (["--k", "Q"], "--k: 'Q': expected one of R, L"),
         (["--dtype", "float8"], "--dtype: 'float8': expected fp32, fp64, bf16, fp16 or one of float32"),
         (["--device", "tpu"], "--device: 'tpu' is not one of auto, cpu, cuda, mps"),
-        (["--format", "jpg"], "--format: 'jpg' is not one of png, npz, tar"),
+        (["--format", "jpg"], "--format: there is no storage format 'jpg'; did you mean 'png'?"),
         (["--quantize", "up"], "--quantize: 'up': expected one of floor, round"),
         (["--time-grid", "cubic"], "--time-grid: 'cubic': expected linear, quadratic or a number above 0"),
         (["--time-grid", 0], "--time-grid: 0: expected linear, quadratic or a number above 0"),
@@ -94,7 +94,7 @@ def test_damaged_and_foreign_weights(refused, tiny: Path, tmp_path: Path) -> Non
     assert "without gddim's card" in refused(checkpoint=foreign, status=1)
     pickled = tmp_path / "model.pt"
     torch.save({"weight": torch.zeros(3)}, pickled)
-    assert "model.pt: not a whole safetensors file" in refused(checkpoint=pickled, status=1)
+    assert "model.pt: not a checkpoint of a known format" in refused(checkpoint=pickled, status=1)
     torch.manual_seed(0)
     nan = load_file(tiny)
     nan["stem.weight"][0, 0, 0, 0] = float("nan")
@@ -106,11 +106,11 @@ def test_damaged_and_foreign_weights(refused, tiny: Path, tmp_path: Path) -> Non
     ("change", "message"),
     [
         ({"network": {"channels": [32]}}, "tensor"),
-        ({"network": {"blocks": 2}}, "is missing, which the network of its card has"),
+        ({"network": {"blocks": 2}}, "is missing; the network of the card has one"),
         ({"network": {"kind": "denoisr"}}, "a network 'denoisr'; did you mean 'denoiser'?"),
-        ({"network": {"depth": 3}}, "does not describe a denoiser"),
+        ({"network": {"depth": 3}}, "unknown field `depth`"),
         ({"network": {"patch": 3}}, "is not a multiple of patch"),
-        ({"images": {"channels": 3, "size": 8}}, "but a network for (1, 8)"),
+        ({"images": {"channels": 3, "size": 8}}, "its network is for 1 input and 1 output channels of 8x8 pixels"),
         ({"diffusion": {"name": "cld", "beta": 4.0}}, "no parameter 'beta'"),
         ({"diffusion": {}}, "there is no diffusion ''"),
         ({"parameterization": "noise"}, "Invalid enum value 'noise'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -80,26 +81,39 @@ def test_for_people_it_says_what_the_number_is(gddim: Callable, digits: Path) ->
 
 
 def test_images_against_themselves_are_at_zero(gddim: Callable, digits: Path, tmp_path: Path) -> None:
-    found = json.loads(gddim("fid", digits, "--ref", digits, "--prdc", "--json").out)
+    found = json.loads(gddim("fid", digits, "--ref", digits, "--metrics", "fid,prdc", "--json").out)
     assert found["value"] == pytest.approx(0, abs=1e-8)
     perfect = {"precision": 1, "recall": 1, "density": pytest.approx(1, abs=0.3), "coverage": 1}
-    assert found["prdc"] == perfect | {"k": 5, "n": 60, "reference_n": 60}
+    expected = perfect | {"k": 5, "n": 60, "reference_n": 60, "value": 1, "metric": "precision(lenet-mnist)"}
+    assert found["metrics"]["prdc"] == expected | {"label": "precision(lenet-mnist)@60"}
     for words in (
         ("stats", digits, tmp_path / "a.npz"),
         (digits, "--ref", "mnist", "--save-stats", tmp_path / "b.npz"),
     ):
         assert gddim("fid", *words).status == 0
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    found = json.loads(gddim("fid", digits, "--ref", tmp_path / "a.npz", "--kid", "--json").out)
+    found = json.loads(gddim("fid", digits, "--ref", tmp_path / "a.npz", "--metrics", "fid,kid", "--json").out)
     assert found["value"] == pytest.approx(0, abs=1e-8)
-    assert found["kid"]["value"] < 1e-3
+    assert found["metrics"]["kid"]["value"] < 1e-3
 
 
-def test_extras_are_there_when_asked_for(gddim: Callable, digits: Path) -> None:
-    found = gddim("fid", digits, "--kid", "--prdc", "--bootstrap")
+def test_every_metric_of_the_list_is_there(gddim: Callable, tmp_path: Path) -> None:
+    np.save(tmp_path / "digits.npy", pictures(430, 28, 1))
+    words = ("fid", tmp_path / "digits.npy", "--metrics", "kid,fid,fid-infinity,prdc:value=recall:k=3")
+    found = gddim(*words)
     assert found.status == 0, found.err
-    for word in ("KID", "precision", "recall", "density", "coverage", "k 5, 60 images, 5000 of", "spread"):
-        assert word in found.out
+    lines = found.out.splitlines()
+    labels = ["KID(lenet-mnist)", "FD(lenet-mnist)@430", "FD-infinity(lenet-mnist)", "recall(lenet-mnist) (k 3)@430"]
+    assert [line.partition(" = ")[0] for line in lines[:4]] == labels
+    assert all("95 % interval" in line for line in lines[:3])
+    assert re.search(r"precision .*, recall .*, density .*, coverage .*, k 3, n 430, reference n 5000", lines[3])
+    said = json.loads(gddim(*words, "--json").out)
+    assert list(said["metrics"]) == ["kid", "fid", "fid-infinity", "prdc:value=recall:k=3"]
+    assert (said["metric"], said["metric_name"]) == ("KID(lenet-mnist)", "kid")
+    for name in ("value", "standard_error", "low", "high"):
+        assert said[name] == said["metrics"]["kid"][name]
+    assert said["metrics"]["prdc:value=recall:k=3"]["value"] == said["metrics"]["prdc:value=recall:k=3"]["recall"]
+    assert said["metrics"]["fid"]["low"] < said["metrics"]["fid"]["value"] < said["metrics"]["fid"]["high"]
 
 
 def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
@@ -224,17 +238,18 @@ def test_protocols_fix_reference_mode_quantisation_and_count(
         found = json.loads((done := gddim("fid", colour, "--protocol", name, "--json")).out)
         assert (found["metric"], found["protocol"], found["mode"]) == ("FID", name, protocol.mode)
         assert found["reference"] == protocol.ref
-        assert f"protocol {name} is of 50000 images; this is of 12" in done.err
-        assert f"is unknown (no run.json); protocol {name} is by {protocol.quantize}" in done.err
+        assert f"protocol {name} requires 50000 images; there are 12" in done.err
+        assert f"is unknown (no run.json); protocol {name} requires {protocol.quantize}" in done.err
         values[name] = found["value"]
     assert values["gddim-paper"] == pytest.approx(values["edm"], rel=1e-6)
     assert values["clean"] != pytest.approx(values["edm"], rel=1e-3)
     found = gddim("fid", run_json(colour, "floor"), "--protocol", "edm")
     assert (found.status, "--quantize round" in found.err) == (2, True)
     assert "unknown" not in gddim("fid", colour, "--protocol", "gddim-paper").err
-    found = gddim("fid", colour, "--ref", "cifar10-edm", "--kid")
-    assert (found.status, "these need features" in found.err) == (2, True)
-    assert json.loads(gddim("fid", colour, "--ref", "cifar10-tf", "--kid", "--json").out)["kid"]["value"] != 0
+    found = gddim("fid", colour, "--ref", "cifar10-edm", "--metrics", "fid,kid")
+    message = "--metrics kid: needs the reference's features, and cifar10-edm has only their mean and covariance"
+    assert (found.status, message in found.err) == (2, True)
+    assert json.loads(gddim("fid", colour, "--ref", "cifar10-tf", "--metrics", "kid", "--json").out)["value"] != 0
     for words in (("--ref", "cifar10"), ("--mode", "clean")):
         found = gddim("fid", colour, "--protocol", "gddim-paper", *words)
         assert (found.status, "fixes it to" in found.err) == (2, True)
@@ -292,7 +307,12 @@ def test_bad_calls_are_refused(gddim: Callable, digits: Path, colour: Path, tmp_
         ((odd,), 2, "--ref: needed for images of 40x40 RGB"),
         ((digits, "--ref", "cifar"), 1, "did you mean 'cifar10'"),
         ((digits, "--protocol", "edn"), 2, "did you mean 'edm'"),
-        ((digits, "--infinity"), 2, "60 images are too few to extrapolate from; 84 features need at least 420"),
+        (
+            (digits, "--metrics", "fid,fid-infinity"),
+            2,
+            "--metrics fid-infinity: needs at least 420 images; there are 60",
+        ),
+        ((digits, "--metrics", "fidd"), 2, "--metrics: there is no metric 'fidd'; did you mean 'fid'"),
         ((digits, "--mode", "cleen"), 2, "--mode: there is no 'cleen'; did you mean 'clean'"),
         ((digits, "--ref", odd), 1, f"--ref {odd}: lenet-mnist: the images are 40x40 with 3 channels"),
         ((digits, "--mode", "clean"), 2, "--ref mnist: was made with lenet, not with --mode clean"),
@@ -407,11 +427,15 @@ def test_sorted_images_make_the_same_kernel_distance(
     np.save(tmp_path / "sorted.npy", np.concatenate([dark, bright]))
     np.save(tmp_path / "mixed.npy", np.random.default_rng(0).permutation(np.concatenate([dark, bright])))
     assert gddim("fid", "stats", tmp_path / "sorted.npy", tmp_path / "stats.npz").status == 0
-    found = json.loads(gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "stats.npz", "--kid", "--json").out)
+    found = json.loads(
+        gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "stats.npz", "--metrics", "kid", "--json").out
+    )
     np.save(tmp_path / "dark.npy", dark)
-    apart = json.loads(gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "dark.npy", "--kid", "--json").out)
-    assert abs(found["kid"]["value"]) < 0.05 * apart["kid"]["value"]
-    assert found["kid"]["size"] == 400
+    apart = json.loads(
+        gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "dark.npy", "--metrics", "kid", "--json").out
+    )
+    assert abs(found["value"]) < 0.05 * apart["value"]
+    assert found["metrics"]["kid"]["size"] == 400
 
 
 def test_images_all_alike_have_a_distance(gddim: Callable, tmp_path: Path) -> None:
@@ -429,7 +453,7 @@ def test_a_file_that_does_not_say_its_mode_is_told_of(gddim: Callable, digits: P
     own = references.read_named("mnist", lenet)
     np.savez(tmp_path / "bare.npz", mu=own.gaussian.mean, sigma=own.gaussian.covariance.astype(np.float32))
     found = gddim("fid", digits, "--ref", tmp_path / "bare.npz", "--mode", "lenet", "--json")
-    assert "does not say by which mode" not in found.err
+    assert "does not state the mode" not in found.err
     exact = json.loads(gddim("fid", digits, "--json").out)["value"]
     assert json.loads(found.out)["value"] == pytest.approx(exact, rel=1e-4)
     few = gddim("fid", digits, "--ref", digits)

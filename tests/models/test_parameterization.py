@@ -12,7 +12,7 @@ from gddim_cli.models.parameterization import NoiseEps
 from gddim_cli.samplers.coefficients import gddim_coefficients
 from gddim_cli.samplers.multistep import multistep
 from gddim_cli.samplers.time_grids import power_grid
-from gddim_cli.verification import example_mixture, prior_states
+from gddim_cli.verification.exact import example_mixture, prior_states
 
 
 @pytest.mark.parametrize("k", ["R", "L"])

@@ -127,7 +127,7 @@ def test_images_of_unknown_origin_are_not_mixed_in(sample, tmp_path: Path) -> No
     (tmp_path / "imgs" / "run.json").unlink()
     result = sample("--num", 4)
     assert result.status == 2
-    assert "000000.png but no run.json" in result.err
+    assert "000000.png and 3 more, but no run.json" in result.err
 
 
 def test_npz_runs_resume_and_end_as_one_shard(sample, tmp_path: Path) -> None:

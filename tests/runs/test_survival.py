@@ -129,7 +129,7 @@ def test_an_image_that_is_removed_meanwhile(sample, at_batch, tmp_path: Path) ->
     at_batch(8, (tmp_path / "imgs" / "000002.png").unlink)
     result = sample()
     assert result.status == 1
-    assert "image 2 has gone since it was made; run the same command again" in one_line(result.err)
+    assert "image 2 has disappeared since it was made; rerun the same command" in one_line(result.err)
     assert record(tmp_path / "imgs")["complete"] is False
     again = sample()
     assert (again.status, "47 of 48 images exist, 1 to make" in again.err) == (0, True)

@@ -92,6 +92,11 @@ def compute(
     return {"value": found[options.value], **found}
 
 
+def least_images(_dimension: int, options: PrdcOptions) -> int:
+    """The fewest images among which each has k neighbours."""
+    return options.k + 1
+
+
 PRDC = MetricSpec(
     name="prdc",
     title="{value}",
@@ -99,4 +104,5 @@ PRDC = MetricSpec(
     needs_features=True,
     options=PrdcOptions,
     compute=compute,
+    least_images=least_images,
 )

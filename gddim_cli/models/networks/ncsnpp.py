@@ -1,6 +1,6 @@
 """NCSN++ and DDPM++ (Song et al., *Score-Based Generative Modeling through SDEs*, arXiv 2011.13456): all released models.
 
-It knows no diffusion: `gddim_cli.models.parameterization` turns its output into a noise prediction.
+The network is independent of diffusions: `gddim_cli.models.parameterization` turns its output into a noise prediction.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import torch
+from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from gddim_cli.models.networks.base import Channels, Count, Interface, Multiples, NetworkSpec, Share, Side, Sides, Width
 from gddim_cli.models.networks.ncsnpp_layers import (
     AttentionBlock,
     FourierEmbedding,
@@ -32,20 +35,20 @@ class NCSNpp(nn.Module):
     """A U-Net of BigGAN residual blocks, conditioned on time.
 
     Args:
-        in_channels: of the state: image channels times the numbers a pixel (6 for CLD on RGB).
-        out_channels: of the prediction.
+        in_channels: channels of the state: image channels times the state dimension (6 for CLD on RGB).
+        out_channels: channels of the prediction.
         image_size: side of the (square) image; divisible by `2**(len(ch_mult) - 1)`.
         nf: width of the first level; divisible by 4.
-        ch_mult: width of each level in units of nf; each further level halves the side.
-        num_res_blocks: residual blocks a level on the way down; one more on the way up.
+        ch_mult: width of each level in units of nf; every level after the first halves the side.
+        num_res_blocks: residual blocks per level on the way down; one more on the way up.
         attn_resolutions: sides at which blocks are followed by attention.
-        fir: resampling with the filter [1, 3, 3, 1] (else mean and repetition).
-        progressive_input: `residual` adds the input, halved and convolved, at each level; `none` does not.
-        embedding_type: of the time: `fourier` (of its logarithm) or `positional`.
-        dropout: in training.
+        fir: whether images are resampled with the filter [1, 3, 3, 1]; otherwise by averaging and repetition.
+        progressive_input: `residual` adds the downsampled, convolved input at each level; `none` does not.
+        embedding_type: `fourier` (of the logarithm of the time) or `positional`.
+        dropout: its probability in training.
 
     Raises:
-        ValueError: sizes that do not divide, or a word that is not known.
+        ValueError: sizes that do not divide, or an unknown `progressive_input` or `embedding_type`.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class NCSNpp(nn.Module):
     ) -> None:
         super().__init__()
         check(image_size, nf, ch_mult, num_res_blocks, attn_resolutions)
-        check_words(progressive_input=progressive_input, embedding_type=embedding_type)
+        check_kinds(progressive_input=progressive_input, embedding_type=embedding_type)
         make = Maker(4 * nf, fir, dropout)
         fourier = embedding_type == "fourier"
         self.embed: nn.Module = FourierEmbedding(nf) if fourier else PositionalEmbedding(nf)
@@ -91,7 +94,7 @@ class NCSNpp(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """The prediction, [B, out_channels, H, W], for states x [B, in_channels, H, W] and positive times [B]."""
-        # Every block takes the swish of the embedding: done here, once.
+        # Every block applies swish to the embedding; it is computed once, here.
         embedding = fn.silu(self.time_out(fn.silu(self.time_in(self.embed(time)))))
         h, pyramid = self.conv_in(x), x
         skips = [h]
@@ -106,7 +109,12 @@ class NCSNpp(nn.Module):
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes the residual blocks of one network."""
+    """Builds the residual blocks of one network.
+
+    Attributes:
+        embedding: the width of the time embedding.
+        fir, dropout: as in `NCSNpp`.
+    """
 
     embedding: int
     fir: bool
@@ -117,7 +125,7 @@ class Maker:
 
 
 class DownStage(nn.Module):
-    """One level on the way down: blocks, each followed by attention where the level has it, then to half the side."""
+    """One level on the way down: residual blocks, each followed by attention if the level has it, then halving the side."""
 
     def __init__(
         self, make: Maker, width: int, out: int, blocks: int, attends: bool, last: bool, pyramid: int | None
@@ -129,7 +137,7 @@ class DownStage(nn.Module):
         self.pyramid = None if last or pyramid is None else PyramidStep(pyramid, out, make.fir)
 
     def forward(self, h: Tensor, pyramid: Tensor, embedding: Tensor, skips: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The features and the pyramid at half the side; every output is put on `skips`."""
+        """The features and the input pyramid at half the side. Appends every block's output to `skips`."""
         for i, block in enumerate(self.blocks):
             h = block(h, embedding)
             if self.attention:
@@ -145,7 +153,7 @@ class DownStage(nn.Module):
 
 
 class UpStage(nn.Module):
-    """One level on the way up: blocks on features and skips, attention where the level has it, then to twice the side."""
+    """One level on the way up: residual blocks on features and skips, attention if the level has it, then doubling the side."""
 
     def __init__(self, make: Maker, width: int, out: int, skips: list[int], attends: bool, last: bool) -> None:
         super().__init__()
@@ -154,7 +162,7 @@ class UpStage(nn.Module):
         self.resample = None if last else make(out, out, "up")
 
     def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        """The features at twice the side; takes its inputs off `skips`."""
+        """The features at twice the side. Removes its inputs from `skips`."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         if self.attention is not None:
@@ -163,15 +171,11 @@ class UpStage(nn.Module):
 
 
 def check(image_size: int, nf: int, ch_mult: Sequence[int], blocks: int, attn_resolutions: Sequence[int]) -> None:
-    """Refuses sizes that make no network.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+    """Raises ValueError, which names the argument, for sizes that do not fit together."""
     if not ch_mult or min(ch_mult) < 1 or blocks < 1:
         raise ValueError(f"ch_mult {list(ch_mult)} and num_res_blocks {blocks} must be positive")
     if nf < 4 or any(width % min(width // 4, 32) for width in (nf * multiple for multiple in ch_mult)):
-        raise ValueError(f"nf {nf} makes widths that do not divide into groups; a multiple of 128, or 4 to 128, does")
+        raise ValueError(f"nf {nf} gives widths that do not divide into groups; use a multiple of 128, or 4 to 128")
     unit = 2 ** (len(ch_mult) - 1)
     if image_size < unit or image_size % unit:
         raise ValueError(f"image_size {image_size} is not a multiple of 2**(levels - 1) = {unit}")
@@ -181,13 +185,34 @@ def check(image_size: int, nf: int, ch_mult: Sequence[int], blocks: int, attn_re
             raise ValueError(f"attn_resolutions has {side}, but the levels of this network are {sides}")
 
 
-def check_words(progressive_input: str, embedding_type: str) -> None:
-    """Refuses words that are not known.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+def check_kinds(progressive_input: str, embedding_type: str) -> None:
+    """Raises ValueError, which names the argument, for an unknown value."""
     if progressive_input not in ("residual", "none"):
         raise ValueError(f"progressive_input '{progressive_input}' is neither residual nor none")
     if embedding_type not in ("fourier", "positional"):
         raise ValueError(f"embedding_type '{embedding_type}' is neither fourier nor positional")
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of `NCSNpp`."""
+
+    in_channels: Channels
+    out_channels: Channels
+    image_size: Side
+    nf: Width | UnsetType = UNSET
+    ch_mult: Multiples | UnsetType = UNSET
+    num_res_blocks: Count | UnsetType = UNSET
+    attn_resolutions: Sides | UnsetType = UNSET
+    fir: bool | UnsetType = UNSET
+    progressive_input: ProgressiveInput | UnsetType = UNSET
+    embedding_type: Embedding | UnsetType = UNSET
+    dropout: Share | UnsetType = UNSET
+
+
+SPEC = NetworkSpec(
+    name="ncsnpp",
+    title="NCSN++ or DDPM++",
+    arguments=Arguments,
+    build=NCSNpp,
+    interface=lambda given: Interface(given.in_channels, given.out_channels, given.image_size),
+)

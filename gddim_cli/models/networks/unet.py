@@ -1,33 +1,38 @@
-"""A small preconditioned isotropic denoiser: what `gddim train` trains.
+"""A small preconditioned isotropic denoiser, which `gddim train` trains.
 
-Karras et al., *Elucidating the Design Space of Diffusion-Based Generative Models* (arXiv 2206.00364),
-Eq. 7 and Table 1, around a U-Net of our own. It knows no diffusion: `gddim_cli.models.parameterization` turns it into the
-noise prediction of any diffusion whose noise is a small block per pixel.
+The preconditioning is Eq. 7 and Table 1 of Karras et al., *Elucidating the Design Space of Diffusion-Based Generative
+Models* (arXiv 2206.00364), around a small U-Net. The network is independent of diffusions: `gddim_cli.models.denoiser`
+turns it into the noise prediction of any diffusion with a small block per pixel.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
+import msgspec
 import torch
+from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
+
+from gddim_cli.models.networks.base import Channels, Count, Interface, NetworkSpec, Scale, Side, Width
 
 
 class DenoisingUNet(nn.Module):
     """`D(y; sigma) = c_skip y + c_out F(c_in y; c_noise)`, the estimate of `x_0` given `y = x_0 + N(0, sigma^2 I)`.
 
     With `s = sigma_data`: `c_skip = s^2 / (sigma^2 + s^2)`, `c_out = sigma s / sqrt(sigma^2 + s^2)`,
-    `c_in = 1 / sqrt(sigma^2 + s^2)`, `c_noise = ln(sigma) / 4` (2206.00364, Table 1).
+    `c_in = 1 / sqrt(sigma^2 + s^2)`, `c_noise = ln(sigma) / 4` (arXiv 2206.00364, Table 1).
 
     Args:
         image_channels: channels of an image.
         image_size: side of the (square) image; divisible by `patch * 2**(len(channels) - 1)`.
         sigma_data: root mean square of the training images in [-1, 1].
         patch: side of the pixel block folded into channels at the input, and unfolded at the output.
-        channels: width of each level; each further level halves the resolution.
-        blocks: residual blocks a level, on the way down and on the way up alike.
+        channels: width of each level; every level after the first halves the resolution.
+        blocks: residual blocks per level, on the way down and again on the way up.
         embedding: width of the noise-level embedding.
 
     Raises:
@@ -113,13 +118,13 @@ class DenoisingUNet(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """`c_noise` [B] to a vector [B, width]: sines and cosines at octave-spaced frequencies, then two linear layers."""
+    """From `c_noise` [B] to a vector [B, width]: sines and cosines at octave-spaced frequencies, then two linear layers."""
 
     frequencies: Tensor
 
     def __init__(self, width: int, frequencies: int = 16) -> None:
         super().__init__()
-        # c_noise spans about +-1.7: from a quarter of a turn to 64 turns over the range.
+        # c_noise lies within about +-1.7, which is 0.4 of a period of the lowest frequency and 100 of the highest.
         self.register_buffer("frequencies", math.pi * torch.logspace(-2, 6, frequencies, base=2.0), persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
@@ -129,7 +134,7 @@ class NoiseEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions; the noise level scales and shifts between them."""
+    """Two normalised 3x3 convolutions with a scale and a shift by the noise level between them; sum with the input."""
 
     def __init__(self, width_in: int, width_out: int, embedding: int) -> None:
         super().__init__()
@@ -148,11 +153,11 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """One residual self-attention over the pixels, a head for every 32 channels."""
+    """Residual self-attention over the pixels of [B, width, H, W], with as many heads as leave each 32 channels or more."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // 32)
+        self.heads = next(heads for heads in range(max(1, width // 32), 0, -1) if width % heads == 0)
         self.norm = norm(width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = zero(nn.Conv2d(width, width, 1))
@@ -179,8 +184,29 @@ def norm(width: int) -> nn.GroupNorm:
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with its weights at zero: a residual branch that starts as the identity."""
+    """The layer with all weights zero, so that a residual block starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of `DenoisingUNet`."""
+
+    image_channels: Channels
+    image_size: Side
+    sigma_data: Scale
+    patch: Count | UnsetType = UNSET
+    channels: Annotated[list[Width], msgspec.Meta(min_length=1, max_length=10)] | UnsetType = UNSET
+    blocks: Count | UnsetType = UNSET
+    embedding: Width | UnsetType = UNSET
+
+
+SPEC = NetworkSpec(
+    name="denoiser",
+    title="preconditioned denoiser of gddim train",
+    arguments=Arguments,
+    build=DenoisingUNet,
+    interface=lambda given: Interface(given.image_channels, given.image_channels, given.image_size),
+)

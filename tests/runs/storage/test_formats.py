@@ -180,5 +180,5 @@ def test_an_empty_shard_is_named_with_the_way_out(tmp_path: Path, format: str) -
     storage = stored(tmp_path, format, [[0, 1]])
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"")
-    with pytest.raises(DataError, match=rf"{file.name}: .*; remove it and run the same command again"):
+    with pytest.raises(DataError, match=rf"{file.name}: .*; remove it and rerun the same command"):
         storage.done(2)

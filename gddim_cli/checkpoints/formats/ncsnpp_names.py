@@ -1,22 +1,19 @@
-"""Our names of NCSN++'s tensors against the originals': numbered modules in torch, counted kinds in Flax, by call order."""
+"""Where each tensor of an NCSN++ is in the originals' files: modules are numbered in torch, kinds counted in Flax."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from gddim_cli.checkpoints.formats.ncsnpp import FIR_CONV, PLAIN_CONV, Layout
 from gddim_cli.checkpoints.native import all_finite
 from gddim_cli.errors import CheckpointError
 from gddim_cli.models.networks.ncsnpp import DownStage, NCSNpp, UpStage
 from gddim_cli.models.networks.ncsnpp_layers import AttentionBlock, FourierEmbedding, PyramidStep, ResidualBlock
-
-Layout = Literal["flax", "torch"]
-Shapes = dict[str, tuple[int, ...]]
 
 FLAX_KINDS = {
     FourierEmbedding: "GaussianFourierProjection",
@@ -38,7 +35,6 @@ INSIDE = {
     },
     AttentionBlock: {"norm": "GroupNorm_0", "query": "NIN_0", "key": "NIN_1", "value": "NIN_2", "out": "NIN_3"},
 }
-FIR_CONV, PLAIN_CONV = "Conv2d_0", "Conv_0"
 
 
 @dataclass(frozen=True)

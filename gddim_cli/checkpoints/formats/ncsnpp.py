@@ -1,55 +1,45 @@
-"""The architecture of an NCSN++ as far as its tensors tell it, and the rest from the person or a card."""
+"""NCSN++ checkpoints of three programs: the architecture as far as the tensors tell it, the rest from options or a card."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-import yaml
 
-from gddim_cli.checkpoints.tensor_names import FIR_CONV, PLAIN_CONV, Layout, Shapes
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, Native, given_values
 from gddim_cli.errors import CheckpointError, UsageError
-from gddim_cli.runtime.typed_yaml import typed
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.checkpoints.card import Card
+
+Layout = Literal["flax", "torch"]
+Shapes = dict[str, tuple[int, ...]]
+
+FIR_CONV, PLAIN_CONV = "Conv2d_0", "Conv_0"
 
 
-class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What `--set` takes: the arguments of NCSN++."""
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The arguments of NCSN++, by the names in the configurations of its authors."""
 
-    nf: int | None = None
-    ch_mult: list[int] | None = None
-    num_res_blocks: int | None = None
-    attn_resolutions: list[int] | None = None
-    image_size: int | None = None
-    fir: bool | None = None
-    progressive_input: Literal["residual", "none"] | None = None
-    embedding_type: Literal["fourier", "positional"] | None = None
-    in_channels: int | None = None
-    out_channels: int | None = None
-
-
-def parse(words: Sequence[str]) -> dict[str, Any]:
-    """`--set key=value ...` as arguments; lists as `1,2,2,2` or `[1, 2, 2, 2]`.
-
-    Raises:
-        UsageError: no `=`, an unknown key, a value of the wrong type.
-    """
-    raw: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals:
-            raise UsageError(
-                f"--set {word}: write it as key=value; known keys: {', '.join(Arguments.__struct_fields__)}"
-            )
-        listed = key in ("ch_mult", "attn_resolutions") and not text.startswith("[")
-        try:
-            raw[key] = yaml.safe_load(f"[{text}]" if listed else text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {word}: the value cannot be read") from error
-    return msgspec.to_builtins(typed(raw, Arguments, "--set", UsageError))
+    image_size: Annotated[int, about("Side of the images.", ge=1, le=1024)] | None = None
+    attn_resolutions: Annotated[list[int], about("Sides of the levels with attention, for example 16,8.")] | None = None
+    fir: Annotated[bool, about("Resample with the FIR filter 1,3,3,1 instead of mean and repetition.")] | None = None
+    nf: Annotated[int, about("Channels of the first level.", ge=4, le=4096)] | None = None
+    ch_mult: Annotated[list[int], about("Channels of each level in units of nf, for example 1,2,2,2.")] | None = None
+    num_res_blocks: Annotated[int, about("Residual blocks per level.", ge=1, le=64)] | None = None
+    progressive_input: (
+        Annotated[Literal["residual", "none"], about("Whether each level also sees the image itself.")] | None
+    ) = None
+    embedding_type: (
+        Annotated[Literal["fourier", "positional"], about("Embedding of the time or noise level.")] | None
+    ) = None
+    in_channels: Annotated[int, about("Channels that go in.", ge=1, le=64)] | None = None
+    out_channels: Annotated[int, about("Channels that come out.", ge=1, le=64)] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,30 +176,30 @@ def attention_widths(chosen: tuple[int, ...], number: int, widths: list[int]) ->
 
 
 def complete(
-    told: Inferred, given: Mapping[str, Any], otherwise: Mapping[str, Any], say: Callable[[str], None]
-) -> dict:
-    """All arguments: what the tensors tell, what the person gives, and the rest from a card.
+    inferred: Inferred, given: Mapping[str, Any], otherwise: Mapping[str, Any], say: Callable[[str], object]
+) -> dict[str, Any]:
+    """All arguments of the network: from the tensors, from the options, and the rest from a card.
 
     Args:
-        told: from `infer`.
-        given: `--set`.
+        inferred: from `infer`.
+        given: the options.
         otherwise: a card's network.
-        say: is told of each that was taken from the card.
+        say: called with each argument that was taken from the card.
 
     Raises:
-        UsageError: an argument that contradicts the tensors, or none for one that is needed.
+        UsageError: an option that contradicts the tensors, or is needed and missing.
     """
-    for key, value in told.arguments.items():
+    for key, value in inferred.arguments.items():
         if key in given and given[key] != value:
             raise UsageError(f"--set {key}={given[key]} contradicts the tensors, which say {value}")
-    arguments = {**told.arguments, **given}
+    arguments = {**inferred.arguments, **given}
     for key in ("image_size", "fir"):
         if key not in arguments:
             arguments[key] = otherwise[key]
-            say(f"{key}={otherwise[key]} is assumed: the tensors do not tell; --set {key}=... says otherwise")
+            say(f"{key}={otherwise[key]} is assumed, because the tensors do not tell; change it with --set {key}=...")
     side = int(arguments["image_size"])
-    if told.attention is not None:
-        sides = [side >> level for level in told.attention]
+    if inferred.attention is not None:
+        sides = [side >> level for level in inferred.attention]
         if "attn_resolutions" in given and sorted(given["attn_resolutions"]) != sorted(sides):
             raise UsageError(
                 f"--set attn_resolutions={given['attn_resolutions']} contradicts the tensors, which have attention at "
@@ -218,7 +208,71 @@ def complete(
         arguments["attn_resolutions"] = sides
     elif "attn_resolutions" not in given:
         if side != otherwise["image_size"]:
-            raise UsageError("--set attn_resolutions=... is needed: the tensors tell neither it nor the image's size")
+            raise UsageError("--set attn_resolutions=... is needed: the tensors tell neither it nor the image size")
         arguments["attn_resolutions"] = list(otherwise["attn_resolutions"])
-        say(f"attn_resolutions={arguments['attn_resolutions']} is assumed: the tensors leave several choices")
+        say(f"attn_resolutions={arguments['attn_resolutions']} is assumed, because the tensors leave several choices")
     return arguments
+
+
+def convert(contents: Contents, conversion: Conversion, layout: Layout, like: Card) -> Native:
+    """The card and the native tensors of an NCSN++.
+
+    Args:
+        like: the card of the released model that this one is, or is a variant of.
+
+    Raises:
+        CheckpointError: the first tensor that does not fit.
+        UsageError: options that contradict the tensors, or arguments that make no network.
+    """
+    from gddim_cli.checkpoints.formats.ncsnpp_names import rename
+    from gddim_cli.checkpoints.load import empty_network
+    from gddim_cli.models.networks.ncsnpp import NCSNpp
+
+    card, path = like, conversion.path
+    if not conversion.exact:
+        shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
+        given = {name: value for name, value in given_values(conversion.options).items() if name in OPTION_NAMES}
+        network = complete(infer(shapes, layout, path), given, like.network, conversion.say)
+        card = variant(like, network, conversion)
+    try:
+        empty = empty_network(card, path)
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
+    assert isinstance(empty, NCSNpp)
+    return card, rename(contents.tensors, empty, layout, path)
+
+
+OPTION_NAMES = Options.__struct_fields__
+
+
+def variant(card: Card, network: dict[str, Any], conversion: Conversion) -> Card:
+    """The card of another network in place of a released one.
+
+    Raises:
+        UsageError: its channels are not those of grey or colour images.
+    """
+    from gddim_cli.checkpoints.card import Images
+
+    dimension = card.make_diffusion().D
+    channels, rest = divmod(network["in_channels"], dimension)
+    if rest or channels not in (1, 3):
+        states = f"states of dimension {dimension} per pixel"
+        raise UsageError(
+            f"{conversion.path}: {network['in_channels']} input channels are not grey or colour images with {states}, "
+            f"as {card.name} has; choose another --card"
+        )
+    side, diffusion = int(network["image_size"]), dict(card.diffusion)
+    if "image_size" in diffusion:
+        diffusion["image_size"] = side
+    return msgspec.structs.replace(
+        card,
+        name=conversion.name,
+        title=f"{conversion.path.name}, a variant of {card.name}",
+        images=Images(channels, side),
+        network={"kind": "ncsnpp", **network},
+        diffusion=diffusion,
+        source=None,
+        published={},
+        parameters=None,
+        license={},
+    )
