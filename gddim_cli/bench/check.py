@@ -14,7 +14,7 @@ from gddim_cli.bench.plan_file import PlanError
 from gddim_cli.bench.published import PROTOCOL, number
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Result, short_hash
-from gddim_cli.errors import CheckpointError, DataError, GddimError, UsageError
+from gddim_cli.errors import DataError, GddimError, UsageError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.hub.store import card_of, names
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -70,7 +70,7 @@ class Checker:
 
     @contextmanager
     def _collecting(self, where: Where, *keys: str) -> Iterator[None]:
-        """Adds an error to the problems; `keys` are what a missing or damaged file may be about."""
+        """Adds an error to the problems; `keys` are the settings that it may be about if it does not say so."""
         try:
             yield
         except GddimError as error:
@@ -126,8 +126,7 @@ def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator) -> Result:
     identity, request = evaluator.identity(), prepared.request
     extractor = [identity[name] for name in ("mode", "network", "weights_sha256")]
     key, features = short_hash(request, num, identity), short_hash(request, num, extractor)
-    label, nfe = evaluator.label(num), prepared.sampler.nfe
-    return Result(key, features, request, num, identity, label, nfe)
+    return Result(key, features, request, num, identity, prepared.sampler.nfe)
 
 
 def located(error: GddimError, where: Where, keys: Sequence[str]) -> str:
@@ -137,5 +136,4 @@ def located(error: GddimError, where: Where, keys: Sequence[str]) -> str:
     key = option[1].replace("-", "_").replace("metrics", "metric") if option else ""
     if option and key in where:
         return f"{where[key]}: {text[option.end() :]}"
-    of_file = keys if isinstance(error, CheckpointError | DataError) else ()
-    return f"{next((where[key] for key in of_file if key in where), where['row'])}: {text}"
+    return f"{next((where[key] for key in keys if key in where), where['row'])}: {text}"

@@ -53,10 +53,7 @@ def compare(first: Path, second: Path) -> list[dict[str, Any]]:
         raise UsageError(f"{first} and {second} were evaluated differently ({why}); their values do not compare")
     both = {**a, **b}
     blank = {name: None for name in OWN if name not in kept}
-    names = labels(
-        [msgspec.structs.replace(r.request, **({"dtype": "float32"} & blank or {}), **blank) for r in both.values()],
-        "nfe",
-    )
+    names = labels([msgspec.structs.replace(result.request, **blank) for result in both.values()], "nfe")
     return [pair(name, a.get(key), b.get(key)) for name, key in zip(names, both, strict=True)]
 
 
@@ -88,11 +85,8 @@ def pair(name: str, a: Result | None, b: Result | None) -> dict[str, Any]:
     one = a or b
     assert one is not None
     x, y = (result.value if result else None for result in (a, b))
-    both = x is not None and y is not None
-    return {
-        **{"sampler": name, "metric": one.evaluator["metric"], "images": one.num, "nfe": one.request.nfe},
-        **{"seed": one.request.seed, "in_a": a is not None, "in_b": b is not None, "a": x, "b": y},
-        "difference": y - x if both else None,  # type: ignore[operator]
-        "ratio": y / x - 1 if both and x else None,  # type: ignore[operator]
-        "same": a is not None and b is not None and a.key == b.key,
-    }
+    found = {"sampler": name, "metric": one.evaluator["metric"], "images": one.num, "nfe": one.request.nfe}
+    found |= {"seed": one.request.seed, "in_a": a is not None, "in_b": b is not None, "a": x, "b": y}
+    found["difference"] = y - x if x is not None and y is not None else None
+    found["ratio"] = y / x - 1 if x and y is not None else None
+    return {**found, "same": a is not None and b is not None and a.key == b.key}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def read_plan(path: Path | None, table: int | None, options: Values, problems: l
     if table or not changed:
         return plan
     dropped = {"solver_error"} | ({"ref"} if changed & {"checkpoint", "protocol"} else set())
-    dropped |= {"num"} & ({"num"} if "protocol" in changed else set())
+    dropped |= {"num"} if "protocol" in changed else set()
     return PlanFile("the options", {key: values for key, values in plan.top.items() if key not in dropped})
 
 
@@ -97,9 +96,10 @@ def expand(plan: PlanFile, over: Values, problems: list[str], notes: list[str]) 
             without = [name for name in samplers if not SAMPLERS[name].uses_k]
             notes += [f"K has no effect on {name}; one row stands for all." for name in without]
         found += product(given, place)
-    for key in sampler_options().keys() - used:
-        if values := over.get(key) or top.get(key):
-            problems.append(f"{values[0][1]}: no sampler of this plan has it; {', '.join(having(key))} do")
+    unused = {key: over.get(key) or top.get(key) for key in sampler_options() if key not in used}
+    problems += [
+        f"{of[0][1]}: no sampler of this plan has it; {', '.join(having(key))} do" for key, of in unused.items() if of
+    ]
     return found
 
 

@@ -29,7 +29,7 @@ STYLE: dict[str, Any] = {
 
 def values(table: Table) -> Figure:
     """Values against evaluations made, both axes logarithmic, or against lambda."""
-    figure, axes = blank(f"{table.metric} to {table.reference}")
+    figure, axes = blank(f"{table.name} to {table.reference}")
     arrows: Counter[tuple[float, float]] = Counter()
     for number, row in enumerate(table.rows):
         look, points = style(number), row_points(table, row, "mean")
@@ -107,7 +107,7 @@ def finish(figure: Figure, axes: Axes, table: Table, heading: str) -> Figure:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     plain = FuncFormatter(lambda value, _: f"{value:g}")
-    if all(y > 0 for line in axes.lines for y in line.get_ydata()):  # type: ignore[union-attr]
+    if axes.dataLim.y0 > 0 or not axes.lines:
         axes.set_yscale("log")
     axes.set_xlabel("λ, the noise of the reverse process")
     if table.axis == "nfe":

@@ -82,7 +82,7 @@ def converged(
 
 
 def solve(request: SamplingRequest, nfe: int, resources: Resources, images: int) -> tuple[NDArray[np.floating], str]:
-    """The first images by gDDIM of order 3, [n, C, H, W], and its K: R, under which eps is nearly constant, if the model has it."""
+    """The first images by gDDIM of order 3, [n, C, H, W], and its K: R, under which eps is nearly constant, or else L."""
     exact = {"sampler": "gddim", "options": {"order": ORDER}, "nfe": nfe, "time_grid": 2.0}
     try:
         prepared = resources.prepare(msgspec.structs.replace(request, **exact, k="R"))

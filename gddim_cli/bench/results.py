@@ -52,7 +52,6 @@ class Result(msgspec.Struct):
         request: resolved.
         num: number of images.
         evaluator: its identity.
-        metric: the metric's name in tables.
         planned: network evaluations per image that the sampler makes by construction; None where it is adaptive.
         value: of the metric; None until it has been measured.
         nfe: network evaluations per image as counted, the mean where batches differ.
@@ -65,7 +64,6 @@ class Result(msgspec.Struct):
     request: SamplingRequest
     num: int
     evaluator: dict[str, Any]
-    metric: str
     planned: int | None
     value: float | None = None
     nfe: float | None = None

@@ -12,6 +12,7 @@ from gddim_cli.bench import published
 from gddim_cli.bench.cell import Cell
 from gddim_cli.bench.labels import labels, row_key
 from gddim_cli.bench.results import Result
+from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
 
 DASH = "—"
@@ -90,7 +91,7 @@ class Table(msgspec.Struct, kw_only=True):
     """Values that compare: of one metric and evaluator, one number of images and one quantisation.
 
     Attributes:
-        metric: its name in tables; metric_name: in plans.
+        metric: what it is called in tables; metric_name: in plans.
         axis: what the columns are, `nfe` or `lambda`; with `lambda` all cells have one NFE, `nfe`.
         apart: in what it differs from other tables with its heading.
     """
@@ -109,9 +110,19 @@ class Table(msgspec.Struct, kw_only=True):
     apart: str = ""
 
     @property
+    def name(self) -> str:
+        """The metric, with the number of images where it depends on that: `FID@5000`."""
+        spec = METRICS.get(self.metric_name)
+        return (
+            self.metric
+            if self.images >= FULL or (spec and not spec.depends_on_count)
+            else f"{self.metric}@{self.images}"
+        )
+
+    @property
     def heading(self) -> str:
         """What the values are, in one line."""
-        parts = [f"{self.metric} to {self.reference}", f"protocol {self.protocol}" if self.protocol else ""]
+        parts = [f"{self.name} to {self.reference}", f"protocol {self.protocol}" if self.protocol else ""]
         parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
         return ", ".join(filter(None, parts))
 
@@ -206,7 +217,7 @@ def table(pairs: Sequence[Pair]) -> Table:
     cell, result = pairs[0]
     return Table(
         title=cell.table,
-        metric=result.metric,
+        metric=result.evaluator["metric"],
         metric_name=result.evaluator.get("metric_name", "fid"),
         reference=result.evaluator["reference"],
         protocol=result.evaluator["protocol"],
