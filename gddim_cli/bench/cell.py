@@ -3,60 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
 
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import PROTOCOLS, Mode
-from gddim_cli.runs.request import SamplingRequest, sampling_settings
-from gddim_cli.settings import Setting, about, declared
+from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.settings import about, declared
 
-MetricText = Annotated[
-    str,
-    about(
-        "Metric, with options as in kid:subsets=50. Metrics of the same images share them.",
-        panel="Metrics",
-        metavar="NAME",
-        complete=lambda: list(METRICS),
-    ),
-]
-Num = Annotated[
-    int, about("Images per cell. Default: the plan's, or the protocol's.", panel="Images", short="-n", ge=2, most=10**7)
-]
-Ref = Annotated[
-    str, about("Reference, as for gddim fid: a name, or an .npz of statistics.", panel="Reference", metavar="NAME|PATH")
-]
-ProtocolName = Annotated[
-    str,
-    about(
-        "Published protocol: reference, mode, quantisation and number of images.",
-        panel="Reference",
-        metavar="|".join(PROTOCOLS),
-        complete=lambda: list(PROTOCOLS),
-    ),
-]
-ModeName = Annotated[Mode, about("How images come to which network. Default: the reference's.", panel="Reference")]
-Inception = Annotated[
-    str, about("Another network with Inception's interface.", panel="Reference", metavar="FILE", min_length=1)
-]
-Title = Annotated[str, about("Title of the table that the cells of a row stand in.", min_length=1)]
-Published = Annotated[str, about("Row of the paper's tables to print beside the cells, as table1.R.")]
-Toggle = Annotated[
-    bool, about("Measure deterministic samplers' distance to the converged solution, too.", panel="Metrics")
-]
-Images = Annotated[int, about("Images for --solver-error. Default: 16.", panel="Metrics", ge=1, le=10_000)]
-Keep = Annotated[bool, about("Keep each cell's images, in a folder that gddim sample can continue.", panel="Output")]
-Out = Annotated[
-    str, about("Folder of the benchmark. Rerunning the same command resumes it.", panel="Output", metavar="FOLDER")
-]
-BatchSize = Annotated[
-    int, about("Batch size. Affects speed, not results (except with rk45).", panel="Speed", ge=1, le=100_000)
-]
-Device = Annotated[
-    str, about("Device; auto takes a GPU if there is one.", panel="Speed", metavar="auto|cpu|cuda|mps", min_length=1)
-]
+REF = "Reference, as for gddim fid: a name, or an .npz of statistics."
+PROTOCOL = "Published protocol: reference, mode, quantisation and number of images."
+NUM = "Images per cell. Default: the plan's, or the protocol's."
+METRIC = "Metric, with options as in kid:subsets=50. Metrics of the same images share them."
+INCEPTION = "Another network with Inception's interface; the metric is then not FID."
+MODE = "How images come to which network. Default: as the reference was made."
+SOLVER_ERROR = "Also measure how far deterministic samplers are from the converged solution."
+KEEP_IMAGES = "Keep each cell's images, in a folder that gddim sample can continue."
+OUT = "Folder of the benchmark. Rerunning the same command resumes it."
+BATCH_SIZE = "Batch size. Affects speed, not results (except with rk45)."
+Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,19 +31,18 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         request: what to sample, as the plan says it.
         num: number of images; None stands for the protocol's.
-        table: title of the table; cells with the same title share one.
         key: of the cell's result, once the plan has been checked.
     """
 
     request: SamplingRequest
-    metric: MetricText = "fid"
-    num: Num | None = None
-    ref: Ref | None = None
-    protocol: ProtocolName | None = None
-    mode: ModeName | None = None
-    inception: Inception | None = None
-    table: Title = ""
-    published: Published | None = None
+    metric: Annotated[str, about(METRIC, panel="Metrics", metavar="NAME", complete=lambda: list(METRICS))] = "fid"
+    num: Annotated[int, about(NUM, panel="Images", short="-n", ge=2, most=10**7)] | None = None
+    ref: Annotated[Text, about(REF, panel="Reference", metavar="NAME|PATH")] | None = None
+    protocol: Annotated[Text, about(PROTOCOL, panel="Reference", metavar="|".join(PROTOCOLS))] | None = None
+    mode: Annotated[Mode, about(MODE, panel="Reference")] | None = None
+    inception: Annotated[Text, about(INCEPTION, panel="Reference", metavar="FILE")] | None = None
+    table: Annotated[Text, about("Title of the table that a row's cells stand in.")] = ""
+    published: Annotated[Text, about("Row of the paper's tables to print beside the cells, as table1.R.")] | None = None
     key: str = ""
 
     @classmethod
@@ -91,23 +56,12 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class PlanSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a plan as a whole."""
 
-    solver_error: Toggle | None = None
-    solver_error_images: Images | None = None
-    keep_images: Keep = False
-    out: Out = "bench"
-    batch_size: BatchSize = 64
-    device: Device = "auto"
+    solver_error: Annotated[bool, about(SOLVER_ERROR, panel="Metrics")] | None = None
+    solver_error_images: Annotated[int, about("Images for --solver-error.", panel="Metrics", ge=1, le=10_000)] = 16
+    keep_images: Annotated[bool, about(KEEP_IMAGES, panel="Output")] = False
+    out: Annotated[Text, about(OUT, panel="Output", metavar="FOLDER")] = "bench"
+    batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed", ge=1, le=100_000)] = 64
+    device: Annotated[Text, about("Device the networks run on.", panel="Speed", metavar="auto|cpu|cuda|mps")] = "auto"
 
 
 PLAN_SETTINGS = declared(PlanSettings)
-
-
-def cell_settings() -> dict[str, Setting]:
-    """Every setting of a cell by key; `seeds` is a list of `seed`. Without a value the plan's holds."""
-    found = {**sampling_settings(), **declared(Cell)}
-    seed = found.pop("seed")
-    about_seeds = replace(seed.about, flag="--seeds")
-    found["seeds"] = replace(seed, key="seeds", help="Seeds; tables show mean and spread.", about=about_seeds)
-    which = "Checkpoint: a name that `gddim checkpoints` lists, or the path of a file. Default: mnist."
-    found["checkpoint"] = replace(found["checkpoint"], help=which)
-    return {key: replace(setting, default=None) for key, setting in found.items()}

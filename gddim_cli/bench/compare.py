@@ -38,21 +38,20 @@ def compare(first: Path, second: Path) -> list[dict[str, Any]]:
         DataError: a folder without results.
         UsageError: no metric and reference in common, so that no two values compare.
     """
-    runs = [read(path).results for path in (first, second)]
-    kept = [*dict.fromkeys(name for results in runs for name in distinguishing(results))]
-    a, b = ({identity(result, kept): result for result in results} for results in runs)
-    evaluators = [[result.evaluator for result in run.values()] for run in (a, b)]
+    runs, kept = [read(path).results for path in (first, second)], list[str]()
+    for name in OWN:
+        if any(len({identity(r, [*kept, name]) for r in run}) > len({identity(r, kept) for r in run}) for run in runs):
+            kept.append(name)
+    a, b = ({identity(result, kept): result for result in run} for run in runs)
+    evaluators = [[result.evaluator for result in run] for run in runs]
     if not any(own in evaluators[1] for own in evaluators[0]):
         x, y = ((own or [{}])[0] for own in evaluators)
         differ = [
-            f"{name}: {short(x.get(name))} and {short(y.get(name))}"
-            for name in {**x, **y}
-            if x.get(name) != y.get(name)
+            f"{name}: {x.get(name)!s:.64} and {y.get(name)!s:.64}" for name in {**x, **y} if x.get(name) != y.get(name)
         ]
         why = "; ".join(differ) or "one has no cells"
         raise UsageError(f"{first} and {second} were evaluated differently ({why}); their values do not compare")
-    both = {**a, **b}
-    blank = {name: None for name in OWN if name not in kept}
+    both, blank = {**a, **b}, {name: None for name in OWN if name not in kept}
     names = labels([msgspec.structs.replace(result.request, **blank) for result in both.values()], "nfe")
     return [pair(name, a.get(key), b.get(key)) for name, key in zip(names, both, strict=True)]
 
@@ -63,28 +62,10 @@ def identity(result: Result, kept: Sequence[str]) -> bytes:
     return msgspec.json.encode([settings, result.num, result.evaluator], order="sorted")
 
 
-def distinguishing(results: Sequence[Result]) -> list[str]:
-    """The run's own settings without which cells of one run would be taken for each other."""
-    kept: list[str] = []
-    for name in OWN:
-        values: dict[bytes, set[str]] = {}
-        for result in results:
-            values.setdefault(identity(result, kept), set()).add(repr(getattr(result.request, name)))
-        kept += [name] if any(len(found) > 1 for found in values.values()) else []
-    return kept
-
-
-def short(value: object) -> str:
-    """A value, a sha256 shortened."""
-    text = str(value)
-    return f"{text[:12]}..." if len(text) == 64 else text
-
-
 def pair(name: str, a: Result | None, b: Result | None) -> dict[str, Any]:
     """A line of the comparison."""
-    one = a or b
+    one, x, y = a or b, a and a.value, b and b.value
     assert one is not None
-    x, y = (result.value if result else None for result in (a, b))
     found = {"sampler": name, "metric": one.evaluator["metric"], "images": one.num, "nfe": one.request.nfe}
     found |= {"seed": one.request.seed, "in_a": a is not None, "in_b": b is not None, "a": x, "b": y}
     found["difference"] = y - x if x is not None and y is not None else None

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from gddim_cli.bench.reference_solution import cost, name_of
+from gddim_cli.bench.reference_solution import NFE, solution_name
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Folder, Result
 from gddim_cli.errors import CapacityError
 from gddim_cli.images.quantize import quantize
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What a group of results has still to do: network evaluations, counted per image, and seconds with the features."""
 
     evaluations: int
     seconds: float
-    done: bool
 
 
 def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
@@ -31,19 +29,18 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         strict: raise CapacityError where a batch does not fit in the memory; else such groups cost nothing.
     """
     speeds: dict[object, tuple[float, float]] = {}
-    solved: set[str] = set()
+    solutions: set[str] = set()
     found = {}
     for group in plan.groups():
         first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
         left = 0 if all(result.value is not None for result in kept) else first.num - folder.rows_done(first.features)
-        needs = first.deterministic and any(not r.solver_error or r.solver_error.failed for r in kept)
-        images = plan.solver_error if needs else 0
-        evaluations = first.per_image * (left + images)
-        if images and name_of(first, images) not in solved:
-            solved.add(name_of(first, images))
-            evaluations += cost([first], folder, images)
-        request, identity = first.request, first.evaluator
-        kind = (request.checkpoint_sha256, request.diffusion, request.dtype, identity["weights_sha256"])
+        solved = not first.deterministic or all(one.solver_error and not one.solver_error.failed for one in kept)
+        images = 0 if solved else plan.solver_error
+        evaluations, name = first.per_image * (left + images), solution_name(first, images)
+        if images and name not in solutions and not (folder.path / f"{name}.json").is_file():
+            solutions.add(name)
+            evaluations += images * (NFE + NFE // 2)
+        kind = (first.model, first.request.diffusion, first.evaluator["weights_sha256"])
         if (left or images) and kind not in speeds:
             try:
                 with resources.memory():
@@ -52,7 +49,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
                 if strict:
                     raise
         network, features = speeds.get(kind, (0.0, 0.0))
-        found[first.features] = Cost(evaluations, evaluations * network + left * features, not (left or images))
+        found[first.features] = Cost(evaluations, evaluations * network + left * features)
     return found
 
 
@@ -62,12 +59,11 @@ def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[flo
     cell = plan.cell(result.key)
     prepared = resources.prepare(cell.request)
     extract = resources.evaluator(cell, prepared.model.image_shape).extractor
-    indices, spent = range(min(resources.batch_size, result.num)), [0.0, 0.0]
+    indices, spent = range(min(resources.batch_size, result.num)), (0.0, 0.0)
     for _ in range(2):
-        begun = time.perf_counter()
-        u = prepared.start(indices)
+        u, begun = prepared.start(indices), time.perf_counter()
         images = prepared.images(prepared.eps(u, prepared.config.t_start))
         evaluated = time.perf_counter()
         extract(quantize(np.zeros_like(images), "floor"))
-        spent = [evaluated - begun, time.perf_counter() - evaluated]
-    return spent[0] / len(indices), spent[1] / len(indices)
+        spent = (evaluated - begun) / len(indices), (time.perf_counter() - evaluated) / len(indices)
+    return spent

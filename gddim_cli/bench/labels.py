@@ -5,34 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
 from gddim_cli.samplers.registry import SAMPLERS
 from gddim_cli.settings import Setting
-
-
-def labels(requests: Sequence[SamplingRequest], column: str) -> list[str]:
-    """A label for each resolved request, equal for those of one row and for no others.
-
-    Args:
-        column: the setting of the table's columns, `nfe` or `lambda`, which is no part of a label.
-    """
-    keys, known = [row_key(request, column) for request in requests], sampling_settings()
-    rows = dict(zip(keys, requests, strict=True))
-    named: dict[str, list[bytes]] = {}
-    for key, request in rows.items():
-        named.setdefault(name(request, list(rows.values()), column), []).append(key)
-    found = {}
-    for label, kin in named.items():
-        settings = {key: row_settings(rows[key], column) for key in kin}
-        every = dict.fromkeys(name for row in settings.values() for name in row)
-        differ = [name for name in every if len({repr(row.get(name)) for row in settings.values()}) > 1]
-        for key, row in settings.items():
-            found[key] = ", ".join(
-                [label, *filter(None, (said(name, row.get(name), known.get(name)) for name in differ))]
-            )
-    return [found[key] for key in keys]
 
 
 def row_settings(request: SamplingRequest, column: str) -> dict[str, Any]:
@@ -41,12 +16,28 @@ def row_settings(request: SamplingRequest, column: str) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in ("seed", "parameters", column)}
 
 
-def row_key(request: SamplingRequest, column: str) -> bytes:
-    """The same, to compare."""
-    return msgspec.json.encode(row_settings(request, column), order="sorted")
+def labels(requests: Sequence[SamplingRequest], column: str) -> list[str]:
+    """A label for each resolved request, equal for those of one row and for no others.
+
+    Args:
+        column: the setting of the table's columns, `nfe` or `lambda`, which is no part of a label.
+    """
+    settings, known = [row_settings(request, column) for request in requests], sampling_settings()
+    rows = {repr(own): (request, own) for request, own in zip(requests, settings, strict=True)}
+    named: dict[str, dict[str, dict[str, Any]]] = {}
+    for key, (request, own) in rows.items():
+        name = short_label(request, [other for other, _ in rows.values()], column)
+        named.setdefault(name, {})[key] = own
+    found = {}
+    for name, kin in named.items():
+        every = dict.fromkeys(setting for own in kin.values() for setting in own)
+        differ = [setting for setting in every if len({repr(own.get(setting)) for own in kin.values()}) > 1]
+        for key, own in kin.items():
+            found[key] = ", ".join(filter(None, [name, *(said(one, own.get(one), known.get(one)) for one in differ)]))
+    return [found[repr(own)] for own in settings]
 
 
-def name(request: SamplingRequest, others: Sequence[SamplingRequest], column: str) -> str:
+def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], column: str) -> str:
     """The sampler with its options, after the checkpoint and the diffusion where those vary."""
     kin = [other for other in others if other.checkpoint == request.checkpoint]
     places = [request.checkpoint] if len(kin) < len(others) else []
@@ -60,7 +51,5 @@ def said(name: str, value: Any, setting: Setting | None) -> str:
     """A setting in words; nothing for one that is not given, or a flag that is as usual."""
     if value is None or (setting and isinstance(value, bool) and value == (setting.default is not False)):
         return ""
-    if setting:
-        return setting.labelled(value)
     text = name.removeprefix("parameter ").removeprefix("checkpoint_").replace("_sha256", " sha256")
-    return f"{text} {value[:12] if isinstance(value, str) else value}"
+    return setting.labelled(value) if setting else f"{text} {str(value)[:12]}"

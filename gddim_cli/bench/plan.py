@@ -1,36 +1,42 @@
-"""From a plan file and options to cells: lists multiply, rows add to what stands above them, options replace both."""
+"""From a plan file and options to a checked plan: every cell is prepared once, and all mistakes are reported at once."""
 
 from __future__ import annotations
 
-import itertools
-import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gddim_cli.bench.cell import PLAN_SETTINGS, Cell, PlanSettings
-from gddim_cli.bench.check import Checker, Where
-from gddim_cli.bench.plan_file import PlanFile, Values, read_plan_file
+from gddim_cli.bench.plan_file import PlanError, PlanFile, Values, read_plan_file
+from gddim_cli.bench.published import PROTOCOL, number
 from gddim_cli.bench.resources import Resources
-from gddim_cli.bench.results import BenchPlan
-from gddim_cli.hub.store import BUNDLED
+from gddim_cli.bench.results import BenchPlan, Result, pending
+from gddim_cli.errors import GddimError, UsageError
+from gddim_cli.hub.store import BUNDLED, card_of, names
 from gddim_cli.samplers.registry import SAMPLERS, having, sampler_options
 from gddim_cli.settings import declared
 
 PRESETS = Path(__file__).parent / "presets"
 ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
-MOST_CELLS, SOLVER_ERROR_IMAGES = 10_000, 16
+Where = Mapping[str, str]
+
+
+def plain(values: Values, key: str) -> list[Any]:
+    """The values of a setting without their places."""
+    return [value for value, _ in values.get(key, [])]
 
 
 def read_plan(path: Path | None, table: int | None, options: Values, problems: list[str]) -> PlanFile:
-    """The plan of a file, one of the paper's tables, or the default plan.
+    """The plan of a file, one of the paper's tables, or the default plan; raises DataError as `read_plan_file`.
 
-    Options that choose other images or another reference than the default plan's replace its rows by one row of gddim.
-
-    Raises:
-        DataError: the file cannot be read.
+    Options that choose other images or another reference than the default plan replace its rows by one row of gddim.
     """
     if path is not None:
         return read_plan_file(path, problems)
@@ -39,97 +45,165 @@ def read_plan(path: Path | None, table: int | None, options: Values, problems: l
     changed = {key for key in options.keys() - ELSEWHERE if plain(options, key) != plain(plan.top, key)}
     if table or not changed:
         return plan
-    dropped = {"solver_error"} | ({"ref"} if changed & {"checkpoint", "protocol"} else set())
+    dropped = {"solver_error", *(["ref"] if changed & {"checkpoint", "protocol"} else [])}
     dropped |= {"num"} if "protocol" in changed else set()
-    return PlanFile("the options", {key: values for key, values in plan.top.items() if key not in dropped})
-
-
-def plain(values: Values, key: str) -> list[Any]:
-    """The values of a setting without their places."""
-    return [value for value, _ in values.get(key, [])]
+    return PlanFile("the options", {key: values for key, values in plan.top.items() if key not in dropped}, [({}, "$")])
 
 
 def plan_settings(plan: PlanFile, options: Values) -> PlanSettings:
-    """The settings of the plan as a whole."""
-    given = {**plan.top, **options}
-    return PlanSettings(**{key: given[key][0][0] for key in PLAN_SETTINGS if given.get(key)})
+    """The settings of the plan as a whole; the number of images for solver errors asks for them, too."""
+    given = {key: values[0][0] for key, values in {**plan.top, **options}.items() if key in PLAN_SETTINGS and values}
+    return PlanSettings(**{"solver_error": "solver_error_images" in given, **given})
 
 
-def make_plan(plan: PlanFile, options: Values, resources: Resources, problems: list[str], preset: bool) -> BenchPlan:
-    """The checked plan.
+class Planner:
+    """Makes the cells of a plan: lists multiply, rows add to what stands above them, options replace both.
 
-    Args:
-        preset: whether cells that a chosen checkpoint or sampler cannot make are left out.
-
-    Raises:
-        PlanError: everything that is wrong with the plan, `problems` included.
+    Attributes:
+        lenient: leave out cells that the model cannot make, as in a preset with another checkpoint.
+        where: the places of a cell's settings and, as "row", of its row.
     """
-    replaced = options.keys() - PLAN_SETTINGS.keys()
-    checker = Checker(resources, problems, [], preset and bool(replaced - ELSEWHERE), bool(replaced))
-    over = {key: values for key, values in options.items() if key in replaced}
-    for cell, where in expand(plan, over, problems, checker.notes):
-        checker.check(cell, where)
-    own = plan_settings(plan, options)
-    wanted = bool(own.solver_error_images) if own.solver_error is None else own.solver_error
-    return checker.plan(plan.source, (own.solver_error_images or SOLVER_ERROR_IMAGES) if wanted else 0)
 
+    def __init__(self, file: PlanFile, options: Values, problems: list[str], preset: bool = False) -> None:
+        self.file, self.problems, self.preset = file, problems, preset
+        self.over = {key: values for key, values in options.items() if key not in PLAN_SETTINGS}
+        self.own = plan_settings(file, options)
+        self.lenient = preset and bool(self.over.keys() - ELSEWHERE)
+        self.notes: list[str] = []
+        self.cells: list[Cell] = []
+        self.results: dict[str, Result] = {}
+        self._rows: dict[tuple[str, str], tuple[int, str]] = {}
+        self._missing: set[str] = set()
 
-def expand(plan: PlanFile, over: Values, problems: list[str], notes: list[str]) -> list[tuple[Cell, Where]]:
-    """Every cell of every row, with the places of its settings and, as "row", of its row."""
-    hidden = {"ref", "protocol", "mode"} if {"ref", "protocol"} & over.keys() else set()  # options replace all of them
-    top = {key: values for key, values in plan.top.items() if key not in PLAN_SETTINGS and key not in hidden}
-    found: list[tuple[Cell, Where]] = []
-    used: set[str] = set()
-    for row, place in [({}, "$")] if plan.rows is None else plan.rows:
-        own = {**{key: values for key, values in row.items() if key not in hidden}, **over}
-        given = complete({**top, **own}, place, problems)
+    def expand(self) -> Iterator[tuple[Cell, Where]]:
+        """Every cell of every row, with the places of its settings and, as "row", of its row."""
+        hidden = {*PLAN_SETTINGS, *(("ref", "protocol", "mode") if {"ref", "protocol"} & self.over.keys() else ())}
+        top = {key: values for key, values in self.file.top.items() if key not in hidden}
+        used: set[str] = set()
+        for row, place in self.file.rows:
+            own = {**{key: values for key, values in row.items() if key not in hidden}, **self.over}
+            given = {**top, **own}
+            if not all(given.get(key, True) for key in ("sampler", "checkpoint", "nfe")):
+                continue  # refused already
+            # Checkpoints first, so that each is loaded once.
+            defaults = {key: [(of, place)] for key, of in (("checkpoint", BUNDLED), ("sampler", "gddim"), ("seeds", 0))}
+            given = {**defaults, **{key: values for key, values in given.items() if values}}
+            self._check_row(given, self.over if "sampler" in self.over else own, place, used)
+            yield from self._product(given, place) if "nfe" in given else ()
+        for key in sampler_options().keys() - used:
+            if of := self.over.get(key) or top.get(key):
+                self.problems.append(f"{of[0][1]}: an option of {', '.join(having(key))}; leave it out")
+
+    def _check_row(self, given: Values, own: Values, place: str, used: set[str]) -> None:
+        """Reports what a row lacks, and options that none of its samplers has; `own` are those that it gives itself."""
         samplers = plain(given, "sampler")
+        if "nfe" not in given:
+            self.problems.append(f"{place}: nfe is missing; give the network evaluations, as in nfe: [10, 20, 50]")
+        elif "rk45" in samplers and {"rtol", "atol"} & given.keys() and len(given["nfe"]) > 1:
+            self.problems.append(f"{given['nfe'][1][1]}: rk45 with rtol or atol spends what these take; give one NFE")
         for key in sampler_options().keys() & given.keys():
-            chosen = over if "sampler" in over else own
-            if set(having(key)) & set(samplers):
-                used.add(key)
-            elif key in chosen:
-                used.add(key)
-                where, others = chosen[key][0][1], ", ".join(having(key))
-                problems.append(f"{where}: unsupported by {', '.join(samplers)}; an option of {others}")
-        if len(given.get("k", [])) > 1:
-            without = [name for name in samplers if not SAMPLERS[name].uses_k]
-            notes += [f"K has no effect on {name}; one row stands for all." for name in without]
-        found += product(given, place)
-    unused = {key: over.get(key) or top.get(key) for key in sampler_options() if key not in used}
-    problems += [
-        f"{of[0][1]}: no sampler of this plan has it; {', '.join(having(key))} do" for key, of in unused.items() if of
-    ]
-    return found
+            supported = bool({*having(key)} & {*samplers})
+            used |= {key} if supported or key in own else set()
+            if not supported and key in own:
+                wrong = f"unsupported by {', '.join(samplers)}; an option of {', '.join(having(key))}"
+                self.problems.append(f"{own[key][0][1]}: {wrong}")
+        without = [name for name in samplers if len(given.get("k", [])) > 1 and not SAMPLERS[name].uses_k]
+        self.notes += [f"K has no effect on {name}; one row stands for all." for name in without]
+
+    def _product(self, given: Values, place: str) -> Iterator[tuple[Cell, Where]]:
+        """The cells of a row, each once: a sampler takes no notice of options that it does not have."""
+        seen: set[bytes] = set()
+        for values in product(*given.values()):
+            own = dict(zip(given, values, strict=True))
+            where = {"row": place, **{key: at for key, (_, at) in own.items()}}
+            spec = SAMPLERS[own["sampler"][0]]
+            unused = sampler_options().keys() - declared(spec.options).keys() | (set() if spec.uses_k else {"k"})
+            cell = Cell.of({key: value for key, (value, _) in own.items() if key not in unused}, where)
+            if (encoded := msgspec.json.encode(cell)) not in seen:
+                seen.add(encoded)
+                yield cell, where
+
+    def plan(self, resources: Resources) -> BenchPlan:
+        """The plan, results of one model and of the same images together; raises PlanError for all that is wrong."""
+        for cell, where in self.expand():
+            self._check(cell, where, resources)
+        if self.problems or not self.cells:
+            raise PlanError(self.file.source, self.problems or self.notes or [f"{self.file.source}: has no cells"])
+        published = [number(cell, self.results[cell.key].request) for cell in self.cells if cell.published]
+        if published and not any(published):
+            why = f"they need the paper's checkpoints and settings, and --protocol {PROTOCOL}"
+            self.notes.append(f"No published numbers: {why}.")
+        first: dict[object, int] = {}
+        for result in self.results.values():
+            for key in (result.model, result.features):
+                first.setdefault(key, len(first))
+        return BenchPlan(
+            source=self.file.source,
+            solver_error=self.own.solver_error_images if self.own.solver_error else 0,
+            notes=list(dict.fromkeys(self.notes)),
+            cells=self.cells,
+            results=sorted(self.results.values(), key=lambda result: (first[result.model], first[result.features])),
+        )
+
+    def _check(self, cell: Cell, where: Where, resources: Resources) -> None:
+        """Tries a cell's checkpoint, evaluator and sampler one after the other; adds the cell, or what is wrong with it."""
+        model = evaluator = None
+        with self._collecting(where, "checkpoint"), resources.memory():
+            model = resources.model(cell.request)
+        with self._collecting(where, "inception", "protocol", "ref"):
+            if model:
+                evaluator = resources.evaluator(cell, model.image_shape)
+            elif (name := cell.request.checkpoint or "") in names():  # its missing files are named as well
+                images = card_of(name).images
+                resources.evaluator(cell, (images.channels, images.size, images.size))
+        if not model:
+            return
+        if evaluator and evaluator.protocol and not cell.request.quantize:
+            cell = replace(cell, request=replace(cell.request, quantize=evaluator.protocol.quantize))
+        with self._collecting(where, "diffusion", "init_noise"):
+            prepared = resources.prepare(cell.request)
+            if prepared.diffusion.D == 1 and cell.request.k:
+                self.notes.append(f"K has no effect in {prepared.diffusion.name}; one row stands for all.")
+                cell = replace(cell, request=replace(cell.request, k=None))
+                prepared = resources.prepare(cell.request)
+            self.notes += [f"{prepared.diffusion.name}: {note}." for note in prepared.notes]
+            if evaluator:
+                self._add(cell, pending(cell, prepared, evaluator), where["row"])
+
+    @contextmanager
+    def _collecting(self, where: Where, *keys: str) -> Iterator[None]:
+        """Adds an error to the problems; `keys` are the settings that it may be about if it does not say so."""
+        try:
+            yield
+        except GddimError as error:
+            usage, line = isinstance(error, UsageError), located(error, where, keys)
+            if usage and self.lenient:
+                self.notes.append(f"Left out: {line}.")
+            elif usage or str(error) not in self._missing:  # one missing file is one problem for all rows
+                self._missing.add(str(error))
+                self.problems.append(line)
+
+    def _add(self, cell: Cell, result: Result, row: str) -> None:
+        earlier, first_row = self._rows.setdefault((cell.table, result.key), (len(self.cells), row))
+        cell = replace(cell, key=result.key)
+        if earlier == len(self.cells):
+            self.cells.append(cell)
+            self.results[cell.key] = result
+        elif row != first_row and not self.over:
+            flat = cell.request.flat()
+            said = ", ".join(
+                f"{key} {flat[key]}" for key in ("sampler", "order", "lambda", "nfe", "seed") if key in flat
+            )
+            self.problems.append(f"{row}: {said} is a cell of {first_row} too; leave one out")
+        elif row != first_row and number(self.cells[earlier], result.request) is None:
+            self.cells[earlier] = cell  # with options the row that is the cell's own may come later
 
 
-def complete(given: Values, place: str, problems: list[str]) -> Values:
-    """A row's values with defaults, checkpoints first so that each is loaded once; nothing where no cell can be made."""
-    if any(key in given and not given[key] for key in ("sampler", "checkpoint", "nfe")):
-        return {}  # refused already
-    defaults = {key: [(value, place)] for key, value in (("checkpoint", BUNDLED), ("sampler", "gddim"), ("seeds", 0))}
-    found = {**defaults, **{key: values for key, values in given.items() if values}}
-    own_tolerance = "rk45" in plain(found, "sampler") and {"rtol", "atol"} & found.keys()
-    if "nfe" not in given:
-        problems.append(f"{place}: nfe is missing; give the network evaluations, as in nfe: [10, 20, 50]")
-    elif own_tolerance and len(given["nfe"]) > 1:
-        problems.append(f"{given['nfe'][1][1]}: rk45 with rtol or atol spends what these take; give one NFE")
-    elif math.prod(map(len, found.values())) > MOST_CELLS:
-        problems.append(f"{place}: more than {MOST_CELLS} cells")
-    else:
-        return found
-    return {}
-
-
-def product(given: Values, place: str) -> list[tuple[Cell, Where]]:
-    """The cells of a row, each once: a sampler takes no notice of options that it does not have."""
-    found: dict[bytes, tuple[Cell, Where]] = {}
-    options = sampler_options().keys()
-    for values in itertools.product(*given.values()) if given else []:
-        where = {"row": place, **{key: place for key, (_, place) in zip(given, values, strict=True)}}
-        own = {key: value for key, (value, _) in zip(given, values, strict=True)}
-        spec = SAMPLERS[own["sampler"]]
-        unused = options - declared(spec.options).keys() | (set() if spec.uses_k else {"k"})
-        cell = Cell.of({key: value for key, value in own.items() if key not in unused}, where)
-        found.setdefault(msgspec.json.encode(cell), (cell, where))
-    return list(found.values())
+def located(error: GddimError, where: Where, keys: Sequence[str] = ()) -> str:
+    """The error's message with the place of the setting that it is about, or of the row."""
+    text = str(error)
+    option = re.match(r"--([a-z-]+)[: ] *", text)
+    key = option[1].replace("-", "_").replace("metrics", "metric") if option else ""
+    if option and key in where:
+        return f"{where[key]}: {text[option.end() :]}"
+    return f"{next((where[key] for key in keys if key in where), where['row'])}: {text}"

@@ -1,4 +1,4 @@
-"""Plans as they are written, in YAML or as options: checked values, each with its place. All mistakes are collected.
+"""Plans as they are written, in YAML or as options: checked values with their places, and all mistakes.
 
 A place is a path, `$.rows[2].nfe`, or an option, `--nfe`.
 """
@@ -7,73 +7,77 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gddim_cli.bench.cell import PLAN_SETTINGS, cell_settings
-from gddim_cli.bench.published import require_row
+from gddim_cli.bench.cell import PLAN_SETTINGS, Cell
+from gddim_cli.bench.published import find_row
 from gddim_cli.errors import UsageError, nearest
 from gddim_cli.evaluation.metrics.registry import find_metric
-from gddim_cli.evaluation.protocols import PROTOCOLS
+from gddim_cli.evaluation.protocols import find_protocol
+from gddim_cli.runs.request import sampling_settings
 from gddim_cli.runtime.typed_yaml import read_yaml
 from gddim_cli.samplers.registry import SAMPLERS
-from gddim_cli.settings import Setting, brief, split
+from gddim_cli.settings import Setting, brief, declared, split
 
 Values = dict[str, list[tuple[Any, str]]]
 """Values by key, each with its place."""
-
-
-@dataclass
-class PlanFile:
-    """A plan as it was written: settings of every row and of the whole plan, and rows that add to them, with their places.
-
-    `rows` is None where there are none.
-    """
-
-    source: str
-    top: Values = field(default_factory=dict)
-    rows: list[tuple[Values, str]] | None = None
 
 
 class PlanError(UsageError):
     """A plan that cannot run; `lines` has a line for each mistake, in the order of the rows."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
-        self.lines = sorted(dict.fromkeys(problems), key=row_number)
-        self.summary = f"{source}: {len(self.lines)} problem{'s' * (len(self.lines) != 1)}, nothing was run"
-        super().__init__(f"{self.summary}: {'; '.join(self.lines)}")
+        row = re.compile(r"\$\.rows\[(\d+)\]")
+        self.lines = sorted(dict.fromkeys(problems), key=lambda line: int(m[1]) if (m := row.match(line)) else -1)
+        super().__init__(f"{source}: {len(self.lines)} problem{'s' * (len(self.lines) != 1)}, nothing was run")
 
 
-def row_number(problem: str) -> int:
-    """The number of the row that a problem is in; -1 where it is in none."""
-    found = re.match(r"\$\.rows\[(\d+)\]", problem)
-    return int(found[1]) if found else -1
+@dataclass
+class PlanFile:
+    """A plan as it was written: its name, its settings, and its rows with their places."""
+
+    source: str
+    top: Values
+    rows: list[tuple[Values, str]]
+
+
+def cell_settings() -> dict[str, Setting]:
+    """Every setting of a cell by key; `seeds` is a list of `seed`. Without a value the plan's holds."""
+    found = {**sampling_settings(), **declared(Cell)}
+    seed, which = (
+        found.pop("seed"),
+        "Checkpoint: a name that `gddim checkpoints` lists, or a file's path. Default: mnist.",
+    )
+    about = replace(seed.about, flag="--seeds")
+    found["seeds"] = replace(seed, key="seeds", help="Seeds; tables show mean and spread.", about=about)
+    found["checkpoint"] = replace(found["checkpoint"], help=which)
+    return {key: replace(setting, default=None) for key, setting in found.items()}
 
 
 def read_plan_file(path: Path, problems: list[str], name: str | None = None) -> PlanFile:
-    """A plan from YAML. What is wrong with it is added to `problems` and left out.
+    """A plan from YAML, without what is wrong with it, which is added to `problems`.
 
     Raises:
         DataError: the file cannot be read, is too large, or is not YAML.
     """
-    raw, plan, cells = read_yaml(path, name), PlanFile(name or str(path)), cell_settings()
-    everything = {**cells, **PLAN_SETTINGS}
+    raw, plan, cells = read_yaml(path, name), PlanFile(name or str(path), {}, []), cell_settings()
     if not isinstance(raw, dict):
-        problems.append(f"$: a mapping of settings is needed; {nearest('', ['rows', *everything])}")
+        problems.append(f"$: a mapping of settings is needed; {nearest('', ['rows', *cells, *PLAN_SETTINGS])}")
         return plan
-    plan.top = values_of({key: value for key, value in raw.items() if key != "rows"}, "$", everything, problems)
-    rows = raw.get("rows")
-    if "rows" in raw:
-        plan.rows = []
-        if not isinstance(rows, list) or not rows:
-            problems.append("$.rows: a list of mappings is needed, with at least one")
-        for number, row in enumerate(rows if isinstance(rows, list) else []):
-            place = f"$.rows[{number}]"
-            if isinstance(row, dict):
-                plan.rows.append((values_of(row, place, cells, problems), place))
-            else:
-                problems.append(f"{place}: a row is a mapping of settings, not {brief(row)}")
+    top = {key: value for key, value in raw.items() if key != "rows"}
+    plan.top = values_of(top, "$", {**cells, **PLAN_SETTINGS}, problems)
+    rows = raw.get("rows", [{}])
+    if not isinstance(rows, list) or not rows:
+        problems.append("$.rows: a list of mappings is needed, with at least one")
+        return plan
+    for number, row in enumerate(rows):
+        place = f"$.rows[{number}]" if "rows" in raw else "$"
+        if isinstance(row, dict):
+            plan.rows.append((values_of(row, place, cells, problems), place))
+        else:
+            problems.append(f"{place}: a row is a mapping of settings, not {brief(row)}")
     return plan
 
 
@@ -83,9 +87,12 @@ def values_of(raw: Mapping[Any, Any], place: str, known: Mapping[str, Setting], 
     for key, value in raw.items():
         where = f"{place}.{str(key)[:60]}"
         if key in known:
-            single = [] if value is None else [(value, where)]
-            listed = [(item, f"{where}[{i}]") for i, item in enumerate(value)] if isinstance(value, list) else single
-            found[key] = checked(known[key], listed, where, problems, known[key].check)
+            parts = (
+                [(item, f"{where}[{i}]") for i, item in enumerate(value)]
+                if isinstance(value, list)
+                else [(value, where)]
+            )
+            found[key] = checked(known[key], [] if value is None else parts, where, problems, known[key].check)
         elif key in PLAN_SETTINGS:
             problems.append(f"{where}: a setting of the whole plan, not of a row")
         else:
@@ -94,44 +101,41 @@ def values_of(raw: Mapping[Any, Any], place: str, known: Mapping[str, Setting], 
 
 
 def from_options(given: Mapping[str, Any], problems: list[str]) -> Values:
-    """The values of options by key: `--nfe 10,20` is `nfe: [10, 20]`. Mistakes are added to `problems`."""
+    """The checked values of options by key: `--nfe 10,20` is `nfe: [10, 20]`."""
     cells, found = cell_settings(), {}
     for key, text in given.items():
-        setting = {**cells, **PLAN_SETTINGS}[key]
+        setting = cells.get(key) or PLAN_SETTINGS[key]
         parts = [(part, setting.flag) for part in (split(text) if key in cells else [text])]
-        found[key] = checked(
-            setting, parts, setting.flag, problems, setting.check if text is True or text is False else setting.parse
-        )
+        read = setting.parse if isinstance(text, str) else setting.check
+        found[key] = checked(setting, parts, setting.flag, problems, read)
     return found
 
 
 def checked(
     setting: Setting, parts: Sequence[tuple[Any, str]], place: str, problems: list[str], read: Callable[[Any, str], Any]
 ) -> list[tuple[Any, str]]:
-    """The values of one setting with their places; mistakes are added to `problems`."""
+    """The values of a setting that `read` accepts, each once."""
     if not parts:
         problems.append(f"{place}: the list is empty; give a value, or leave {setting.key} out")
     if len(parts) > 1 and setting.key in ("table", "published", *PLAN_SETTINGS):
         problems.append(f"{place}: one value is needed, not a list")
         return []
+    find = {
+        "sampler": SAMPLERS.find,
+        "metric": find_metric,
+        "published": find_row,
+        "protocol": lambda name, _: find_protocol(name),
+    }
     good: list[tuple[Any, str]] = []
     for part, where in parts:
         try:
             value = read(part, where)
-            require_name(setting.key, value, where)
+            find.get(setting.key, lambda *_: None)(value, where)
         except UsageError as error:
-            problems.append(str(error))
+            problems.append(str(error).replace(f"{setting.flag}:", f"{where}:", 1))
             continue
         if any(value == other for other, _ in good):
             problems.append(f"{where}: {part} is listed twice; leave one out")
         else:
             good.append((" ".join(value.split()) if setting.key == "table" else value, where))
     return good
-
-
-def require_name(key: str, name: Any, where: str) -> None:
-    """Raises UsageError for a name that nothing has; the types of settings do not know names."""
-    if key in ("sampler", "metric", "published"):
-        {"sampler": SAMPLERS.find, "metric": find_metric, "published": require_row}[key](name, where)
-    elif key == "protocol" and name not in PROTOCOLS:
-        raise UsageError(f"{where}: there is no protocol '{name}'; {nearest(name, PROTOCOLS)}")

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gddim_cli.bench.tables import Row, Table
+from gddim_cli.bench.tables import Entry, Table
 from gddim_cli.runtime.files import replacing
 
 if TYPE_CHECKING:
@@ -15,82 +15,32 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's colours, which colour-blind readers tell apart; black last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
-MARKS = "osD^vPX*"
 STYLE: dict[str, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "svg.hashsalt": "gddim",  # names inside the file stay the same
-}
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8, "svg.hashsalt": "gddim",  # names inside the file stay the same
+}  # fmt: skip
+HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "none", "markersize": 8}
 
 
 def values(table: Table) -> Figure:
-    """Values against evaluations made, both axes logarithmic, or against lambda."""
-    figure, axes = blank(f"{table.name} to {table.reference}")
+    """Values against evaluations made, or against lambda, and published ones beside them."""
+    figure, axes = draw(table, "mean", f"{table.metric} to {table.evaluator['reference']}")
     arrows: Counter[tuple[float, float]] = Counter()
-    for number, row in enumerate(table.rows):
-        look, points = style(number), row_points(table, row, "mean")
-        if points:
-            x, y, spread = zip(*points, strict=True)
-            axes.plot(x, y, label=row.label, **look)
-            if any(spread):
-                low = [max(mean - (std or 0.0), 0.02 * mean) for mean, std in zip(y, spread, strict=True)]
-                high = [mean + (std or 0.0) for mean, std in zip(y, spread, strict=True)]
-                axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
-        draw_published(axes, table, row, look, arrows, None if points else f"{row.label}, published")
+    lines = {str(line.get_label()) for line in axes.lines}
+    for number, (label, row) in enumerate(table.rows.items()):
+        draw_published(axes, table, row, look(number), arrows, None if label in lines else f"{label}, published")
     return finish(figure, axes, table, table.heading)
 
 
 def errors(table: Table) -> Figure:
     """Solver errors against evaluations made, or against lambda."""
-    figure, axes = blank("solver error (RMS, images in [-1, 1])")
-    for number, row in enumerate(table.rows):
-        if points := row_points(table, row, "solver_error"):
-            x, y, _ = zip(*points, strict=True)
-            axes.plot(x, y, label=row.label, **style(number))
+    figure, axes = draw(table, "solver_error", "solver error (RMS, images in [-1, 1])")
     budget = f", NFE {table.nfe}" if table.nfe else ""
     return finish(figure, axes, table, f"distance to the converged solution from the same noise{budget}")
 
 
-def row_points(table: Table, row: Row, name: str) -> list[tuple[float, float, float | None]]:
-    """Places, values and spreads of a row, each at the evaluations that were made."""
-    pairs = [(column, e) for column, e in zip(table.columns, row.entries, strict=True) if e and not e.overspent]
-    at = [(c if table.axis == "lambda" else e.nfe or e.asked, getattr(e, name), e.std) for c, e in pairs]
-    return [point for point in at if point[1]]
-
-
-def style(number: int) -> dict[str, Any]:
-    """Colour, mark and line of the n-th row: 8 colours, then the same dashed."""
-    count = len(COLOURS)
-    line = ("-", "--", ":")[number // count % 3]
-    look = {"color": COLOURS[number % count], "marker": MARKS[number % len(MARKS)], "linestyle": line}
-    return {**look, "linewidth": 1.6, "markersize": 5}
-
-
-def draw_published(
-    axes: Axes, table: Table, row: Row, look: dict[str, Any], arrows: Counter[tuple[float, float]], label: str | None
-) -> None:
-    """Hollow marks; for what is printed as `>100` an arrow up, beside the arrows that stand there."""
-    hollow = {"color": look["color"], "linestyle": "none", "markerfacecolor": "none", "markersize": 8}
-    found = [(c, e.published) for c, e in zip(table.columns, row.entries, strict=True) if e and e.published is not None]
-    plain = [(column, value) for column, value in found if not isinstance(value, str)]
-    above = []
-    for column, value in found:
-        if isinstance(value, str):
-            point = column, float(value.lstrip(">"))
-            above.append((column * 1.06 ** arrows[point], point[1]))
-            arrows[point] += 1
-    for points, marker in ((plain, look["marker"]), (above, r"$\uparrow$")):
-        if points:
-            axes.plot(*zip(*points, strict=True), marker=marker, label=label, markeredgewidth=1.3, **hollow)
-            label = None
-
-
-def blank(ylabel: str) -> tuple[Figure, Axes]:
-    """An empty plot."""
+def draw(table: Table, name: str, ylabel: str) -> tuple[Figure, Axes]:
+    """A line for each row, through the evaluations that were made, with the spread of means as a band."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -98,7 +48,43 @@ def blank(ylabel: str) -> tuple[Figure, Axes]:
         figure = Figure(figsize=(8.2, 4.6), dpi=150, layout="constrained")
         axes = figure.subplots()
     axes.set_ylabel(ylabel)
+    for number, (label, row) in enumerate(table.rows.items()):
+        places = [(column, e) for column, e in zip(table.columns, row, strict=True) if e and not e.overspent]
+        at = [(c if table.axis == "lambda" else e.nfe or e.asked, getattr(e, name), e.std or 0.0) for c, e in places]
+        if points := [point for point in at if point[1]]:
+            x, y, spread = zip(*points, strict=True)
+            axes.plot(x, y, label=label, **look(number))
+            if name == "mean" and any(spread):
+                low = [max(mean - std, 0.02 * mean) for mean, std in zip(y, spread, strict=True)]
+                high = [mean + std for mean, std in zip(y, spread, strict=True)]
+                axes.fill_between(x, low, high, color=look(number)["color"], alpha=0.13, linewidth=0)
     return figure, axes
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour, mark and line of the n-th row: 8 colours, then the same dashed."""
+    line, colour, mark = ("-", "--", ":")[number // 8 % 3], COLOURS[number % 8], "osD^vPX*"[number % 8]
+    return {"color": colour, "marker": mark, "linestyle": line, "linewidth": 1.6, "markersize": 5}
+
+
+def draw_published(
+    axes: Axes, table: Table, row: list[Entry | None], look: dict[str, Any], arrows: Counter[Any], label: str | None
+) -> None:
+    """Hollow marks; for what is printed as `>100` an arrow up, beside the arrows that stand there."""
+    plain, above = [], []
+    for column, entry in zip(table.columns, row, strict=True):
+        number = entry.published if entry else None
+        if isinstance(number, str):
+            point = column, float(number.lstrip(">"))
+            above.append((column * 1.06 ** arrows[point], point[1]))
+            arrows[point] += 1
+        elif number is not None:
+            plain.append((column, number))
+    for points, mark in ((plain, look["marker"]), (above, r"$\uparrow$")):
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, marker=mark, label=label, color=look["color"], markeredgewidth=1.3, **HOLLOW)
+            label = None
 
 
 def finish(figure: Figure, axes: Axes, table: Table, heading: str) -> Figure:
@@ -121,11 +107,10 @@ def finish(figure: Figure, axes: Axes, table: Table, heading: str) -> Figure:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high / low > 8 else MaxNLocator(6))
         axes.yaxis.set_major_formatter(plain)
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_title("\n".join([*([table.title] if table.title else []), heading]), loc="left", fontsize=9.5)
+    axes.set_title(f"{table.title}\n{heading}".strip(), loc="left", fontsize=9.5)
     handles, names = axes.get_legend_handles_labels()
     if any(line.get_markerfacecolor() == "none" for line in axes.lines):
-        mark = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markersize": 8}
-        handles.append(Line2D([], [], color="#555555", **mark))  # type: ignore[arg-type]
+        handles.append(Line2D([], [], color="#555555", marker="o", **HOLLOW))
         names.append("hollow: published")
     if handles:
         axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)

@@ -17,15 +17,9 @@ if TYPE_CHECKING:
     from gddim_cli.bench.cell import Cell
     from gddim_cli.runs.request import SamplingRequest
 
-FILE = Path(__file__).parent / "published.yaml"
 PROTOCOL = "gddim-paper"
-CHECKPOINTS = {
-    "table1": "cld-cifar10",
-    "table2": "cld-cifar10",
-    "ddpm": "vp-cifar10",
-    "bdm": "bdm-cifar10",
-    "cld": "cld-cifar10",
-}
+CLD = "cld-cifar10"
+CHECKPOINTS = {"table1": CLD, "table2": CLD, "ddpm": "vp-cifar10", "bdm": "bdm-cifar10", "cld": CLD}
 Number = float | str
 """As printed; `>100` is a text."""
 
@@ -33,48 +27,39 @@ Number = float | str
 @cache
 def tables() -> dict[str, Any]:
     """The tables by name, each with its axis and its rows."""
-    return read_yaml(FILE)["gddim_paper"]
+    return read_yaml(Path(__file__).parent / "published.yaml")["gddim_paper"]
 
 
-def row(reference: str) -> dict[str, Any] | None:
-    """The settings of a row such as `table3.cld.em` and, as `fid`, its numbers; None where there is no such row."""
+def find_row(reference: str, where: str = "published") -> dict[str, Any]:
+    """The settings of a row such as `table3.cld.em` and, as `fid`, its numbers; raises UsageError where there is none."""
     found: Any = tables()
     for name in reference.split("."):
         found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) and "fid" in found else None
-
-
-def require_row(reference: str, where: str) -> None:
-    """Raises UsageError where there is no such row."""
-    if row(reference) is None:
+    if not isinstance(found, dict) or "fid" not in found:
         raise UsageError(f"{where}: the paper's tables have no row '{reference}'; table1.R and table3.cld.em are rows")
+    return found
 
 
 def number(cell: Cell, request: SamplingRequest) -> Number | None:
-    """The published number of a cell; None unless it has the paper's checkpoint, protocol and settings.
-
-    Args:
-        request: the cell's, resolved.
-    """
+    """The published number of a cell, whose resolved request is given; None without the paper's checkpoint and settings."""
     names = (cell.published or "").split(".")
-    settings = row(cell.published or "")
     checkpoint = next((CHECKPOINTS[name] for name in names if name in CHECKPOINTS), None)
-    if settings is None or checkpoint is None or (cell.protocol, cell.request.checkpoint) != (PROTOCOL, checkpoint):
+    if not cell.published or (cell.protocol, cell.request.checkpoint) != (PROTOCOL, checkpoint):
         return None
-    table, flat = tables()[names[0]], {"corrector": False, "rtol": None, "atol": None, **request.flat()}
-    expected = {**own_settings(checkpoint), **settings}
+    table, flat, expected = tables()[names[0]], request.flat(), own_settings(checkpoint) | find_row(cell.published)
     numbers, axis = expected.pop("fid"), "lambda" if "lambda" in table else "nfe"
-    if any(flat.get(name) != value for name, value in expected.items()) or flat.get(axis) not in table[axis]:
+    if (
+        any((flat.get(name) or 0) != (value or 0) for name, value in expected.items())
+        or flat.get(axis) not in table[axis]
+    ):
         return None
     return numbers[table[axis].index(flat[axis])]
 
 
-@cache
 def own_settings(checkpoint: str) -> dict[str, Any]:
     """How a published checkpoint is sampled by default under the paper's protocol, by the keys of a request."""
     card = card_of(checkpoint)
     diffusion = card.make_diffusion()
     config = dataclasses.asdict(card.sampling.config(diffusion))
-    config |= {"time_grid": config.pop("grid_power"), "quantize": PROTOCOLS[PROTOCOL].quantize}
-    plain = {"corrector": False, "rtol": None, "atol": None}
-    return {**config, **plain, "diffusion": diffusion.name, "parameters": parameters_of(diffusion)}
+    config |= {"time_grid": config.pop("grid_power"), "quantize": PROTOCOLS[PROTOCOL].quantize, "corrector": False}
+    return config | {"rtol": None, "atol": None, "diffusion": diffusion.name, "parameters": parameters_of(diffusion)}

@@ -1,12 +1,12 @@
-"""Converged solutions of the probability flow, with which deterministic samplers' images are compared."""
+"""Converged solutions of the probability flow, with which the images of deterministic samplers are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from gddim_cli.bench.resources import Resources
@@ -37,65 +37,44 @@ class Solution(msgspec.Struct):
 def solver_error(
     result: Result, request: SamplingRequest, prepared: PreparedRun, resources: Resources, folder: Folder, images: int
 ) -> SolverError:
-    """`sqrt(mean (x - x*)^2)` over pixels and the first images, x before quantisation.
+    """`sqrt(mean (x - x*)^2)` over pixels and the first images, x before quantisation; raises GddimError as samplers do.
 
-    x* is the same for every sampler, order, K and grid: all solve one equation from u_T to t_end, with one denoising step.
-
-    Args:
-        request: the result's, as the plan has it.
-
-    Raises:
-        GddimError: the sampler fails.
+    x* is computed once in a folder. It is the same for every sampler, order, K and grid: all solve one equation from u_T to
+    t_end, with one denoising step. `request` is the result's, as the plan has it.
     """
-    solution, about = converged(result, request, resources, folder, images)
-    rms = distance(first_images(prepared, images, resources.batch_size), solution)
-    return SolverError(rms=rms, images=images, reference=about.settings, converged_to=about.converged_to)
+    name = solution_name(result, images)
+    array, about = folder.path / f"{name}.npy", folder.read(f"{name}.json", Solution)
+    if about is None or not array.is_file():
+        half, k = solve(request, NFE // 2, resources, images)
+        full, k = solve(request, NFE, resources, images)
+        about = Solution({"sampler": "gddim", "order": ORDER, "k": k, "nfe": NFE}, images, distance(half, full))
+        with replacing(array) as temporary, temporary.open("wb") as file:
+            np.save(file, full)
+        folder.write(f"{name}.json", about)
+    rms = distance(first_images(prepared, images, resources.batch_size), read_array(array))
+    return SolverError(images, rms, about.settings, about.converged_to)
 
 
-def name_of(result: Result, images: int) -> str:
+def solution_name(result: Result, images: int) -> str:
     """The files' name, without ending, of the solution for a result."""
     shared = {name: getattr(result.request, name) for name in SHARED}
     return f"solutions/{short_hash(shared, images, ORDER, NFE)}"
 
 
-def cost(results: Iterable[Result], folder: Folder, images: int) -> int:
-    """Network evaluations for the solutions that these results need and the folder lacks."""
-    needed = {name_of(result, images) for result in results}
-    return sum(images * (NFE + NFE // 2) for name in needed if not (folder.path / f"{name}.json").is_file())
-
-
-def converged(
-    result: Result, request: SamplingRequest, resources: Resources, folder: Folder, images: int
-) -> tuple[NDArray[np.floating], Solution]:
-    """The solution for a result, computed once in a folder."""
-    name = name_of(result, images)
-    array, about = folder.path / f"{name}.npy", folder.read(f"{name}.json", Solution)
-    if about is not None and array.is_file():
-        return read_array(array), about
-    half, full = (solve(request, nfe, resources, images) for nfe in (NFE // 2, NFE))
-    settings = {"sampler": "gddim", "order": ORDER, "k": full[1], "nfe": NFE}
-    about = Solution(settings, images, distance(half[0], full[0]))
-    with replacing(array) as temporary, temporary.open("wb") as file:
-        np.save(file, full[0])
-    folder.write(f"{name}.json", about)
-    return full[0], about
-
-
 def solve(request: SamplingRequest, nfe: int, resources: Resources, images: int) -> tuple[NDArray[np.floating], str]:
     """The first images by gDDIM of order 3, [n, C, H, W], and its K: R, under which eps is nearly constant, or else L."""
-    exact = {"sampler": "gddim", "options": {"order": ORDER}, "nfe": nfe, "time_grid": 2.0}
+    exact = replace(request, sampler="gddim", options={"order": ORDER}, nfe=nfe, time_grid=2.0)
     try:
-        prepared = resources.prepare(msgspec.structs.replace(request, **exact, k="R"))
+        prepared = resources.prepare(replace(exact, k="R"))
     except UsageError:
-        prepared = resources.prepare(msgspec.structs.replace(request, **exact, k="L"))
+        prepared = resources.prepare(replace(exact, k="L"))
     return first_images(prepared, images, resources.batch_size), prepared.config.k
 
 
 def first_images(prepared: PreparedRun, images: int, batch_size: int) -> NDArray[np.floating]:
     """The first images, [n, C, H, W], before quantisation."""
     batches = prepared.batches(range(images), batch_size, images)
-    found = np.concatenate([prepared.images(prepared.run(indices)) for indices in batches])
-    return found[:images]
+    return np.concatenate([prepared.images(prepared.run(indices)) for indices in batches])[:images]
 
 
 def distance(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -17,23 +17,24 @@ from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.runtime.files import replacing, writing
 
 SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
+    ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
+}  # fmt: skip
+"""What LaTeX prints otherwise than it is written."""
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What `results.json` holds: nothing in it depends on how often the run was interrupted.
+    """What `results.json` holds, the same however often the run was interrupted: the tables, and every result once.
 
-    Attributes:
-        complete: whether every cell has its value and nothing has failed.
-        tables: the numbers that the other files print.
-        results: everything that each value depends on, in the plan's order.
+    `complete` tells whether every cell has its value and nothing has failed.
     """
 
     gddim: str
     source: str
     complete: bool
     notes: list[str]
-    spread: str
-    solver_error: str
     tables: list[Table]
     results: list[Result]
 
@@ -42,16 +43,9 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
     """A plan with what is kept of its results."""
     pairs = folder.pairs(plan)
     results = list({result.key: result for _, result in pairs}.values())
-    return Report(
-        gddim=__version__,
-        source=plan.source,
-        complete=all(result.value is not None and not result.failure for result in results),
-        notes=plan.notes,
-        spread="sample standard deviation over seeds",
-        solver_error=SOLVER_ERROR,
-        tables=tables(pairs),
-        results=results,
-    )
+    complete = all(result.value is not None and not result.failure for result in results)
+    made = {"notes": plan.notes, "tables": tables(pairs), "results": results}
+    return Report(gddim=__version__, source=plan.source, complete=complete, **made)
 
 
 def write(plan: BenchPlan, folder: Folder) -> Report:
@@ -80,73 +74,60 @@ def stems(found: Sequence[Table]) -> list[str]:
     """The names of the tables' plots: `fid_vs_nfe` for the first, with `-title` or `-2` for others of its metric."""
     names: list[str] = []
     for number, table in enumerate(found, start=1):
-        word = re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-") if number > 1 else ""
-        name = f"{table.metric_name}_vs_nfe" + (f"-{word}" if word else "")
+        word = re.sub(r"[^a-z0-9]+", "-", f"-{table.title}".lower()).rstrip("-") if number > 1 else ""
+        name = f"{table.evaluator.get('metric_name', 'fid')}_vs_nfe{word}"
         names.append(f"{name}-{number}" if name in names else name)
     return names
 
 
-def markdown(found: Report) -> str:
-    """The tables in Markdown, values and solver errors."""
-    parts = []
+def blocks(found: Report) -> Iterator[tuple[str, str, Grid, list[str]]]:
+    """Every table and, below it, its solver errors: a title, a heading, the texts and notes."""
     for table in found.tables:
-        parts += [f"### {table.title}\n"] if table.title else []
-        parts += [f"{table.heading}.\n", markdown_grid(table.grid()), *(f"{note}\n" for note in table.notes())]
-        solver = table.error_grid()
-        parts += [f"Solver error: {SOLVER_ERROR}.\n", markdown_grid(solver)] if solver else []
+        yield table.title, table.heading, table.grid(), table.notes()
+        if solver := table.error_grid():
+            yield "", f"Solver error: {SOLVER_ERROR}", solver, []
+
+
+def markdown(found: Report) -> str:
+    """The tables in Markdown."""
+    parts = []
+    for title, heading, grid, notes in blocks(found):
+        head, *body = ([text.replace("|", "\\|") for text in line] for line in grid)
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+        drawn = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        parts += [*([f"### {title}\n"] if title else []), f"{heading}.\n", drawn, *(f"{note}\n" for note in notes)]
     return "\n".join([*parts, *(f"{note}\n" for note in found.notes)])
-
-
-def markdown_grid(grid: Grid) -> str:
-    """A grid in Markdown."""
-    head, *body = ([text.replace("|", "\\|") for text in line] for line in grid)
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---", *["---:"] * (len(head) - 1)], *body])
 
 
 def table_csv(found: Report) -> str:
     """One line for each entry of each table, numbers in full."""
-    places = ("title", "metric", "reference", "protocol", "images", "quantize")
-    numbers = ("asked", "lambda", "nfe", "seeds", "mean", "std", "solver_error", "published", "difference", "failed")
+    names = ("asked", "lambda", "nfe", "seeds", "mean", "std", "solver_error", "published", "difference", "failed")
+    shown = {"asked": "nfe", "nfe": "nfe_made"}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    head = [*places, "sampler", *numbers]
-    writer.writerow([{"title": "table", "asked": "nfe", "nfe": "nfe_made"}.get(name, name) for name in head])
+    head = ("table", "metric", "reference", "protocol", "images", "quantize", "sampler")
+    writer.writerow([*head, *(shown.get(name, name) for name in names)])
     for table in found.tables:
-        for row in table.rows:
-            for column, entry in zip(table.columns, row.entries, strict=True):
+        own = [table.title, *(table.evaluator[name] for name in head[1:4]), table.images, table.quantize]
+        for label, row in table.rows.items():
+            for column, entry in zip(table.columns, row, strict=True):
                 if entry:
-                    noise = column if table.axis == "lambda" else ""
-                    own = {**msgspec.structs.asdict(entry), "lambda": noise, "failed": "; ".join(entry.failed)}
-                    writer.writerow([*(getattr(table, p) for p in places), row.label, *(own[n] for n in numbers)])
+                    numbers = {**msgspec.structs.asdict(entry), "failed": "; ".join(entry.failed)}
+                    numbers["lambda"] = column if table.axis == "lambda" else ""
+                    writer.writerow([*own, label, *(numbers[name] for name in names)])
     return file.getvalue()
 
 
 def tex(found: Report) -> str:
     """The tables for LaTeX, with booktabs."""
     parts = ["% needs \\usepackage{booktabs}\n"]
-    for table in found.tables:
-        title = [f"{table.title}."] if table.title else []
-        parts.append(tex_grid(table.grid(), " ".join([*title, f"{table.heading}.", *table.notes()])))
-        solver = table.error_grid()
-        parts += [tex_grid(solver, f"Solver error: {SOLVER_ERROR}.")] if solver else []
+    for title, heading, grid, notes in blocks(found):
+        caption = escape(" ".join([*([f"{title}."] if title else []), f"{heading}.", *notes]))
+        head, *body = (" & ".join(map(escape, line)) + " \\\\\n" for line in grid)
+        columns, lines = f"l{'r' * (len(grid[0]) - 1)}", f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
+        tabular = f"\\begin{{tabular}}{{{columns}}}\n{lines}\\end{{tabular}}\n"
+        parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{tabular}\\end{{table}}\n")
     return "\n".join(parts)
-
-
-def tex_grid(grid: Grid, caption: str) -> str:
-    """A grid as a LaTeX table."""
-    head, *body = (" & ".join(map(escape, line)) + " \\\\\n" for line in grid)
-    columns = f"l{'r' * (len(grid[0]) - 1)}"
-    return (
-        f"\\begin{{table}}\n\\centering\n\\caption{{{escape(caption)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
-        f"{head}\\midrule\n{''.join(body)}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
-    )
-
-
-SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
-    ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
-}  # fmt: skip
 
 
 def escape(text: str) -> str:

@@ -1,7 +1,8 @@
-"""What cells are measured with: models, one in memory at a time, and evaluators, each opened once."""
+"""What cells are measured with: models, one in memory at a time, evaluators, each opened once, and a clock."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor
 
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.clock import Clock
 from gddim_cli.errors import CapacityError, GddimError
 from gddim_cli.evaluation.evaluator import Evaluator, open_evaluator
 from gddim_cli.models.model import Model
@@ -24,16 +24,41 @@ from gddim_cli.runtime.memory import memory_for
 Shape = tuple[int, int, int]
 
 
+class Clock:
+    """Adds up the seconds of calls; on CUDA by events, so that nothing waits for the clock until it is read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self._seconds = device, 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Counts the time of the block."""
+        if self.device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start.record()
+            yield
+            end.record()
+            self._events.append((start, end))
+            return
+        began = time.perf_counter()
+        yield
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        self._seconds += time.perf_counter() - began
+
+    def read(self) -> float:
+        """Seconds so far."""
+        if self._events:
+            torch.cuda.synchronize(self.device)
+            self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._events.clear()
+        return self._seconds
+
+
 @dataclass
 class Resources:
-    """Models and evaluators of a benchmark.
-
-    Attributes:
-        device: where networks run.
-        batch_size: images at once.
-        on_evaluation: called after each network evaluation with the number of images.
-        clock: runs while the network does.
-    """
+    """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images."""
 
     device: torch.device
     batch_size: int = 64
@@ -56,10 +81,11 @@ class Resources:
     def prepare(self, request: SamplingRequest) -> PreparedRun:
         """The request made ready, its network on the clock; raises GddimError as `runs.prepare.prepare`."""
         prepared = prepare(request, self.device, model=self.model(request), batch_size=self.batch_size)
-        timed = self.clock.timed(prepared.eps)
+        inner = prepared.eps
 
         def eps(u: Tensor, t: float) -> Tensor:
-            found: Tensor = timed(u, t)
+            with self.clock.running():
+                found = inner(u, t)
             self.on_evaluation(len(u))
             return found
 
@@ -88,6 +114,5 @@ class Resources:
             with memory_for(self.batch_size, self.device):
                 yield
         except CapacityError as error:
-            raise CapacityError(
-                f"{self.batch_size} images at once do not fit in the memory of {self.device}; give a smaller --batch-size"
-            ) from error
+            where = f"{self.batch_size} images at once do not fit in the memory of {self.device}"
+            raise CapacityError(f"{where}; give a smaller --batch-size") from error

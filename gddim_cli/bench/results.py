@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from gddim_cli.bench.cell import Cell
 from gddim_cli.errors import DataError
+from gddim_cli.evaluation.evaluator import Evaluator
+from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import locked, replacing, writing
@@ -23,17 +25,13 @@ from gddim_cli.samplers.registry import SAMPLERS
 
 T = TypeVar("T")
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
+NUM = 500
 
 
 class SolverError(msgspec.Struct):
-    """How far a deterministic cell's images are from the converged solution from the same noise.
+    """`rms`, the root mean square difference of the first images, in [-1, 1], from the converged solution; or why not.
 
-    Attributes:
-        images: on how many of the first images it was measured.
-        rms: root mean square of the difference over pixels and images, before quantisation, images in [-1, 1].
-        reference: sampler, order, K and NFE of the converged solution.
-        converged_to: the same distance between that and the solution at half its NFE: a bound of its own error.
-        failed: why `rms` is missing; it is tried again by the next call.
+    `reference` says how that solution was made; it is `converged_to` from the one at half its NFE.
     """
 
     images: int
@@ -47,15 +45,12 @@ class Result(msgspec.Struct):
     """A cell's value and everything that it depends on; the same however often the run was interrupted.
 
     Attributes:
-        key: a hash of `request`, `num` and `evaluator`; equal keys are equal numbers.
+        key: a hash of `request`, `num` and `evaluator`; equal keys are equal values.
         features: names the images and their features, which cells of several metrics share.
         request: resolved.
-        num: number of images.
         evaluator: its identity.
         planned: network evaluations per image that the sampler makes by construction; None where it is adaptive.
-        value: of the metric; None until it has been measured.
         nfe: network evaluations per image as counted, the mean where batches differ.
-        tolerance: of an adaptive sampler, as calibrated.
         failed: why there is no value; the cell is tried again by the next call.
     """
 
@@ -74,8 +69,8 @@ class Result(msgspec.Struct):
     failed: str | None = None
 
     def __post_init__(self) -> None:
-        if self.key != short_hash(self.request, self.num, self.evaluator):  # ValueError is msgspec's for a file
-            raise ValueError("key: is not that of its request, num and evaluator")
+        if self.key != short_hash(self.request, self.num, self.evaluator):
+            raise ValueError("key: is not that of its request, num and evaluator")  # to msgspec a file's mistake
 
     @property
     def deterministic(self) -> bool:
@@ -88,18 +83,40 @@ class Result(msgspec.Struct):
         return self.planned or self.request.nfe
 
     @property
+    def model(self) -> tuple[str | None, str, bool]:
+        """The network and its precision."""
+        return self.request.checkpoint_sha256, self.request.dtype, self.request.tf32
+
+    @property
     def failure(self) -> str | None:
         """Why the value or the solver error is missing."""
         solver = self.solver_error.failed if self.solver_error else None
         return self.failed or (solver and f"solver error: {solver}")
 
 
+def short_hash(*parts: Any) -> str:
+    """A name of requests and plain data. Settings that are None do not count, so that further ones change no name."""
+    plain = [msgspec.to_builtins(part) for part in parts]
+    given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
+    return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
+
+
+def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator) -> Result:
+    """The result of a cell before it has been measured; raises DataError where `init_noise` has too few states."""
+    num = cell.num or (evaluator.protocol.num if evaluator.protocol else NUM)
+    if prepared.initial is not None and num > len(prepared.initial):
+        raise DataError(f"--init-noise: holds {len(prepared.initial)} states, fewer than the {num} images; lower --num")
+    identity, request = evaluator.identity(), prepared.request
+    extractor = [identity[name] for name in ("mode", "network", "weights_sha256")]
+    key, features = short_hash(request, num, identity), short_hash(request, num, extractor)
+    return Result(key, features, request, num, identity, prepared.sampler.nfe)
+
+
 class BenchPlan(msgspec.Struct, kw_only=True):
     """A checked plan; `plan.json` holds the one that last ran in a folder.
 
     Attributes:
-        cells: in the plan's order, each in its table; `request` says what is to be prepared.
-        results: one for each key, without its value, in the order of work.
+        cells: in the plan's order; `results`: one for each key, without its value, in the order of work.
         notes: what the user should know of the plan, a sentence each.
         solver_error: images whose solver error is measured; 0 for none.
     """
@@ -111,9 +128,8 @@ class BenchPlan(msgspec.Struct, kw_only=True):
     results: list[Result]
 
     def __post_init__(self) -> None:
-        strangers = {cell.key for cell in self.cells} - {result.key for result in self.results}
-        if strangers:
-            raise ValueError(f"cells: there is no result {min(strangers)}")
+        if not {cell.key for cell in self.cells} <= {result.key for result in self.results}:
+            raise ValueError("cells: their results are missing")
 
     def cell(self, key: str) -> Cell:
         """The first cell of a result."""
@@ -122,31 +138,6 @@ class BenchPlan(msgspec.Struct, kw_only=True):
     def groups(self) -> list[list[Result]]:
         """The results, those of the same features together."""
         return [list(group) for _, group in groupby(self.results, lambda result: result.features)]
-
-
-class Session(msgspec.Struct):
-    """One call of the command: what may change from call to call, and so is in no result.
-
-    Attributes:
-        seconds, network, features: in all, in the network, in the features.
-        cells: the same of each group of cells, with its key and the images made.
-    """
-
-    started: str
-    device: str
-    device_name: str
-    batch_size: int
-    seconds: float = 0.0
-    network: float = 0.0
-    features: float = 0.0
-    cells: list[dict[str, Any]] = []
-
-
-def short_hash(*parts: Any) -> str:
-    """A name of requests and plain data; settings that are None do not count, so that a later one changes no name."""
-    plain = [msgspec.to_builtins(part) for part in parts]
-    given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
-    return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
 
 
 def stored_rows(path: Path) -> NDArray[np.float32] | None:
@@ -176,16 +167,10 @@ class Folder:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
     def read(self, name: str, kind: type[T]) -> T | None:
-        """A JSON file; None where there is none.
-
-        Raises:
-            DataError: it cannot be read, or is not of this kind.
-        """
+        """A JSON file; None where there is none. Raises DataError where it is not of this kind."""
         path = self.path / name
-        if not path.is_file():
-            return None
         try:
-            return msgspec.json.decode(path.read_bytes(), type=kind)
+            return msgspec.json.decode(path.read_bytes(), type=kind) if path.is_file() else None
         except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
             raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
 
@@ -197,7 +182,7 @@ class Folder:
         return found
 
     def result(self, pending: Result, images: int) -> Result:
-        """What is kept of a result, failures too, else `pending`; a solver error on another number of images does not count."""
+        """What is kept of a result, or `pending`; a solver error on another number of images does not count."""
         found = self.read(f"cells/{pending.key}.json", Result) or msgspec.structs.replace(pending)
         if found.solver_error and found.solver_error.images != images:
             found.solver_error = None
@@ -211,9 +196,8 @@ class Folder:
     def rows(self, features: str, num: int, width: int) -> RowFile:
         """Features at work, float32 [num, width], filled in by image; started again where the file is damaged."""
         path = self.path / "partial" / "features.npy"
-        there = stored_rows(path.with_name(f"{path.name}.{features}.partial"))
-        begun = there is not None and there.shape == (num, width)
-        return RowFile(path, num, (width,), features, None, overwrite=not begun)
+        kept = stored_rows(path.with_name(f"{path.name}.{features}.partial"))
+        return RowFile(path, num, (width,), features, None, overwrite=kept is None or kept.shape != (num, width))
 
     def forget_rows(self, features: str) -> None:
         """Removes features whose cells are all done."""
@@ -224,4 +208,4 @@ class Folder:
     def rows_done(self, features: str) -> int:
         """The number of images at work whose features are kept."""
         found = [stored_rows(path) for path in (self.path / "partial").glob(f"*.{features}.partial")]
-        return sum(int((~np.isnan(there[:, -1])).sum()) for there in found if there is not None)
+        return sum(int((~np.isnan(rows[:, -1])).sum()) for rows in found if rows is not None)

@@ -10,7 +10,7 @@ import msgspec
 
 from gddim_cli.bench import published
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.labels import labels, row_key
+from gddim_cli.bench.labels import labels
 from gddim_cli.bench.results import Result
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
@@ -22,22 +22,21 @@ Pair = tuple[Cell, Result]
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One place of a table: the cells that differ in the seed only.
+    """One place of a table, with its results' keys: cells that differ in the seed only, of which `seeds` have a value.
 
     Attributes:
-        keys: of their results; seeds: how many have a value.
         asked, nfe: network evaluations asked for, and made on average.
-        mean, std: of the values; std is the sample standard deviation, of several.
+        mean, std: of the values; the sample standard deviation, of several.
         solver_error: root mean square over the seeds.
-        published, difference: the paper's number, and how much larger the mean is.
-        failed, solver_failed: why values are missing; missing: cells that have not been measured.
-        overspent: whether RK45, calibrated to the budget, spent over 5 % (and over one evaluation) more: tables and plots
-            leave such values out.
+        difference: how much larger the mean is than the published number.
+        failed, solver_failed: why values are missing; `missing` cells have not been measured.
+        overspent: whether RK45, calibrated to the budget, spent over 5 % (and one evaluation) more: tables and plots leave
+            such values out.
     """
 
     keys: list[str]
-    seeds: int
     asked: int
+    seeds: int
     nfe: float | None
     mean: float | None
     std: float | None
@@ -58,71 +57,66 @@ class Entry(msgspec.Struct, kw_only=True):
     @property
     def text(self) -> str:
         """`3.31 ± 0.04 (9)`: mean, spread and evaluations made; `*` where cells are missing."""
-        if self.mean is None:
-            return "failed" if self.failed else "…"
-        if self.overspent:
-            return DASH
+        if self.mean is None or self.overspent:
+            return DASH if self.overspent else "failed" if self.failed else "…"
         spread = "" if self.std is None else f"{self.std:.{decimals(self.mean)}f}"
-        if self.std and not float(spread):
-            spread = figure(self.std)
-        plus = f" ± {spread}" if spread else ""
-        return figure(self.mean) + plus + self.made + (" *" if self.failed or self.missing else "")
+        spread = figure(self.std) if self.std and not float(spread) else spread
+        return (
+            figure(self.mean) + (f" ± {spread}" * bool(spread)) + self.made + " *" * bool(self.failed or self.missing)
+        )
 
     @property
     def error_text(self) -> str:
         """The solver error, two digits, and the evaluations made."""
         value = self.solver_error
-        if value is None:
-            return "failed" if self.solver_failed else ""
-        if self.overspent:
-            return DASH
+        if value is None or self.overspent:
+            return "" if value is None and not self.solver_failed else DASH if self.overspent else "failed"
         text = f"{value:.1e}" if value < 0.01 else f"{value:#.2g}" if value < 10 else f"{value:.0f}"
-        return text + self.made + (" *" if self.solver_failed else "")
+        return text + self.made + " *" * bool(self.solver_failed)
 
+    @property
+    def published_text(self) -> str:
+        """The published number as it was printed."""
+        value = self.published
+        return "" if value is None else value if isinstance(value, str) else f"{value:g}"
 
-class Row(msgspec.Struct, kw_only=True):
-    """A sampler; an entry is None where the plan has no cell for its column."""
-
-    label: str
-    entries: list[Entry | None]
+    @property
+    def difference_text(self) -> str:
+        """The difference from it, with as many digits as the mean."""
+        return "" if self.overspent or self.mean is None else signed(self.difference, self.mean)
 
 
 class Table(msgspec.Struct, kw_only=True):
     """Values that compare: of one metric and evaluator, one number of images and one quantisation.
 
     Attributes:
-        metric: what it is called in tables; metric_name: in plans.
+        evaluator: its identity.
         axis: what the columns are, `nfe` or `lambda`; with `lambda` all cells have one NFE, `nfe`.
+        rows: by label, an entry for each column, None where the plan has no cell.
         apart: in what it differs from other tables with its heading.
     """
 
     title: str
-    metric: str
-    metric_name: str
-    reference: str
-    protocol: str | None
+    evaluator: dict[str, Any]
     images: int
     quantize: str
     axis: str
     nfe: int | None
     columns: list[float]
-    rows: list[Row]
+    rows: dict[str, list[Entry | None]]
     apart: str = ""
 
     @property
-    def name(self) -> str:
+    def metric(self) -> str:
         """The metric, with the number of images where it depends on that: `FID@5000`."""
-        spec = METRICS.get(self.metric_name)
-        return (
-            self.metric
-            if self.images >= FULL or (spec and not spec.depends_on_count)
-            else f"{self.metric}@{self.images}"
-        )
+        spec, name = METRICS.get(self.evaluator.get("metric_name", "fid")), self.evaluator["metric"]
+        return name if self.images >= FULL or (spec and not spec.depends_on_count) else f"{name}@{self.images}"
 
     @property
     def heading(self) -> str:
         """What the values are, in one line."""
-        parts = [f"{self.name} to {self.reference}", f"protocol {self.protocol}" if self.protocol else ""]
+        protocol = self.evaluator["protocol"]
+        parts = [f"{self.metric} to {self.evaluator['reference']}", f"protocol {protocol}" if protocol else ""]
         parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
         return ", ".join(filter(None, parts))
 
@@ -134,55 +128,43 @@ class Table(msgspec.Struct, kw_only=True):
     @property
     def entries(self) -> list[Entry]:
         """Every entry."""
-        return [entry for row in self.rows for entry in row.entries if entry]
+        return [entry for row in self.rows.values() for entry in row if entry]
 
     def grid(self) -> Grid:
         """The values as text: a header, a line for each row, and below it the paper's numbers and the differences."""
         found = [["sampler", *self.names]]
-        for row in self.rows:
-            found.append([row.label, *(entry.text if entry else "" for entry in row.entries)])
-            if any(entry and entry.published is not None for entry in row.entries):
-                found.append(["published", *(printed(entry.published if entry else None) for entry in row.entries)])
-                found.append(
-                    [
-                        "difference",
-                        *(signed(e.difference, e.mean) if e and not e.overspent else "" for e in row.entries),
-                    ]
-                )
+        for label, row in self.rows.items():
+            found.append([label, *(entry.text if entry else "" for entry in row)])
+            if any(entry and entry.published_text for entry in row):
+                found.append(["published", *(entry.published_text if entry else "" for entry in row)])
+                found.append(["difference", *(entry.difference_text if entry else "" for entry in row)])
         return found
 
     def error_grid(self) -> Grid:
         """The solver errors as text, or nothing."""
-        lines = [[row.label, *(entry.error_text if entry else "" for entry in row.entries)] for row in self.rows]
+        lines = [[label, *(entry.error_text if entry else "" for entry in row)] for label, row in self.rows.items()]
         lines = [line for line in lines if any(line[1:])]
         return [["sampler", *self.names], *lines] if lines else []
 
     def notes(self) -> list[str]:
         """What a reader of the table has to know, a sentence each."""
-        found, entries = [], self.entries
-        seeds = sorted({entry.seeds for entry in entries if entry.std is not None})
-        if seeds:
+        found, entries, images = [], self.entries, self.images
+        if seeds := sorted({entry.seeds for entry in entries if entry.std is not None}):
             found.append(f"±: the sample standard deviation over {' or '.join(map(str, seeds))} seeds.")
         if any(entry.made and not entry.overspent for entry in entries):
             found.append("In brackets: the network evaluations made, where the budget cannot be spent exactly.")
-        for row in self.rows:
-            over = [f"{e.made.strip(' ()')} for NFE {e.asked}" for e in row.entries if e and e.overspent]
-            if over:
-                found.append(f"{DASH}: {row.label} needs more evaluations than the budget ({', '.join(over)}).")
+        reasons = []
+        for label, row in self.rows.items():
+            of = [entry for entry in row if entry]
+            if over := [f"{entry.made.strip(' ()')} for NFE {entry.asked}" for entry in of if entry.overspent]:
+                found.append(f"{DASH}: {label} needs more evaluations than the budget ({', '.join(over)}).")
+            reasons += [f"Failed: {label}: {why}." for entry in of for why in entry.failed]
+            reasons += [f"Failed: {label}: solver error: {why}." for entry in of for why in entry.solver_failed]
         if any(entry.published is not None for entry in entries):
-            full = "" if self.images >= FULL else f"; with {self.images} images the bias of the distance is larger"
-            found.append(f"Published: arXiv 2206.05564, 50 000 images{full}.")
-        why = [(row.label, reason) for row in self.rows for e in row.entries if e for reason in e.failed]
-        why += [
-            (r.label, f"solver error: {reason}")
-            for r in self.rows
-            for e in r.entries
-            if e
-            for reason in e.solver_failed
-        ]
-        found += dict.fromkeys(f"Failed: {label}: {reason}." for label, reason in why)
+            bias = "" if images >= FULL else f"; with {images} images the bias of the distance is larger"
+            found.append(f"Published: arXiv 2206.05564, 50 000 images{bias}.")
         missing = sum(entry.missing for entry in entries)
-        return found + ([f"{cells(missing)} not measured yet (…, *)."] if missing else [])
+        return [*found, *dict.fromkeys(reasons), *([f"{cells(missing)} not measured yet (…, *)."] if missing else [])]
 
 
 def tables(pairs: Sequence[Pair]) -> list[Table]:
@@ -192,10 +174,9 @@ def tables(pairs: Sequence[Pair]) -> list[Table]:
         key = (cell.table, result.evaluator, result.num, result.request.quantize)
         groups.setdefault(msgspec.json.encode(key, order="sorted"), []).append((cell, result))
     made = [table(group) for group in groups.values()]
-    judged = [{**of[0][1].evaluator, "quantize": of[0][1].request.quantize} for of in groups.values()]
-    headings = [(one.title, one.heading) for one in made]
-    for one, heading, own in zip(made, headings, judged, strict=True):
-        kin = [other for other, same in zip(judged, headings, strict=True) if same == heading]
+    owns = [((one.title, one.heading), {**one.evaluator, "quantize": one.quantize}) for one in made]
+    for one, (heading, own) in zip(made, owns, strict=True):
+        kin = [other for same, other in owns if same == heading]
         differ = [name for name in own if len({repr(other.get(name)) for other in kin}) > 1]
         one.apart = ", ".join(f"{name.replace('_', ' ')} {str(own[name])[:12]}" for name in differ)
     return made
@@ -203,60 +184,45 @@ def tables(pairs: Sequence[Pair]) -> list[Table]:
 
 def table(pairs: Sequence[Pair]) -> Table:
     """One table of cells that may share one."""
-    requests = [result.request for _, result in pairs]
-    budgets = {request.nfe for request in requests}
+    requests, (cell, result) = [result.request for _, result in pairs], pairs[0]
     noises = {(request.sampler, request.options.get("lambda")) for request in requests}
     varied = len(noises) > len({sampler for sampler, _ in noises}) and all(noise is not None for _, noise in noises)
-    axis = "lambda" if len(budgets) == 1 and varied else "nfe"
+    axis = "lambda" if varied and len({request.nfe for request in requests}) == 1 else "nfe"
     at: list[Any] = [request.flat()[axis] for request in requests]
     columns = sorted(set(at))
-    rows: dict[bytes, tuple[str, list[list[Pair]]]] = {}
-    for pair, request, column, label in zip(pairs, requests, at, labels(requests, axis), strict=True):
-        _, places = rows.setdefault(row_key(request, axis), (label, [[] for _ in columns]))
-        places[columns.index(column)].append(pair)
-    cell, result = pairs[0]
-    return Table(
-        title=cell.table,
-        metric=result.evaluator["metric"],
-        metric_name=result.evaluator.get("metric_name", "fid"),
-        reference=result.evaluator["reference"],
-        protocol=result.evaluator["protocol"],
-        images=result.num,
-        quantize=str(result.request.quantize),
-        axis=axis,
-        nfe=result.request.nfe if axis == "lambda" else None,
-        columns=columns,
-        rows=[
-            Row(label=label, entries=[entry(of) if of else None for of in places]) for label, places in rows.values()
-        ],
-    )
+    places: dict[str, list[list[Pair]]] = {}
+    for pair, column, label in zip(pairs, at, labels(requests, axis), strict=True):
+        places.setdefault(label, [[] for _ in columns])[columns.index(column)].append(pair)
+    rows = {label: [entry(of) if of else None for of in row] for label, row in places.items()}
+    own = {"evaluator": result.evaluator, "images": result.num, "quantize": str(result.request.quantize)}
+    nfe = result.request.nfe if axis == "lambda" else None
+    return Table(title=cell.table, **own, axis=axis, nfe=nfe, columns=columns, rows=rows)
 
 
 def entry(pairs: Sequence[Pair]) -> Entry:
     """Mean and spread over the seeds of one place."""
-    results = [result for _, result in pairs]
-    done = [result for result in results if result.value is not None]
-    values = [result.value for result in done if result.value is not None]
+    results, request = [result for _, result in pairs], pairs[0][1].request
+    values = [result.value for result in results if result.value is not None]
+    made = [result.nfe or 0.0 for result in results if result.value is not None]
     solved = [result.solver_error for result in results if result.solver_error]
-    errors = [error.rms for error in solved if error.rms is not None]
-    mean = statistics.fmean(values) if values else None
-    request, number = results[0].request, published.number(pairs[0][0], results[0].request)
-    nfe = statistics.fmean(result.nfe or 0.0 for result in done) if done else None
-    given = request.options.get("rtol") or request.options.get("atol")
+    squares = [error.rms**2 for error in solved if error.rms is not None]
+    mean, nfe = statistics.fmean(values) if values else None, statistics.fmean(made) if made else None
+    number = published.number(pairs[0][0], request)
+    calibrated = not request.options.get("rtol") and not request.options.get("atol")
     return Entry(
         keys=[result.key for result in results],
-        seeds=len(values),
         asked=request.nfe,
+        seeds=len(values),
         nfe=nfe,
         mean=mean,
         std=statistics.stdev(values) if len(values) > 1 else None,
-        solver_error=statistics.fmean(rms**2 for rms in errors) ** 0.5 if errors else None,
+        solver_error=statistics.fmean(squares) ** 0.5 if squares else None,
         published=number,
-        difference=None if mean is None or number is None or isinstance(number, str) else mean - number,
+        difference=mean - number if mean is not None and isinstance(number, int | float) else None,
         failed=[result.failed for result in results if result.failed],
         solver_failed=[error.failed for error in solved if error.failed],
         missing=sum(result.value is None and not result.failed for result in results),
-        overspent=not given and nfe is not None and nfe > max(1.05 * request.nfe, request.nfe + 1),
+        overspent=calibrated and nfe is not None and nfe > max(1.05 * request.nfe, request.nfe + 1),
     )
 
 
@@ -271,14 +237,9 @@ def figure(value: float) -> str:
     return f"{value:.{decimals(value)}f}"
 
 
-def printed(value: published.Number | None) -> str:
-    """A published number as it was printed."""
-    return "" if value is None else value if isinstance(value, str) else f"{value:g}"
-
-
-def signed(value: float | None, beside: float | None) -> str:
+def signed(value: float | None, beside: float) -> str:
     """A difference, with as many digits as the value beside it."""
-    return "" if value is None or beside is None else f"{value:+.{decimals(beside)}f}"
+    return "" if value is None else f"{value:+.{decimals(beside)}f}"
 
 
 def cells(count: int) -> str:
