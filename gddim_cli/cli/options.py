@@ -97,16 +97,17 @@ def panel_number(parameter: inspect.Parameter) -> int:
 
 
 def with_settings(
-    function: Callable[..., Any], settings: Iterable[Setting], *, lists: bool = False
+    function: Callable[..., Any], settings: Iterable[Setting], *, lists: Iterable[Setting] = ()
 ) -> Callable[..., Any]:
     """The command with one option for each declared setting; it receives them as a mapping `given` of texts by key.
 
     Args:
-        lists: whether each option takes a comma-separated list.
+        lists: settings whose options take a comma-separated list.
     """
-    declared = list(settings)
+    listed = list(lists)
+    declared = [*listed, *settings]
     own = [parameter for parameter in parameters(function) if parameter.name != "given"]
-    options = [parameter_of(setting, lists) for setting in declared]
+    options = [parameter_of(setting, lists=number < len(listed)) for number, setting in enumerate(declared)]
 
     def run(**given: Any) -> Any:
         found = {setting.key: given.pop(setting.name) for setting in declared}
