@@ -74,7 +74,7 @@ def convert(path: Path, out: Path) -> dict[str, float]:
 
     before = peak()
     started = time.perf_counter()
-    convert_release(path, card_of(CARD), out)
+    convert_release(path, card_of(CARD), out, card_of)
     return {"seconds": time.perf_counter() - started, "peak": peak(), "before": before}
 
 

@@ -133,7 +133,9 @@ class Setting:
         value: Any = text
         kind = bare(self.type)
         if text not in self.about.aliases and kind in (int, float, bool):
-            value = number(text) if kind is not bool else {"true": True, "false": False}.get(text, text)
+            value = number(text) if kind is not bool else {"true": True, "false": False}.get(text.lower(), text)
+        elif typing.get_origin(kind) is list:
+            value = [number(part) for part in split(text.strip("[]"))]
         return self.check(value, where or self.flag)
 
     def expected(self) -> str:
@@ -236,6 +238,8 @@ def description(kind: Any) -> str:
     plain, bounds = bare(kind), limits(kind)
     if choices(kind):
         return f"one of {', '.join(choices(kind))}"
+    if typing.get_origin(plain) is list:
+        return f"a list of values, each {description(typing.get_args(plain)[0])}"
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
         plain, "another kind of value"
     )

@@ -1,157 +1,121 @@
-"""A published training state to one native file: read, renamed, checked against a card, written."""
+"""A checkpoint of another program to one native file: recognised, read, checked, written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from torch import Tensor
 
 from gddim_cli.checkpoints import native
-from gddim_cli.checkpoints.architecture import complete, infer
-from gddim_cli.checkpoints.card import Card, Images
-from gddim_cli.checkpoints.formats import flax_msgpack, torch_pickle
+from gddim_cli.checkpoints.card import Card
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, build_options
+from gddim_cli.checkpoints.formats.registry import FORMATS, recognize
 from gddim_cli.checkpoints.load import build
-from gddim_cli.checkpoints.tensor_names import Layout, rename
-from gddim_cli.errors import UsageError
-from gddim_cli.models.networks.ncsnpp import NCSNpp
-from gddim_cli.models.networks.skip_init import SkipInit
+from gddim_cli.errors import CheckpointError, UsageError, nearest
+
+IDENTITY = ("images", "network", "parameterization")
+"""The fields of a card by which two cards are of the same model."""
 
 
-@dataclass(frozen=True)
-class Published:
-    """How a published format is read.
-
-    Attributes:
-        read: the averaged weights under the file's names.
-        layout: of those names and tensors.
-        card: of the released model that files of this format are taken for.
-    """
-
-    read: Callable[[Path], dict[str, Tensor]]
-    layout: Layout
-    card: str
-
-
-FORMATS = {
-    "gddim-flax": Published(flax_msgpack.read, "flax", "cld-cifar10"),
-    "cldsgm": Published(torch_pickle.read, "torch", "cldsgm-cifar10"),
-    "score-sde": Published(torch_pickle.read, "torch", "vp-cifar10"),
-}
-
-
-def convert_release(path: Path, card: Card, out: Path) -> None:
+def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str], Card]) -> None:
     """The published file of a card to a native file; it must be exactly what the card says.
+
+    Args:
+        find_card: the card of a catalogue name.
 
     Raises:
         CheckpointError: it is not, or is damaged.
         OutputError: `out` cannot be written.
     """
     assert card.source is not None
-    published = FORMATS[card.source.format]
-    write(published.read(path), published.layout, card, path, out)
+    spec = find_format(card.source.format, f"card of {card.name}")
+    options = build_options(spec, card.source.settings, f"card of {card.name}: {{}}")
+    conversion = Conversion(path, card.name, options, find_card, lambda _: None, like=card, exact=True)
+    made, tensors = spec.convert(spec.read(path), conversion)
+    for key in IDENTITY:
+        if getattr(made, key) != getattr(card, key):
+            raise CheckpointError(
+                f"{path}: its {key} ({getattr(made, key)}) is not that of the card of {card.name} ({getattr(card, key)})"
+            )
+    write(out, card, tensors, path)
 
 
-def convert_other(
-    path: Path, card: Card, format: str, given: Mapping[str, Any], out: Path, say: Callable[[str], None]
+def convert_file(
+    path: Path,
+    out: Path,
+    spec: FormatSpec,
+    settings: Mapping[str, Any],
+    find_card: Callable[[str], Card],
+    say: Callable[[str], object],
+    like: Card | None = None,
+    name: str | None = None,
 ) -> Card:
-    """A file of a published format and of any size to a native file.
+    """A file or folder of a foreign format to a native file.
 
     Args:
-        card: of the model that it is like: diffusion, parameterization, and what neither tensors nor person tell.
-        format: one of FORMATS.
-        given: arguments of the network that the person sets.
-        say: is told what was assumed.
+        settings: options of the format, by name.
+        find_card: the card of a catalogue name.
+        say: called with each assumption.
+        like: the card of the released model that it is a variant of.
+        name: of the card; by default that of `out`.
 
     Returns:
-        The new file's card.
+        The card inside the native file.
 
     Raises:
-        CheckpointError: damaged, or not an NCSN++ of that format.
-        UsageError: `given` contradicts the tensors, or is not enough.
+        CheckpointError: damaged, or not such a model.
+        UsageError: options that contradict the file, or are needed and missing.
         OutputError: `out` cannot be written.
     """
-    published = FORMATS[format]
-    tensors = published.read(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    network = complete(infer(shapes, published.layout, path), given, card.network, say)
-    card = card_like(card, network, path, out)
-    write(tensors, published.layout, card, path, out)
+    options = build_options(spec, settings)
+    contents: Contents = spec.read(path)
+    conversion = Conversion(path, name or out.stem, options, find_card, say, like)
+    card, tensors = spec.convert(contents, conversion)
+    write(out, card, tensors, path)
     return card
 
 
-def card_like(card: Card, network: dict[str, Any], path: Path, out: Path) -> Card:
-    """The card of another network of the same kind, named after the file that it will be in.
+def write(out: Path, card: Card, tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a native file, once every tensor has its place in the card's network and all numbers are finite.
 
     Raises:
-        UsageError: its channels do not make whole images.
-    """
-    blocks = card.make_diffusion().D
-    channels, rest = divmod(network["in_channels"], blocks)
-    if rest or channels not in (1, 3):
-        raise UsageError(
-            f"{path}: {network['in_channels']} input channels are not grey or colour images with {blocks} "
-            f"number{'s' * (blocks > 1)} a pixel, as {card.name} has; name another --card"
-        )
-    full = {"kind": "ncsnpp", **network}
-    side = int(network["image_size"])
-    diffusion = dict(card.diffusion)
-    if "image_size" in diffusion:
-        diffusion["image_size"] = side
-    return msgspec.structs.replace(
-        card,
-        name=out.stem,
-        title=f"{path.name}, in the format of {card.name}",
-        images=Images(channels, side),
-        network=full,
-        diffusion=diffusion,
-        source=None,
-        published={},
-        parameters=None,
-        license={},
-    )
-
-
-def write(tensors: dict[str, Tensor], layout: Layout, card: Card, path: Path, out: Path) -> None:
-    """Checks everything and writes the native file. Empties `tensors`.
-
-    Raises:
-        CheckpointError: the first tensor that does not fit.
-        UsageError: arguments that make no network.
+        CheckpointError: naming the first that does not fit.
         OutputError: `out` cannot be written.
     """
-    arguments = {key: value for key, value in card.network.items() if key != "kind"}
-    try:
-        with SkipInit():
-            network = NCSNpp(**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{path}: no NCSN++ has {arguments}: {error}") from error
-    ours = rename(tensors, network, layout, path)
-    build(card, ours, path)
-    native.write(out, card, ours)
+    build(card, tensors, path)
+    for name, tensor in tensors.items():
+        if not native.all_finite(tensor):
+            raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the file is damaged, fetch it again")
+    native.write(out, card, tensors)
 
 
-def format_and_card(
-    format: str | None, named: Card | None, find: Callable[[str], Card], path: Path
-) -> tuple[str, Card]:
-    """The format to read and the card of the model that the file is like.
+def find_format(name: str, where: str) -> FormatSpec:
+    """The format of that name.
 
     Raises:
-        UsageError: neither, both that contradict, or a card of something that is not published in these formats.
-        CheckpointError: the format's card is wrong.
+        CheckpointError: there is none.
     """
-    if named is not None:
-        own = named.source.format if named.source else "native"
+    if name not in FORMATS:
+        raise CheckpointError(f"{where}: there is no checkpoint format '{name}'; {nearest(name, FORMATS)}")
+    return FORMATS[name]
+
+
+def choose_format(name: str | None, like: Card | None, path: Path) -> FormatSpec:
+    """The format to read a file with: the given one, else that of the model it is like, else the one recognised.
+
+    Raises:
+        UsageError: an unknown name, or one that contradicts `like`.
+        CheckpointError: the file is of no known format.
+    """
+    if like is not None:
+        own = like.source.format if like.source else "native"
         if own not in FORMATS:
-            raise UsageError(f"--card {named.name}: not one of a published format; known formats: {', '.join(FORMATS)}")
-        if format not in (None, own):
-            raise UsageError(f"--format {format} contradicts --card {named.name}, whose files are {own}")
-        return own, named
-    if format is None:
-        raise UsageError(f"{path}: say what it is: --card NAME, or --format {'|'.join(FORMATS)}")
-    if format not in FORMATS:
-        raise UsageError(f"--format: '{format}' is not one of {', '.join(FORMATS)}")
-    return format, find(FORMATS[format].card)
+            raise UsageError(
+                f"--card {like.name}: not published in a format that can be converted; formats: {', '.join(FORMATS)}"
+            )
+        if name not in (None, own):
+            raise UsageError(f"--format {name} contradicts --card {like.name}, whose files are {own}")
+        return FORMATS[own]
+    return recognize(path) if name is None else FORMATS.find(name, "--format")

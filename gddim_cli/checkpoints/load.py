@@ -1,27 +1,38 @@
-"""A checkpoint by name or path, as a network with its card."""
+"""A checkpoint as a network with its card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
+import torch
 from torch import Tensor, nn
 
-from gddim_cli.checkpoints.card import Card
+from gddim_cli.checkpoints.card import Card, NoiseLevel
 from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
+from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import CheckpointError, UsageError, nearest
-from gddim_cli.models.denoiser import DenoiserEps
+from gddim_cli.models.conventions.base import Convention
+from gddim_cli.models.conventions.direct import Direct
+from gddim_cli.models.conventions.registry import CONVENTIONS
+from gddim_cli.models.conventions.schedules import LinearSchedule
+from gddim_cli.models.conventions.vp import Noise
+from gddim_cli.models.denoiser import DenoiserEps, denoise
+from gddim_cli.models.isotropic import IsotropicDenoiser, check_labels, check_levels
 from gddim_cli.models.network import Counted
-from gddim_cli.models.networks.ncsnpp import NCSNpp
+from gddim_cli.models.networks.base import Interface, keywords
+from gddim_cli.models.networks.registry import NETWORKS
 from gddim_cli.models.networks.skip_init import SkipInit
-from gddim_cli.models.networks.unet import DenoisingUNet
 from gddim_cli.models.parameterization import MixedScoreEps, NoiseEps
+from gddim_cli.runtime.text import printable
+from gddim_cli.runtime.typed_yaml import typed
 from gddim_cli.samplers.base import Eps
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"denoiser": DenoisingUNet, "ncsnpp": NCSNpp}
-ADAPTERS: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
+OWN_DIFFUSION: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
+"""What is no denoiser: predictions that are defined in the card's own diffusion."""
 
 
 @dataclass(frozen=True)
@@ -55,82 +66,208 @@ class Checkpoint:
         """The card's diffusion, in which it is sampled by default."""
         return self.card.make_diffusion()
 
-    @property
-    def sigma_range(self) -> tuple[float, float] | None:
-        """The noise levels that a denoiser was trained on, where the card says them."""
-        levels = self.card.training.get("recipe", {}).get("sigma", {})
-        return (levels["min"], levels["max"]) if {"min", "max"} <= levels.keys() else None
-
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """How the card says that it is sampled in `diffusion`."""
         return self.card.sampling.config(diffusion)
 
-    def eps(self, diffusion: Diffusion, k: KChoice) -> Eps:
+    @cached_property
+    def denoiser(self) -> IsotropicDenoiser | None:
+        """The model as `D(y, sigma, labels)`; None where it is not one."""
+        convention = convention_of(self.card)
+        if convention is None:
+            return None
+        low, high = noise_range(self.card, convention)
+        return IsotropicDenoiser(self.network, convention, low, high, self.card.labels, self.card.data_range)
+
+    @property
+    def classes(self) -> int:
+        """Number of class labels; 0 where the model takes none."""
+        return self.card.labels
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The noise levels that the network knows, as standard deviations for images in [-1, 1].
+
+        All levels for a model that is no isotropic denoiser.
+        """
+        return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
+
+    def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
+        """The noise levels to stay within in `diffusion`; None where the network predicts that diffusion's own noise."""
+        own = self.card.parameterization in OWN_DIFFUSION and diffusion == self.diffusion
+        return None if own else self.sigma_range
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level that the network knows."""
+        return self.sigma_range[0]
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level that the network knows."""
+        return self.sigma_range[1]
+
+    @torch.inference_mode()
+    def __call__(self, y: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
+        """The denoised images `D(y, sigma, labels)`, [N, C, H, W].
+
+        Args:
+            y: images in [-1, 1] plus noise, [N, C, H, W].
+            sigma: the standard deviation of the noise, a number or [N].
+            labels: classes, [N], whole numbers; None: the empty class, which few networks have been trained with.
+
+        Raises:
+            UsageError: the model is no isotropic denoiser, or an argument of another shape or outside its range.
+        """
+        denoiser = self.denoiser
+        if denoiser is None:
+            raise UsageError(f"{self.name} predicts '{self.card.parameterization}' and is no isotropic denoiser")
+        check_levels(denoiser, torch.as_tensor(sigma, device=y.device).reshape(-1), self.name)
+        check_labels(denoiser, labels, len(y), self.name)
+        return denoise(denoiser.labelled(labels), y, sigma, self.image_shape)
+
+    def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:
         """The noise prediction of this model in `diffusion`, for `k`.
+
+        Args:
+            labels: classes of the images of a batch, [N]; None: the empty class.
 
         Raises:
             UsageError: the model cannot be sampled in that diffusion, or not with that K.
         """
-        if self.card.parameterization == "denoiser":
-            return DenoiserEps(self.network, diffusion, k)
-        if diffusion != self.diffusion:
+        kind = self.card.parameterization
+        if kind in OWN_DIFFUSION and diffusion == self.diffusion:
+            return OWN_DIFFUSION[kind](self.network, diffusion, k, self.card.time_scale)
+        if self.denoiser is None:
             raise UsageError(
-                f"{self.card.name} predicts the noise of its own {self.diffusion.name} and of no other diffusion; "
+                f"{self.name} predicts the noise of its own {self.diffusion.name} and of no other diffusion; "
                 "leave --diffusion out, or sample a denoiser"
             )
-        return ADAPTERS[self.card.parameterization](self.network, diffusion, k, self.card.time_scale)
+        plain = isinstance(self.denoiser.convention, Direct) and not self.classes
+        return DenoiserEps(self.network if plain else self.denoiser.labelled(labels), diffusion, k)
+
+
+def convention_of(card: Card) -> Convention | None:
+    """How the card's prediction becomes an isotropic denoiser; None where it does not.
+
+    Raises:
+        CheckpointError: an unknown parameterization, or parameters that it does not have.
+    """
+    if card.parameterization in OWN_DIFFUSION:
+        diffusion = card.make_diffusion()
+        if card.parameterization != "eps" or not isinstance(diffusion, VP):
+            return None
+        return Noise(LinearSchedule(diffusion.beta_0, diffusion.beta_1, card.time_scale))
+    where = f"card of {printable(card.name)}"
+    if card.parameterization not in CONVENTIONS:
+        hint = nearest(card.parameterization, [*OWN_DIFFUSION, *CONVENTIONS])
+        raise CheckpointError(f"{where}: there is no parameterization '{printable(card.parameterization)}'; {hint}")
+    return typed(
+        card.convention, CONVENTIONS[card.parameterization].parameters, f"{where}: convention", CheckpointError
+    )
+
+
+def noise_range(card: Card, convention: Convention) -> tuple[float, float]:
+    """The noise levels that a network knows: the card's, else those it was trained on, else those of its convention."""
+    if card.noise_range is not None:
+        return card.noise_range
+    try:
+        trained = msgspec.convert(card.training, TrainedRange).recipe.sigma
+    except msgspec.ValidationError:
+        return convention.sigma_range
+    return trained.min, trained.max
+
+
+class Levels(msgspec.Struct):
+    """The noise levels of a training recipe."""
+
+    min: NoiseLevel
+    max: NoiseLevel
+
+    def __post_init__(self) -> None:
+        if not self.min < self.max:
+            raise ValueError("the levels do not rise")
+
+
+class Recipe(msgspec.Struct):
+    """The part of a training recipe that names the noise levels."""
+
+    sigma: Levels
+
+
+class TrainedRange(msgspec.Struct):
+    """The part of a card's `training` that names the noise levels."""
+
+    recipe: Recipe
 
 
 def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
-    """The card's network with the file's weights: every tensor used once, none missing, shapes equal.
+    """The card's network with these weights: every tensor used once, none missing, shapes equal.
 
     Raises:
         CheckpointError: naming the first tensor or argument that does not fit.
     """
-    arguments = dict(card.network)
-    kind = str(arguments.pop("kind", ""))
-    if kind not in NETWORKS:
-        raise CheckpointError(f"{path}: its card names a network '{kind}'; {nearest(kind, NETWORKS)}")
-    check_channels(card, kind, path)
-    try:
-        with SkipInit():
-            module = NETWORKS[kind](**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error
-    wanted = module.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
+    module = empty_network(card, path)
+    expected = module.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
-            raise CheckpointError(f"{path}: tensor {name} is missing, which the network of its card has")
-        if name not in wanted:
-            raise CheckpointError(f"{path}: tensor {name} is there, which the network of its card has not")
-        if wanted[name].shape != tensors[name].shape:
-            raise CheckpointError(
-                f"{path}: tensor {name} is {list(tensors[name].shape)}, the network of its card wants {list(wanted[name].shape)}"
-            )
+            raise CheckpointError(f"{path}: tensor {name} is missing; the network of the card has one")
+        if name not in expected:
+            raise CheckpointError(f"{path}: unexpected tensor {printable(name)}; the network of the card has none")
+        if expected[name].shape != tensors[name].shape:
+            shapes = list(tensors[name].shape), list(expected[name].shape)
+            raise CheckpointError(f"{path}: tensor {name} is {shapes[0]}; the network of the card needs {shapes[1]}")
         if not tensors[name].is_floating_point():
             raise CheckpointError(f"{path}: tensor {name} is {tensors[name].dtype}; floating-point numbers are needed")
     module.load_state_dict(tensors, assign=True)
     return module.eval().requires_grad_(False)
 
 
-def check_channels(card: Card, kind: str, path: Path) -> None:
+def empty_network(card: Card, path: Path) -> nn.Module:
+    """The card's network, its weights uninitialised memory.
+
+    Raises:
+        CheckpointError: the card describes no network, or one that does not fit its images or what it predicts.
+    """
+    given = dict(card.network)
+    kind = str(given.pop("kind", ""))
+    if kind not in NETWORKS:
+        raise CheckpointError(f"{path}: its card names a network '{printable(kind)}'; {nearest(kind, NETWORKS)}")
+    spec = NETWORKS[kind]
+    arguments = typed(given, spec.arguments, f"{path}: network of the card", CheckpointError)
+    check_interface(card, kind, spec.interface(arguments), path)
+    try:
+        with SkipInit():
+            return spec.build(**keywords(arguments))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error
+
+
+def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> None:
     """Refuses a network that does not take the card's images, or does not predict what the card says.
 
     Raises:
         CheckpointError: naming both.
     """
     if (kind == "denoiser") != (card.parameterization == "denoiser"):
-        raise CheckpointError(f"{path}: its card says that a {kind} predicts '{card.parameterization}'")
-    one, blocks = card.images.channels, 1
-    wanted = {"image_channels": one, "image_size": card.images.size}
-    if kind == "ncsnpp":
-        blocks = card.make_diffusion().D
-        out = one * blocks if card.parameterization == "eps" else one
-        wanted = {"in_channels": one * blocks, "out_channels": out, "image_size": card.images.size}
-    if card.parameterization == "mixed_score" and blocks != 2:
+        raise CheckpointError(f"{path}: its card says that a {kind} predicts '{printable(card.parameterization)}'")
+    convention_of(card)
+    channels, own = card.images.channels, card.parameterization in OWN_DIFFUSION
+    dimension = card.make_diffusion().D if own else 1
+    if card.parameterization == "mixed_score" and dimension != 2:
         raise CheckpointError(f"{path}: its card says mixed_score, which needs a diffusion with a velocity")
-    made = {key: card.network.get(key) for key in wanted}
-    if made != wanted:
+    out = channels * dimension if card.parameterization == "eps" else channels
+    outs = (out,) if own or kind == "denoiser" else (out, 2 * out)  # the other half is a variance
+    found = (interface.in_channels, interface.image_size, interface.classes)
+    if found != (channels * dimension, card.images.size, card.labels) or interface.out_channels not in outs:
+        expected = Interface(channels * dimension, out, card.images.size, card.labels)
         raise CheckpointError(
-            f"{path}: its card says images {card.images}, but a network for {tuple(made.values())}: {', '.join(made)}"
+            f"{path}: its card says {describe(expected)}, but its network is for {describe(interface)}"
         )
+
+
+def describe(interface: Interface) -> str:
+    """An interface in words."""
+    size, classes = interface.image_size, f" and {interface.classes} classes" if interface.classes else ""
+    channels = f"{interface.in_channels} input and {interface.out_channels} output channels"
+    return f"{channels} of {size}x{size} pixels{classes}"

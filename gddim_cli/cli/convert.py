@@ -1,4 +1,4 @@
-"""`gddim convert`: a file of a published format, of any size, to a native one."""
+"""`gddim convert`: a checkpoint of another program to a native file."""
 
 from __future__ import annotations
 
@@ -12,42 +12,58 @@ from gddim_cli.cli.progress import say
 
 EPILOG = """[bold]Examples[/bold]
 
+gddim convert edm-cifar10-32x32-uncond-vp.pkl mine.safetensors
+
 gddim convert checkpoint_42.msgpack mine.safetensors --card cld-cifar10
 
 gddim convert checkpoint.pth mine.safetensors --format score-sde --set fir=true --set image_size=64"""
 
 
+def format_names() -> list[str]:
+    """The formats, for shell completion."""
+    from gddim_cli.checkpoints.formats.registry import FORMATS
+
+    return list(FORMATS)
+
+
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="As the authors' program wrote it.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The native file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint file or folder of another program.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Native file to write.")],
     card: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The released model that it is like: diffusion and prediction.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Released model of which the file is a variant: same diffusion and parameterization."
+        ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option(metavar="gddim-flax|cldsgm|score-sde", help="Whose program wrote it.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Format of the file. Default: recognised from the file.", autocompletion=format_names
+        ),
     ] = None,
     set: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE",
-            help="An argument of the network that the tensors do not tell: image_size, attn_resolutions, fir, ...",
+            metavar="NAME=VALUE",
+            help="Value that the file does not tell, by its name in the original program, for example image_size=64.",
         ),
     ] = None,
 ) -> None:
-    """Turn a training state of gDDIM's, CLD-SGM's or Score-SDE's program into a checkpoint for gddim sample.
+    """Convert a checkpoint of another program to a native file for gddim sample.
 
-    The averaged weights are taken; every tensor is used once, and the first that does not fit is named. The architecture
-    is read off the tensors.
+    Averaged weights are taken where there are any. The architecture is read from the file; each tensor is used once, and
+    the first that does not fit is named. Nothing in the file is executed.
     """
     options.suffix("OUT", out, ".safetensors")
 
-    from gddim_cli.checkpoints.architecture import parse
-    from gddim_cli.checkpoints.convert import convert_other, format_and_card
+    from gddim_cli.checkpoints.convert import choose_format, convert_file
+    from gddim_cli.checkpoints.formats.base import parse_settings
     from gddim_cli.hub.store import card_of
 
-    given = parse(set or [])
-    kind, like = format_and_card(format, card_of(card) if card else None, card_of, file)
-    made = convert_other(file, like, kind, given, out, lambda text: say(f"{file}: {text}"))
+    like = card_of(card) if card else None
+    spec = choose_format(format, like, file)
+    given = parse_settings(spec, set or [])
+    made = convert_file(file, out, spec, given, card_of, lambda text: say(f"{file}: {text}"), like)
     say(f"{out}: {made.title}; sample it with: gddim sample --checkpoint {out}")
 
 

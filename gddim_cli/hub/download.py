@@ -6,12 +6,9 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import filelock
 
 from gddim_cli.checkpoints.card import Card, FileCard, Source
 from gddim_cli.checkpoints.convert import convert_release
@@ -53,7 +50,7 @@ class Download:
         """
         card = card_with_source(name)
         place = place_of(card)
-        with locked(name, self.say):
+        with store.locked(name, self.say):
             if place.is_file() and self._sound(card, place):
                 return place
             original, source = self._original(card)
@@ -149,7 +146,7 @@ class Download:
             native = None
         else:
             self.say(f"{card.name}: {size / 1e6:.0f} MB, sha256 {digest[:16]}...; converting")
-            convert_release(original, card, place)
+            convert_release(original, card, place, store.card_of)
             native = sha256(place)
         date = datetime.now(UTC).date().isoformat()
         if seen is None or seen.native_sha256 != native:
@@ -249,28 +246,6 @@ def check_content(card: FileCard, path: Path) -> None:
         raise DownloadError(f"{path}: not the statistics of {card.name}: {what}; not kept")
 
 
-@contextmanager
-def locked(name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Keeps other programs from the same name meanwhile.
-
-    Raises:
-        OutputError: the cache cannot be written.
-    """
-    path = store.cache_folder() / "locks" / f"{name}.lock"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            say(f"{name}: another program is at it; waiting for it to end")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def remove(name: str, forget: bool, say: Callable[[str], None]) -> int:
     """Gives back the space of a name: converted, kept and partial files. The record of its sha256 stays.
 
@@ -286,7 +261,7 @@ def remove(name: str, forget: bool, say: Callable[[str], None]) -> int:
     """
     card = card_with_source(name)
     assert card.source is not None
-    with locked(name, say), writing(store.cache_folder()):
+    with store.locked(name, say), writing(store.cache_folder()):
         files = [place_of(card), kept_path(card.source), *parts_folder(name).glob("*")]
         files += [store.record_path(name)] if forget else []
         there = [path for path in files if path.is_file()]

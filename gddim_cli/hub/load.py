@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card
+from gddim_cli.checkpoints.convert import convert_file
+from gddim_cli.checkpoints.formats.base import build_options, given_values, parse_settings
+from gddim_cli.checkpoints.formats.registry import recognize
 from gddim_cli.checkpoints.load import Checkpoint, build
-from gddim_cli.errors import CheckpointError
+from gddim_cli.errors import CheckpointError, UsageError
 from gddim_cli.hub import store
+from gddim_cli.hub.user_model import is_user_model, load_user_model
 from gddim_cli.models.acceleration import Accelerated, Speed
 from gddim_cli.models.network import Counted
+from gddim_cli.models.wrapped import Denoiser
 from gddim_cli.runtime.files import sha256
 
+VERSION = 1
+"""Of the conversion: what was converted by another one is converted again."""
 
-def load(reference: str, device: torch.device, speed: Speed | None = None) -> Checkpoint:
-    """The checkpoint that `--checkpoint reference` means: a name with a card, or the path of a native file.
+
+def load(
+    reference: str,
+    device: torch.device,
+    speed: Speed | None = None,
+    *,
+    say: Callable[[str], object] = lambda _: None,
+    **settings: Any,
+) -> Checkpoint | Denoiser:
+    """The checkpoint that `--checkpoint reference` means.
 
     Args:
-        speed: how it runs; None: plainly, in float32.
+        reference: a name of the catalogue; the path of a native file; or that of a file or folder of another program, which
+            is converted into the cache the first time; or `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
+        speed: how it runs. Default: plainly, in float32.
+        say: called with what a conversion assumes.
+        settings: what a file of another program does not tell, by the names of its format's options.
 
     Raises:
-        UsageError: the device has not what `speed` asks for.
-        CheckpointError: unknown, not on this machine, damaged, or a card that its weights contradict.
+        UsageError: unsupported by the device; settings that are unknown, contradict the file, or are needed and missing.
+        CheckpointError: unknown, not on this machine, damaged, or a card that contradicts its weights.
     """
+    if is_user_model(reference):
+        return load_user_model(reference, device, settings)
     path, pinned = locate(reference)
+    if pinned is None and not is_native(path):
+        path = convert_into_cache(path, settings, say)
+    elif settings:
+        raise UsageError(f"{', '.join(settings)}: {reference} is described by its own card and takes no settings")
     card, tensors = native.read(path)
     digest = sha256(path)
     if pinned is not None:
@@ -36,6 +64,45 @@ def load(reference: str, device: torch.device, speed: Speed | None = None) -> Ch
     module = build(card, tensors, path)
     run = Accelerated(module, device, speed or Speed(), store.cache_folder() / "compiled")
     return Checkpoint(card, Counted(run), path, digest)
+
+
+def is_native(path: Path) -> bool:
+    """Whether a file is safetensors, the native format, by its name or its first bytes."""
+    if path.suffix == store.WEIGHTS or not path.is_file():
+        return path.is_file()
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[str], object]) -> Path:
+    """The native file of a foreign one, converted the first time: kept by content, settings and format.
+
+    Raises:
+        CheckpointError: of no known format, damaged, or not such a model.
+        UsageError: settings that are unknown, contradict the file, or are needed and missing.
+        OutputError: the cache cannot be written.
+    """
+    spec = recognize(path)
+    texts = [f"{name}={value}" for name, value in settings.items() if isinstance(value, str)]
+    settings = {**settings, **parse_settings(spec, texts)}
+    given = given_values(build_options(spec, settings, "{}"))
+    identity = [spec.name, content_digest(path), VERSION, given]
+    key = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()
+    native_path = store.cache_folder() / "converted" / f"{key}{store.WEIGHTS}"
+    with store.locked(f"converted-{key[:16]}", say):
+        if not native_path.is_file():
+            say(f"{path}: {spec.title}; converting into the cache")
+            convert_file(path, native_path, spec, settings, store.card_of, say, name=path.stem)
+    return native_path
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files."""
+    if path.is_file():
+        return sha256(path)
+    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    listed = [(file.relative_to(path).as_posix(), sha256(file)) for file in inside]
+    return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()
 
 
 def locate(reference: str) -> tuple[Path, Card | None]:

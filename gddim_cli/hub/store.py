@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import msgspec
 import platformdirs
 
 from gddim_cli.checkpoints.card import Card, FileCard
 from gddim_cli.errors import CheckpointError, DataError, nearest
-from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.files import replacing, writing
 from gddim_cli.runtime.typed_yaml import read_yaml, typed
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -137,3 +140,25 @@ def default_name() -> tuple[str, str]:
     if find_weights(RELEASED):
         return RELEASED, "the released CLD model, which has been downloaded"
     return BUNDLED, f"bundled; {RELEASED} has not been downloaded"
+
+
+@contextmanager
+def locked(name: str, say: Callable[[str], object]) -> Iterator[None]:
+    """Keeps other processes away from the same name.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    path = cache_folder() / "locks" / f"{name}.lock"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            say(f"{name}: in use by another process; waiting for it to finish")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

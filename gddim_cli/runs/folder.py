@@ -153,6 +153,14 @@ class RunFolder:
         with locked(self.path, "gddim sample", GRACE, on_wait):
             yield
 
+    def record(self) -> Run | None:
+        """The record of the run in the folder, whatever its settings; None if there is none.
+
+        Raises:
+            DataError: its run.json cannot be read.
+        """
+        return read_run(self.path) if (self.path / RUN).exists() else None
+
     def open(self, request: SamplingRequest, overwrite: bool) -> Run | None:
         """The run in the folder, if any, after checking that `request` may continue it.
 
@@ -211,9 +219,8 @@ class RunFolder:
         """Removes the run's images, grid and manifest, and its record last."""
         run = read_run(self.path)
         with writing(self.path):
-            for kind in FORMATS.values():
-                for file in kind.storage(self.path).files(run.num):
-                    file.unlink(missing_ok=True)
+            for file in open_storage(self.path, run.format).files(run.num):
+                file.unlink(missing_ok=True)
             for name in (GRID, MANIFEST, RUN):
                 (self.path / name).unlink(missing_ok=True)
 
@@ -235,7 +242,7 @@ def read_run(folder: Path) -> Run:
     """
     try:
         return msgspec.json.decode((folder / RUN).read_bytes(), type=Run)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(
             f"{folder / RUN}: cannot be read as a run of this version ({error}); choose another folder, or remove this one"
         ) from error

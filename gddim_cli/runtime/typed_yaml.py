@@ -54,7 +54,7 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     kinds = [
         ("tag:yaml.org,2002:bool", r"true|false", "tf"),
         ("tag:yaml.org,2002:null", r"null|~|", "n~"),
-        ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]{0,18})", "-+0123456789"),
+        ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]{0,19})", "-+0123456789"),
         ("tag:yaml.org,2002:float", r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}\.[0-9]{0,30}|[0-9]{1,30}(?=[eE]))([eE][-+]?[0-9]{1,4})?",
          "-+.0123456789"),
     ]  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gddim_cli.checkpoints import native
+from gddim_cli.checkpoints.formats.registry import FORMATS
 from gddim_cli.cli.main import main
 from gddim_cli.hub.load import load
 from gddim_cli.hub.store import card_of, names
@@ -17,6 +18,12 @@ from gddim_cli.models.networks.ncsnpp import NCSNpp
 DATA = Path(__file__).parent.parent / "data"
 CPU = torch.device("cpu")
 CASES = [("cld-cifar10", "flax.msgpack", 999), ("cldsgm-cifar10", "cldsgm.pth", 1), ("vp-cifar10", "scoresde.pth", 999)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -131,6 +138,31 @@ def test_by_format_says_what_is_assumed(golden_file, run, tmp_path, format, endi
     assert card.published == {}
 
 
+@pytest.mark.parametrize(("card", "ending", "scale"), CASES)
+def test_the_format_is_recognised_from_the_file(golden_file, converted, run, tmp_path, card, ending, scale):
+    source = golden_file(f"ncsnpp_small_{ending}")
+    assert run("convert", source, tmp_path / "small.safetensors")[0] == 0
+    made, _ = native.read(tmp_path / "small.safetensors")
+    named, _ = native.read(converted(card, ending))
+    assert made.network == named.network
+    assert made.diffusion == named.diffusion
+    assert [spec.name for spec in FORMATS.values() if spec.detect(source)] == [card_of(card).source.format]
+    model = load(str(source), CPU)
+    assert model.card.name == source.stem
+    assert load(str(source), CPU).path == model.path
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\x81\xa3abc\x01", b"\x89PNG", b"PK\x03\x04" + bytes(60), b"{}"])
+def test_other_files_are_not_recognised(run, tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    status, _, err = run("convert", tmp_path / "file", tmp_path / "x.safetensors")
+    assert status == 1
+    assert "not a checkpoint of a known format" in err
+    status, _, err = run("convert", tmp_path / "none", tmp_path / "x.safetensors")
+    assert "no such file or folder" in err
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_set_adds_and_contradicts(golden_file, run, tmp_path):
     source, out = golden_file("ncsnpp_small_scoresde.pth"), tmp_path / "x.safetensors"
     words = ("convert", source, out, "--card", "vp-cifar10")
@@ -154,12 +186,11 @@ def test_set_adds_and_contradicts(golden_file, run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "--card NAME, or --format"),
-        (("--format", "onnx"), "'onnx' is not one of gddim-flax"),
+        (("--format", "onnx"), "--format: there is no checkpoint format 'onnx'; known: gddim-flax"),
         (("--format", "score-sde", "--card", "cld-cifar10"), "contradicts --card cld-cifar10"),
         (("--card", "cld-cifer10"), "did you mean 'cld-cifar10'"),
         (("--card", "cldsgm-cifar10"), "not a whole torch checkpoint"),
-        (("--card", "bdm-cifar10"), "6 input channels are not grey or colour images with 1 number a pixel"),
+        (("--card", "bdm-cifar10"), "6 input channels are not grey or colour images with states of dimension 1"),
     ],
 )
 def test_wrong_calls(golden_file, run, tmp_path, words, message):
@@ -167,7 +198,7 @@ def test_wrong_calls(golden_file, run, tmp_path, words, message):
     assert status in (1, 2)
     assert message in err
     assert err.startswith("gddim: ") or "is assumed" in err
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == []
 
 
 def test_an_unwritable_place(golden_file, run, tmp_path):

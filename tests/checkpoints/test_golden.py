@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from gddim_cli.checkpoints.formats import flax_msgpack, torch_pickle
-from gddim_cli.checkpoints.tensor_names import rename
+from gddim_cli.checkpoints.formats.ncsnpp_names import rename
 from gddim_cli.models.networks.ncsnpp import NCSNpp
 
 DATA = Path(__file__).parent.parent / "data"
 CASES = [
     ("flax", ".msgpack", flax_msgpack.read, "flax", 999, {"in_channels": 6, "out_channels": 6}),
-    ("cldsgm", ".pth", torch_pickle.read, "torch", 1, {"in_channels": 6, "out_channels": 3}),
+    ("cldsgm", ".pth", torch_pickle.read_training_state, "torch", 1, {"in_channels": 6, "out_channels": 3}),
     (
         "scoresde",
         ".pth",
-        torch_pickle.read,
+        torch_pickle.read_training_state,
         "torch",
         999,
         {"in_channels": 3, "out_channels": 3, "fir": False, "progressive_input": "none"}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from gddim_cli.checkpoints import native
-from gddim_cli.checkpoints.architecture import infer
 from gddim_cli.checkpoints.formats import flax_msgpack, torch_pickle
+from gddim_cli.checkpoints.formats.ncsnpp import infer
 from gddim_cli.errors import CheckpointError
 
 STATE = {
@@ -44,8 +44,8 @@ def read_flax(path):
 
 CASES = {
     "flax": (flax_state(), read_flax),
-    "torch": (torch_state(True), torch_pickle.read),
-    "old torch": (torch_state(False), torch_pickle.read),
+    "torch": (torch_state(True), torch_pickle.read_training_state),
+    "old torch": (torch_state(False), torch_pickle.read_training_state),
     "native": (save({"a": torch.ones(3)}, metadata={native.CARD: '{"name": "x"}'}), native.read),
 }
 BYTES = st.one_of(st.sampled_from([0x00, 0x80, 0xC9, 0xDD, 0xDF, 0xFF]), st.integers(0, 255))

@@ -6,9 +6,11 @@ import re
 import pytest
 import torch
 
-from gddim_cli.checkpoints.architecture import complete, infer, parse
+from gddim_cli.checkpoints.formats import gddim_flax
+from gddim_cli.checkpoints.formats.base import build_options, given_values, parse_settings
+from gddim_cli.checkpoints.formats.ncsnpp import complete, infer
+from gddim_cli.checkpoints.formats.ncsnpp_names import places, rename
 from gddim_cli.checkpoints.native import all_finite
-from gddim_cli.checkpoints.tensor_names import places, rename
 from gddim_cli.errors import CheckpointError, UsageError
 from gddim_cli.models.networks.ncsnpp import NCSNpp
 from gddim_cli.models.networks.skip_init import SkipInit
@@ -108,17 +110,23 @@ def test_what_the_person_sets():
             complete(told, given, CARD, quiet)
 
 
-def test_words_of_set():
+def parse(words):
+    return given_values(build_options(gddim_flax.SPEC, parse_settings(gddim_flax.SPEC, words)))
+
+
+def test_values_of_set():
     words = ["nf=16", "ch_mult=1,2,2", "attn_resolutions=[]", "fir=false", "embedding_type=fourier"]
     expected = {"nf": 16, "ch_mult": [1, 2, 2], "attn_resolutions": [], "fir": False, "embedding_type": "fourier"}
     assert parse(words) == expected
-    assert parse(["attn_resolutions=16"]) == {"attn_resolutions": [16]}
+    assert parse(["attn_resolutions=16", "fir=True"]) == {"attn_resolutions": [16], "fir": True}
     for word, message in [
-        ("nf", "key=value"),
-        ("num_blocks=1", "did you mean 'num_res_blocks'"),
-        ("nf=many", r"Expected `int"),
-        ("nf=[", "cannot be read"),
-        ("progressive_input=input_skip", "input_skip"),
+        ("nf", "expected name=value; settings of gddim-flax: image_size"),
+        ("num_blocks=1", "--set num_blocks: .* did you mean 'num_res_blocks'"),
+        ("nf=many", "--set nf: 'many': expected a whole number"),
+        ("nf=[", "expected a whole number"),
+        ("nf=99999999999999999999", "expected a whole number from 4 to 4096"),
+        ("ch_mult=1,x", "--set ch_mult: .*expected a list of values, each a whole number"),
+        ("progressive_input=input_skip", "'input_skip': expected one of residual, none"),
     ]:
         with pytest.raises(UsageError, match=message):
             parse([word])

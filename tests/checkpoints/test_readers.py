@@ -112,14 +112,14 @@ def test_flax_truncated(golden_file, tmp_path, share):
 
 
 def test_missing_file(tmp_path):
-    for read in (flax_msgpack.read, torch_pickle.read):
+    for read in (flax_msgpack.read, torch_pickle.read_training_state):
         with pytest.raises(CheckpointError, match="cannot be read: No such file"):
             read(tmp_path / "none")
 
 
 @pytest.mark.parametrize(("name", "count"), [("cldsgm", 277), ("scoresde", 270)])
 def test_torch_reads_averages_in_order(golden_file, name, count):
-    read = torch_pickle.read(golden_file(f"ncsnpp_small_{name}.pth"))
+    read = torch_pickle.read_training_state(golden_file(f"ncsnpp_small_{name}.pth"))
     raw = torch_pickle.unpickle(golden_file(f"ncsnpp_small_{name}.pth"))
     assert len(read) == count
     assert torch.equal(read["3.weight" if name == "cldsgm" else "2.weight"], raw["ema"]["shadow_params"][4])
@@ -132,7 +132,10 @@ def test_torch_reads_the_old_layout_too(golden_file, tmp_path):
     content = torch_pickle.unpickle(golden_file("ncsnpp_small_scoresde.pth"))
     content["optimizer"] = {}
     torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    new, old = torch_pickle.read(golden_file("ncsnpp_small_scoresde.pth")), torch_pickle.read(tmp_path / "old.pth")
+    new, old = (
+        torch_pickle.read_training_state(golden_file("ncsnpp_small_scoresde.pth")),
+        torch_pickle.read_training_state(tmp_path / "old.pth"),
+    )
     assert all(torch.equal(new[key], old[key]) for key in new)
 
 
@@ -150,7 +153,7 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path, layout):
     content = {"model": {}, "ema": {"shadow_params": []}, "optimizer": Runs(tmp_path / "ran")}
     torch.save(content, path, _use_new_zipfile_serialization=layout)
     with pytest.raises(CheckpointError, match=r"refused: it would run \w+\.mkdir") as caught:
-        torch_pickle.read(path)
+        torch_pickle.read_training_state(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
@@ -158,7 +161,7 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path, layout):
 def test_only_numpy_scalars_of_numbers_are_let_through(tmp_path):
     torch.save({"model": {}, "ema": {"shadow_params": np.ones(3)}}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="refused: it would run numpy"):
-        torch_pickle.read(tmp_path / "x.pth")
+        torch_pickle.read_training_state(tmp_path / "x.pth")
 
 
 W = "module.all_modules.0.weight"
@@ -186,7 +189,7 @@ SIGMAS = torch.linspace(5, 1, 10)
 def test_torch_files_that_do_not_fit(tmp_path, content, message):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=message) as caught:
-        torch_pickle.read(tmp_path / "x.pth")
+        torch_pickle.read_training_state(tmp_path / "x.pth")
     assert "\n" not in str(caught.value)
 
 
@@ -196,7 +199,7 @@ def test_torch_files_that_do_not_fit(tmp_path, content, message):
 def test_torch_garbage(tmp_path, content):
     path = write(tmp_path / "x.pth", content)
     with pytest.raises(CheckpointError, match=r"not a whole torch checkpoint|not a training state") as caught:
-        torch_pickle.read(path)
+        torch_pickle.read_training_state(path)
     assert "\n" not in str(caught.value)
 
 
@@ -205,11 +208,11 @@ def test_torch_truncated(golden_file, tmp_path, share):
     whole = golden_file("ncsnpp_small_cldsgm.pth").read_bytes()
     path = write(tmp_path / "cut.pth", whole[: int(share * len(whole))])
     with pytest.raises(CheckpointError, match="not a whole torch checkpoint"):
-        torch_pickle.read(path)
+        torch_pickle.read_training_state(path)
 
 
 def test_a_zip_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.txt", "hello")
     with pytest.raises(CheckpointError, match="not a whole torch checkpoint"):
-        torch_pickle.read(tmp_path / "x.zip")
+        torch_pickle.read_training_state(tmp_path / "x.zip")

@@ -21,7 +21,7 @@ from gddim_cli.diffusions.vp import VP
 from gddim_cli.diffusions.vp_cosine import VPCosine
 from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.numerics.quadrature import Array
-from gddim_cli.verification.exact import checks
+from gddim_cli.verification import checks
 from gddim_cli.verification.checks import CHECKS, Result, Subject, check_order, examine
 from gddim_cli.verification.frequencies import parts_to_test
 
@@ -196,13 +196,13 @@ def quick(diffusion: Diffusion) -> list[Result]:
         return [check(subject) for check in CHECKS[:-4] for subject in subjects]
 
 
-@pytest.mark.parametrize("diffusion", RIGHT, ids=str)
+@pytest.mark.parametrize("diffusion", RIGHT, ids=lambda diffusion: str(diffusion).partition(" object")[0])
 def test_right_diffusions_pass(diffusion: Diffusion) -> None:
     assert [result for result in quick(diffusion) if not result.passed] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("diffusion", RIGHT, ids=str)
+@pytest.mark.parametrize("diffusion", RIGHT, ids=lambda diffusion: str(diffusion).partition(" object")[0])
 def test_right_diffusions_pass_with_their_orders(diffusion: Diffusion) -> None:
     results = list(examine(diffusion))
     assert len(results) == len(CHECKS)
@@ -245,6 +245,17 @@ def test_a_sampler_that_does_not_converge_is_given_up_early() -> None:
     result = check_order(1, Subject(WrongStart()))
     assert not result.passed
     assert "has not settled at 2 by 640 steps" in result.message
+
+
+def test_a_diffusion_that_is_sampled_with_cholesky_s_factor_needs_no_r() -> None:
+    @dataclass(frozen=True)
+    class Lower(CLD):
+        sampling = SamplingConfig(k="L")
+
+    results = list(examine(Lower(numerical_eps=0.0)))
+    assert [result for result in results if not result.passed] == []
+    assert len(results) == len(CHECKS) - 2
+    assert not any(result.check.startswith(("dR/dt", "one step")) for result in results)
 
 
 def test_times_outside_are_refused() -> None:

@@ -1,7 +1,7 @@
-"""The format of CLD-SGM and Score-SDE: a training state by `torch.save`, whose averaged weights are a list.
+"""Files by `torch.save`, read as tensors and numbers only; and the training states of CLD-SGM and Score-SDE.
 
-`{optimizer, model, ema, step}`: `model` by name with a data-parallel prefix, `ema["shadow_params"]` in the order of the
-model's trained parameters. These files come from strangers: they are unpickled with `weights_only=True`.
+Such a state is `{optimizer, model, ema, step}`: `model` by name with a data-parallel prefix, `ema["shadow_params"]` a list in
+the order of the model's trained parameters. Files are unpickled with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import struct
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gddim_cli.checkpoints.formats.torch_outline import PREFIX
 from gddim_cli.errors import CheckpointError
+from gddim_cli.runtime.text import printable
 
-PREFIX = "module.all_modules."
 UNUSED = "module.sigmas"
 FROZEN = re.compile(r"\d+\.W")
 # What torch's restricted unpickler raises on damaged or hostile files; it has no error of its own for them.
@@ -30,14 +32,22 @@ BROKEN = (
 )  # fmt: skip
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_training_state(path: Path) -> dict[str, Tensor]:
+    """The weights of `training_state`."""
+    return training_state(path)[0]
+
+
+def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
     """The averaged weights by their names, `3.weight` and so on (without `module.all_modules.`), as stored.
 
-    The frozen Fourier `W` comes from `model`, all else from the averages. Score-SDE's unused `module.sigmas` is checked
-    and left out.
+    The frozen Fourier `W` comes from `model`, all else from the averages. Score-SDE's table `module.sigmas`, which no
+    network uses, is checked and left out.
+
+    Returns:
+        The weights; and the lowest and highest noise level of that table, where there is one.
 
     Raises:
-        CheckpointError: cut short, not such a state, more in it than tensors and numbers, or averages that do not fit.
+        CheckpointError: truncated, not such a state, more in it than tensors and numbers, or averages that do not fit.
     """
     state = unpickle(path)
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("model", "ema")):
@@ -45,7 +55,8 @@ def read(path: Path) -> dict[str, Tensor]:
     model, averages = state["model"], state["ema"].get("shadow_params")
     if not isinstance(averages, list) or not all(isinstance(value, Tensor) for value in [*averages, *model.values()]):
         raise CheckpointError(f"{path}: ema['shadow_params'] and 'model' must hold tensors only; fetch it again")
-    check_sigmas(model.get(UNUSED), path)
+    check_sizes(averages, path)
+    levels = ends_of_sigmas(model.get(UNUSED), path)
     weights: dict[str, Tensor] = {}
     trained = []
     for key, value in model.items():
@@ -54,7 +65,7 @@ def read(path: Path) -> dict[str, Tensor]:
             continue
         if not name or name == key:
             raise CheckpointError(
-                f"{path}: model['{str(key)[:60]}'] does not begin with {PREFIX}; not an NCSN++ of theirs"
+                f"{path}: model['{printable(key, 60)}'] does not begin with {PREFIX}; not an NCSN++ of these programs"
             )
         weights[name] = value
         if not FROZEN.fullmatch(name):
@@ -69,18 +80,40 @@ def read(path: Path) -> dict[str, Tensor]:
                 f"{path}: the average of {PREFIX}{name} is {list(value.shape)}, the model's is {list(weights[name].shape)}"
             )
         weights[name] = value
-    return weights
+    return weights, levels
+
+
+def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """A dictionary of tensors, as stored.
+
+    Args:
+        key: of the dictionary in the file's; None: the file is it.
+
+    Raises:
+        CheckpointError: truncated, or not such a dictionary.
+    """
+    state = unpickle(path)
+    if key is not None:
+        state = state.get(key) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path}: not a dictionary of tensors{f' under {key!r}' if key else ''}; fetch it again")
+    tensors = {str(name): value for name, value in state.items()}
+    if not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{path}: must hold tensors only; fetch it again")
+    check_sizes(tensors.values(), path)
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def unpickle(path: Path) -> Any:
-    """The file's content, restricted to tensors, numbers and the one NumPy scalar that real files hold.
+    """The file's content, restricted to tensors, numbers and the one kind of NumPy scalar that real files hold.
 
     Raises:
-        CheckpointError: as `read`.
+        CheckpointError: truncated, compressed, or more in it than that.
     """
-    # The optimizer's learning rate is a numpy.float64, written by NumPy 1 under its old module name.
+    # The optimizer's learning rate is a numpy.float64; NumPy 1 and 2 call what makes one by different names.
     make_scalar = np.float64(0).__reduce__()[0]
-    allowed: list[Any] = [(make_scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype("float64"))]
+    allowed: list[Any] = [(make_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    allowed += [np.dtype, type(np.dtype("float64"))]
     try:
         path.open("rb").close()
     except OSError as error:
@@ -88,6 +121,8 @@ def unpickle(path: Path) -> Any:
     try:
         # Mapped into memory where the layout allows it, so that the optimizer's moments are never read.
         mapped = zipfile.is_zipfile(path)
+        if mapped:
+            refuse_compressed(path)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on odd pickles; what matters is whether they are read
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -103,14 +138,37 @@ def unpickle(path: Path) -> Any:
         ) from error
 
 
-def check_sigmas(sigmas: Tensor | None, path: Path) -> None:
-    """Refuses a `module.sigmas` that is not the unused table of falling noise levels.
+def refuse_compressed(path: Path) -> None:
+    """Refuses a zip whose members are compressed, which torch never writes and which could unpack to any size.
 
     Raises:
-        CheckpointError: it is anything else.
+        CheckpointError: one is.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise CheckpointError(f"{path}: a compressed zip, not a torch checkpoint; fetch it again")
+
+
+def check_sizes(tensors: Iterable[Tensor], path: Path) -> None:
+    """Refuses tensors that claim more numbers than the file can hold.
+
+    Raises:
+        CheckpointError: they do.
+    """
+    claimed, held = sum(tensor.numel() * tensor.element_size() for tensor in tensors), path.stat().st_size
+    if claimed > held:
+        raise CheckpointError(f"{path}: its tensors claim {claimed} bytes, the file has {held}; fetch it again")
+
+
+def ends_of_sigmas(sigmas: Tensor | None, path: Path) -> tuple[float, float] | None:
+    """The lowest and highest noise level of the table `module.sigmas`.
+
+    Raises:
+        CheckpointError: it is not a table of falling noise levels.
     """
     if sigmas is None:
-        return
+        return None
     levels = sigmas.dim() == 1 and sigmas.is_floating_point() and len(sigmas) > 1
     if not levels or not bool((sigmas[1:] < sigmas[:-1]).all()) or not bool(sigmas[-1] > 0):
         raise CheckpointError(f"{path}: {UNUSED} is not a table of falling noise levels; not a file of Score-SDE's")
+    return float(sigmas[-1]), float(sigmas[0])

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
+import msgspec
 import torch
+from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
+
+from gddim_cli.models.networks.base import Channels, Count, Interface, NetworkSpec, Scale, Side, Width
 
 
 class DenoisingUNet(nn.Module):
@@ -192,3 +197,24 @@ def zero(layer: nn.Conv2d) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of `DenoisingUNet`."""
+
+    image_channels: Channels
+    image_size: Side
+    sigma_data: Scale
+    patch: Count | UnsetType = UNSET
+    channels: Annotated[list[Width], msgspec.Meta(min_length=1, max_length=10)] | UnsetType = UNSET
+    blocks: Count | UnsetType = UNSET
+    embedding: Width | UnsetType = UNSET
+
+
+SPEC = NetworkSpec(
+    name="denoiser",
+    title="preconditioned denoiser of gddim train",
+    arguments=Arguments,
+    build=DenoisingUNet,
+    interface=lambda given: Interface(given.image_channels, given.image_channels, given.image_size),
+)

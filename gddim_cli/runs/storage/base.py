@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.runs.storage.manifest import Stored
+from gddim_cli.runs.storage.manifest import Manifest, Stored
+from gddim_cli.runtime.files import writing
 from gddim_cli.runtime.registry import Spec
 
 
@@ -53,6 +54,20 @@ class Storage(ABC):
         Raises:
             DataError: one is missing or cannot be read.
         """
+
+    @abstractmethod
+    def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
+        """The files below `num` that cannot be read whole, or are not what the manifest recorded, with their indices."""
+
+    def discard(self, files: Iterable[Path]) -> None:
+        """Removes damaged files, whose images are then made again: each depends on its seed and index only.
+
+        Raises:
+            OutputError: one cannot be removed.
+        """
+        with writing(self.folder):
+            for file in files:
+                file.unlink(missing_ok=True)
 
     @abstractmethod
     def join(self, num: int) -> None:

@@ -21,12 +21,14 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
         images: the first and the last index; every image between them is in the file once.
         size: total bytes.
         sha256: of the file; for PNGs, of their list as `sha256sum` prints it, sorted by name.
+        crc32: for PNGs, the CRC-32 of each file, eight hexadecimal digits each, in order: it tells which file was damaged.
     """
 
     name: str
     images: tuple[int, int]
     size: int
     sha256: str
+    crc32: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -65,7 +67,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); remove it and rerun the same command") from error
 
 

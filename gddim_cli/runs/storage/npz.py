@@ -32,6 +32,15 @@ class Npz(Shards):
         images = member(file, "images")
         return [images[rows[index]] for index in indices]
 
+    def verify(self, file: Path) -> None:
+        index, images = member(file, "index"), member(file, "images")
+        if index.ndim != 1 or index.dtype.kind not in "iu" or images.dtype != np.uint8 or images.ndim != 4:
+            raise DataError(f"{file}: no shard of a run; remove it and rerun the same command")
+        if len(index) != len(images):
+            raise DataError(
+                f"{file}: {len(index)} indices for {len(images)} images; remove it and rerun the same command"
+            )
+
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         self._write(self.folder / self.name(indices), indices, pixels)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 from gddim_cli.errors import DataError
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.runs.storage.base import Storage
-from gddim_cli.runs.storage.manifest import Stored
+from gddim_cli.runs.storage.manifest import Manifest, Stored
 from gddim_cli.runtime.files import sha256, writing
 
 T = TypeVar("T")
@@ -36,6 +36,27 @@ class Shards(Storage):
     @abstractmethod
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
         """Writes `target` with these images atomically; `parts` maps each index to its present file."""
+
+    @abstractmethod
+    def verify(self, file: Path) -> None:
+        """Reads all of a file; raises DataError if it is damaged."""
+
+    def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
+        recorded = {stored.name: stored.sha256 for stored in manifest.files} if manifest else {}
+        return {file: set(self._span(file)) for file in self.files(num) if not self._is_sound(file, recorded)}
+
+    def _is_sound(self, file: Path, recorded: Mapping[str, str]) -> bool:
+        if file.name in recorded:
+            return sha256(file) == recorded[file.name]
+        try:
+            self.verify(file)
+        except DataError:
+            return False
+        return set(self.index(file)) <= set(self._span(file))
+
+    def _span(self, file: Path) -> range:
+        first, last = span(file.name)
+        return range(first, last + 1)
 
     def files(self, num: int) -> list[Path]:
         names = (file.name for file in self.folder.iterdir() if self.NAMES.fullmatch(file.name))

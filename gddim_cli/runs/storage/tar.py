@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gddim_cli.errors import DataError
+from gddim_cli.images.decode import png_is_whole
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.render import as_picture
 from gddim_cli.runs.storage.base import StorageFormat
@@ -32,6 +33,12 @@ class Tar(Shards):
     def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
         with reading(file) as archive:
             return [decode_png(io.BytesIO(member(archive, index)), file) for index in indices]
+
+    def verify(self, file: Path) -> None:
+        with reading(file) as archive:
+            for name in archive.getnames():
+                if not png_is_whole(member(archive, int(name.removesuffix(".png")))):
+                    raise DataError(f"{file}: {name} is damaged; remove the file and rerun the same command")
 
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         images = dict(zip(indices, pixels, strict=True))

@@ -1,0 +1,123 @@
+"""How a checkpoint format of another program is declared: recognised, read, and converted to a card and native tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gddim_cli.errors import UsageError
+from gddim_cli.runtime.registry import Spec
+from gddim_cli.settings import build, declared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gddim_cli.checkpoints.card import Card
+
+
+class NoOptions(msgspec.Struct, frozen=True):
+    """The options of a format whose files say everything."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        tensors: the weights to sample with (averaged ones, where there are several), under the file's names.
+        facts: what the file says of the model besides, for example its architecture's arguments.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion goes by besides the file's contents.
+
+    Attributes:
+        path: of the file, for messages.
+        name: of the card to make.
+        options: the format's options, as the user gave them.
+        like: the card of the released model that the file is a variant of; None: the format's `convert` chooses.
+        exact: the file must be the released model itself, and `like` is its card.
+        find_card: the card of a catalogue name.
+        say: called with each assumption, one sentence.
+    """
+
+    path: Path
+    name: str
+    options: Any
+    find_card: Callable[[str], Card]
+    say: Callable[[str], object]
+    like: Card | None = None
+    exact: bool = False
+
+
+Native = tuple["Card", "dict[str, Tensor]"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatSpec(Spec):
+    """A checkpoint format.
+
+    Attributes:
+        title: what it is, for lists and messages.
+        detect: whether a file or folder is of this format. Must be fast, executes nothing from the file, and answers
+            False for what cannot be read.
+        read: the contents of a file or folder; raises CheckpointError where it is damaged, hostile or incomplete.
+        convert: a card and native tensors from the contents; raises CheckpointError where they are not such a model's, and
+            UsageError where options contradict them or are missing.
+        options: what the tensors do not tell, under the original program's names; declared with `settings.about`.
+    """
+
+    title: str
+    detect: Callable[[Path], bool]
+    read: Callable[[Path], Contents]
+    convert: Callable[[Contents, Conversion], Native]
+    options: type[msgspec.Struct] = NoOptions
+
+
+def parse_settings(spec: FormatSpec, words: Sequence[str]) -> dict[str, Any]:
+    """The values of `--set name=value ...`.
+
+    Raises:
+        UsageError: no `=`, or a value of another type.
+    """
+    known, found = declared(spec.options), {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            names = ", ".join(known) or "none"
+            raise UsageError(f"--set {word}: expected name=value; settings of {spec.name}: {names}")
+        found[key] = known[key].parse(text, f"--set {key}") if key in known else text
+    return found
+
+
+def build_options(spec: FormatSpec, given: Mapping[str, Any], where: str = "--set {}") -> Any:
+    """The format's options, each value validated.
+
+    Args:
+        given: values by name.
+        where: how messages name a setting's place, with `{}` for its name.
+
+    Raises:
+        UsageError: an unknown name (the nearest is suggested), or a value of another type or outside its range.
+    """
+    return build(spec.options, given, f"format {spec.name}", where.format)
+
+
+def given_values(options: msgspec.Struct) -> dict[str, Any]:
+    """The options that were given, by name."""
+    kept = {name: getattr(options, name) for name in options.__struct_fields__}
+    return {name: value for name, value in kept.items() if value is not None}
+
+
+def describe_settings(spec: FormatSpec) -> list[tuple[str, str]]:
+    """Names and help of the settings that a format takes."""
+    return [(key, setting.help) for key, setting in declared(spec.options).items()]

@@ -1,0 +1,38 @@
+"""CLD-SGM's training states (Dockhorn et al., arXiv 2112.07068): the mixed score of the velocity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gddim_cli.checkpoints.formats import ncsnpp
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
+from gddim_cli.checkpoints.formats.torch_outline import ncsnpp_channels
+
+
+def detect(path: Path) -> bool:
+    """Whether it is a training state whose network takes two images and gives one."""
+    channels = ncsnpp_channels(path)
+    return channels is not None and channels[0] == 2 * channels[1]
+
+
+def read(path: Path) -> Contents:
+    """The averaged weights by their names, `3.weight` and so on."""
+    from gddim_cli.checkpoints.formats import torch_pickle
+
+    return Contents(torch_pickle.read_training_state(path))
+
+
+def convert(contents: Contents, conversion: Conversion) -> Native:
+    """A variant of the released model, whose network is read off the tensors."""
+    like = conversion.like or conversion.find_card("cldsgm-cifar10")
+    return ncsnpp.convert(contents, conversion, "torch", like)
+
+
+SPEC = FormatSpec(
+    name="cldsgm",
+    title="training state of CLD-SGM's program (torch)",
+    detect=detect,
+    read=read,
+    convert=convert,
+    options=ncsnpp.Options,
+)

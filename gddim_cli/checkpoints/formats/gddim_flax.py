@@ -1,0 +1,52 @@
+"""The gDDIM authors' training states: CLD and BDM networks, one Flax msgpack map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gddim_cli.checkpoints.formats import ncsnpp
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
+
+KEYS = ("step", "optimizer", "lr", "model_state", "ema_rate", "params_ema", "rng")
+"""Of the map, in any order."""
+
+
+def detect(path: Path) -> bool:
+    """Whether the file begins as a msgpack map with one of the state's keys."""
+    import msgpack
+
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(64)
+    try:
+        unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
+        unpacker.feed(start)
+        return unpacker.read_map_header() > 0 and unpacker.unpack() in KEYS
+    except (ValueError, msgpack.UnpackException, TypeError):
+        return False
+
+
+def read(path: Path) -> Contents:
+    """The averaged weights by their names, `Conv_0/kernel` and so on."""
+    from gddim_cli.checkpoints.formats import flax_msgpack
+
+    return Contents(flax_msgpack.read(path))
+
+
+def convert(contents: Contents, conversion: Conversion) -> Native:
+    """CLD where the network takes two images (position and velocity), BDM where it takes one."""
+    first = contents.tensors.get("Conv_0/kernel")
+    velocity = first is not None and first.dim() == 4 and first.shape[2] % 2 == 0
+    like = conversion.like or conversion.find_card("cld-cifar10" if velocity else "bdm-cifar10")
+    return ncsnpp.convert(contents, conversion, "flax", like)
+
+
+SPEC = FormatSpec(
+    name="gddim-flax",
+    title="training state of gDDIM's program (Flax msgpack)",
+    detect=detect,
+    read=read,
+    convert=convert,
+    options=ncsnpp.Options,
+)

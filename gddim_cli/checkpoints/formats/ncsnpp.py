@@ -1,0 +1,279 @@
+"""NCSN++ checkpoints of three programs: the architecture as far as the tensors tell it, the rest from options or a card."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, Native, given_values
+from gddim_cli.errors import CheckpointError, UsageError
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.checkpoints.card import Card
+
+Layout = Literal["flax", "torch"]
+Shapes = dict[str, tuple[int, ...]]
+
+FIR_CONV, PLAIN_CONV = "Conv2d_0", "Conv_0"
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The arguments of NCSN++, by the names in the configurations of its authors."""
+
+    image_size: Annotated[int, about("Side of the images.", ge=1, le=1024)] | None = None
+    attn_resolutions: Annotated[list[int], about("Sides of the levels with attention, for example 16,8.")] | None = None
+    fir: Annotated[bool, about("Resample with the FIR filter 1,3,3,1 instead of mean and repetition.")] | None = None
+    nf: Annotated[int, about("Channels of the first level.", ge=4, le=4096)] | None = None
+    ch_mult: Annotated[list[int], about("Channels of each level in units of nf, for example 1,2,2,2.")] | None = None
+    num_res_blocks: Annotated[int, about("Residual blocks per level.", ge=1, le=64)] | None = None
+    progressive_input: (
+        Annotated[Literal["residual", "none"], about("Whether each level also sees the image itself.")] | None
+    ) = None
+    embedding_type: (
+        Annotated[Literal["fourier", "positional"], about("Embedding of the time or noise level.")] | None
+    ) = None
+    in_channels: Annotated[int, about("Channels that go in.", ge=1, le=64)] | None = None
+    out_channels: Annotated[int, about("Channels that come out.", ge=1, le=64)] | None = None
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Widths of a residual block as its tensors have them."""
+
+    width_in: int
+    width_out: int
+    resamples: bool
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What tensors tell.
+
+    Attributes:
+        arguments: of the network, those that are certain.
+        attention: the levels with attention, counted from 0; None where the names leave several choices.
+    """
+
+    arguments: dict[str, Any]
+    attention: tuple[int, ...] | None
+
+
+class Modules:
+    """A file's tensors grouped by the module that has them, in call order within each kind."""
+
+    def __init__(self, shapes: Shapes, layout: Layout, source: object) -> None:
+        self.flax, self.source = layout == "flax", source
+        separator = "/" if self.flax else "."
+        groups: dict[str, Shapes] = {}
+        for name, shape in shapes.items():
+            module, _, rest = name.partition(separator)
+            groups.setdefault(module, {})[rest.replace("/", ".")] = shape
+        odd = [name for name in groups if not re.fullmatch(r"\w+_\d{1,6}" if self.flax else r"\d{1,6}", name)]
+        if odd:
+            raise CheckpointError(f"{source}: tensor {min(odd)[:60]} does not belong to an NCSN++ of this format")
+        self.groups = dict(sorted(groups.items(), key=lambda item: int(item[0].rpartition("_")[2])))
+
+    def having(self, *parts: str) -> list[tuple[str, Shapes]]:
+        """The modules that have a tensor in one of these parts."""
+        found = self.groups.items()
+        return [(name, group) for name, group in found if any(key.rpartition(".")[0] in parts for key in group)]
+
+    def plain(self, dims: int) -> list[tuple[str, Shapes]]:
+        """The modules that are one layer with a kernel of that many axes."""
+        return [
+            (name, group)
+            for name, group in self.groups.items()
+            if any(key in ("weight", "kernel") and len(shape) == dims for key, shape in group.items())
+        ]
+
+    def widths(self, group: Shapes, part: str = "") -> tuple[int, int]:
+        """Channels in and out of a convolution."""
+        for leaf in ("weight", "kernel"):
+            shape = group.get(f"{part}.{leaf}" if part else leaf)
+            if shape is not None and len(shape) == 4:
+                return (shape[2], shape[3]) if self.flax else (shape[1], shape[0])
+        raise CheckpointError(f"{self.source}: a convolution {part} without its 4-axis kernel; not an NCSN++")
+
+
+def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
+    """The architecture that these tensors can only have.
+
+    Raises:
+        CheckpointError: they are not those of an NCSN++.
+    """
+    modules = Modules(shapes, layout, source)
+    convolutions, blocks = modules.plain(4), modules.having("Conv_1")
+    if len(convolutions) != 2 or not blocks:
+        raise CheckpointError(
+            f"{source}: {len(convolutions)} plain convolutions and {len(blocks)} residual blocks are not an NCSN++"
+        )
+    in_channels, nf = modules.widths(convolutions[0][1])
+    _, out_channels = modules.widths(convolutions[1][1])
+    residuals = [residual(modules, group) for _, group in blocks]
+    levels = 1 + sum(block.resamples for block in residuals) // 2
+    number, odd = divmod(len(residuals) - 2 - 2 * (levels - 1) - levels, 2 * levels)
+    widths = [residuals[level * (number + 1)].width_out for level in range(levels)] if number > 0 and not odd else []
+    if not widths or any(width % nf for width in widths):
+        raise CheckpointError(
+            f"{source}: {len(residuals)} residual blocks of first width {nf} do not make {levels} levels of an NCSN++"
+        )
+    pyramid = modules.having(FIR_CONV) or [item for item in modules.having(PLAIN_CONV) if len(item[1]) == 2]
+    fourier = any("W" in group for group in modules.groups.values())
+    arguments: dict[str, Any] = {
+        "nf": nf,
+        "ch_mult": [width // nf for width in widths],
+        "num_res_blocks": number,
+        "embedding_type": "fourier" if fourier else "positional",
+        "progressive_input": "residual" if pyramid else "none",
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+    }
+    if pyramid:
+        arguments["fir"] = bool(modules.having(FIR_CONV))
+    return Inferred(arguments, attention_levels(modules, blocks, number, widths))
+
+
+def residual(modules: Modules, group: Shapes) -> Residual:
+    """The block's widths. One that keeps its width and still has a skip convolution resamples."""
+    width_in, width_out = modules.widths(group, "Conv_0")
+    has_skip = any(key.startswith("Conv_2.") for key in group)
+    return Residual(width_in, width_out, has_skip and width_in == width_out)
+
+
+def attention_levels(
+    modules: Modules, blocks: list[tuple[str, Shapes]], number: int, widths: list[int]
+) -> tuple[int, ...] | None:
+    """The levels with attention: each has `number` on the way down and one on the way up; one more is in the middle."""
+    levels = len(widths)
+    attentions = modules.having("NIN_0")
+    if not modules.flax:
+        order = list(modules.groups)
+        at = [order.index(name) for name, _ in blocks]
+        down = levels * (number + 1) - 1
+        before = [sum(place < order.index(name) for place in at) for name, _ in attentions]
+        return tuple(sorted({(count - 1) // (number + 1) for count in before if count <= down}))
+    # Flax counts attentions by themselves: only their number and widths speak.
+    found = [next((shape[0] for key, shape in group.items() if key == "NIN_0.b"), 0) for _, group in attentions]
+    choices = [
+        chosen
+        for size in range(levels + 1)
+        for chosen in itertools.combinations(range(levels), size)
+        if found == attention_widths(chosen, number, widths)
+    ]
+    return choices[0] if len(choices) == 1 else None
+
+
+def attention_widths(chosen: tuple[int, ...], number: int, widths: list[int]) -> list[int]:
+    """The widths of all attentions in call order, if these levels have it."""
+    down = [widths[level] for level in chosen for _ in range(number)]
+    return [*down, widths[-1], *(widths[level] for level in reversed(chosen))]
+
+
+def complete(
+    inferred: Inferred, given: Mapping[str, Any], otherwise: Mapping[str, Any], say: Callable[[str], object]
+) -> dict[str, Any]:
+    """All arguments of the network: from the tensors, from the options, and the rest from a card.
+
+    Args:
+        inferred: from `infer`.
+        given: the options.
+        otherwise: a card's network.
+        say: called with each argument that was taken from the card.
+
+    Raises:
+        UsageError: an option that contradicts the tensors, or is needed and missing.
+    """
+    for key, value in inferred.arguments.items():
+        if key in given and given[key] != value:
+            raise UsageError(f"--set {key}={given[key]} contradicts the tensors, which say {value}")
+    arguments = {**inferred.arguments, **given}
+    for key in ("image_size", "fir"):
+        if key not in arguments:
+            arguments[key] = otherwise[key]
+            say(f"{key}={otherwise[key]} is assumed, because the tensors do not tell; change it with --set {key}=...")
+    side = int(arguments["image_size"])
+    if inferred.attention is not None:
+        sides = [side >> level for level in inferred.attention]
+        if "attn_resolutions" in given and sorted(given["attn_resolutions"]) != sorted(sides):
+            raise UsageError(
+                f"--set attn_resolutions={given['attn_resolutions']} contradicts the tensors, which have attention at "
+                f"{sides} for image_size={side}"
+            )
+        arguments["attn_resolutions"] = sides
+    elif "attn_resolutions" not in given:
+        if side != otherwise["image_size"]:
+            raise UsageError("--set attn_resolutions=... is needed: the tensors tell neither it nor the image size")
+        arguments["attn_resolutions"] = list(otherwise["attn_resolutions"])
+        say(f"attn_resolutions={arguments['attn_resolutions']} is assumed, because the tensors leave several choices")
+    return arguments
+
+
+def convert(contents: Contents, conversion: Conversion, layout: Layout, like: Card) -> Native:
+    """The card and the native tensors of an NCSN++.
+
+    Args:
+        like: the card of the released model that this one is, or is a variant of.
+
+    Raises:
+        CheckpointError: the first tensor that does not fit.
+        UsageError: options that contradict the tensors, or arguments that make no network.
+    """
+    from gddim_cli.checkpoints.formats.ncsnpp_names import rename
+    from gddim_cli.checkpoints.load import empty_network
+    from gddim_cli.models.networks.ncsnpp import NCSNpp
+
+    card, path = like, conversion.path
+    if not conversion.exact:
+        shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
+        given = {name: value for name, value in given_values(conversion.options).items() if name in OPTION_NAMES}
+        network = complete(infer(shapes, layout, path), given, like.network, conversion.say)
+        network |= {key: like.network[key] for key in ("centered", "scale_by_sigma") if key in like.network}
+        card = variant(like, network, conversion)
+    try:
+        empty = empty_network(card, path)
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
+    assert isinstance(empty, NCSNpp)
+    return card, rename(contents.tensors, empty, layout, path)
+
+
+OPTION_NAMES = Options.__struct_fields__
+
+
+def variant(card: Card, network: dict[str, Any], conversion: Conversion) -> Card:
+    """The card of another network in place of a released one.
+
+    Raises:
+        UsageError: its channels are not those of grey or colour images.
+    """
+    from gddim_cli.checkpoints.card import Images
+
+    dimension = card.make_diffusion().D
+    channels, rest = divmod(network["in_channels"], dimension)
+    if rest or channels not in (1, 3):
+        states = f"states of dimension {dimension} per pixel"
+        raise UsageError(
+            f"{conversion.path}: {network['in_channels']} input channels are not grey or colour images with {states}, "
+            f"as {card.name} has; choose another --card"
+        )
+    side, diffusion = int(network["image_size"]), dict(card.diffusion)
+    if "image_size" in diffusion:
+        diffusion["image_size"] = side
+    return msgspec.structs.replace(
+        card,
+        name=conversion.name,
+        title=f"{conversion.path.name}, a variant of {card.name}",
+        images=Images(channels, side),
+        network={"kind": "ncsnpp", **network},
+        diffusion=diffusion,
+        source=None,
+        published={},
+        parameters=None,
+        license={},
+    )

@@ -1,0 +1,164 @@
+"""Where each tensor of an NCSN++ is in the originals' files: modules are numbered in torch, kinds counted in Flax."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gddim_cli.checkpoints.formats.ncsnpp import FIR_CONV, PLAIN_CONV, Layout
+from gddim_cli.checkpoints.native import all_finite
+from gddim_cli.errors import CheckpointError
+from gddim_cli.models.networks.ncsnpp import DownStage, NCSNpp, UpStage
+from gddim_cli.models.networks.ncsnpp_layers import AttentionBlock, FourierEmbedding, PyramidStep, ResidualBlock
+
+FLAX_KINDS = {
+    FourierEmbedding: "GaussianFourierProjection",
+    nn.Linear: "Dense",
+    nn.Conv2d: "Conv",
+    nn.GroupNorm: "GroupNorm",
+    ResidualBlock: "ResnetBlockBigGANpp",
+    AttentionBlock: "AttnBlockpp",
+    PyramidStep: "Downsample",
+}
+INSIDE = {
+    ResidualBlock: {
+        "norm_in": "GroupNorm_0",
+        "conv_in": "Conv_0",
+        "time": "Dense_0",
+        "norm_out": "GroupNorm_1",
+        "conv_out": "Conv_1",
+        "skip": "Conv_2",
+    },
+    AttentionBlock: {"norm": "GroupNorm_0", "query": "NIN_0", "key": "NIN_1", "value": "NIN_2", "out": "NIN_3"},
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one of our tensors comes from.
+
+    Attributes:
+        name: ours.
+        original: the file's.
+        shape: ours.
+        axes: the file's axes in our order, or None where they are the same; axes beyond the file's are of length 1.
+    """
+
+    name: str
+    original: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...] | None
+
+    @property
+    def original_shape(self) -> tuple[int, ...]:
+        """The shape that the file's tensor must have."""
+        if self.axes is None:
+            return self.shape
+        shape = [0] * len(self.axes)
+        for ours, theirs in enumerate(self.axes):
+            shape[theirs] = self.shape[ours]
+        return tuple(shape)
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """The file's tensor in our layout, contiguous, in memory of its own."""
+        turned = tensor if self.axes is None else tensor.permute(self.axes)
+        return turned.reshape(self.shape).clone(memory_format=torch.contiguous_format)
+
+
+def call_order(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
+    """The parts that the originals number, with our names, in the order of their calls."""
+    if isinstance(network.embed, FourierEmbedding):
+        yield "embed", network.embed
+    for name in ("time_in", "time_out", "conv_in"):
+        yield name, network.get_submodule(name)
+    for level, stage in enumerate(network.down):
+        assert isinstance(stage, DownStage)
+        for i, block in enumerate(stage.blocks):
+            yield f"down.{level}.blocks.{i}", block
+            if stage.attention:
+                yield f"down.{level}.attention.{i}", stage.attention[i]
+        ends: tuple[tuple[str, nn.Module | None], ...] = (("resample", stage.resample), ("pyramid", stage.pyramid))
+        for name, part in ends:
+            if part is not None:
+                yield f"down.{level}.{name}", part
+    for i, block in enumerate(network.middle):
+        yield f"middle.{i}", block
+    for level, stage in enumerate(network.up):
+        assert isinstance(stage, UpStage)
+        for i, block in enumerate(stage.blocks):
+            yield f"up.{level}.blocks.{i}", block
+        ends = (("attention", stage.attention), ("resample", stage.resample))
+        for name, part in ends:
+            if part is not None:
+                yield f"up.{level}.{name}", part
+    for name in ("norm_out", "conv_out"):
+        yield name, network.get_submodule(name)
+
+
+def places(network: NCSNpp, layout: Layout) -> Iterator[Place]:
+    """Where every tensor of the network is in a file of that layout."""
+    counted: Counter[str] = Counter()
+    for number, (name, part) in enumerate(call_order(network)):
+        if layout == "torch":
+            # Score-SDE's positional embedding has no module; Fourier's is number 0.
+            original = str(number)
+        else:
+            kind = FLAX_KINDS[type(part)]
+            original = f"{kind}_{counted[kind]}"
+            counted[kind] += 1
+        for inner, parameter in part.named_parameters():
+            yield place(name, part, inner, tuple(parameter.shape), original, layout)
+
+
+def place(name: str, part: nn.Module, inner: str, shape: tuple[int, ...], original: str, layout: Layout) -> Place:
+    """Where the tensor `inner` of the part `name` is, which the file calls `original`."""
+    separator = "/" if layout == "flax" else "."
+    child, _, leaf = inner.rpartition(".")
+    module = part.get_submodule(child)
+    if isinstance(part, PyramidStep):
+        between = FIR_CONV if part.fir else PLAIN_CONV
+    else:
+        between = INSIDE.get(type(part), {}).get(child, "")
+    axes: tuple[int, ...] | None = None
+    if isinstance(part, FourierEmbedding):
+        leaf = "W"
+    elif between.startswith("NIN"):
+        axes = (1, 0) if leaf == "weight" else None
+        leaf = {"weight": "W", "bias": "b"}[leaf]
+    elif layout == "flax":
+        if leaf == "weight" and not isinstance(module, nn.GroupNorm):
+            axes = (3, 2, 0, 1) if isinstance(module, nn.Conv2d) else (1, 0)
+        # The originals' FIR convolution is a module of their own, which says `weight` where Flax's says `kernel`.
+        if between != FIR_CONV and leaf == "weight":
+            leaf = "scale" if isinstance(module, nn.GroupNorm) else "kernel"
+    return Place(f"{name}.{inner}", separator.join(filter(None, (original, between, leaf))), shape, axes)
+
+
+def rename(tensors: dict[str, Tensor], network: NCSNpp, layout: Layout, source: object) -> dict[str, Tensor]:
+    """The file's tensors under our names and in our layout; each is used once and none is left. Empties `tensors`.
+
+    Raises:
+        CheckpointError: the first that is missing, of another shape or dtype, not finite, or left over.
+    """
+    ours: dict[str, Tensor] = {}
+    for where in places(network, layout):
+        name = where.original
+        if name not in tensors:
+            raise CheckpointError(f"{source}: tensor {name} is missing, which is to be {where.name}")
+        tensor = tensors.pop(name)
+        wanted = where.original_shape
+        if tuple(tensor.shape) != wanted:
+            raise CheckpointError(f"{source}: tensor {name} is {list(tensor.shape)}, {list(wanted)} is needed")
+        if tensor.dtype != torch.float32:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{source}: tensor {name} is {dtype}, float32 is needed")
+        if not all_finite(tensor):
+            raise CheckpointError(f"{source}: tensor {name} holds NaN or infinity; the file is damaged, fetch it again")
+        ours[where.name] = where.take(tensor)
+    if tensors:
+        raise CheckpointError(f"{source}: tensor {min(tensors)} is there, which this network has no place for")
+    return ours

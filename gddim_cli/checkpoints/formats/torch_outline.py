@@ -1,0 +1,53 @@
+"""What kind of file `torch.save` wrote, from the outline of its pickle: no tensor is read and nothing is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from gddim_cli.checkpoints.pickle_outline import Call, OutlineError, torch_outline
+
+PREFIX = "module.all_modules."
+
+
+def outline_of(path: Path) -> Any:
+    """The file's outline; None where it is no file that `torch.save` wrote."""
+    try:
+        return torch_outline(path) if path.is_file() else None
+    except OutlineError:
+        return None
+
+
+def tensor_shapes(state: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that a dictionary holds directly, by name."""
+    found = {}
+    for name, value in state.items() if isinstance(state, dict) else ():
+        shape = shape_of(value)
+        if isinstance(name, str) and shape is not None:
+            found[name] = shape
+    return found
+
+
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The shape of a tensor or parameter in an outline; None for anything else."""
+    if not isinstance(value, Call) or not value.args:
+        return None
+    if value.name.startswith("torch._utils._rebuild_parameter"):
+        return shape_of(value.args[0])
+    if value.name.startswith("torch._utils._rebuild_tensor") and len(value.args) > 2:
+        size = value.args[2]
+        if isinstance(size, tuple) and all(isinstance(side, int) for side in size):
+            return size
+    return None
+
+
+def ncsnpp_channels(path: Path) -> tuple[int, int] | None:
+    """Channels in and out of a training state of CLD-SGM's or Score-SDE's program; None for any other file."""
+    state = outline_of(path)
+    if not isinstance(state, dict) or not {"model", "ema"} <= set(state):
+        return None
+    shapes = tensor_shapes(state["model"])
+    plain = [shape for name, shape in shapes.items() if re.fullmatch(rf"{re.escape(PREFIX)}\d+\.weight", name)]
+    convolutions = [shape for shape in plain if len(shape) == 4]
+    return (convolutions[0][1], convolutions[-1][0]) if convolutions else None

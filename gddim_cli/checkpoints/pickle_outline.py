@@ -1,0 +1,312 @@
+"""What a pickle describes, without running it.
+
+A pickle is a program: loading one imports modules and calls what they hold. This reader interprets only the opcodes that
+build plain data. Where the program would import something, a `Name` is put down; where it would call something, a `Call`
+with the arguments. There is no way from here to an import or a call, whatever the file says.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+Buffer = bytes | memoryview
+
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+LONGEST_INTEGER = 64  # bytes
+LARGEST_TORCH_PICKLE = 64 << 20  # bytes, without the tensors; the released files have 0.5 MB
+KEYS = (str, int, float, bool, bytes, type(None))
+
+
+class OutlineError(Exception):
+    """Not a pickle, a damaged one, or one with opcodes that data does not need."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """Something that the pickle would import."""
+
+    name: str
+
+
+@dataclass(eq=False)
+class Call:
+    """Something that the pickle would call.
+
+    Attributes:
+        name: what, with its module.
+        args: its arguments.
+        state: what the result would be given with `__setstate__`.
+        items: what would be put into the result.
+    """
+
+    name: str
+    args: Any
+    state: Any = None
+    items: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Persistent:
+    """A reference to data outside of the pickle: torch's storages."""
+
+    identity: Any
+
+
+class Mark:
+    """Where the arguments of an opcode begin on the stack."""
+
+
+MARK = Mark()
+
+
+class Interpreter:
+    """Reads one pickle.
+
+    Args:
+        data: the bytes, in which long byte strings stay where they are.
+        position: where the pickle begins.
+        refuse: called with the name of each import, before it is put down; may raise.
+    """
+
+    def __init__(self, data: Buffer, position: int = 0, refuse: Callable[[str], object] = lambda _: None) -> None:
+        self.data, self.position, self.refuse = data, position, refuse
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}  # by number: an index from the file never becomes a size
+
+    def run(self) -> Any:
+        """The value that the pickle describes; `position` is then behind it.
+
+        Raises:
+            OutlineError: truncated, or no such pickle.
+        """
+        self.stack, self.memo = [], {}
+        try:
+            while (opcode := self.take(1)[0]) != STOP:
+                action = ACTIONS.get(opcode)
+                if action is None:
+                    raise OutlineError(f"opcode {opcode:#x} at byte {self.position - 1}")
+                action(self)
+            return self.stack.pop()
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
+            raise OutlineError(f"damaged before byte {self.position}") from error
+
+    def take(self, count: int) -> Buffer:
+        """The next bytes."""
+        found = self.data[self.position : self.position + count]
+        if len(found) != count:
+            raise OutlineError("truncated")
+        self.position += count
+        return found
+
+    def number(self, layout: str) -> Any:
+        """The next number, in `struct`'s notation."""
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def line(self) -> str:
+        """The next line of text."""
+        begin = self.position
+        while self.take(1)[0] != 0x0A:
+            if self.position - begin > 1000:
+                raise OutlineError(f"damaged before byte {self.position}")
+        return bytes(self.data[begin : self.position - 1]).decode()
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def marked(self) -> list[Any]:
+        """What is above the last mark, taken off the stack with it."""
+        at = len(self.stack) - 1
+        while self.stack[at] is not MARK:
+            at -= 1
+            if at < 0:
+                raise OutlineError(f"damaged before byte {self.position}")
+        found = self.stack[at + 1 :]
+        del self.stack[at:]
+        return found
+
+    def put_items(self, pairs: list[Any]) -> None:
+        """Puts keys and values, in turn, into the dictionary or the call on top."""
+        target = self.stack[-1]
+        if isinstance(target, Call):
+            target.items.extend(pairs)
+            return
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if not isinstance(key, KEYS):
+                raise OutlineError(f"a {type(key).__name__} as a key before byte {self.position}")
+            target[key] = value
+
+    def put_elements(self, elements: list[Any]) -> None:
+        """Appends to the list, the set or the call on top."""
+        target = self.stack[-1]
+        (target.items if isinstance(target, Call) else target).extend(elements)
+
+    def name(self, module: Any, attribute: Any) -> None:
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise OutlineError(f"damaged before byte {self.position}")
+        self.refuse(f"{module}.{attribute}")
+        self.push(Name(f"{module}.{attribute}"))
+
+    def call(self, args: Any) -> None:
+        """Puts down the call of the name on top."""
+        called = self.stack.pop()
+        if called == Name("collections.OrderedDict"):
+            self.push({})
+        elif isinstance(called, Name) and isinstance(args, tuple):
+            self.push(Call(called.name, args))
+        else:
+            raise OutlineError(f"a call of a {type(called).__name__} before byte {self.position}")
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Call):
+            self.stack[-1].state = state
+
+    def integer(self, size: int) -> None:
+        if size > LONGEST_INTEGER:
+            raise OutlineError(f"an integer of {size} bytes before byte {self.position}")
+        self.push(int.from_bytes(self.take(size), "little", signed=True))
+
+    def text(self, size: int, encoding: str = "utf-8") -> None:
+        self.push(bytes(self.take(size)).decode(encoding, "surrogatepass" if encoding == "utf-8" else "strict"))
+
+    def tuple_of(self, count: int) -> None:
+        if len(self.stack) < count:
+            raise OutlineError(f"damaged before byte {self.position}")
+        found = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        self.push(found)
+
+    def dictionary(self) -> None:
+        pairs = self.marked()
+        self.push({})
+        self.put_items(pairs)
+
+
+def pickled(opcode: str) -> int:
+    return ord(opcode)
+
+
+STOP = pickled(".")
+# Opcodes by the names that the module `pickle` gives them.
+ACTIONS: dict[int, Callable[[Interpreter], Any]] = {
+    0x80: lambda it: it.take(1),  # PROTO
+    0x95: lambda it: it.take(8),  # FRAME
+    pickled("("): lambda it: it.push(MARK),
+    pickled("0"): lambda it: it.stack.pop(),  # POP
+    pickled("1"): lambda it: it.marked(),  # POP_MARK
+    pickled("2"): lambda it: it.push(it.stack[-1]),  # DUP
+    pickled("N"): lambda it: it.push(None),
+    0x88: lambda it: it.push(True),
+    0x89: lambda it: it.push(False),
+    pickled("I"): lambda it: it.push({"00": False, "01": True}.get(text := it.line()) or int(text)),
+    pickled("J"): lambda it: it.push(it.number("<i")),
+    pickled("K"): lambda it: it.push(it.number("<B")),
+    pickled("M"): lambda it: it.push(it.number("<H")),
+    0x8A: lambda it: it.integer(it.number("<B")),
+    0x8B: lambda it: it.integer(it.number("<I")),
+    pickled("G"): lambda it: it.push(it.number(">d")),
+    pickled("X"): lambda it: it.text(it.number("<I")),
+    0x8C: lambda it: it.text(it.number("<B")),
+    0x8D: lambda it: it.text(it.number("<Q")),
+    pickled("U"): lambda it: it.text(it.number("<B"), "latin-1"),
+    pickled("T"): lambda it: it.text(it.number("<I"), "latin-1"),
+    pickled("B"): lambda it: it.push(it.take(it.number("<I"))),
+    pickled("C"): lambda it: it.push(bytes(it.take(it.number("<B")))),
+    0x8E: lambda it: it.push(it.take(it.number("<Q"))),
+    pickled("]"): lambda it: it.push([]),
+    pickled("l"): lambda it: it.push(it.marked()),
+    pickled("a"): lambda it: it.put_elements([it.stack.pop()]),
+    pickled("e"): lambda it: it.put_elements(it.marked()),
+    pickled(")"): lambda it: it.push(()),
+    pickled("t"): lambda it: it.push(tuple(it.marked())),
+    0x85: lambda it: it.tuple_of(1),
+    0x86: lambda it: it.tuple_of(2),
+    0x87: lambda it: it.tuple_of(3),
+    pickled("}"): lambda it: it.push({}),
+    pickled("d"): lambda it: it.dictionary(),
+    pickled("s"): lambda it: it.put_items([it.stack.pop(-2), it.stack.pop()]),
+    pickled("u"): lambda it: it.put_items(it.marked()),
+    0x8F: lambda it: it.push([]),  # EMPTY_SET
+    0x90: lambda it: it.put_elements(it.marked()),  # ADDITEMS
+    0x91: lambda it: it.push(it.marked()),  # FROZENSET
+    pickled("p"): lambda it: it.memo.__setitem__(int(it.line()), it.stack[-1]),
+    pickled("q"): lambda it: it.memo.__setitem__(it.number("<B"), it.stack[-1]),
+    pickled("r"): lambda it: it.memo.__setitem__(it.number("<I"), it.stack[-1]),
+    0x94: lambda it: it.memo.__setitem__(len(it.memo), it.stack[-1]),  # MEMOIZE
+    pickled("g"): lambda it: it.push(it.memo[int(it.line())]),
+    pickled("h"): lambda it: it.push(it.memo[it.number("<B")]),
+    pickled("j"): lambda it: it.push(it.memo[it.number("<I")]),
+    pickled("c"): lambda it: it.name(it.line(), it.line()),
+    0x93: lambda it: it.name(it.stack.pop(-2), it.stack.pop()),  # STACK_GLOBAL
+    pickled("R"): lambda it: it.call(it.stack.pop()),
+    0x81: lambda it: it.call(it.stack.pop()),
+    pickled("b"): lambda it: it.build(),
+    pickled("Q"): lambda it: it.push(Persistent(it.stack.pop())),
+}
+
+
+def read_outline(path: Path, refuse: Callable[[str], object] = lambda _: None) -> Any:
+    """What a pickle file describes; long byte strings are views of the file.
+
+    Raises:
+        OutlineError: not a pickle, or damaged.
+        OSError: it cannot be read.
+    """
+    return Interpreter(mapped(path), 0, refuse).run()
+
+
+@lru_cache(maxsize=4)
+def cached_torch_outline(path: Path, size: int, modified: int) -> Any:
+    """`torch_outline`, kept for a file of that size and time."""
+    del size, modified
+    if zipfile.is_zipfile(path):
+        return Interpreter(torch_pickle(path)).run()
+    interpreter = Interpreter(mapped(path))
+    if interpreter.run() != TORCH_MAGIC:
+        raise OutlineError("no torch checkpoint")
+    values = [interpreter.run() for _ in range(3)]
+    return values[2]
+
+
+def torch_outline(path: Path) -> Any:
+    """What a file by `torch.save` describes; tensors are calls of `torch._utils._rebuild_tensor_v2`.
+
+    Raises:
+        OutlineError: not such a file, or damaged.
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    return cached_torch_outline(path, status.st_size, status.st_mtime_ns)
+
+
+def torch_pickle(path: Path) -> bytes:
+    """The pickle inside a zip that `torch.save` wrote."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "data.pkl"]
+            if len(names) != 1 or names[0].file_size > LARGEST_TORCH_PICKLE:
+                raise OutlineError("no torch checkpoint")
+            with archive.open(names[0]) as member:
+                return member.read(LARGEST_TORCH_PICKLE)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        raise OutlineError("a damaged zip") from error
+
+
+def mapped(path: Path) -> memoryview:
+    """A file's bytes, read as they are used."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise OutlineError("empty")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def keys(value: Any) -> set[Any]:
+    """The keys of a dictionary; none for anything else."""
+    return set(value) if isinstance(value, dict) else set()
