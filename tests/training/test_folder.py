@@ -163,7 +163,7 @@ def test_two_at_once_are_one_line(train, tmp_path: Path) -> None:
         result = train()
     assert result.status == 1
     assert result.err.count("\n") == 1
-    assert "another gddim train is at work there; wait for it, or choose another --out" in result.err
+    assert "another gddim train is running in this folder; wait for it to finish, or choose another --out" in result.err
     assert train().status == 0
 
 
@@ -201,7 +201,7 @@ def test_a_folder_that_disappears_is_one_line(tmp_path: Path, squares: np.ndarra
     run.step()
     run.save()
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(OutputError, match=r"state.pt: cannot be written: its folder is gone"):
+    with pytest.raises(OutputError, match=r"state.pt: cannot be written: its folder has been removed"):
         run.save()
 
 
