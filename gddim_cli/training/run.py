@@ -140,7 +140,7 @@ class TrainingRun:
         path = self.out / STATE
         if not path.is_symlink() and not path.exists():
             return None
-        self.folder.own(STATE)
+        self.folder.own_state()
         try:
             saved, tensors = read_state(path)
         except DataError:

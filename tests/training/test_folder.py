@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 import yaml
 
 from gddim_cli.checkpoints import native
-from gddim_cli.errors import OutputError
+from gddim_cli.errors import GddimError, OutputError
 from gddim_cli.runtime.files import LOCK
 from gddim_cli.training.folder import TrainingFolder
 
@@ -97,6 +98,7 @@ def test_force_starts_another_run_in_the_folder(train, tmp_path: Path, config: P
 
 def test_a_state_of_nonsense(train, tmp_path: Path) -> None:
     assert train().status == 0
+    (tmp_path / "run" / "train.json").unlink()
     state = tmp_path / "run" / "state.pt"
     whole = state.read_bytes()
     for damaged in (b"hello", b"", whole[:-200], whole[:1000] + b"\xff" * 50 + whole[1050:]):
@@ -108,9 +110,63 @@ def test_a_state_of_nonsense(train, tmp_path: Path) -> None:
     assert train("--steps", 4, "--force").status == 0
 
 
+def test_a_flipped_bit_in_the_state_is_noticed(train, tmp_path: Path) -> None:
+    """In a weight, where the file can still be read."""
+    assert train().status == 0
+    state = tmp_path / "run" / "state.pt"
+    whole = state.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    state.write_bytes(damaged)
+    result = train("--steps", 4)
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert (
+        "state.pt: has changed since this run wrote it, and may be damaged; restore it, move it away to start"
+        in result.err
+    )
+    state.write_bytes(whole)
+    assert "resuming at step 2" in train("--steps", 4).err
+
+
+@pytest.mark.parametrize("name", ["state.pt", "train.json"])
+def test_damaged_files_of_a_run_are_one_line_or_unharmed(
+    tmp_path: Path, squares: np.ndarray, training, name: str
+) -> None:
+    """Bytes cut off, changed or inserted, at random: the run resumes as if nothing had happened, or says what is wrong."""
+    run = training(squares, tmp_path)
+    run.step()
+    run.save()
+    whole, rng = (tmp_path / name).read_bytes(), random.Random(0)
+    weights = {key: tensor.clone() for key, tensor in run.trainer.network.state_dict().items()}
+    for case in range(60):
+        damaged = bytearray(whole)
+        place = (
+            rng.randrange(min(len(whole), 3000)) if case % 2 else len(whole) - 1 - rng.randrange(min(len(whole), 3000))
+        )
+        if case % 3 == 0:
+            del damaged[place:]
+        elif case % 3 == 1:
+            damaged[place] = rng.randrange(256)
+        else:
+            damaged[place:place] = rng.randbytes(8)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            again = training(squares, tmp_path)
+        except GddimError as error:
+            said = str(error)
+        else:
+            said = "resumed"
+            for key, tensor in again.trainer.network.state_dict().items():
+                torch.testing.assert_close(tensor, weights[key], rtol=0, atol=0)
+        assert "\n" not in said
+
+
 def test_a_state_with_other_tensors(train, tmp_path: Path) -> None:
     assert train().status == 0
     path = tmp_path / "run" / "state.pt"
+    for file in (tmp_path / "run").iterdir():
+        if file != path:
+            file.unlink()
     whole = torch.load(path, weights_only=True)
     for change in (
         {"network": {}}, {"average": {"x": torch.zeros(1)}}, {"optimizer": {}}, {"step": -1}, {"step": "2"}, {"log": 3},
