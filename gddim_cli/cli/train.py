@@ -146,16 +146,16 @@ def keep_inputs(recipe: str, data: Path, out: Path, name: str) -> None:
     """Refuses an output folder in which this run would write among its own inputs.
 
     Raises:
-        UsageError: the current folder, the data's folder or one inside it, or a recipe that the model card would replace.
+        UsageError: the current folder, the data's folder or one inside it, or a recipe that would be replaced.
     """
-    from gddim_cli.training.folder import model_files
+    from gddim_cli.training.folder import output_files
 
     if out.resolve() == Path.cwd():
         raise UsageError("--out: needs a folder of its own, not the current one")
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"--out: {out} is in the folder of --data, {data}; choose a folder outside of it")
     for path in (Path(recipe), data):
-        for file in (out / output for output in model_files(name)):
+        for file in (out / output for output in output_files(name)):
             if file.exists() and path.exists() and file.samefile(path):
                 raise UsageError(
                     f"--out: this run would write {file}, which is its input; choose another folder or --name"

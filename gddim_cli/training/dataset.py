@@ -19,6 +19,7 @@ from gddim_cli.runs.folder import RUN
 from gddim_cli.runs.images import open_images
 from gddim_cli.runtime.arrays import read_archive, read_member
 from gddim_cli.runtime.memory import physical_memory
+from gddim_cli.runtime.text import printable
 
 BATCH = 256
 LARGEST_SIDE = 1024
@@ -107,12 +108,7 @@ def read_dataset(
             f"{physical_memory() / 1e9:.3g} GB of memory; give fewer or smaller images"
         )
     classes = read_classes(path, source, label_key) if conditional or label_key is not None else None
-    images = np.empty((source.count, channels, height, width), np.uint8)
-    done = 0
-    for batch in source.batches(BATCH):
-        images[done : done + len(batch)] = batch.transpose(0, 3, 1, 2)
-        done += len(batch)
-    return Dataset(images, classes)
+    return Dataset(np.ascontiguousarray(source.read_all().transpose(0, 3, 1, 2)), classes)
 
 
 def refuse_shape(height: int, width: int) -> None:
@@ -148,13 +144,17 @@ def folder_classes(path: Path, names: Sequence[str]) -> Classes:
     """
     folders = [name.split("/")[0] if "/" in name else "" for name in names]
     if "" in folders:
-        stray = names[folders.index("")]
+        stray = printable(names[folders.index("")])
         raise DataError(f"--conditional: {path}: {stray} is in no sub-folder; give each class a folder of its own")
     known = sorted(set(folders))
     if len(known) < 2:
-        raise DataError(f"--conditional: {path} has one sub-folder with images, {known[0]}; two or more are needed")
+        raise DataError(
+            f"--conditional: {path} has one sub-folder with images, {printable(known[0])}; two or more are needed"
+        )
     number = {name: i for i, name in enumerate(known)}
-    return Classes(np.array([number[name] for name in folders], np.int64), len(known), known)
+    return Classes(
+        np.array([number[name] for name in folders], np.int64), len(known), [printable(name) for name in known]
+    )
 
 
 def array_classes(path: Path, count: int, label_key: str | None) -> Classes:

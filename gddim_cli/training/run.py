@@ -138,7 +138,7 @@ class TrainingRun:
     def _read_state(self) -> tuple[Saved, dict[str, Any]] | None:
         """This run's state; None where there is none, or where `force` allows to replace what there is."""
         path = self.out / STATE
-        if not path.exists():
+        if not path.is_symlink() and not path.exists():
             return None
         self.folder.own(STATE)
         try:

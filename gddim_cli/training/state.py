@@ -101,6 +101,8 @@ def read_state(path: Path) -> tuple[Saved, dict[str, Any]]:
     Raises:
         DataError: not a state, or damaged.
     """
+    if not path.is_file():
+        raise unusable(path, "not a file")
     try:
         state = unpickle(path)
     except CheckpointError as error:
