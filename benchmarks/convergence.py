@@ -17,7 +17,7 @@ from gddim_cli.diffusions.ve import VE
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.runs.prepare import prepare
 from gddim_cli.runs.request import SamplingRequest
-from gddim_cli.verification import (
+from gddim_cli.verification.exact import (
     ExactFlow,
     convergence,
     corrected_errors,

@@ -138,8 +138,8 @@ def exact_images(model: Model) -> tuple[Tensor, Pixels]:
 def automatic(model: Model, device: torch.device) -> str:
     """What `--batch-size auto` takes."""
     trials = BatchSizeProbe(model.prepared(device, SETTINGS["bf16, channels last"]))
-    room = trials.room()
-    return f"- `--batch-size auto` takes {best_size(trials.seconds, room)} for bf16, of at most {room}"
+    largest = trials.max_batch_size()
+    return f"- `--batch-size auto` takes {best_size(trials.seconds, largest)} for bf16, of at most {largest}"
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:

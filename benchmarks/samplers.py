@@ -26,7 +26,7 @@ from gddim_cli.models.model import Model
 from gddim_cli.runs.prepare import prepare
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
-from gddim_cli.verification import ExactFlow, exact_flow, example_mixture
+from gddim_cli.verification.exact import ExactFlow, exact_flow, example_mixture
 
 CPU = torch.device("cpu")
 BUDGETS = [5, 10, 20, 50, 100, 200]

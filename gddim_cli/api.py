@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -11,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import DataError, UsageError
+from gddim_cli.evaluation.evaluator import open_evaluator, under_protocol
 from gddim_cli.hub.load import load
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.models.acceleration import Speed
 from gddim_cli.models.model import Model
 from gddim_cli.numerics.blocks import combine, to_tensor_like
+from gddim_cli.runs.images import open_images
 from gddim_cli.runs.prepare import prepare
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
@@ -99,7 +103,7 @@ def sample(
         device: by default where the model is, else `auto`.
         return_states: also return the final states, [N, D, C, H, W], before quantisation.
         settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,
-            `k`, `denoise`, `time_grid`, `t_end`, `quantize`, ...
+            `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a number, a list or "uniform"), ...
 
     Returns:
         uint8 [N, H, W, C], and the states if asked for.
@@ -170,10 +174,11 @@ class Sampler:
         seen: list[tuple[float, Tensor, Tensor]] = []
 
         def eps(u: Tensor, t: float) -> Tensor:
-            prediction = prepared.eps(u, t)
+            prediction = model_eps(u, t)
             seen[:] = [(t, u, prediction)]
             return prediction
 
+        model_eps = prepared.eps_of(range(self.num))
         for t, u in prepared.steps(range(self.num), eps):
             yield t, u, denoised(prepared, *seen[0])
 
@@ -200,6 +205,9 @@ def prepared_run(
     """
     keys = {setting.name: key for key, setting in sampling_settings().items()}
     values = {keys.get(name, name): value for name, value in given.items()}
+    classes = values.get("class")
+    if classes is not None and not isinstance(classes, str):
+        values["class"] = ",".join(map(str, np.atleast_1d(classes)))
     named = {"diffusion": diffusion} if isinstance(diffusion, str) else {}
     chosen = {"checkpoint": model} if isinstance(model, str) else {}
     where = {key: name for name, key in keys.items()} | {name: name for name in given if name not in keys}
@@ -220,3 +228,74 @@ def device_of(model: Model) -> torch.device:
     module = getattr(network, "module", network)
     parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value with what it depends on.
+
+    Attributes:
+        metric: its name in tables: `FID`, `FD(lenet-mnist)@64`.
+        value: the number that tables print.
+        values: all numbers of the metric.
+        n: images that were measured.
+        depends_on: everything that two values must share to be comparable.
+    """
+
+    metric: str
+    value: float
+    values: dict[str, float]
+    n: int
+    depends_on: dict[str, Any]
+
+    def __float__(self) -> float:
+        return self.value
+
+
+def fid(
+    images: NDArray[np.uint8] | str | Path,
+    ref: str | None = None,
+    *,
+    metric: str = "fid",
+    mode: str | None = None,
+    protocol: str | None = None,
+    inception: str | Path | None = None,
+    batch_size: int = BATCH_SIZE,
+    device: str | None = None,
+) -> Score:
+    """Measures images against a reference.
+
+    Args:
+        images: uint8 [N, H, W, C] or [N, H, W], or what `gddim fid` takes: a folder, an archive, a run.
+        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`; by default by the images'
+            shape.
+        metric: a metric's name, with options as in `prdc:k=3`.
+        mode, protocol, inception: as in `gddim fid`.
+
+    Raises:
+        DataError: images that cannot be used, or a file that is not on this machine (the message says how to get it).
+        UsageError: an unknown metric, reference or mode.
+    """
+    source = open_images(Path(images)) if isinstance(images, str | Path) else None
+    array = None if source else checked_images(images)
+    shape = source.shape if source else array.shape[1:]  # type: ignore[union-attr]
+    file = Path(inception) if inception else None
+    evaluator = open_evaluator(ref, protocol, mode, file, find_device(device), shape, metric=metric)
+    if source:
+        source = under_protocol(source, evaluator)
+    batches = source.batches(batch_size) if source else np.array_split(array, -(-len(array) // batch_size))  # type: ignore[arg-type]
+    features = np.concatenate([evaluator.extractor(batch) for batch in batches])
+    values = evaluator.evaluate(features)
+    return Score(evaluator.label(len(features)), values["value"], values, len(features), evaluator.identity())
+
+
+def checked_images(images: Any) -> Pixels:
+    """Images as uint8 [N, H, W, C]; raises DataError for anything else."""
+    array = np.asarray(images)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)):
+        raise DataError(
+            f"images are {array.dtype}{list(array.shape)}; uint8 [N, H, W] or [N, H, W, C] with 1 or 3 channels is needed"
+        )
+    if len(array) < 2:
+        raise DataError(f"{len(array)} images: a covariance needs at least two")
+    return array if array.ndim == 4 else array[..., None]

@@ -13,7 +13,7 @@ import torch
 
 import gddim_cli as gddim
 from gddim_cli.runs.storage.registry import open_storage
-from gddim_cli.verification import example_mixture
+from gddim_cli.verification.exact import example_mixture
 
 REQUESTS = [
     (["--nfe", "5"], {"nfe": 5}),

@@ -1,79 +1,69 @@
-"""What a plan will cost, from a short measurement."""
+"""What a plan will take, from a short measurement."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from gddim_cli.bench import solutions
-from gddim_cli.bench.folder import Folder
-from gddim_cli.bench.jobs import Job, Program
-from gddim_cli.bench.tools import Bench
+from gddim_cli.bench.reference_solution import NFE, solution_name
+from gddim_cli.bench.resources import Resources
+from gddim_cli.bench.results import BenchPlan, Folder, Result
+from gddim_cli.errors import CapacityError
 from gddim_cli.images.quantize import quantize
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a cell has still to do.
-
-    Attributes:
-        evaluations: of the network for one image; seconds: for them and the features.
-        done: whether nothing is left.
-    """
+class Cost(NamedTuple):
+    """What a group of results has still to do: network evaluations, counted per image, and seconds with the features."""
 
     evaluations: int
     seconds: float
-    done: bool
 
 
-def costs(program: Program, bench: Bench, folder: Folder) -> dict[str, Cost]:
-    """The cost of every job, by key, from one warm batch of each model and one of each judge."""
-    speeds: dict[tuple, tuple[float, float]] = {}
-    solved: set[str] = set()
+def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
+    """The cost of each group by the name of its features, from one warm batch of each model and extractor.
+
+    Args:
+        strict: raise CapacityError where a batch does not fit in the memory; else such groups cost nothing.
+    """
+    speeds: dict[object, tuple[float, float]] = {}
+    solutions: set[str] = set()
     found = {}
-    for job in program.jobs:
-        kept = folder.result(job.key)
-        left = 0 if kept and not kept.failed else job.num - folder.rows_done(job.key)
-        images = program.solver_error if job.deterministic and not folder.solved(job.key, program.solver_error) else 0
-        evaluations = job.nfe * (left + images)
-        solution = solutions.name_of(job, images)
-        if images and solution not in solved:
-            solved.add(solution)
-            evaluations += solutions.cost([job], folder, images)
-        kind = (job.settings.checkpoint_sha256, repr(job.settings.diffusion), job.settings.dtype, id(job.judge))
+    for group in plan.groups():
+        first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
+        left = 0 if all(result.value is not None for result in kept) else first.num - folder.rows_done(first.features)
+        solved = not first.deterministic or all(one.solver_error and not one.solver_error.failed for one in kept)
+        images = 0 if solved else plan.solver_error
+        evaluations, name = first.per_image * (left + images), solution_name(first, images)
+        if images and name not in solutions and not (folder.path / f"{name}.json").is_file():
+            solutions.add(name)
+            evaluations += images * (NFE + NFE // 2)
+        kind = (first.model, first.request.diffusion, first.evaluator["weights_sha256"])
         if (left or images) and kind not in speeds:
-            speeds[kind] = measured(job, bench)
+            try:
+                with resources.memory():
+                    speeds[kind] = measured(plan, first, resources)
+            except CapacityError:
+                if strict:
+                    raise
         network, features = speeds.get(kind, (0.0, 0.0))
-        found[job.key] = Cost(evaluations, evaluations * network + left * features, not (left or images))
+        found[first.features] = Cost(evaluations, evaluations * network + left * features)
     return found
 
 
 @torch.inference_mode()
-def measured(job: Job, bench: Bench) -> tuple[float, float]:
-    """Seconds of one evaluation for one image, and of one image's features: the second of two batches.
-
-    Raises:
-        CapacityError: a batch does not fit in the memory.
-    """
-    with bench.room():
-        return _timed(job, bench)
-
-
-def _timed(job: Job, bench: Bench) -> tuple[float, float]:
-    sampler = job.sampler(bench)
-    indices = range(min(bench.batch_size, job.num))
-    u, t = sampler.start(indices), job.chosen.t_start
-    spent = []
+def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[float, float]:
+    """Seconds of one network evaluation and of the features, per image: those of the second of two batches."""
+    cell = plan.cell(result.key)
+    prepared = resources.prepare(cell.request)
+    extract = resources.evaluator(cell, prepared.model.image_shape).extractor
+    indices, spent = range(min(resources.batch_size, result.num)), (0.0, 0.0)
     for _ in range(2):
-        began = time.perf_counter()
-        out = sampler.eps(u, t).cpu()
-        spent.append(time.perf_counter() - began)
-    pixels = quantize(np.zeros_like(sampler.image(out.to(bench.device))), "floor")
-    for _ in range(2):
-        began = time.perf_counter()
-        job.judge.extractor(pixels)
-        spent.append(time.perf_counter() - began)
-    return spent[1] / len(indices), spent[3] / len(indices)
+        u, begun = prepared.start(indices), time.perf_counter()
+        images = prepared.images(prepared.eps(u, prepared.config.t_start))
+        evaluated = time.perf_counter()
+        extract(quantize(np.zeros_like(images), "floor"))
+        spent = (evaluated - begun) / len(indices), (time.perf_counter() - evaluated) / len(indices)
+    return spent

@@ -1,120 +1,55 @@
-"""What a sampler is called in a table: its name, and the settings in which the table's rows differ.
-
-Rows are told apart by their settings; equal names are lengthened until they are told apart too.
-"""
+"""What rows of a table are called: sampler and options, and the settings in which rows of one name differ."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-NAMES = {
-    "gddim": "gDDIM",
-    "em": "Euler-Maruyama",
-    "heun": "Heun",
-    "rk45": "RK45",
-    "sscs": "SSCS",
-    "ddim": "DDIM",
-    "ancestral": "ancestral",
-}
-Settings = dict[str, Any]
+from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.samplers.registry import SAMPLERS
+from gddim_cli.settings import Setting
 
 
-def labels(settings: Sequence[Settings], axis: str) -> list[str]:
-    """A label for each cell's settings, equal for cells of one row and for no others.
+def row_settings(request: SamplingRequest, column: str) -> dict[str, Any]:
+    """What the cells of one row share: everything but the seed and the column's setting."""
+    flat = {**request.flat(), **{f"parameter {key}": value for key, value in (request.parameters or {}).items()}}
+    return {key: value for key, value in flat.items() if key not in ("seed", "parameters", column)}
+
+
+def labels(requests: Sequence[SamplingRequest], column: str) -> list[str]:
+    """A label for each resolved request, equal for those of one row and for no others.
 
     Args:
-        axis: what the table's columns are, `NFE` or `lambda`: no part of a label.
+        column: the setting of the table's columns, `nfe` or `lambda`, which is no part of a label.
     """
-    short = _short_labels(settings, axis)
-    together: dict[str, dict[bytes, Settings]] = {}
-    for one, label in zip(settings, short, strict=True):
-        together.setdefault(label, {}).setdefault(row_key(one, axis), one)
-    rows = {label: list(kin.values()) for label, kin in together.items()}
-    return [_lengthened(label, one, rows[label], axis) for one, label in zip(settings, short, strict=True)]
+    settings, known = [row_settings(request, column) for request in requests], sampling_settings()
+    rows = {repr(own): (request, own) for request, own in zip(requests, settings, strict=True)}
+    named: dict[str, dict[str, dict[str, Any]]] = {}
+    for key, (request, own) in rows.items():
+        name = short_label(request, [other for other, _ in rows.values()], column)
+        named.setdefault(name, {})[key] = own
+    found = {}
+    for name, kin in named.items():
+        every = dict.fromkeys(setting for own in kin.values() for setting in own)
+        differ = [setting for setting in every if len({repr(own.get(setting)) for own in kin.values()}) > 1]
+        for key, own in kin.items():
+            found[key] = ", ".join(filter(None, [name, *(said(one, own.get(one), known.get(one)) for one in differ)]))
+    return [found[repr(own)] for own in settings]
 
 
-def row_settings(one: Settings, axis: str) -> Settings:
-    """What the cells of one row share: all settings but the seed and the column."""
-    return {name: value for name, value in one.items() if name not in ("seed", axis.lower())}
+def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], column: str) -> str:
+    """The sampler with its options, after the checkpoint and the diffusion where those vary."""
+    kin = [other for other in others if other.checkpoint == request.checkpoint]
+    places = [request.checkpoint] if len(kin) < len(others) else []
+    places += [request.diffusion] if any(other.diffusion != request.diffusion for other in kin) else []
+    spec = SAMPLERS.find(request.sampler, "sampler")
+    label = spec.label(spec, request.sampler_options, column)
+    return f"{' '.join(map(str, places))}: {label}" if places else label
 
 
-def row_key(one: Settings, axis: str) -> bytes:
-    """The same, to compare."""
-    return msgspec.json.encode(row_settings(one, axis), order="sorted")
-
-
-def _lengthened(label: str, one: Settings, kin: Sequence[Settings], axis: str) -> str:
-    """A label with all in which rows that have it too differ."""
-    differ = [name for name in row_settings(one, axis) if len({repr(other.get(name)) for other in kin}) > 1]
-    return ", ".join([label, *(_worded(name, one, kin) for name in differ)])
-
-
-def _worded(name: str, one: Settings, kin: Sequence[Settings]) -> str:
-    """One setting, as a label has it."""
-    value = one[name]
-    if name == "diffusion":
-        return medium(one, kin)
-    if isinstance(value, bool):
-        return name if value else f"no {name}"
-    words = {"checkpoint_sha256": "sha256", "k": "K ="}
-    return f"{words.get(name, name)} {brief(value)}"
-
-
-def brief(value: object) -> str:
-    """A value, a sha256 shortened."""
-    text = str(value)
-    return text[:12] if len(text) == 64 else text
-
-
-def _short_labels(settings: Sequence[Settings], axis: str) -> list[str]:
-    """A label for each cell's settings, of what usually differs."""
-
-    def varies(name: str, among: Sequence[Settings] = settings) -> bool:
-        return len({repr(one[name]) for one in among}) > 1
-
-    found = []
-    for one in settings:
-        kin = [other for other in settings if other["checkpoint"] == one["checkpoint"]]
-        place = [one["checkpoint"]] if varies("checkpoint") else []
-        place += [medium(one, kin)] if varies("diffusion", kin) else []
-        kin = [other for other in kin if other["diffusion"] == one["diffusion"]]
-        words = [method(one, axis)]
-        turned = [other for other in kin if other["sampler"] in ("gddim", "heun") and not other["lambda"]]
-        if one in turned and varies("k", turned):
-            words.append(f"K = {one['k']}")
-        if varies("denoise", kin) and not one["denoise"]:
-            words.append("no denoising step")
-        for name, shown in (("grid_power", "grid power"), ("t_end", "t_end"), ("dtype", "")):
-            if varies(name, kin):
-                words.append(f"{shown} {one[name]}".strip())
-        found.append(": ".join([" ".join(place), ", ".join(words)] if place else [", ".join(words)]))
-    return found
-
-
-def method(one: Settings, axis: str) -> str:
-    """The sampler with what belongs to its name."""
-    name = NAMES.get(one["sampler"]) or str(one["sampler"])
-    noise = "" if axis == "lambda" else f" λ = {one['lambda']:g}" if one["lambda"] is not None else ""
-    if one["sampler"] == "gddim":
-        if one["lambda"] and noise:
-            return name + noise
-        return f"{name} order {one['order']}" + (" + corrector" if one["corrector"] else "") if axis == "NFE" else name
-    if one["sampler"] == "em":
-        return name + ("" if one["lambda"] == 1 else noise)
-    if one["sampler"] == "ddim" and one["eta"]:
-        return f"{name} η = {one['eta']:g}"
-    if one["sampler"] == "rk45" and (one["rtol"] or one["atol"]):
-        return f"{name} rtol {one['rtol'] or one['atol']:g}, atol {one['atol'] or one['rtol']:g}"
-    return name
-
-
-def medium(one: Settings, kin: Sequence[Settings]) -> str:
-    """The diffusion's name, with the parameters in which those of its name differ."""
-    own = one["diffusion"]
-    same = [other["diffusion"] for other in kin if other["diffusion"]["name"] == own["name"]]
-    differ = [name for name in own if len({repr(other.get(name)) for other in same}) > 1]
-    values = ", ".join(f"{name} {brief(own[name])}" for name in differ)
-    return f"{own['name']} ({values})" if values else str(own["name"])
+def said(name: str, value: Any, setting: Setting | None) -> str:
+    """A setting in words; nothing for one that is not given, or a flag that is as usual."""
+    if value is None or (setting and isinstance(value, bool) and value == (setting.default is not False)):
+        return ""
+    text = name.removeprefix("parameter ").removeprefix("checkpoint_").replace("_sha256", " sha256")
+    return setting.labelled(value) if setting else f"{text} {str(value)[:12]}"

@@ -1,218 +1,209 @@
-"""A plan: from its words to cells, each one sampler at one budget with one seed."""
+"""From a plan file and options to a checked plan: every cell is prepared once, and all mistakes are reported at once."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from gddim_cli.bench.vocabulary import WORDS
-from gddim_cli.bench.words import Document, Row, Said, Words, read_document
-from gddim_cli.samplers.registry import METHODS, Choices
+from gddim_cli.bench.cell import PLAN_SETTINGS, Cell, PlanSettings
+from gddim_cli.bench.plan_file import PlanError, PlanFile, Values, read_plan_file
+from gddim_cli.bench.published import PROTOCOL, number
+from gddim_cli.bench.resources import Resources
+from gddim_cli.bench.results import BenchPlan, Result, pending
+from gddim_cli.errors import GddimError, UsageError
+from gddim_cli.hub.store import BUNDLED, card_of, names
+from gddim_cli.samplers.registry import SAMPLERS, having, sampler_options
+from gddim_cli.settings import declared
 
 PRESETS = Path(__file__).parent / "presets"
-DEFAULT = "default"
-
-OPTIONS = {"order": "order", "lambda": "lam", "eta": "eta", "corrector": "corrector", "rtol": "rtol", "atol": "atol"}
-"""Words that only some samplers have, with their names in `Choices`."""
-K_MATTERS = ("gddim", "heun")
-"""To the others K is only how the score is written."""
-CHOOSING = ("checkpoint", "diffusion", "sampler", *OPTIONS, "k", "ref", "protocol")
-"""Options that say what is measured: with one of them and no plan, the default plan's rows do not stand."""
+ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "dtype", "tf32"}
+"""Options that leave the rows of the default plan as they are."""
+Where = Mapping[str, str]
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"lam": "lambda"}):
-    """All that a number depends on, in a plan's words; None is the checkpoint's, the protocol's or the sampler's own.
-
-    Attributes:
-        nfe: evaluations asked.
-        num: images; None is the protocol's number.
-        ref, protocol, mode, inception: what judges them.
-    """
-
-    checkpoint: str
-    sampler: str
-    nfe: int
-    seed: int
-    num: int | None = None
-    order: int | None = None
-    lam: float | None = None
-    eta: float | None = None
-    corrector: bool = False
-    rtol: float | None = None
-    atol: float | None = None
-    k: str | None = None
-    diffusion: str | None = None
-    denoise: bool | None = None
-    time_grid: float | None = None
-    t_end: float | None = None
-    quantize: str | None = None
-    dtype: str = "float32"
-    ref: str | None = None
-    protocol: str | None = None
-    mode: str | None = None
-    inception: str | None = None
-
-    @property
-    def choices(self) -> Choices:
-        """What a person may choose of the sampler."""
-        return Choices(self.order, self.lam, self.eta, self.corrector, self.rtol, self.atol)
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """The sampling words that were said, as fields of `SamplingConfig`."""
-        words = {"k": self.k, "denoise": self.denoise, "grid_power": self.time_grid, "t_end": self.t_end}
-        return {name: value for name, value in {**words, "quantize": self.quantize}.items() if value is not None}
+def plain(values: Values, key: str) -> list[Any]:
+    """The values of a setting without their places."""
+    return [value for value, _ in values.get(key, [])]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A cell in its place.
+def read_plan(path: Path | None, table: int | None, options: Values, problems: list[str]) -> PlanFile:
+    """The plan of a file, one of the paper's tables, or the default plan; raises DataError as `read_plan_file`.
 
-    Attributes:
-        table: the title of the table that it stands in; "" is the only one.
-        published: where its published number is, as `table1.R`, or None.
-        where: of every word, and of the row as "row": for messages.
-    """
-
-    cell: Cell
-    table: str
-    published: str | None
-    where: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be measured.
-
-    Attributes:
-        source: its name.
-        wanted: every cell in its table, in order.
-        problems: what is wrong with it already; the rest comes to light where its cells are built.
-        solver_error: images whose distance to the converged solution is measured; 0 for none.
-        lenient: whether cells that the chosen model cannot make are left out, as in a preset with another checkpoint.
-        overridden: whether options replaced words, so that rows may have become equal.
-    """
-
-    source: str
-    wanted: list[Wanted]
-    problems: list[str]
-    solver_error: int = 0
-    lenient: bool = False
-    overridden: bool = False
-
-
-SOLVER_ERROR_IMAGES = 16
-
-
-def make_plan(document: Document, options: Words, problems: list[str], preset: bool = False) -> Plan:
-    """The plan of a document, its words replaced by those that options said; it may not run yet, see its `problems`."""
-    over = {word: said for word, said in options.items() if WORDS[word].cell}
-    used: set[str] = set()
-    rows = document.rows or [Row({}, document.source)]
-    wanted = [cell for row in rows for cell in _cells(document.top, row, over, used, problems)]
-    for words in (document.top, over):
-        for word in OPTIONS.keys() & words.keys() - used:
-            if words[word]:
-                names = ", ".join(method.name for method in METHODS.values() if OPTIONS[word] in method.options)
-                problems.append(f"{words[word][0].where}: {word}: no sampler of this plan has it; {names} have")
-                used.add(word)
-    top = {**document.top, **options}
-    measured = top["solver_error"][0].value if top.get("solver_error") else bool(top.get("solver_error_images"))
-    images = top["solver_error_images"][0].value if top.get("solver_error_images") else SOLVER_ERROR_IMAGES
-    return Plan(
-        document.source,
-        wanted,
-        problems,
-        images if measured else 0,
-        lenient=preset and bool(set(CHOOSING) & over.keys()),
-        overridden=bool(over),
-    )
-
-
-def _cells(top: Words, row: Row, over: Words, used: set[str], problems: list[str]) -> list[Wanted]:
-    """The cells of a row: the product of its words' values, those that a sampler has not left out of it."""
-    below = {word: values for word, values in {**top, **row.words}.items() if not replaced(word, over)}
-    said = {word: values for word, values in {**below, **over}.items() if WORDS[word].cell}
-    if not all(said.get(word, True) for word in ("sampler", "checkpoint", "nfe")):
-        return []  # what was said of them has been refused
-    said = {word: values for word, values in said.items() if values}
-    for word, plain in (("sampler", "gddim"), ("checkpoint", "mnist"), ("seeds", 0)):
-        said.setdefault(word, [Said(plain, row.where)])
-    if "nfe" not in said:
-        problems.append(f"{row.where}: nfe: is missing; say how many evaluations, as in nfe: [10, 20, 50]")
-        return []
-    own = over if "sampler" in over else {**row.words, **over}
-    for word in OPTIONS.keys() & said.keys():
-        names = [one.value for one in said["sampler"]]
-        if any(OPTIONS[word] in METHODS[name].options for name in names):
-            used.add(word)
-        elif names and word in own and own[word]:
-            used.add(word)
-            problems.append(f"{own[word][0].where}: {word}: {', '.join(names)} has none; leave it out")
-    if (
-        "rk45" in {one.value for one in said["sampler"]}
-        and (said.get("rtol") or said.get("atol"))
-        and len(said["nfe"]) > 1
-    ):
-        problems.append(f"{said['nfe'][1].where}: nfe: rk45 with rtol or atol spends what these take; give it one NFE")
-        return []
-    where = {"row": row.where, **{word: values[0].where for word, values in said.items() if values}}
-    names, lists = list(said), list(said.values())
-    found: dict[Cell, Wanted] = {}
-    for values in itertools.product(*lists):
-        words = dict(zip(names, values, strict=True))
-        table, published = words.pop("table", None), words.pop("published", None)
-        cell = _cell({word: one.value for word, one in words.items()}, len(said.get("k", [])) > 1)
-        places = {**where, **{word: one.where for word, one in words.items()}}
-        place = Wanted(cell, table.value if table else "", published.value if published else None, places)
-        found.setdefault(cell, place)
-    return list(found.values())
-
-
-def replaced(word: str, over: Words) -> bool:
-    """Whether options put another judge in place of the one that this word of a plan is about."""
-    return word in ("ref", "protocol", "mode") and bool({"ref", "protocol"} & over.keys())
-
-
-def _cell(words: dict[str, Any], several_k: bool) -> Cell:
-    """A cell of these words, without those that its sampler has not."""
-    have = METHODS[words["sampler"]].options
-    words = {word: value for word, value in words.items() if word not in OPTIONS or OPTIONS[word] in have}
-    if several_k and words["sampler"] not in K_MATTERS:
-        del words["k"]
-    return Cell(**{{"lambda": "lam", "seeds": "seed"}.get(word, word): value for word, value in words.items()})
-
-
-def read_plan(path: Path | None, table: int | None, options: Words, problems: list[str]) -> tuple[Plan, Words]:
-    """The plan that was asked for, and the words that are the plan's as a whole.
-
-    A file, one of the paper's tables, or, with neither, what the options say on the bundled checkpoint; without
-    options too, the default plan.
-
-    Raises:
-        DataError: the file cannot be read.
+    Options that choose other images or another reference than the default plan replace its rows by one row of gddim.
     """
     if path is not None:
-        document = read_document(path, problems)
-    else:
-        name = f"table{table}" if table else DEFAULT
-        document = read_document(
-            PRESETS / f"{name}.yaml", problems, f"--table {table}" if table else "the default plan"
+        return read_plan_file(path, problems)
+    title = f"--table {table}" if table else "the default plan"
+    plan = read_plan_file(PRESETS / (f"table{table}.yaml" if table else "default.yaml"), problems, title)
+    changed = {key for key in options.keys() - ELSEWHERE if plain(options, key) != plain(plan.top, key)}
+    if table or not changed:
+        return plan
+    dropped = {"solver_error", *(["ref"] if changed & {"checkpoint", "protocol"} else [])}
+    dropped |= {"num"} if "protocol" in changed else set()
+    return PlanFile("the options", {key: values for key, values in plan.top.items() if key not in dropped}, [({}, "$")])
+
+
+def plan_settings(plan: PlanFile, options: Values) -> PlanSettings:
+    """The settings of the plan as a whole; the number of images for solver errors asks for them, too."""
+    given = {key: values[0][0] for key, values in {**plan.top, **options}.items() if key in PLAN_SETTINGS and values}
+    return PlanSettings(**{"solver_error": "solver_error_images" in given, **given})
+
+
+class Planner:
+    """Makes the cells of a plan: lists multiply, rows add to what stands above them, options replace both.
+
+    Attributes:
+        lenient: leave out cells that the model cannot make, as in a preset with another checkpoint.
+        where: the places of a cell's settings and, as "row", of its row.
+    """
+
+    def __init__(self, file: PlanFile, options: Values, problems: list[str], preset: bool = False) -> None:
+        self.file, self.problems, self.preset = file, problems, preset
+        self.over = {key: values for key, values in options.items() if key not in PLAN_SETTINGS}
+        self.own = plan_settings(file, options)
+        self.lenient = preset and bool(self.over.keys() - ELSEWHERE)
+        self.notes: list[str] = []
+        self.cells: list[Cell] = []
+        self.results: dict[str, Result] = {}
+        self._rows: dict[tuple[str, str], tuple[int, str]] = {}
+        self._missing: set[str] = set()
+
+    def expand(self) -> Iterator[tuple[Cell, Where]]:
+        """Every cell of every row, with the places of its settings and, as "row", of its row."""
+        hidden = {*PLAN_SETTINGS, *(("ref", "protocol", "mode") if {"ref", "protocol"} & self.over.keys() else ())}
+        top = {key: values for key, values in self.file.top.items() if key not in hidden}
+        used: set[str] = set()
+        for row, place in self.file.rows:
+            own = {**{key: values for key, values in row.items() if key not in hidden}, **self.over}
+            given = {**top, **own}
+            if not all(given.get(key, True) for key in ("sampler", "checkpoint", "nfe")):
+                continue  # refused already
+            # Checkpoints first, so that each is loaded once.
+            defaults = {key: [(of, place)] for key, of in (("checkpoint", BUNDLED), ("sampler", "gddim"), ("seeds", 0))}
+            given = {**defaults, **{key: values for key, values in given.items() if values}}
+            self._check_row(given, self.over if "sampler" in self.over else own, place, used)
+            yield from self._product(given, place) if "nfe" in given else ()
+        for key in sampler_options().keys() - used:
+            if of := self.over.get(key) or top.get(key):
+                self.problems.append(f"{of[0][1]}: an option of {', '.join(having(key))}; leave it out")
+
+    def _check_row(self, given: Values, own: Values, place: str, used: set[str]) -> None:
+        """Reports what a row lacks, and options that none of its samplers has; `own` are those that it gives itself."""
+        samplers = plain(given, "sampler")
+        if "nfe" not in given:
+            self.problems.append(f"{place}: nfe is missing; give the network evaluations, as in nfe: [10, 20, 50]")
+        elif "rk45" in samplers and {"rtol", "atol"} & given.keys() and len(given["nfe"]) > 1:
+            self.problems.append(f"{given['nfe'][1][1]}: rk45 with rtol or atol spends what these take; give one NFE")
+        for key in sampler_options().keys() & given.keys():
+            supported = bool({*having(key)} & {*samplers})
+            used |= {key} if supported or key in own else set()
+            if not supported and key in own:
+                wrong = f"unsupported by {', '.join(samplers)}; an option of {', '.join(having(key))}"
+                self.problems.append(f"{own[key][0][1]}: {wrong}")
+        without = [name for name in samplers if len(given.get("k", [])) > 1 and not SAMPLERS[name].uses_k]
+        self.notes += [f"K has no effect on {name}; one row stands for all." for name in without]
+
+    def _product(self, given: Values, place: str) -> Iterator[tuple[Cell, Where]]:
+        """The cells of a row, each once: a sampler takes no notice of options that it does not have."""
+        seen: set[bytes] = set()
+        for values in product(*given.values()):
+            own = dict(zip(given, values, strict=True))
+            where = {"row": place, **{key: at for key, (_, at) in own.items()}}
+            spec = SAMPLERS[own["sampler"][0]]
+            unused = sampler_options().keys() - declared(spec.options).keys() | (set() if spec.uses_k else {"k"})
+            cell = Cell.of({key: value for key, (value, _) in own.items() if key not in unused}, where)
+            if (encoded := msgspec.json.encode(cell)) not in seen:
+                seen.add(encoded)
+                yield cell, where
+
+    def plan(self, resources: Resources) -> BenchPlan:
+        """The plan, results of one model and of the same images together; raises PlanError for all that is wrong."""
+        for cell, where in self.expand():
+            self._check(cell, where, resources)
+        if self.problems or not self.cells:
+            raise PlanError(self.file.source, self.problems or self.notes or [f"{self.file.source}: has no cells"])
+        published = [number(cell, self.results[cell.key].request) for cell in self.cells if cell.published]
+        if published and not any(published):
+            why = f"they need the paper's checkpoints and settings, and --protocol {PROTOCOL}"
+            self.notes.append(f"No published numbers: {why}.")
+        first: dict[object, int] = {}
+        for result in self.results.values():
+            for key in (result.model, result.features):
+                first.setdefault(key, len(first))
+        return BenchPlan(
+            source=self.file.source,
+            solver_error=self.own.solver_error_images if self.own.solver_error else 0,
+            notes=list(dict.fromkeys(self.notes)),
+            cells=self.cells,
+            results=sorted(self.results.values(), key=lambda result: (first[result.model], first[result.features])),
         )
-        if not table and options.keys() & set(CHOOSING):
-            document = Document("the options", _without_reference(document.top, options))
-    plan = make_plan(document, options, problems, preset=table is not None)
-    return plan, {word: said for word, said in {**document.top, **options}.items() if not WORDS[word].cell}
+
+    def _check(self, cell: Cell, where: Where, resources: Resources) -> None:
+        """Tries a cell's checkpoint, evaluator and sampler one after the other; adds the cell, or what is wrong with it."""
+        model = evaluator = None
+        with self._collecting(where, "checkpoint"), resources.memory():
+            model = resources.model(cell.request)
+        with self._collecting(where, "inception", "protocol", "ref"):
+            if model:
+                evaluator = resources.evaluator(cell, model.image_shape)
+            elif (name := cell.request.checkpoint or "") in names():  # its missing files are named as well
+                images = card_of(name).images
+                resources.evaluator(cell, (images.channels, images.size, images.size))
+        if not model:
+            return
+        if evaluator and evaluator.protocol and not cell.request.quantize:
+            cell = replace(cell, request=replace(cell.request, quantize=evaluator.protocol.quantize))
+        with self._collecting(where, "diffusion", "init_noise"):
+            prepared = resources.prepare(cell.request)
+            if prepared.diffusion.D == 1 and cell.request.k:
+                self.notes.append(f"K has no effect in {prepared.diffusion.name}; one row stands for all.")
+                cell = replace(cell, request=replace(cell.request, k=None))
+                prepared = resources.prepare(cell.request)
+            self.notes += [f"{prepared.diffusion.name}: {note}." for note in prepared.notes]
+            if evaluator:
+                self._add(cell, pending(cell, prepared, evaluator), where["row"])
+
+    @contextmanager
+    def _collecting(self, where: Where, *keys: str) -> Iterator[None]:
+        """Adds an error to the problems; `keys` are the settings that it may be about if it does not say so."""
+        try:
+            yield
+        except GddimError as error:
+            usage, line = isinstance(error, UsageError), located(error, where, keys)
+            if usage and self.lenient:
+                self.notes.append(f"Left out: {line}.")
+            elif usage or str(error) not in self._missing:  # one missing file is one problem for all rows
+                self._missing.add(str(error))
+                self.problems.append(line)
+
+    def _add(self, cell: Cell, result: Result, row: str) -> None:
+        earlier, first_row = self._rows.setdefault((cell.table, result.key), (len(self.cells), row))
+        cell = replace(cell, key=result.key)
+        if earlier == len(self.cells):
+            self.cells.append(cell)
+            self.results[cell.key] = result
+        elif row != first_row and not self.over:
+            flat = cell.request.flat()
+            said = ", ".join(
+                f"{key} {flat[key]}" for key in ("sampler", "order", "lambda", "nfe", "seed") if key in flat
+            )
+            self.problems.append(f"{row}: {said} is a cell of {first_row} too; leave one out")
+        elif row != first_row and number(self.cells[earlier], result.request) is None:
+            self.cells[earlier] = cell  # with options the row that is the cell's own may come later
 
 
-def _without_reference(top: Words, options: Words) -> Words:
-    """The default plan's words for a plan of options; its reference is of digits, and goes with another checkpoint."""
-    other = any(one.value != "mnist" for one in options.get("checkpoint", []))
-    dropped = {"solver_error", *(("ref",) if other or "protocol" in options else ())}
-    dropped |= {"num"} if "protocol" in options else set()
-    return {word: said for word, said in top.items() if word not in dropped}
+def located(error: GddimError, where: Where, keys: Sequence[str] = ()) -> str:
+    """The error's message with the place of the setting that it is about, or of the row."""
+    text = str(error)
+    option = re.match(r"--([a-z-]+)[: ] *", text)
+    key = option[1].replace("-", "_").replace("metrics", "metric") if option else ""
+    if option and key in where:
+        return f"{where[key]}: {text[option.end() :]}"
+    return f"{next((where[key] for key in keys if key in where), where['row'])}: {text}"

@@ -1,4 +1,4 @@
-"""Plots of tables: a line a sampler, spread over seeds as a band, published points as hollow marks."""
+"""Plots of tables: a line for each sampler, spread over seeds as a band, published values as hollow marks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gddim_cli.bench.sheets import Entry, Row, Sheet
+from gddim_cli.bench.tables import Entry, Table
 from gddim_cli.runtime.files import replacing
 
 if TYPE_CHECKING:
@@ -15,93 +15,32 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's colours, which colour-blind readers tell apart; black last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
-MARKS = "osD^vPX*"
 STYLE: dict[str, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "svg.hashsalt": "gddim",  # without it every file has other names inside
-}
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8, "svg.hashsalt": "gddim",  # names inside the file stay the same
+}  # fmt: skip
+HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "none", "markersize": 8}
 
 
-def distances(sheet: Sheet) -> Figure:
-    """Distance against evaluations made (or lambda), both axes logarithmic (lambda's is not)."""
-    figure, axes = _blank(f"{sheet.name} to {sheet.reference}")
+def values(table: Table) -> Figure:
+    """Values against evaluations made, or against lambda, and published ones beside them."""
+    figure, axes = draw(table, "mean", f"{table.metric} to {table.evaluator['reference']}")
     arrows: Counter[tuple[float, float]] = Counter()
-    for number, row in enumerate(sheet.rows):
-        points = [
-            (place(sheet, c, e), e.mean, e.std)
-            for c, e in zip(sheet.columns, row.entries, strict=True)
-            if e and e.mean and not e.overspent
-        ]
-        look = _look(number)
-        if points:
-            x, y, spread = zip(*points, strict=True)
-            axes.plot(x, y, label=row.label, **look)
-            if any(spread):
-                low = [max(mean - (std or 0.0), 0.02 * mean) for mean, std in zip(y, spread, strict=True)]
-                high = [mean + (std or 0.0) for mean, std in zip(y, spread, strict=True)]
-                axes.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
-        _published(axes, sheet, row, look, arrows, alone=not points)
-    return _finish(figure, axes, sheet, sheet.heading)
+    lines = {str(line.get_label()) for line in axes.lines}
+    for number, (label, row) in enumerate(table.rows.items()):
+        draw_published(axes, table, row, look(number), arrows, None if label in lines else f"{label}, published")
+    return finish(figure, axes, table, table.heading)
 
 
-def errors(sheet: Sheet) -> Figure:
-    """Solver error against evaluations made."""
-    figure, axes = _blank("solver error (RMS, images in [-1, 1])")
-    for number, row in enumerate(sheet.rows):
-        points = [
-            (place(sheet, c, e), e.solver_error)
-            for c, e in zip(sheet.columns, row.entries, strict=True)
-            if e and e.solver_error and not e.overspent
-        ]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=row.label, **_look(number))
-    budget = f", NFE {sheet.nfe}" if sheet.nfe else ""
-    return _finish(figure, axes, sheet, f"distance to the converged solution from the same noise{budget}")
+def errors(table: Table) -> Figure:
+    """Solver errors against evaluations made, or against lambda."""
+    figure, axes = draw(table, "solver_error", "solver error (RMS, images in [-1, 1])")
+    budget = f", NFE {table.nfe}" if table.nfe else ""
+    return finish(figure, axes, table, f"distance to the converged solution from the same noise{budget}")
 
 
-def place(sheet: Sheet, column: float, entry: Entry) -> float:
-    """Where an entry stands: at the evaluations that were made."""
-    return column if sheet.axis == "lambda" else entry.nfe or entry.asked
-
-
-def _look(number: int) -> dict[str, Any]:
-    """Colour, mark and line of the n-th sampler: 8 colours, then the same dashed."""
-    count = len(COLOURS)
-    style = ("-", "--", ":")[number // count % 3]
-    mark = MARKS[number % len(MARKS)]
-    return {"color": COLOURS[number % count], "marker": mark, "linestyle": style, "linewidth": 1.6, "markersize": 5}
-
-
-def _published(
-    axes: Axes, sheet: Sheet, row: Row, look: dict[str, Any], arrows: Counter[tuple[float, float]], alone: bool
-) -> None:
-    """Hollow marks; an arrow up for what is printed as `>100`, beside the arrows that stand there."""
-    found = [(c, e.published) for c, e in zip(sheet.columns, row.entries, strict=True) if e and e.published is not None]
-    plain = [(column, value) for column, value in found if not isinstance(value, str)]
-    above = [(column, float(value.lstrip(">"))) for column, value in found if isinstance(value, str)]
-    hollow = {
-        "color": look["color"],
-        "linestyle": "none",
-        "markerfacecolor": "none",
-        "markersize": 8,
-        "markeredgewidth": 1.3,
-    }
-    label = f"{row.label}, published" if alone else None
-    if plain:
-        axes.plot(*zip(*plain, strict=True), marker=look["marker"], label=label, **hollow)
-    for at, point in enumerate(above):
-        above[at] = point[0] * 1.06 ** arrows[point], point[1]
-        arrows[point] += 1
-    if above:
-        axes.plot(*zip(*above, strict=True), marker=r"$\uparrow$", label=None if plain else label, **hollow)
-
-
-def _blank(ylabel: str) -> tuple[Figure, Axes]:
+def draw(table: Table, name: str, ylabel: str) -> tuple[Figure, Axes]:
+    """A line for each row, through the evaluations that were made, with the spread of means as a band."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -109,35 +48,69 @@ def _blank(ylabel: str) -> tuple[Figure, Axes]:
         figure = Figure(figsize=(8.2, 4.6), dpi=150, layout="constrained")
         axes = figure.subplots()
     axes.set_ylabel(ylabel)
-    axes.set_yscale("log")
+    for number, (label, row) in enumerate(table.rows.items()):
+        places = [(column, e) for column, e in zip(table.columns, row, strict=True) if e and not e.overspent]
+        at = [(c if table.axis == "lambda" else e.nfe or e.asked, getattr(e, name), e.std or 0.0) for c, e in places]
+        if points := [point for point in at if point[1]]:
+            x, y, spread = zip(*points, strict=True)
+            axes.plot(x, y, label=label, **look(number))
+            if name == "mean" and any(spread):
+                low = [max(mean - std, 0.02 * mean) for mean, std in zip(y, spread, strict=True)]
+                high = [mean + std for mean, std in zip(y, spread, strict=True)]
+                axes.fill_between(x, low, high, color=look(number)["color"], alpha=0.13, linewidth=0)
     return figure, axes
 
 
-def _finish(figure: Figure, axes: Axes, sheet: Sheet, heading: str) -> Figure:
-    """Title, ticks where the columns are, and the legend beside the plot."""
+def look(number: int) -> dict[str, Any]:
+    """Colour, mark and line of the n-th row: 8 colours, then the same dashed."""
+    line, colour, mark = ("-", "--", ":")[number // 8 % 3], COLOURS[number % 8], "osD^vPX*"[number % 8]
+    return {"color": colour, "marker": mark, "linestyle": line, "linewidth": 1.6, "markersize": 5}
+
+
+def draw_published(
+    axes: Axes, table: Table, row: list[Entry | None], look: dict[str, Any], arrows: Counter[Any], label: str | None
+) -> None:
+    """Hollow marks; for what is printed as `>100` an arrow up, beside the arrows that stand there."""
+    plain, above = [], []
+    for column, entry in zip(table.columns, row, strict=True):
+        number = entry.published if entry else None
+        if isinstance(number, str):
+            point = column, float(number.lstrip(">"))
+            above.append((column * 1.06 ** arrows[point], point[1]))
+            arrows[point] += 1
+        elif number is not None:
+            plain.append((column, number))
+    for points, mark in ((plain, look["marker"]), (above, r"$\uparrow$")):
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, marker=mark, label=label, color=look["color"], markeredgewidth=1.3, **HOLLOW)
+            label = None
+
+
+def finish(figure: Figure, axes: Axes, table: Table, heading: str) -> Figure:
+    """Scales, title, ticks where the columns are, and the legend beside the plot."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    if sheet.axis == "lambda":
-        axes.set_xlabel("λ, the noise of the reverse process")
-    else:
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    if axes.dataLim.y0 > 0 or not axes.lines:
+        axes.set_yscale("log")
+    axes.set_xlabel("λ, the noise of the reverse process")
+    if table.axis == "nfe":
         axes.set_xscale("log")
-        axes.set_xlabel("NFE, network evaluations an image")
+        axes.set_xlabel("NFE, network evaluations per image")
         axes.xaxis.set_minor_locator(FixedLocator([]))
-    axes.xaxis.set_major_locator(FixedLocator(sheet.columns))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(FixedLocator(table.columns))
+    axes.xaxis.set_major_formatter(plain)
     low, high = axes.get_ylim()
-    if high / low < 1000:  # few decades: numbers between them help
+    if axes.get_yscale() == "log" and high / low < 1000:  # few decades: numbers between them help
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high / low > 8 else MaxNLocator(6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter(plain)
     axes.yaxis.set_minor_formatter(NullFormatter())
-    title = [sheet.title] if sheet.title else []
-    axes.set_title("\n".join([*title, heading]), loc="left", fontsize=9.5)
+    axes.set_title(f"{table.title}\n{heading}".strip(), loc="left", fontsize=9.5)
     handles, names = axes.get_legend_handles_labels()
     if any(line.get_markerfacecolor() == "none" for line in axes.lines):
-        handles.append(
-            Line2D([], [], color="#555555", marker="o", linestyle="none", markerfacecolor="none", markersize=8)
-        )
+        handles.append(Line2D([], [], color="#555555", marker="o", **HOLLOW))
         names.append("hollow: published")
     if handles:
         axes.legend(handles, names, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
@@ -145,11 +118,7 @@ def _finish(figure: Figure, axes: Axes, sheet: Sheet, heading: str) -> Figure:
 
 
 def save(figure: Figure, stem: Path) -> None:
-    """`STEM.png` and `STEM.svg`, the same bytes whenever they are drawn.
-
-    Raises:
-        OutputError: they cannot be written.
-    """
+    """Writes `STEM.png` and `STEM.svg`, the same bytes each time; raises OutputError where they cannot be written."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]

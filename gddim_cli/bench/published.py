@@ -1,77 +1,65 @@
-"""The numbers of the paper's tables, beside which measured ones stand."""
+"""The numbers of the paper's tables, which stand beside cells with the paper's settings."""
 
 from __future__ import annotations
 
 import dataclasses
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.protocols import PROTOCOLS
 from gddim_cli.hub.store import card_of
-from gddim_cli.runs.prepare import identity
+from gddim_cli.runs.prepare import parameters_of
 from gddim_cli.runtime.typed_yaml import read_yaml
 
-FILE = Path(__file__).parent / "published.yaml"
-PROTOCOL = "gddim-paper"
-CHECKPOINTS = {
-    "table1": "cld-cifar10",
-    "table2": "cld-cifar10",
-    "ddpm": "vp-cifar10",
-    "bdm": "bdm-cifar10",
-    "cld": "cld-cifar10",
-}
+if TYPE_CHECKING:
+    from gddim_cli.bench.cell import Cell
+    from gddim_cli.runs.request import SamplingRequest
 
+PROTOCOL = "gddim-paper"
+CLD = "cld-cifar10"
+CHECKPOINTS = {"table1": CLD, "table2": CLD, "ddpm": "vp-cifar10", "bdm": "bdm-cifar10", "cld": CLD}
 Number = float | str
-"""`>100` is kept as printed."""
+"""As printed; `>100` is a text."""
 
 
 @cache
 def tables() -> dict[str, Any]:
-    return read_yaml(FILE)["gddim_paper"]
+    """The tables by name, each with its axis and its rows."""
+    return read_yaml(Path(__file__).parent / "published.yaml")["gddim_paper"]
 
 
-def number(reference: str | None, cell: dict[str, Any], settings: dict[str, Any]) -> Number | None:
-    """The published number of a cell, or None: only the paper's checkpoint under its protocol and settings has one.
+def find_row(reference: str, where: str = "published") -> dict[str, Any]:
+    """The settings of a row such as `table3.cld.em` and, as `fid`, its numbers; raises UsageError where there is none."""
+    found: Any = tables()
+    for name in reference.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or "fid" not in found:
+        raise UsageError(f"{where}: the paper's tables have no row '{reference}'; table1.R and table3.cld.em are rows")
+    return found
 
-    Args:
-        reference: a row of a table, as `table1.R` or `table3.cld.em`.
-        cell: a plan's words.
-        settings: all that the cell's images depend on, as in its result.
-    """
-    if reference is None or not known(reference) or cell.get("protocol") != PROTOCOL:
+
+def number(cell: Cell, request: SamplingRequest) -> Number | None:
+    """The published number of a cell, whose resolved request is given; None without the paper's checkpoint and settings."""
+    names = (cell.published or "").split(".")
+    checkpoint = next((CHECKPOINTS[name] for name in names if name in CHECKPOINTS), None)
+    if not cell.published or (cell.protocol, cell.request.checkpoint) != (PROTOCOL, checkpoint):
         return None
-    names = reference.split(".")
-    checkpoint = next(CHECKPOINTS[name] for name in names if name in CHECKPOINTS)
-    if cell.get("checkpoint") != checkpoint:
+    table, flat, expected = tables()[names[0]], request.flat(), own_settings(checkpoint) | find_row(cell.published)
+    numbers, axis = expected.pop("fid"), "lambda" if "lambda" in table else "nfe"
+    if (
+        any((flat.get(name) or 0) != (value or 0) for name, value in expected.items())
+        or flat.get(axis) not in table[axis]
+    ):
         return None
-    table = tables()[names[0]]
-    wanted = {**own_settings(checkpoint), **(row_of(names) or {})}
-    numbers, axis = wanted.pop("fid"), "lambda" if "lambda" in table else "nfe"
-    if any(settings.get(name) != value for name, value in wanted.items()):
-        return None
-    where = settings.get(axis)
-    return numbers[table[axis].index(where)] if where in table[axis] else None
+    return numbers[table[axis].index(flat[axis])]
 
 
-@cache
 def own_settings(checkpoint: str) -> dict[str, Any]:
-    """What a published checkpoint is sampled with where nothing is said, under the paper's protocol."""
+    """How a published checkpoint is sampled by default under the paper's protocol, by the keys of a request."""
     card = card_of(checkpoint)
-    medium = card.make_diffusion()
-    defaults = dataclasses.asdict(card.sampling.config(medium))
-    plain = {"corrector": False, "rtol": None, "atol": None}
-    return {**defaults, **plain, "quantize": PROTOCOLS[PROTOCOL].quantize, "diffusion": identity(medium, None)}
-
-
-def row_of(names: list[str]) -> dict[str, Any] | None:
-    """A row's settings and, as `fid`, its numbers; None where there is no such row."""
-    row: Any = tables()
-    for name in names:
-        row = row.get(name) if isinstance(row, dict) else None
-    return row if isinstance(row, dict) and "fid" in row else None
-
-
-def known(reference: str) -> bool:
-    """Whether there is such a row."""
-    return row_of(reference.split(".")) is not None
+    diffusion = card.make_diffusion()
+    config = dataclasses.asdict(card.sampling.config(diffusion))
+    config |= {"time_grid": config.pop("grid_power"), "quantize": PROTOCOLS[PROTOCOL].quantize, "corrector": False}
+    return config | {"rtol": None, "atol": None, "diffusion": diffusion.name, "parameters": parameters_of(diffusion)}

@@ -1,195 +1,133 @@
-"""What a benchmark leaves: `results.json`, `table.md`, `table.csv`, `table.tex`, and the plots."""
+"""What a benchmark writes: `results.json`, `table.md`, `table.csv`, `table.tex` and the plots."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from gddim_cli import __version__
-from gddim_cli.bench import figures, plot
-from gddim_cli.bench.folder import RESULTS, Asked, Folder
-from gddim_cli.bench.sheets import Sheet, Shown, collect, sheets
+from gddim_cli.bench import plot
+from gddim_cli.bench.results import RESULTS, BenchPlan, Folder, Result
+from gddim_cli.bench.tables import Grid, Table, tables
+from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.runtime.files import replacing, writing
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PLOT = re.compile(r"(fid|error)_vs_nfe(-[a-z0-9-]+)?\.(png|svg)")
-"""Plots as this command names them."""
 SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
+    ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
+}  # fmt: skip
+"""What LaTeX prints otherwise than it is written."""
 
 
-class Results(msgspec.Struct, kw_only=True):
-    """What `results.json` holds: nothing in it depends on how often the run was cut.
+class Report(msgspec.Struct, kw_only=True):
+    """What `results.json` holds, the same however often the run was interrupted: the tables, and every result once.
 
-    Attributes:
-        complete: whether every cell has its number, and no solver error has failed.
-        tables: the cells as tables, whose numbers `table.md`, `.csv` and `.tex` print.
-        cells: each with all that its number depends on.
+    `complete` tells whether every cell has its value and nothing has failed.
     """
 
     gddim: str
     source: str
     complete: bool
     notes: list[str]
-    spread: str
-    solver_error: str
-    tables: list[Sheet]
-    cells: list[Shown]
+    tables: list[Table]
+    results: list[Result]
 
 
-def results(asked: Asked, folder: Folder) -> Results:
-    """A plan with what is kept of its cells."""
-    cells = collect(asked, folder)
-    return Results(
-        gddim=__version__,
-        source=asked.source,
-        complete=all(cell.result.distance is not None and not cell.solver_failed for cell in cells),
-        notes=asked.notes,
-        spread="sample standard deviation over seeds",
-        solver_error=SOLVER_ERROR,
-        tables=sheets(cells),
-        cells=cells,
-    )
+def report(plan: BenchPlan, folder: Folder) -> Report:
+    """A plan with what is kept of its results."""
+    pairs = folder.pairs(plan)
+    results = list({result.key: result for _, result in pairs}.values())
+    complete = all(result.value is not None and not result.failure for result in results)
+    made = {"notes": plan.notes, "tables": tables(pairs), "results": results}
+    return Report(gddim=__version__, source=plan.source, complete=complete, **made)
 
 
-def write(asked: Asked, folder: Folder) -> Results:
-    """Writes all files; plots that an earlier plan left in the folder go.
-
-    Raises:
-        OutputError: one cannot be written.
-    """
-    found = results(asked, folder)
+def write(plan: BenchPlan, folder: Folder) -> Report:
+    """Writes all files and removes plots that an earlier plan left; raises OutputError where one cannot be written."""
+    found = report(plan, folder)
     folder.write(RESULTS, found)
-    texts = {"table.md": markdown(found), "table.csv": table_csv(found), "table.tex": tex(found)}
-    for name, text in texts.items():
+    for name, text in (("table.md", markdown(found)), ("table.csv", table_csv(found)), ("table.tex", tex(found))):
         with replacing(folder.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    plots: dict[str, Callable[[], Figure]] = {}
-    for name, sheet in zip(slugs(found.tables), found.tables, strict=True):
-        plots[f"fid_vs_nfe{name}"] = partial(plot.distances, sheet)
-        if any(entry and entry.solver_error is not None for row in sheet.rows for entry in row.entries):
-            plots[f"error_vs_nfe{name}"] = partial(plot.errors, sheet)
+    plots = {}
+    for stem, table in zip(stems(found.tables), found.tables, strict=True):
+        plots[stem] = plot.values(table)
+        if any(entry.solver_error is not None for entry in table.entries):
+            plots["error" + stem[stem.index("_vs_nfe") :]] = plot.errors(table)
+    own = re.compile(rf"({'|'.join(METRICS)}|error)_vs_nfe(-[a-z0-9-]+)?\.(png|svg)")
     with writing(folder.path):
         for old in folder.path.iterdir():
-            if PLOT.fullmatch(old.name) and old.stem not in plots:
+            if own.fullmatch(old.name) and old.stem not in plots:
                 old.unlink()
-    for name, draw in plots.items():
-        plot.save(draw(), folder.path / name)
+    for stem, figure in plots.items():
+        plot.save(figure, folder.path / stem)
     return found
 
 
-def slugs(tables: Sequence[Sheet]) -> list[str]:
-    """What tells the plots of several tables apart: nothing for the first, `-title` or `-2` for others."""
-    names = [""]
-    for number, sheet in enumerate(tables[1:], start=2):
-        word = re.sub(r"[^a-z0-9]+", "-", sheet.title.lower()).strip("-")
-        name = f"-{word}" if word else f"-{number}"
-        names.append(name if name not in names else f"{name}-{number}")
-    return names[: len(tables)]
+def stems(found: Sequence[Table]) -> list[str]:
+    """The names of the tables' plots: `fid_vs_nfe` for the first, with `-title` or `-2` for others of its metric."""
+    names: list[str] = []
+    for number, table in enumerate(found, start=1):
+        word = re.sub(r"[^a-z0-9]+", "-", f"-{table.title}".lower()).rstrip("-") if number > 1 else ""
+        name = f"{table.evaluator.get('metric_name', 'fid')}_vs_nfe{word}"
+        names.append(f"{name}-{number}" if name in names else name)
+    return names
 
 
-def markdown(found: Results) -> str:
-    """The tables in Markdown, distances and, where they were measured, solver errors."""
+def blocks(found: Report) -> Iterator[tuple[str, str, Grid, list[str]]]:
+    """Every table and, below it, its solver errors: a title, a heading, the texts and notes."""
+    for table in found.tables:
+        yield table.title, table.heading, table.grid(), table.notes()
+        if solver := table.error_grid():
+            yield "", f"Solver error: {SOLVER_ERROR}", solver, []
+
+
+def markdown(found: Report) -> str:
+    """The tables in Markdown."""
     parts = []
-    for sheet in found.tables:
-        parts.append(f"### {sheet.title}\n" if sheet.title else "")
-        parts.append(f"{sheet.heading}.\n")
-        parts.append(_markdown(figures.distances(sheet)))
-        parts += [f"{note}\n" for note in figures.notes(sheet)]
-        solver = figures.errors(sheet)
-        if solver:
-            parts += [f"Solver error: {SOLVER_ERROR}.\n", _markdown(solver)]
-    parts += [f"Left out: {note}\n" for note in found.notes]
-    return "\n".join(part for part in parts if part)
+    for title, heading, grid, notes in blocks(found):
+        head, *body = ([text.replace("|", "\\|") for text in line] for line in grid)
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+        drawn = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        parts += [*([f"### {title}\n"] if title else []), f"{heading}.\n", drawn, *(f"{note}\n" for note in notes)]
+    return "\n".join([*parts, *(f"{note}\n" for note in found.notes)])
 
 
-def _markdown(grid: figures.Grid) -> str:
-    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in grid)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-COLUMNS = (
-    "table", "metric", "reference", "protocol", "images", "quantize", "sampler", "nfe", "lambda", "nfe_made", "seeds",
-    "mean", "std", "solver_error", "published", "difference", "failed",
-)  # fmt: skip
-
-
-def table_csv(found: Results) -> str:
-    """One line for each place of each table, numbers in full."""
+def table_csv(found: Report) -> str:
+    """One line for each entry of each table, numbers in full."""
+    names = ("asked", "lambda", "nfe", "seeds", "mean", "std", "solver_error", "published", "difference", "failed")
+    shown = {"asked": "nfe", "nfe": "nfe_made"}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for sheet in found.tables:
-        for row in sheet.rows:
-            for column, entry in zip(sheet.columns, row.entries, strict=True):
-                if entry is None:
-                    continue
-                made = (
-                    entry.nfe,
-                    entry.seeds,
-                    entry.mean,
-                    entry.std,
-                    entry.solver_error,
-                    entry.published,
-                    entry.difference,
-                )
-                place = (
-                    sheet.title,
-                    sheet.metric,
-                    sheet.reference,
-                    sheet.protocol,
-                    sheet.images,
-                    sheet.quantize,
-                    row.label,
-                )
-                noise = column if sheet.axis == "lambda" else ""
-                writer.writerow([*place, entry.asked, noise, *made, "; ".join(entry.failed)])
+    head = ("table", "metric", "reference", "protocol", "images", "quantize", "sampler")
+    writer.writerow([*head, *(shown.get(name, name) for name in names)])
+    for table in found.tables:
+        own = [table.title, *(table.evaluator[name] for name in head[1:4]), table.images, table.quantize]
+        for label, row in table.rows.items():
+            for column, entry in zip(table.columns, row, strict=True):
+                if entry:
+                    numbers = {**msgspec.structs.asdict(entry), "failed": "; ".join(entry.failed)}
+                    numbers["lambda"] = column if table.axis == "lambda" else ""
+                    writer.writerow([*own, label, *(numbers[name] for name in names)])
     return file.getvalue()
 
 
-def tex(found: Results) -> str:
+def tex(found: Report) -> str:
     """The tables for LaTeX, with booktabs."""
     parts = ["% needs \\usepackage{booktabs}\n"]
-    for sheet in found.tables:
-        caption = " ".join([*([f"{sheet.title}."] if sheet.title else []), f"{sheet.heading}.", *figures.notes(sheet)])
-        parts.append(_tex(figures.distances(sheet), caption))
-        solver = figures.errors(sheet)
-        if solver:
-            parts.append(_tex(solver, f"Solver error: {SOLVER_ERROR}."))
+    for title, heading, grid, notes in blocks(found):
+        caption = escape(" ".join([*([f"{title}."] if title else []), f"{heading}.", *notes]))
+        head, *body = (" & ".join(map(escape, line)) + " \\\\\n" for line in grid)
+        columns, lines = f"l{'r' * (len(grid[0]) - 1)}", f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
+        tabular = f"\\begin{{tabular}}{{{columns}}}\n{lines}\\end{{tabular}}\n"
+        parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{tabular}\\end{{table}}\n")
     return "\n".join(parts)
-
-
-def _tex(grid: figures.Grid, caption: str) -> str:
-    head, *body = ([escape(cell) for cell in row] for row in grid)
-    lines = [
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{escape(caption)}}}",
-        f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        "\\toprule",
-        f"{' & '.join(head)} \\\\",
-        "\\midrule",
-        *(f"{' & '.join(row)} \\\\" for row in body),
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
-    ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
-}  # fmt: skip
 
 
 def escape(text: str) -> str:

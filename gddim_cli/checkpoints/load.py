@@ -92,6 +92,11 @@ class Checkpoint:
         """
         return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
 
+    def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
+        """The noise levels to stay within in `diffusion`; None where the network predicts that diffusion's own noise."""
+        own = self.card.parameterization in OWN_DIFFUSION and diffusion == self.diffusion
+        return None if own else self.sigma_range
+
     @property
     def sigma_min(self) -> float:
         """The lowest noise level that the network knows."""

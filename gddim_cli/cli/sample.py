@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from gddim_cli.cli import options
@@ -36,6 +37,7 @@ FIRST = ("nfe", "checkpoint", "sampler", "seed")
 
 def sample(
     given: Mapping[str, Any],
+    set: options.Set = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -73,6 +75,7 @@ def sample(
         bool,
         typer.Option("--overwrite", help="Remove the run in the folder and start again.", rich_help_panel="Output"),
     ] = False,
+    force: options.Force = False,
     json: options.Json = False,
     batch_size: Annotated[
         str,
@@ -107,9 +110,8 @@ def sample(
     The default sampler is gDDIM; `gddim samplers` lists the others.
     """
     request = SamplingRequest.of(options.parsed(given, sampling_settings()))
+    request = msgspec.structs.replace(request, model_settings=options.assignments(set))
     size = options.batch_size(batch_size)
-    if format not in ("png", "npz", "tar"):
-        raise UsageError(f"--format: '{format}' is not one of png, npz, tar")
     options.folder("--out", out)
     options.suffix("--trajectory", trajectory, ".gif")
     options.suffix("--save-raw", save_raw, ".npy")
@@ -117,6 +119,10 @@ def sample(
         options.positive("--num", num)
     if request.init_noise and save_raw and Path(request.init_noise).resolve() == save_raw.resolve():
         raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
+
+    from gddim_cli.runs.storage.registry import FORMATS
+
+    FORMATS.find(format, "--format")
 
     from gddim_cli.hub.store import default_name
     from gddim_cli.models.acceleration import Speed
@@ -132,7 +138,11 @@ def sample(
         say(f"checkpoint: {name} ({reason})")
     if compile:
         say("--compile: compiling the network on its first evaluation; the result is cached for later runs")
-    prepared = prepare(request, where, compile=compile, cuda_graph=cuda_graph, batch_size=size or options.BATCH_SIZE)
+    prepared = prepare(
+        request, where, compile=compile, cuda_graph=cuda_graph, batch_size=size or options.BATCH_SIZE, say=say
+    )
+    for note in prepared.notes:
+        say(f"note: {note}")
     if size is None and prepared.sampler.batch_dependent:
         raise UsageError(f"--batch-size auto: the images of {request.sampler} depend on their batch; give a number")
     if prepared.initial is not None and num is not None and num > len(prepared.initial):
@@ -150,6 +160,7 @@ def sample(
         raw=save_raw,
         trajectory=trajectory,
         overwrite=overwrite,
+        force=force,
     )
     with generation.folder.locked(lambda: waiting(out)) if processes.main else nullcontext():
         execute(generation)
@@ -172,6 +183,8 @@ def execute(generation: Generation) -> Run:
         GddimError: as `Generation`.
     """
     todo = generation.prepare()
+    for note in generation.notes:
+        say(f"note: {note}")
     sampler, request = generation.prepared.sampler, generation.prepared.request
     if sampler.nfe not in (None, request.nfe):
         say(f"{request.sampler} cannot spend {request.nfe} evaluations exactly: using {sampler.nfe}")
@@ -200,4 +213,6 @@ def ordered() -> list[Any]:
     return [settings[key] for key in (*FIRST, *(key for key in settings if key not in FIRST))]
 
 
-app = options.command(options.with_settings(sample, ordered()), EPILOG)
+def make_app() -> typer.Typer:
+    """The command with the options of every sampler that is registered now."""
+    return options.command(options.with_settings(sample, ordered()), EPILOG)

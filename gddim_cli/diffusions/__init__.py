@@ -1,1 +1,1 @@
-"""Linear diffusions as matrices, one a file, and a registry of their names."""
+"""Linear diffusions as matrices: one file each, a registry of names, and users' own files."""

@@ -1,4 +1,4 @@
-"""What a linear diffusion is: `du = F_t u dt + G_t dw` on small blocks of numbers per pixel, in float64."""
+"""A linear diffusion: `du = F_t u dt + G_t dw` with small blocks per pixel, in float64."""
 
 from __future__ import annotations
 
@@ -11,16 +11,28 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gddim_cli.errors import NumericsError
+from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.numerics.flow import Flow, short_edges
+from gddim_cli.numerics.matrices import symmetric_square_root
 from gddim_cli.numerics.quadrature import Antiderivative, Array, antiderivative, resolving_edges, rule
 
 KChoice = Literal["R", "L"]
+SINGULAR = 1e-14
+"""The smallest eigenvalue of a `Sigma_0` that counts as positive definite."""
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a diffusion is sampled where neither the checkpoint's card nor the person says otherwise."""
+    """Where sampling starts and ends, and with what: a diffusion's defaults, a model card's, or those of one run.
+
+    Attributes:
+        t_start: the first time, at which u is drawn from the prior; at most the diffusion's T.
+        t_end: the last time, above 0.
+        grid_power: p of the time grid, evenly spaced in `t^(1/p)`.
+        denoise: whether a denoising step, with one more evaluation, follows at `t_end`.
+        k: the factor K_t of the noise prediction, `R` (gDDIM) or `L` (Cholesky).
+        quantize: how images in [-1, 1] become uint8, by truncation (`floor`) or rounding (`round`).
+    """
 
     t_start: float = 1.0
     t_end: float = 1e-3
@@ -31,28 +43,33 @@ class SamplingConfig:
 
 
 class Diffusion(ABC):
-    """A linear diffusion with D x D blocks, from data at t = 0 to noise at t = T.
+    """A linear diffusion from data at t = 0 to noise at t = T: `p(u_t | u_0) = N(Psi(t, 0) u_0, Sigma_t)`.
 
-    A new one needs `F`, `GG`, `Sigma_0` and `prior_factor`; everything else has a numerical version here, which a closed
-    form may replace. Times are arrays of any shape `[...]`, matrices `[..., D, D]`, all float64.
+    The state of a pixel has D components, of which the first is the image; matrices are D x D blocks that all pixels
+    share. Times are arrays of any shape `[...]`, matrices `[..., D, D]`, all float64 and without units.
 
-    `p(u_t | u_0) = N(Psi(t, 0) u_0, Sigma_t)`; the image is the first of the D numbers of a pixel.
+    A subclass gives `name`, `D` and four members: `F`, `GG`, `Sigma_0` and `prior_factor`. All else follows numerically,
+    and a subclass may replace it by closed forms. `gddim check` tests that they agree.
     """
 
     name: ClassVar[str]
+    """What `--diffusion`, `run.json` and messages call it."""
     D: ClassVar[int]
+    """The state dimension per pixel."""
     T: float = 1.0
+    """The last time."""
     spectral: ClassVar[bool] = False
-    """Whether blocks differ by frequency: matrices [..., H, W, D, D] on the image's orthonormal 2-D DCT-II."""
+    """Whether blocks differ by frequency: then D = 1 and matrices are [..., H, W, 1, 1], on the image's 2-D DCT-II."""
     sampling: ClassVar[SamplingConfig] = SamplingConfig()
+    """How it is sampled where neither a model card nor the user says otherwise."""
 
     @abstractmethod
     def F(self, t: ArrayLike) -> Array:
-        """The drift matrix `F_t`."""
+        """The drift matrix `F_t`, [..., D, D]."""
 
     @abstractmethod
     def GG(self, t: ArrayLike) -> Array:
-        """`G_t G_t^T`."""
+        """`G_t G_t^T`, [..., D, D]."""
 
     @property
     @abstractmethod
@@ -65,14 +82,20 @@ class Diffusion(ABC):
         """`S` with `u_T = S z`, `z ~ N(0, I)`, [D, D]."""
 
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
-        """The transition matrix: `dPsi/dt = F_t Psi`, `Psi(s, s) = I`. Here from ODE solutions on short pieces of [0, T]."""
+        """The transition matrix: `dPsi/dt = F_t Psi`, `Psi(s, s) = I`.
+
+        Numerically, from collocation on panels of [0, T] (`numerics.flow`).
+
+        Raises:
+            NumericsError: F is not smooth or not finite, or a time is outside [0, T].
+        """
         return self._transition(t, s)
 
     def noise_covariance(self, t: ArrayLike) -> Array:
-        """`int_0^t Psi(t, s) GG_s Psi(t, s)^T ds`: `Sigma_t` without `Sigma_0`, a sum of positive terms.
+        """`int_0^t Psi(t, s) GG_s Psi(t, s)^T ds`, which is `Sigma_t` for `Sigma_0 = 0`.
 
-        Here by Gauss-Legendre quadrature from the last panel edge before t, on panels that resolve F and GG and are
-        short beside F; what came before the edge is carried on by Psi.
+        Numerically, by Gauss-Legendre quadrature from the last panel edge before t; what has accumulated up to that edge
+        is carried on by Psi. All terms are positive semidefinite, so nothing cancels.
         """
         times = np.asarray(t, dtype=np.float64)
         edges, before = self._accumulated
@@ -80,7 +103,7 @@ class Diffusion(ABC):
         return self._carried(times, edges[panel], before[panel])
 
     def _carried(self, t: Array, start: Array, before: Array) -> Array:
-        """The noise covariance at t from the one at `start`, not far before."""
+        """The noise covariance at t from that at `start`, in the same panel."""
         points, weights, _ = rule()
         half = 0.5 * (t - start)[..., None]
         s = start[..., None] + half * (1 + points)
@@ -91,7 +114,7 @@ class Diffusion(ABC):
 
     @cached_property
     def _accumulated(self) -> tuple[Array, Array]:
-        """Panel edges, and the noise covariance at each but the last."""
+        """Panel edges [P + 1], and the noise covariance at each but the last [P, D, D]."""
 
         def both(t: Array) -> Array:
             return np.concatenate([self.F(t), self.GG(t)], axis=-1).reshape(len(t), -1)
@@ -108,24 +131,32 @@ class Diffusion(ABC):
         return psi @ self.Sigma_0 @ psi.swapaxes(-1, -2) + self.noise_covariance(t)
 
     def L(self, t: ArrayLike) -> Array:
-        """The lower Cholesky factor of `Sigma_t` (Dockhorn et al., 2112.07068)."""
+        """The lower Cholesky factor of `Sigma_t` (Dockhorn et al., arXiv 2112.07068).
+
+        Raises:
+            NumericsError: `Sigma_t` is not positive definite.
+        """
         try:
             return np.asarray(np.linalg.cholesky(self.Sigma(t)), dtype=np.float64)
         except np.linalg.LinAlgError as error:
-            raise NumericsError(f"{self.name}: Sigma_t is not positive definite at t from {np.min(t):.3g}") from error
+            raise NumericsError(
+                f"{self.name}: Sigma_t is not positive definite between t = {np.min(t):.3g} and {np.max(t):.3g}"
+            ) from error
 
     def R(self, t: ArrayLike) -> Array:
-        """The factor of `Sigma_t` with `dR/dt = (F + 1/2 GG Sigma^{-1}) R`, `R_0 = Sigma_0^{1/2}` (gDDIM, Eq. 17).
+        """The factor of `Sigma_t` with `dR/dt = (F + 1/2 GG Sigma^{-1}) R` (gDDIM, arXiv 2206.05564, Eq. 17).
 
-        `R_t = L_t Q_t` with `Q_t` orthogonal: 1 for D = 1, a rotation by one scalar quadrature for D = 2, an ODE beyond.
+        `R_0` is the symmetric root `Sigma_0^{1/2}`, as in the paper; another orthogonal factor at t = 0 would give the
+        same samples for the same score, but networks that predict `eps_R` are trained with this one. `R_t = L_t Q_t`
+        with Q_t orthogonal: 1 for D = 1, a rotation by one scalar quadrature for D = 2, a matrix equation for D > 2.
 
         Raises:
-            NumericsError: D > 1 and `Sigma_0` is singular, so that R_0 has no turn to start from.
+            NumericsError: D > 1 and `Sigma_0` is singular, so that `Q_0` is not defined.
         """
         lower = self.L(t)
         if self.D == 1:
             return lower
-        return lower @ (self._rotation(t) if self.D == 2 else self._turn(t))
+        return lower @ (self._rotation(t) if self.D == 2 else self._turn(t) @ self._turn_at_0)
 
     def K(self, t: ArrayLike, choice: KChoice) -> Array:
         """`K_t` of the noise prediction `score = -K_t^{-T} eps`: `R_t` or `L_t`."""
@@ -134,7 +165,7 @@ class Diffusion(ABC):
     def Psi_hat(self, t: ArrayLike, s: ArrayLike, lam: float) -> Array:
         """`dPsihat/dt = (F + (1 + lambda^2)/2 GG Sigma^{-1}) Psihat`, `Psihat(s, s) = I` (gDDIM, Eq. 22).
 
-        At lambda = 0 it is `R_t R_s^{-1}`. For D = 1, `Psi ((R_t / R_s) / Psi)^{1 + lambda^2}`. Otherwise
+        At lambda = 0 it is `R_t R_s^{-1}`; for D = 1, `Psi ((R_t / R_s) / Psi)^{1 + lambda^2}`. Otherwise
         `L_t Y(t, s) L_s^{-1}` with `Y' = (W + lambda^2/2 L^{-1} GG L^{-T}) Y`, `W` the `rotation_rate`.
         """
         if lam == 0:
@@ -145,6 +176,7 @@ class Diffusion(ABC):
         return self.L(t) @ self._whitened_flow(lam)(t, s) @ np.linalg.inv(self.L(s))
 
     def _whitened_flow(self, lam: float) -> Flow:
+        """`Y` of `Psi_hat`; one flow is kept for each lambda."""
         flows: dict[float, Flow] = self.__dict__.setdefault("_flows", {})
         if lam not in flows:
 
@@ -157,12 +189,12 @@ class Diffusion(ABC):
         return flows[lam]
 
     def rotation_rate(self, t: ArrayLike) -> Array:
-        """`W` with `Q' = W Q` for `R = L Q`: the antisymmetric part that Cholesky's derivative leaves, [..., D, D].
+        """`W` with `dQ/dt = W Q` for `R = L Q`, antisymmetric, [..., D, D].
 
-        `W = L^{-1} (F + 1/2 GG Sigma^{-1}) L - Phi(L^{-1} Sigma' L^{-T})`, `Phi` the lower triangle with half the diagonal.
+        `W = L^{-1} (F + 1/2 GG Sigma^{-1}) L - Phi(L^{-1} Sigma' L^{-T})`, `Phi` the lower triangle with half the diagonal:
+        the derivative of a Cholesky factor is `L' = L Phi(L^{-1} Sigma' L^{-T})`.
         """
-        f, gg, sigma = self.F(t), self.GG(t), self.Sigma(t)
-        lower = np.linalg.cholesky(sigma)
+        f, gg, lower = self.F(t), self.GG(t), self.L(t)
         inverse = np.linalg.inv(lower)
         drift = inverse @ f @ lower
         noise = inverse @ gg @ inverse.swapaxes(-1, -2)
@@ -171,31 +203,61 @@ class Diffusion(ABC):
         return drift + 0.5 * noise - half_lower
 
     def theta(self, t: ArrayLike) -> Array:
-        """The angle of `R_t = L_t Rot(theta_t)` for D = 2, in radians."""
-        return self._theta(np.asarray(t, dtype=np.float64))
+        """The angle of `R_t = L_t Rot(theta_t)` for D = 2, in radians, [...]."""
+        start = self._turn_at_0
+        return self._theta(np.asarray(t, dtype=np.float64)) + np.arctan2(start[1, 0], start[0, 0])
 
     def _rotation(self, t: ArrayLike) -> Array:
+        """`Rot(theta_t)`, [..., 2, 2]."""
         angle = self.theta(t)
         cos, sin = np.cos(angle), np.sin(angle)
         return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
 
     @cached_property
     def _theta(self) -> Antiderivative:
+        """`theta_t - theta_0`."""
         self._require_regular_start()
         return antiderivative(lambda s: self.rotation_rate(s)[:, 1, 0], 0.0, self.T)
 
     @cached_property
     def _turn(self) -> Flow:
+        """`Q_t Q_s^{-1}`."""
         self._require_regular_start()
         return Flow(self.rotation_rate, self.D, self.T)
 
     @cached_property
+    def _turn_at_0(self) -> Array:
+        """`Q_0 = L_0^{-1} Sigma_0^{1/2}`, orthogonal; I where Sigma_0 is diagonal."""
+        sigma = np.asarray(self.Sigma_0, dtype=np.float64)
+        if not np.any(sigma - np.diag(np.diag(sigma))):
+            return np.eye(self.D)
+        self._require_regular_start()
+        return np.asarray(np.linalg.solve(np.linalg.cholesky(sigma), symmetric_square_root(sigma)), dtype=np.float64)
+
+    @cached_property
     def _transition(self) -> Flow:
+        """`Psi` where a subclass has no closed form."""
         return Flow(self.F, self.D, self.T)
 
     def _require_regular_start(self) -> None:
-        if np.linalg.eigvalsh(self.Sigma_0).min() < 1e-14:
+        """Raises NumericsError where `Sigma_0` is singular."""
+        if np.linalg.eigvalsh(self.Sigma_0).min() < SINGULAR:
             raise NumericsError(
-                f"{self.name}: R_t needs a positive definite Sigma_0 to start from, this one is "
-                f"{self.Sigma_0.tolist()}; give it a small numerical_eps, or use K = L"
+                f"{self.name}: K = R needs a positive definite Sigma_0, this one is {np.asarray(self.Sigma_0).tolist()}; "
+                "add a small variance to each component (numerical_eps), or use K = L"
             )
+
+
+def check_times(diffusion: Diffusion, config: SamplingConfig) -> None:
+    """Checks that sampling stays within the times of the diffusion.
+
+    Raises:
+        UsageError: not `0 < t_end < t_start <= T`.
+    """
+    if not 0 < config.t_start <= diffusion.T:
+        raise UsageError(
+            f"t_start: {config.t_start:g} is not between 0 and {diffusion.T:g}, where {diffusion.name} ends; "
+            f"start at {diffusion.T:g} or earlier"
+        )
+    if not 0 < config.t_end < config.t_start:
+        raise UsageError(f"--t-end: {config.t_end:g} is not between 0 and the start, {config.t_start:g}")

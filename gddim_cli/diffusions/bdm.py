@@ -1,4 +1,4 @@
-"""The blurring diffusion (Hoogeboom & Salimans, arXiv 2209.05557), as gDDIM's authors run it: VP that also blurs."""
+"""The blurring diffusion (Hoogeboom & Salimans, arXiv 2209.05557) with the schedules of gDDIM's authors: VP with a blur."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import SamplingConfig
 from gddim_cli.diffusions.known_variance import KnownVariance
+from gddim_cli.diffusions.parameters import NonNegative, Positive, Side
 from gddim_cli.numerics.quadrature import Array
 
 OFFSET, SPAN = 0.004, 1.008
@@ -17,27 +18,27 @@ OFFSET, SPAN = 0.004, 1.008
 
 @dataclass(frozen=True)
 class BDM(KnownVariance):
-    """One number a frequency of the image's orthonormal DCT-II; matrices are [..., H, W, 1, 1].
+    """A diffusion of the image's orthonormal DCT-II; matrices are [..., H, W, 1, 1], one number for each frequency (i, j).
 
     `u_t = sqrt(abar_t) d_t x_0 + sqrt(1 - abar_t) eps`, `abar = cos^2((t + 0.004) / 1.008 pi/2)`,
     `d = e^{-lambda tau} (1 - m) + m`, `lambda = (pi i / H)^2 + (pi j / W)^2`, `tau = (s sin^2(pi t / 2))^2 / 2`.
 
-    As a linear diffusion `F = (log sqrt(abar) d)'` and `GG = -abar'/abar - 2 (d'/d) (1 - abar)`. At t = 0 a little noise
-    is there already, `Sigma_0 = 1 - abar_0 = 3.9e-5`, and `u_0` is `sqrt(abar_0) x_0` on the average.
+    As a linear diffusion `F = (log sqrt(abar) d)'` and `GG = -abar'/abar - 2 (d'/d) (1 - abar)`. At t = 0 the noise is not
+    zero but `Sigma_0 = 1 - abar_0 = 3.9e-5`, and the mean of `u_0` is `sqrt(abar_0) x_0`.
 
     Attributes:
-        sigma_blur_max: s, the blur at t = 1 in pixels. The released file's value was not published with it.
-        min_scale: m, what blurring leaves of the highest frequencies.
-        image_size: H = W.
+        sigma_blur_max: s, the blur at t = 1 in pixels. The value of the released checkpoint is not published with it.
+        min_scale: m, the factor that remains of the highest frequencies.
+        image_size: H = W, in pixels.
     """
 
     name = "bdm"
     spectral = True
     sampling = SamplingConfig(t_start=0.9959797892563502, t_end=1e-5)
 
-    sigma_blur_max: float = 10.0
-    min_scale: float = 0.001
-    image_size: int = 32
+    sigma_blur_max: NonNegative = 10.0
+    min_scale: Positive = 0.001
+    image_size: Side = 32
 
     @cached_property
     def rates(self) -> Array:
@@ -46,7 +47,7 @@ class BDM(KnownVariance):
         return np.add.outer(squares, squares)
 
     def mean(self, t: ArrayLike) -> Array:
-        """`sqrt(abar_t) d_t`, what is left of the image's spectrum, [..., H, W, 1, 1]."""
+        """`sqrt(abar_t) d_t`, the factor of the image's spectrum in u_t, [..., H, W, 1, 1]."""
         left, _ = self._blur(t)
         return matrices(np.cos(self._angle(t)) * left)
 
@@ -65,12 +66,12 @@ class BDM(KnownVariance):
         return self.L(t) ** 2
 
     def L(self, t: ArrayLike) -> Array:
-        """`sqrt(1 - abar_t)`, alike for all frequencies."""
+        """`sqrt(1 - abar_t)`, the same for all frequencies."""
         return matrices(np.sin(self._angle(t)) * np.ones_like(self.rates))
 
     @staticmethod
     def _angle(t: ArrayLike) -> Array:
-        """`(t + 0.004) / 1.008 pi/2`, [..., 1, 1]: its cosine is `sqrt(abar)`, its sine the noise's std."""
+        """`(t + 0.004) / 1.008 pi/2`, [..., 1, 1]: its cosine is `sqrt(abar)`, its sine the noise's standard deviation."""
         return (np.asarray(t, dtype=np.float64)[..., None, None] + OFFSET) / SPAN * np.pi / 2
 
     def _angular_rate(self, t: ArrayLike) -> Array:
@@ -87,5 +88,5 @@ class BDM(KnownVariance):
 
 
 def matrices(values: Array) -> Array:
-    """One 1 x 1 matrix a frequency."""
+    """Numbers [...] as 1 x 1 matrices, [..., 1, 1]."""
     return values[..., None, None]

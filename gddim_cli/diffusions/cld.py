@@ -11,6 +11,7 @@ from scipy.special import gammainc
 
 from gddim_cli.diffusions.base import SamplingConfig
 from gddim_cli.diffusions.langevin import Langevin
+from gddim_cli.diffusions.parameters import NonNegative, Positive
 from gddim_cli.errors import NumericsError
 from gddim_cli.numerics.quadrature import Array
 
@@ -19,24 +20,26 @@ from gddim_cli.numerics.quadrature import Array
 class CLD(Langevin):
     """`u = (x, v)`, `F = beta [[0, 1/M], [-1, -Gamma/M]]`, `GG = diag(0, 2 Gamma beta)`, `beta_t = beta_0 + beta_1 t`.
 
-    (gDDIM's Eq. 10 prints F and G with wrong signs and entries; these are the ones its program uses.)
+    These are the matrices of the authors' program; Eq. 10 of gDDIM (arXiv 2206.05564) prints F and G with wrong signs and
+    entries.
 
     Attributes:
         m_inv: `1/M`, the inverse mass.
-        Gamma: the friction; None is critical damping, `Gamma = 2 sqrt(M)`.
+        Gamma: the friction; None for critical damping, `Gamma = 2 sqrt(M)`.
         gamma: the velocity's variance at t = 0 in units of M.
         numerical_eps: added to both variances, at t = 0 only (gDDIM) or, with `eps_at_every_t`, at all t (CLD-SGM).
+        eps_at_every_t: as in CLD-SGM. Then R_t is not defined, and K = L.
     """
 
     name = "cld"
     sampling = SamplingConfig(denoise=True)
 
-    beta_0: float = 4.0
-    beta_1: float = 0.0
-    m_inv: float = 4.0
-    Gamma: float | None = None
-    gamma: float = 0.04
-    numerical_eps: float = 1e-6
+    beta_0: NonNegative = 4.0
+    beta_1: NonNegative = 0.0
+    m_inv: Positive = 4.0
+    Gamma: Positive | None = None
+    gamma: NonNegative = 0.04
+    numerical_eps: NonNegative = 1e-6
     eps_at_every_t: bool = False
 
     @property
@@ -53,10 +56,10 @@ class CLD(Langevin):
         return np.diag([0.0, 2 * self.friction])
 
     def noise_covariance(self, t: ArrayLike) -> Array:
-        """`S - Psi S Psi^T`, `S = diag(1, M)`; at critical damping without its cancellation near t = 0.
+        """`S - Psi S Psi^T`, `S = diag(1, M)`; at critical damping in a form without cancellation near t = 0.
 
-        With `y = 2 B / sqrt(M)` and `P(3, y) = 1 - e^{-y} (1 + y + y^2/2)` the regularised incomplete gamma function:
-        `[[P, sqrt(M) y^2 e^{-y} / 2], [same, M (P + 2 y e^{-y})]]`.
+        With `y = 2 B / sqrt(M)` and the regularised incomplete gamma function `P(3, y) = 1 - e^{-y} (1 + y + y^2/2)`:
+        `xx = P`, `xv = sqrt(M) y^2 e^{-y} / 2`, `vv = M (P + 2 y e^{-y})`.
         """
         if self.Gamma is not None:
             return super().noise_covariance(t)
@@ -70,7 +73,7 @@ class CLD(Langevin):
     def rotation_rate(self, t: ArrayLike) -> Array:
         if self.eps_at_every_t:
             raise NumericsError(
-                "cld with eps_at_every_t has a Sigma_t that no linear equation moves, so R_t is not defined; use K = L"
+                "cld with eps_at_every_t: Sigma_t does not solve the diffusion's equation, so R_t is not defined; use K = L"
             )
         return super().rotation_rate(t)
 

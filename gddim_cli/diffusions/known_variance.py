@@ -1,4 +1,4 @@
-"""Diffusions of one number whose variance is written down for every t, its start included."""
+"""Diffusions with D = 1 whose variance has a closed form at every t, t = 0 included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gddim_cli.numerics.quadrature import Array
 
 
 class KnownVariance(Diffusion):
-    """What follows from `Sigma` and `Psi` in closed form, and from a prior of variance 1."""
+    """A diffusion that is given by closed forms of `Sigma` and `Psi`, with a prior of variance 1."""
 
     D = 1
 

@@ -1,4 +1,4 @@
-"""Diffusions of a pixel and its velocity whose matrices are a fixed 2x2 pair times one rate: `F = beta A`, `GG = beta Q`."""
+"""Diffusions of a pixel and its velocity whose matrices are a constant 2x2 pair times one rate: `F = beta A`, `GG = beta Q`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.diffusions.rates import LinearRate
 from gddim_cli.numerics.quadrature import Array
 
+SERIES_BELOW = 1e-4
+"""Below it `sinh(x)/x` is taken from its series."""
+SCALED_ABOVE = 1.0
+"""Above it the growing exponential of `cosh` and `sinh` is taken out, so that they do not overflow."""
+
 
 class Langevin(LinearRate, Diffusion):
-    """`F_t = beta_t A`, `G_t G_t^T = beta_t Q` with constant A and Q, `beta_t = beta_0 + beta_1 t`.
+    """`F_t = beta_t A`, `G_t G_t^T = beta_t Q` with constant A and Q [2, 2], `beta_t = beta_0 + beta_1 t`.
+
+    The stationary distribution is `N(0, diag(1, M))`, which is also the prior.
 
     Attributes:
         m_inv: `1/M`, the inverse mass.
@@ -47,7 +54,7 @@ class Langevin(LinearRate, Diffusion):
 
     @property
     def M(self) -> float:
-        """The mass; the stationary law is `N(0, diag(1, M))`."""
+        """The mass."""
         return 1 / self.m_inv
 
     @cached_property
@@ -61,24 +68,33 @@ class Langevin(LinearRate, Diffusion):
         return np.diag([1.0, np.sqrt(self.M)])
 
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
-        """`exp(A B)`."""
+        """`exp(A B)`, `B = int_s^t beta`."""
         return self.exponential(self.B(t, s))
 
     def exponential(self, amount: ArrayLike) -> Array:
-        """`exp(A b)` for b [...], in closed form at, above and below critical damping, [..., 2, 2]."""
-        rate, swing, deviation = self._modes
+        """`exp(A b)` for b [...], in closed form at, below and above critical damping, [..., 2, 2].
+
+        With `r = tr A / 2`, `N = A - r I` and `w^2 = -det N`: `e^{r b} (cosh(w b) I + b sinh(w b) / (w b) N)`, w being
+        imaginary below critical damping. For large `w b` the factor `e^{|w b|}` is taken out and joined with `e^{r b}`, so
+        that a strongly damped flow forward in time does not overflow.
+        """
+        rate, square_of_w, deviation = self._modes
         b = np.asarray(amount, dtype=np.float64)[..., None, None]
-        square = swing * b * b
-        root = np.sqrt(np.abs(square))
-        # sinh(x)/x of a real or an imaginary x; its series where both are 0/0.
-        even = np.where(square < 0, np.cos(root), np.cosh(root))
-        odd = np.where(square < 0, np.sin(root), np.sinh(root)) / np.where(root > 1e-4, root, 1.0)
-        odd = np.where(root > 1e-4, odd, 1 + square / 6)
-        return np.exp(rate * b) * (even * np.eye(2) + b * odd * deviation)
+        square = square_of_w * b * b
+        x = np.sqrt(np.abs(square))
+        large = square > SCALED_ABOVE**2
+        taken_out = np.where(large, x, 0.0)
+        small = np.where(large, 0.0, x)
+        faded = np.exp(-2 * taken_out)
+        even = np.where(square < 0, np.cos(small), np.where(large, 0.5 * (1 + faded), np.cosh(small)))
+        odd = np.where(square < 0, np.sin(small), np.where(large, 0.5 * (1 - faded), np.sinh(small)))
+        odd = np.where(x > SERIES_BELOW, odd / np.where(x > SERIES_BELOW, x, 1.0), 1 + square / 6)
+        with np.errstate(over="ignore", invalid="ignore"):  # backward in time it grows without bound
+            return np.asarray(np.exp(rate * b + taken_out) * (even * np.eye(2) + b * odd * deviation))
 
     @cached_property
     def _modes(self) -> tuple[float, float, Array]:
-        """`(tr A / 2, (A - tr A / 2)^2, A - tr A / 2)`: the middle one is a number, zero at critical damping."""
+        """`(r, w^2, N)` of `exponential`; w^2 is zero at critical damping."""
         rate = float(np.trace(self.A)) / 2
         deviation = self.A - rate * np.eye(2)
         return rate, -float(np.linalg.det(deviation)), deviation

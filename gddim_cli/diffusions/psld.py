@@ -9,31 +9,36 @@ import numpy as np
 
 from gddim_cli.diffusions.base import SamplingConfig
 from gddim_cli.diffusions.langevin import Langevin
+from gddim_cli.diffusions.parameters import NonNegative, Positive
 from gddim_cli.numerics.quadrature import Array
 
 
 @dataclass(frozen=True)
 class PSLD(Langevin):
-    """`F = beta/2 [[-Gamma, 1/M], [-1, -nu]]`, `GG = beta diag(Gamma, M nu)`; CLD is Gamma = 0 with beta doubled.
+    """`u = (x, v)`, `F = beta/2 [[-Gamma, 1/M], [-1, -nu]]`, `GG = beta diag(Gamma, M nu)`, `beta_t = beta_0 + beta_1 t`.
 
-    Critical damping is `1/M = (Gamma - nu)^2 / 4`, which the defaults (their CIFAR-10 model) meet.
+    Damping is critical for `1/M = (Gamma - nu)^2 / 4`, as it is for the defaults (the authors' CIFAR-10 model). CLD is
+    the case Gamma = 0 with beta doubled and `nu = Gamma_CLD / M`.
 
     Attributes:
-        Gamma: the pixel's friction, and the strength of its noise.
-        nu: the velocity's.
-        numerical_eps: at t = 0 only, so that one Gaussian is exactly solved; their program adds it at every t.
+        m_inv: `1/M`, the inverse mass.
+        Gamma: the friction of the pixel, and the strength of its noise.
+        nu: the friction of the velocity, and the strength of its noise.
+        gamma: the velocity's variance at t = 0 in units of M.
+        numerical_eps: added to both variances at t = 0. (The authors' program adds it at every t, and its Sigma_t then
+            does not solve the diffusion's equation.)
     """
 
     name = "psld"
     sampling = SamplingConfig(denoise=True)
 
-    beta_0: float = 8.0
-    beta_1: float = 0.0
-    m_inv: float = 4.0
-    Gamma: float = 0.01
-    nu: float = 4.01
-    gamma: float = 0.04
-    numerical_eps: float = 1e-9
+    beta_0: NonNegative = 8.0
+    beta_1: NonNegative = 0.0
+    m_inv: Positive = 4.0
+    Gamma: NonNegative = 0.01
+    nu: Positive = 4.01
+    gamma: NonNegative = 0.04
+    numerical_eps: NonNegative = 1e-9
 
     @cached_property
     def A(self) -> Array:

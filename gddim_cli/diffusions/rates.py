@@ -1,4 +1,4 @@
-"""A rate that changes linearly with time, which several diffusions run by."""
+"""A rate that changes linearly with time, for several diffusions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class LinearRate:
     beta_1: float
 
     def beta(self, t: ArrayLike) -> Array:
-        """`beta_t`."""
+        """`beta_t`, [...]."""
         return self.beta_0 + self.beta_1 * np.asarray(t, dtype=np.float64)
 
     def B(self, t: ArrayLike, s: ArrayLike) -> Array:
-        """`int_s^t beta`."""
+        """`int_s^t beta`, [...]."""
         t, s = np.asarray(t, dtype=np.float64), np.asarray(s, dtype=np.float64)
         return (t - s) * (self.beta_0 + 0.5 * self.beta_1 * (t + s))

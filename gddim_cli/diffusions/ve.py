@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.diffusions.parameters import Positive
 from gddim_cli.errors import UsageError
 from gddim_cli.numerics.quadrature import Array
 
@@ -17,22 +18,29 @@ from gddim_cli.numerics.quadrature import Array
 class VE(Diffusion):
     """`F = 0`, `GG = (sigma^2)'`, `sigma_t = sigma_min (sigma_max / sigma_min)^t`; `Psi = 1`, `K_t = sigma_t`.
 
-    At t = 0 there is `sigma_min` of noise already: `Sigma_0 = sigma_min^2`.
+    At t = 0 the noise is not zero but `Sigma_0 = sigma_min^2`.
+
+    Attributes:
+        sigma_min: the noise's standard deviation at t = 0.
+        sigma_max: the noise's standard deviation at t = 1, well above the largest difference of two images.
+
+    Raises:
+        UsageError: sigma_min is not below sigma_max.
     """
 
     name = "ve"
     D = 1
     sampling = SamplingConfig(t_end=1e-5)
 
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
+    sigma_min: Positive = 0.01
+    sigma_max: Positive = 50.0
 
     def __post_init__(self) -> None:
         if self.sigma_min >= self.sigma_max:
             raise UsageError(f"diffusion ve: sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
 
     def sigma(self, t: ArrayLike) -> Array:
-        """`sigma_t`."""
+        """`sigma_t`, the noise's standard deviation."""
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** np.asarray(t, dtype=np.float64)
 
     def F(self, t: ArrayLike) -> Array:

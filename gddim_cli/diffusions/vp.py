@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.diffusions.parameters import NonNegative
 from gddim_cli.diffusions.rates import LinearRate
 from gddim_cli.numerics.quadrature import Array
 
@@ -17,15 +18,15 @@ from gddim_cli.numerics.quadrature import Array
 class VP(LinearRate, Diffusion):
     """`F = -beta/2`, `GG = beta`, `beta_t = beta_0 + beta_1 t` (0.1 to 20); `alpha_t = exp(-int_0^t beta)`.
 
-    `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `K_t = sqrt(1 - alpha_t)`.
+    `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `Sigma_0 = 0`, `K_t = sqrt(1 - alpha_t)`; the prior is N(0, 1).
     """
 
     name = "vp"
     D = 1
     sampling = SamplingConfig()
 
-    beta_0: float = 0.1
-    beta_1: float = 19.9
+    beta_0: NonNegative = 0.1
+    beta_1: NonNegative = 19.9
 
     def F(self, t: ArrayLike) -> Array:
         return -0.5 * self.beta(t)[..., None, None]
@@ -34,7 +35,8 @@ class VP(LinearRate, Diffusion):
         return self.beta(t)[..., None, None]
 
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
-        return np.exp(-0.5 * self.B(t, s))[..., None, None]
+        with np.errstate(over="ignore"):  # backward in time it grows without bound
+            return np.exp(-0.5 * self.B(t, s))[..., None, None]
 
     def noise_covariance(self, t: ArrayLike) -> Array:
         """`1 - alpha_t`."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gddim_cli.diffusions.known_variance import KnownVariance
+from gddim_cli.diffusions.parameters import Positive
 from gddim_cli.numerics.quadrature import Array
 
 
@@ -15,19 +16,19 @@ from gddim_cli.numerics.quadrature import Array
 class VPCosine(KnownVariance):
     """`alpha_t = cos^2((t + 0.004) / 1.008 pi/2)`; `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `K_t = sqrt(1 - alpha_t)`.
 
-    `F = (log sqrt(alpha))'`, `GG = -(log alpha)'`. BDM is this with a blur. At t = 0 a little noise is there already,
+    `F = (log sqrt(alpha))'`, `GG = -(log alpha)'`. BDM adds a blur to it. At t = 0 the noise is not zero but
     `Sigma_0 = 1 - alpha_0 = 3.9e-5`.
 
     Attributes:
-        offset: 0.004, which keeps alpha away from 1 at t = 0 and from 0 at t = 1.
+        offset: 0.004; it keeps alpha below 1 at t = 0 and above 0 at t = 1.
     """
 
     name = "vp-cosine"
 
-    offset: float = 0.004
+    offset: Positive = 0.004
 
     def angle(self, t: ArrayLike) -> Array:
-        """`(t + 0.004) / 1.008 pi/2`: its cosine is `sqrt(alpha)`, its sine the noise's std."""
+        """`(t + 0.004) / 1.008 pi/2`: its cosine is `sqrt(alpha)`, its sine the noise's standard deviation."""
         return (np.asarray(t, dtype=np.float64) + self.offset) / (1 + 2 * self.offset) * np.pi / 2
 
     def F(self, t: ArrayLike) -> Array:

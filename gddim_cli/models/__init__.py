@@ -1,1 +1,1 @@
-"""Networks, and how a network becomes the noise prediction `eps(u, t)` of a diffusion."""
+"""Networks, and the adapters that turn a network into the noise prediction `eps(u, t)` of a diffusion."""

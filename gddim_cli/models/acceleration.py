@@ -1,4 +1,4 @@
-"""How a network runs: its precision, its memory layout, compiled, or captured as one CUDA graph."""
+"""How a network runs: precision, memory layout, compilation, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ from gddim_cli.runtime.memory import is_out_of_memory
 
 HALF = (torch.bfloat16, torch.float16)
 WARM_UP = 3
-"""Evaluations before a capture: libraries choose their kernels, the compiler compiles, which no graph can hold."""
+"""Evaluations before a capture, in which libraries choose kernels and the compiler compiles: no graph can hold that."""
 
 REFUSALS = ("TorchDynamoException", "FailOnRecompileLimitHit", "FailOnCacheLimitHit")
-"""What torch's compiler raises, by names that not every version has."""
+"""Exceptions of torch's compiler, by name, since not every version has all of them."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast, and at what price in rounding. In float32 only `tf32` changes more than the order of sums.
+    """The settings that trade speed against rounding. In float32 only `tf32` changes more than the order of sums.
 
     Attributes:
-        dtype: float32, float64; bfloat16 and float16 run as autocast does, on convolutions and products rounded once.
-        tf32: products of float32 with 10 bits of mantissa (NVIDIA). Off: torch's own default is on for convolutions.
-        channels_last: NHWC layout, in which tensor cores take 16 bits without transposing; None: for those, on CUDA.
-        compile: `torch.compile`, one graph without breaks.
-        cuda_graph: the evaluation is captured once a batch size and replayed, so that no launch waits for Python.
+        dtype: of the network. With bfloat16 and float16, convolutions and linear layers run in that precision, as under
+            autocast, and everything else in float32.
+        tf32: whether products of float32 are rounded to 10 bits of mantissa (NVIDIA GPUs). torch's own default is to do so
+            in convolutions.
+        channels_last: whether tensors are laid out as NHWC, which tensor cores take in 16 bits without transposing. None:
+            where it helps, which is on CUDA in 16 bits.
+        compile: whether the network is compiled by `torch.compile`, as one graph without breaks.
+        cuda_graph: whether the evaluation is captured once per batch size and replayed, so that the GPU does not wait for
+            Python.
     """
 
     dtype: torch.dtype = torch.float32
@@ -43,54 +47,55 @@ class Speed:
 
     @property
     def half(self) -> bool:
+        """Whether the dtype has 16 bits."""
         return self.dtype in HALF
 
     @property
     def state(self) -> torch.dtype:
-        """Of the states that go in and come out."""
+        """The dtype of the states that go in and come out."""
         return torch.float32 if self.half else self.dtype
 
     def on(self, device: torch.device) -> Speed:
-        """These settings with what a device leaves no choice in filled in.
+        """These settings on a device, with `channels_last` decided.
 
         Raises:
-            UsageError: the device has not what was asked for.
+            UsageError: the device does not support a setting.
         """
         cuda = device.type == "cuda"
         if self.tf32 and not (cuda and self.dtype == torch.float32):
-            raise UsageError("--tf32: it is a rounding of float32 on NVIDIA GPUs; leave it out here")
+            raise UsageError("--tf32: supported in float32 on NVIDIA GPUs only; leave it out")
         if self.cuda_graph and not cuda:
-            raise UsageError(f"--cuda-graph: {device.type} has none; leave it out, or take --device cuda")
+            raise UsageError(f"--cuda-graph: unsupported by --device {device.type}; leave it out, or use --device cuda")
         last = cuda and self.half if self.channels_last is None else self.channels_last
         return Speed(self.dtype, self.tf32, last, self.compile, self.cuda_graph)
 
     def enabled(self) -> list[str]:
-        """What is on, for people and for `run.json`."""
+        """The names of the settings that are on, for messages and `run.json`."""
         return [name for name in ("tf32", "channels_last", "compile", "cuda_graph") if getattr(self, name)]
 
 
 class Accelerated:
-    """A network at speed: `(x [B, C, H, W], level [B])` to its prediction in `speed.state`, NCHW.
+    """A network with its `Speed`: from x [B, C, H, W] and noise levels or times [B] to a prediction of dtype `speed.state`, NCHW.
 
-    A compiled or captured network knows its batch sizes; a smaller batch, the last one of a run say, is filled up to the
-    next of them in place of compiling anew.
+    A compiled or captured network is specialised to batch sizes. A smaller batch, such as the last one of a run, is padded
+    to the next size in use, so that nothing is compiled again.
 
     Attributes:
-        speed: as it runs on this device.
+        speed: the settings on this device.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, speed: Speed, cache: Path | None = None) -> None:
-        """Moves the module there and makes it ready; compilation itself waits for the first batch.
+        """Moves the module to the device and prepares it; it is compiled at the first batch.
 
         Args:
-            cache: where compiled code is kept for the next time; None: where torch keeps it.
+            cache: the folder in which compiled code is kept for later runs; None for torch's own.
 
         Raises:
-            UsageError: the device has not what `speed` asks for.
+            UsageError: the device does not support a setting.
         """
         self.speed, self.device = speed.on(device), device
         self.layout = torch.channels_last if self.speed.channels_last else torch.contiguous_format
-        # The layout is one of four-dimensional weights; `Module.to` leaves the others as they are.
+        # The layout applies to four-dimensional weights; `Module.to` leaves the others unchanged.
         self.module = module.to(device, speed.state).to(memory_format=self.layout)
         if speed.half:
             round_weights(self.module, speed.dtype)
@@ -102,7 +107,7 @@ class Accelerated:
         self._plain = not (speed.compile or speed.cuda_graph)
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
-        """Raises GddimError where the network cannot be compiled."""
+        """The prediction. Raises GddimError where the network cannot be compiled."""
         x, level = x.to(self.speed.state), level.to(self.speed.state)
         with rounding(self.speed.tf32) if self.device.type == "cuda" else nullcontext():
             return self._eager(x, level) if self._plain else self._known(x, level)
@@ -110,13 +115,13 @@ class Accelerated:
     def _known(self, x: Tensor, level: Tensor) -> Tensor:
         count = len(x)
         size = min((known for known in self._sizes if known >= count), default=count)
-        y = self._run(filled(x, size), filled(level, size))
-        self._sizes.add(size)  # not one that has failed for want of memory
+        y = self._run(padded(x, size), padded(level, size))
+        self._sizes.add(size)  # only now: a size that ran out of memory is not in use
         return y[:count]
 
     @contextmanager
     def plainly(self) -> Iterator[None]:
-        """Uncompiled and uncaptured meanwhile: for sizes that are only tried."""
+        """A context in which the network runs uncompiled and uncaptured, for batch sizes that are only tried."""
         before, self._plain = self._plain, True
         try:
             yield
@@ -124,16 +129,16 @@ class Accelerated:
             self._plain = before
 
     def release(self) -> None:
-        """Forgets the sizes and gives their memory back."""
+        """Forgets the batch sizes in use and frees their memory."""
         self._graphs.clear()
         self._sizes.clear()
         if self.speed.compile:
-            torch.compiler.reset()  # it compiles a function for a few sizes at most
+            torch.compiler.reset()  # torch compiles a function for a limited number of sizes
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _eager(self, x: Tensor, level: Tensor) -> Tensor:
-        # The cache of autocast keeps weights that learn, and these do not.
+        # The cache of autocast is for weights that are trained, and these are not.
         half = torch.autocast(self.device.type, self.speed.dtype, cache_enabled=False) if self.speed.half else None
         with half or nullcontext():
             y = self.module(x.contiguous(memory_format=self.layout), level)
@@ -152,12 +157,12 @@ class Accelerated:
         refusals = tuple(getattr(exc, name) for name in REFUSALS if hasattr(exc, name))
         if cache:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-        # That TF32 is off is the choice of who runs it.
+        # TF32 is off by choice, so torch need not recommend it.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")
         try:
             compiled = torch.compile(self._eager, fullgraph=True, dynamic=False)
         except RuntimeError as error:  # this Python or this system has no compiler at all
-            raise uncompiled(error) from error
+            raise compilation_error(error) from error
 
         def run(x: Tensor, level: Tensor) -> Tensor:
             try:
@@ -165,13 +170,13 @@ class Accelerated:
             except refusals as error:
                 if is_out_of_memory(error):
                     raise
-                raise uncompiled(error) from error
+                raise compilation_error(error) from error
 
         return run
 
 
 class Graph:
-    """An evaluation of one batch size, captured: a replay is one launch for the hundreds of kernels in it."""
+    """The evaluation of one batch size as a CUDA graph: replaying it launches its hundreds of kernels at once."""
 
     @torch.inference_mode()
     def __init__(self, forward: Callable[[Tensor, Tensor], Tensor], x: Tensor, level: Tensor) -> None:
@@ -184,7 +189,7 @@ class Graph:
                     forward(self._x, self._level)
             torch.cuda.current_stream().wait_stream(aside)
             self._graph = torch.cuda.CUDAGraph()
-            # Other threads (that write images, say) may use the GPU meanwhile.
+            # Other threads, such as the one that writes images, may use the GPU meanwhile.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._y = forward(self._x, self._level)
 
@@ -194,14 +199,15 @@ class Graph:
             self._x.copy_(x)
             self._level.copy_(level)
             self._graph.replay()
-            return self._y.clone()  # the next replay writes there, and the sampler keeps a history
+            return self._y.clone()  # the next replay overwrites it, and multistep samplers keep a history
 
 
 @contextmanager
 def rounding(tf32: bool) -> Iterator[None]:
-    """Products of float32 with or without TF32, and what was before afterwards: the sampler's own never with it.
+    """A context in which products of float32 are computed with or without TF32. The sampler's own products never use it.
 
-    By the older pair of names: after the newer ones are set, torch refuses to read these, which its compiler does.
+    This sets torch's older pair of switches: once the newer ones are set, torch refuses to read the older ones, and its
+    compiler reads them.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
@@ -213,21 +219,22 @@ def rounding(tf32: bool) -> Iterator[None]:
 
 
 def round_weights(module: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds the weights that autocast would round, at each evaluation anew, once.
+    """Rounds, once, the weights that autocast would round at every evaluation: those of convolutions and linear layers.
 
-    Convolutions and linear layers only: norms, frequencies and the arithmetic between stay in float32, so that the
-    numbers are those of autocast on float32 weights, bit for bit.
+    Norms, frequencies and the arithmetic between stay in float32, so that results equal those of autocast on float32
+    weights bit for bit.
     """
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             part.to(dtype)
 
 
-def filled(x: Tensor, size: int) -> Tensor:
+def padded(x: Tensor, size: int) -> Tensor:
     """The batch with its last row repeated up to `size` rows."""
     return x if len(x) == size else torch.cat([x, x[-1:].expand(size - len(x), *x.shape[1:])])
 
 
-def uncompiled(error: Exception) -> GddimError:
+def compilation_error(error: Exception) -> GddimError:
+    """The message for a network that torch cannot compile."""
     first = str(error).strip().partition("\n")[0]
-    return GddimError(f"--compile: torch cannot compile this network here ({first}); leave --compile out")
+    return GddimError(f"--compile: torch cannot compile the network on this machine ({first}); leave --compile out")

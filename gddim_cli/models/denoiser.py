@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, KChoice
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.models.network import KEPT_TIMES, Network
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
@@ -18,17 +18,22 @@ from gddim_cli.numerics.quadrature import Array
 class DenoiserEps:
     """An isotropic denoiser `D(y; sigma)` as the noise prediction of any diffusion with a small block per pixel.
 
-    With `psi = Psi(t, 0) e_x`: the image enters u_t only through `y = psi^T Sigma^{-1} u / g`, `g = psi^T Sigma^{-1} psi`,
-    and `y = x_0 + N(0, 1/g)`. So `E[x_0 | u_t] = D(y; g^{-1/2})` exactly, `score = -Sigma^{-1} (u - psi D)` and
-    `eps = K^{-1} (u - psi D)`.
+    With `psi = Psi(t, 0) e_x`, u_t depends on the image only through `y = psi^T Sigma^{-1} u / g`,
+    `g = psi^T Sigma^{-1} psi`, and `y = x_0 + N(0, 1/g)`. So `E[x_0 | u_t] = D(y; g^{-1/2})` exactly,
+    `score = -Sigma^{-1} (u - psi D)` and `eps = K^{-1} (u - psi D)`.
+
+    Args:
+        network: `D`, from images with noise [B, C, H, W] and its standard deviations [B] to images.
+        diffusion: any diffusion that is not in frequency space.
+        k: the K of the noise prediction.
     """
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice) -> None:
         """Raises UsageError for a diffusion whose noise level differs by frequency."""
         if diffusion.spectral:
             raise UsageError(
-                f"a denoiser takes one noise level an image; in {diffusion.name} the noise level differs by frequency; "
-                "cld, vp, vp-cosine, ve and psld work"
+                f"a denoiser takes one noise level per image, but in {diffusion.name} the noise level differs by frequency; "
+                "use cld, vp, vp-cosine, ve or psld"
             )
         self.network, self.diffusion, self.k = network, diffusion, k
         self._at = lru_cache(KEPT_TIMES)(self._matrices)
@@ -50,10 +55,22 @@ class DenoiserEps:
 
 
 def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]:
-    """`(psi^T Sigma^{-1} / g, g^{-1/2}, psi)`: how u_t looks to a denoiser, at what noise level, and back."""
+    """The denoiser's view of u_t, as in `DenoiserEps`.
+
+    Returns:
+        The weights `psi^T Sigma^{-1} / g` [D] that turn u_t into y; the noise level `g^{-1/2}` of y; and `psi` [D].
+
+    Raises:
+        NumericsError: u_t holds nothing of the image, or no noise at all.
+    """
     psi = diffusion.Psi(t, 0.0)[:, 0]
     weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
     g = float(psi @ weights)
+    if not 0 < g < np.inf:
+        state = "holds nothing of the image" if g == 0 else "has no finite noise level"
+        raise NumericsError(
+            f"{diffusion.name}: the state at t = {t:g} {state}; choose other rates, or another t_start or t_end"
+        )
     return weights / g, float(g**-0.5), psi
 
 

@@ -10,7 +10,12 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 class Counted:
-    """A network that counts its evaluations: the NFE that is reported."""
+    """A network that counts its evaluations, from which the reported NFE comes.
+
+    Attributes:
+        network: from states or images [B, C, H, W] and times or noise levels [B] to a tensor [B, C', H, W].
+        nfe: calls so far; a call is one evaluation, whatever the batch size.
+    """
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -22,5 +27,5 @@ class Counted:
 
 
 KEPT_TIMES = 4096
-"""Times whose matrices an adapter keeps where the states are: a grid's are met in every batch, and what is sent to a GPU
-makes it wait. An adaptive sampler's are forgotten."""
+"""The number of times whose matrices an adapter keeps on the device of the states. Those of a time grid recur in every
+batch, and copying them to a GPU would make it wait; those of an adaptive sampler do not recur and are dropped."""

@@ -1,6 +1,7 @@
-"""A network and a diffusion make `eps(u, t)`: one adapter for each parameterization.
+"""Adapters from a network to the noise prediction `eps(u, t)` of its own diffusion, one for each parameterization.
 
-`score = -K_t^{-T} eps` (gDDIM, section 3). States are [B, D, C, H, W]; matrices are float64 until they meet the state.
+`score = -K_t^{-T} eps` (gDDIM, arXiv 2206.05564, section 3). States are [B, D, C, H, W]; matrices are float64 until they
+are multiplied with a state.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from gddim_cli.numerics.dct import dct, idct
 
 
 class NoiseEps:
-    """A network that predicts `eps_R` itself: gDDIM's CLD and BDM, Score-SDE's VP.
+    """A network that predicts `eps_R` directly: gDDIM's CLD and BDM, Score-SDE's VP.
 
-    K = L is served by `eps_L = L^T R^{-T} eps_R`. In a spectral diffusion (BDM) the state is a spectrum and the network
-    sees the image: `eps = DCT(net(IDCT(u), t))`.
+    For K = L, `eps_L = L^T R^{-T} eps_R`. In frequency space (BDM) the state is a spectrum and the network takes the image:
+    `eps = DCT(net(IDCT(u), t))`.
 
     Args:
-        network: states with their D numbers a pixel as channels, [B, D C, H, W], and times [B], to the same shape.
-        time_scale: what the network's time is in units of t.
+        network: from states [B, D C, H, W] (component by component, each with C channels) and times [B] to a tensor of the
+            same shape.
+        time_scale: the network's time in units of t.
     """
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:
@@ -53,16 +55,20 @@ class NoiseEps:
 class MixedScoreEps:
     """CLD-SGM's network (Dockhorn et al., 2112.07068): `score_v = -v / Sigma_vv + n(t) net`, `n = -1 / L_vv`; K = L only.
 
-    `eps_v = -L_vv score_v = L_vv v / Sigma_vv + net`. The x part of eps is not defined by this model and is set to 0:
-    `GG L^{-T}` has no x column, so nothing with K = L uses it.
+    `eps_v = -L_vv score_v = L_vv v / Sigma_vv + net`. The model does not define the x component of eps, which is set to 0:
+    the x column of `GG L^{-T}` is zero, so no sampler with K = L uses it.
+
+    Args:
+        network: from states [B, 2 C, H, W] and times [B] to [B, C, H, W].
+        time_scale: the network's time in units of t.
     """
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:
         """Raises UsageError for K = R."""
         if k != "L":
             raise UsageError(
-                "--k R: this model gives the score of the velocity only, and K = R (stochastic gDDIM too) needs the "
-                "whole score; use --k L"
+                "--k R: this model predicts the score of the velocity only, but K = R and stochastic gDDIM need the whole "
+                "score; use --k L"
             )
         self.network, self.diffusion, self.time_scale = network, diffusion, time_scale
 

@@ -1,1 +1,1 @@
-"""Numerical methods that know no diffusion: quadrature, flows of matrix equations, the DCT, noise by seed and index."""
+"""Numerical methods without knowledge of diffusions: quadrature, matrix flows, the DCT, products of blocks, noise."""

@@ -1,4 +1,4 @@
-"""D x D blocks on states [B, D, ...]: products, and float64 arrays brought to a state's dtype and device."""
+"""Products of D x D blocks with states [B, D, ...], and float64 arrays as tensors of a state's dtype on its device."""
 
 from __future__ import annotations
 
@@ -11,25 +11,34 @@ from torch import Tensor
 
 
 def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
-    """`sum_k M_k u_k` with D x D blocks on states [B, D, ...]: one product of a [D, K D] matrix.
+    """`sum_k M_k u_k`, computed as one product with the blocks side by side.
 
-    Blocks [H, W, 1, 1] that differ by frequency are numbers on states [B, 1, C, H, W].
+    Args:
+        matrices: blocks [D, D] that all pixels share; or, for a diffusion in frequency space, one number per frequency,
+            [H, W, 1, 1].
+        states: one for each block, [B, D, C, H, W] (any shape after D); in frequency space [B, 1, C, H, W]. Dtype and
+            device are those of the matrices.
+
+    Returns:
+        The sum, of the shape and dtype of a state.
     """
     if matrices[0].dim() > 2:
         return torch.stack([m[..., 0, 0] * u for m, u in zip(matrices, states, strict=True)]).sum(0)
-    matrix, stacked = (one_of_many(list(parts)) for parts in (matrices, states))
+    matrix, stacked = _side_by_side(matrices), _side_by_side(states)
     return (matrix @ stacked.flatten(2)).view(len(stacked), -1, *stacked.shape[2:])
 
 
-def one_of_many(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """The tensors concatenated along dimension 1; a single one without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
 
 
 def to_tensor_like(array: NDArray[np.floating], like: Tensor) -> Tensor:
-    """A float64 array in the dtype and on the device of `like`."""
-    return to_device(torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype), like.device)
+    """The array as a tensor of the dtype of `like`, on its device."""
+    own = np.require(array, requirements=["C", "W"])  # torch warns of arrays that cannot be written to
+    return to_device(torch.from_numpy(own).to(like.dtype), like.device)
 
 
-def to_device(made: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device; from locked memory, so that nobody waits until a GPU is through with its work."""
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on `device`. To CUDA it is copied from pinned memory, so that the call does not wait for the GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 def dct(x: Tensor) -> Tensor:
-    """The spectrum of images [..., H, W], in x's dtype and on its device."""
+    """The spectrum of images [..., H, W], of the same shape, dtype and device."""
     rows, columns = (matrix(side, x.dtype, x.device) for side in x.shape[-2:])
     return rows @ x @ columns.T
 
 
 def idct(spectrum: Tensor) -> Tensor:
-    """The images of spectra [..., H, W]: `dct`'s inverse, and its transpose."""
+    """The images of spectra [..., H, W]: the inverse of `dct`, which is also its transpose."""
     rows, columns = (matrix(side, spectrum.dtype, spectrum.device) for side in spectrum.shape[-2:])
     return rows.T @ spectrum @ columns
 
 
 @lru_cache(maxsize=8)
 def matrix(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The DCT-II as an orthogonal matrix, [side, side]: images have few pixels a side, so a product is fast enough."""
+    """The DCT-II as an orthogonal matrix, [side, side]. Images are small enough for a matrix product to be fast."""
     return torch.from_numpy(scipy_dct(np.eye(side), axis=0, norm="ortho")).to(device, dtype)

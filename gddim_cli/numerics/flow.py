@@ -5,50 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.polynomial import legendre
 from numpy.typing import ArrayLike, NDArray
 
-from gddim_cli.numerics.quadrature import NODES, Array, nodes_and_weights, resolving_edges, rule
+from gddim_cli.errors import NumericsError
+from gddim_cli.numerics.quadrature import (
+    NODES,
+    Array,
+    legendre_basis,
+    nodes_and_weights,
+    resolving_edges,
+    running_integral,
+)
 
-LONGEST = 2.0
+MAX_CHANGE = 2.0
+"""The largest product of a panel's width and the rate's norm on it."""
+MAX_PANELS = 2000
+"""More panels than this mean a rate so large that the flow is all but singular."""
 
 
 class Flow:
-    """`X(t, s)` with `dX/dt = rate(t) X`, `X(s, s) = I`, for t and s in [0, end], to about 1e-12 of its size.
+    """`X(t, s)` with `dX/dt = rate(t) X`, `X(s, s) = I`, for t and s in [0, end]; accurate to about 1e-12 of its norm.
 
-    By collocation at the Gauss-Legendre nodes of panels that resolve the rate and are short beside it. The flow from 0
-    alone would do in exact arithmetic, but after a strong contraction its inverse is noise; so every panel starts from
-    I, and the panels between s and t are multiplied.
+    Collocation at the Gauss-Legendre nodes of panels that resolve the rate and on which it causes little change. In
+    exact arithmetic `X(t, 0) X(s, 0)^{-1}` would do, but after a strong contraction that inverse is dominated by
+    rounding errors. So every panel starts from I, and the panels between s and t are multiplied.
     """
 
     def __init__(self, rate: Callable[[Array], Array], size: int, end: float) -> None:
-        """Solves on every panel.
+        """Solves the equation on every panel.
 
         Args:
-            rate: times [n] to matrices [n, size, size].
+            rate: times [n] to matrices [n, size, size], in units of 1/t.
+            size: of the matrices.
+            end: the last time.
 
         Raises:
-            NumericsError: the rate is not finite or not smooth.
+            NumericsError: the rate is not finite, not smooth, or too large.
         """
         self.size = size
         self.edges = short_edges(rate, resolving_edges(lambda t: rate(t).reshape(len(t), -1), 0.0, end))
         nodes, _ = nodes_and_weights(self.edges)
         rates = rate(nodes.ravel()).reshape(*nodes.shape, size, size)
-        points, _, to_series = rule()
-        # From values at the nodes to the series of their integral from the left edge, and to its values at the nodes.
-        integral = legendre.legint(to_series, lbnd=-1)
+        to_series, to_nodes = running_integral()
         half = np.diff(self.edges) / 2
-        at_nodes = half[:, None, None] * (legendre.legvander(points, NODES) @ integral)
-        system = -np.einsum("pnm,pmij->pnimj", at_nodes, rates).reshape(-1, NODES * size, NODES * size)
+        system = -np.einsum("pnm,pmij->pnimj", half[:, None, None] * to_nodes, rates)
+        system = system.reshape(-1, NODES * size, NODES * size)
         system += np.eye(NODES * size)
         identities = np.broadcast_to(np.tile(np.eye(size), (NODES, 1)), (len(half), NODES * size, size))
         solved = np.linalg.solve(system, identities).reshape(-1, NODES, size, size)
-        self.series = np.einsum("p,kn,pnij->pkij", half, integral, rates @ solved)
+        self.series = np.einsum("p,kn,pnij->pkij", half, to_series, rates @ solved)
         self.series[:, 0] += np.eye(size)
         self.between = self._products(self.series.sum(axis=1))  # every Legendre polynomial is 1 at the right edge
 
     def _products(self, whole: Array) -> Array:
-        """`[k, j]`: the flow from the start of panel j to the start of panel k, either way, [P, P, size, size]."""
+        """`[k, j]`: the flow from the start of panel j to the start of panel k, forward or back, [P, P, size, size]."""
         count = len(whole)
         between = np.empty((count, count, self.size, self.size))
         back = np.linalg.inv(whole)
@@ -59,24 +69,39 @@ class Flow:
         return between
 
     def __call__(self, t: ArrayLike, s: ArrayLike = 0.0) -> Array:
-        """X(t, s), [..., size, size]."""
+        """X(t, s), [..., size, size].
+
+        Raises:
+            NumericsError: a time outside [0, end].
+        """
         (k, local_t), (j, local_s) = self._local(t), self._local(s)
         return np.asarray(local_t @ self.between[k, j] @ np.linalg.inv(local_s), dtype=np.float64)
 
     def _local(self, t: ArrayLike) -> tuple[NDArray[np.intp], Array]:
-        """The panel that each time lies in, and the flow there from the panel's start."""
-        times = np.asarray(t, dtype=np.float64)
-        panel = np.clip(np.searchsorted(self.edges, times, side="right") - 1, 0, len(self.series) - 1)
-        left, right = self.edges[panel], self.edges[panel + 1]
-        x = (2 * times - left - right) / (right - left)
-        polynomials = legendre.legvander(x, NODES).reshape(*times.shape, NODES + 1)
+        """The panel of each time, and the flow from the panel's start to that time."""
+        panel, polynomials = legendre_basis(self.edges, np.asarray(t, dtype=np.float64))
         return panel, np.einsum("...k,...kij->...ij", polynomials, self.series[panel])
 
 
 def short_edges(rate: Callable[[Array], Array], edges: Array) -> Array:
-    """The edges, and more between them where the rate times the width of a panel is above `LONGEST`."""
+    """The edges, and more between them wherever the rate's norm times the width of a panel exceeds `MAX_CHANGE`.
+
+    Args:
+        rate: times [n] to matrices [n, ..., D, D]; of several blocks the one with the largest Frobenius norm counts.
+        edges: increasing, [P + 1].
+
+    Raises:
+        NumericsError: more than `MAX_PANELS` panels would be needed.
+    """
     nodes, _ = nodes_and_weights(edges)
-    strength = np.linalg.norm(rate(nodes.ravel()), axis=(1, 2)).reshape(nodes.shape).max(axis=1)
-    parts = np.maximum(1, np.ceil(strength * np.diff(edges) / LONGEST)).astype(int)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(rate(nodes.ravel()), axis=(-2, -1)).reshape(*nodes.shape, -1)
+    change = norms.max(axis=(1, 2)) * np.diff(edges)
+    if not change.sum() <= MAX_CHANGE * MAX_PANELS:
+        raise NumericsError(
+            f"the diffusion's drift is too strong to integrate: its rate times its duration is {change.sum():.3g}, "
+            f"at most {MAX_CHANGE * MAX_PANELS:g} is possible; choose smaller rates"
+        )
+    parts = np.maximum(1, np.ceil(change / MAX_CHANGE)).astype(int)
     pieces = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(edges, edges[1:], parts, strict=False)]
     return np.concatenate([*pieces, edges[-1:]])

@@ -1,8 +1,8 @@
-"""Piecewise Gauss-Legendre quadrature on panels that shrink until a function is resolved.
+"""Piecewise Gauss-Legendre quadrature on panels that are halved until a function is resolved.
 
-Matrices of a diffusion turn fast near t = 0 (the rotation rate of R_t is about -1.6e3 there on the released CLD
-schedule) and slowly elsewhere. Panels that halve where the Legendre series of a function has not decayed find that
-by themselves, and serve integrals and antiderivatives alike, in float64.
+The matrices of a diffusion vary fast near t = 0 (on the released CLD schedule R_t rotates at a rate of -1.6e3 there) and
+slowly elsewhere. Panels are halved wherever the Legendre series of the function has not decayed; the same panels serve
+integrals and antiderivatives. All arithmetic is in float64.
 """
 
 from __future__ import annotations
@@ -19,9 +19,15 @@ from gddim_cli.errors import NumericsError
 
 Array = NDArray[np.float64]
 NODES = 20
+"""Gauss-Legendre nodes on each panel."""
 RESOLVED = 1e-13
+"""The last two Legendre coefficients of a resolved panel, relative to the largest."""
 NARROWEST = 2.0**-45
-MOST_PANELS = 1000
+"""The narrowest panel, as a fraction of the interval."""
+MAX_PENDING = 1000
+"""The largest number of panels that may be unresolved at the same time."""
+ROUNDING = 1e-9
+"""How far outside the interval a time may lie, as a fraction of its length, and still count as inside."""
 
 
 @cache
@@ -33,65 +39,106 @@ def rule() -> tuple[Array, Array, Array]:
     return nodes, weights, to_series
 
 
+@cache
+def running_integral() -> tuple[Array, Array]:
+    """Two matrices on values at the nodes of [-1, 1], for the integral from -1 to x.
+
+    Returns:
+        To the Legendre coefficients of the integral, [NODES + 1, NODES]; to its values at the nodes, [NODES, NODES].
+    """
+    points, _, to_series = rule()
+    series = np.asarray(legendre.legint(to_series, lbnd=-1), dtype=np.float64)
+    return series, legendre.legvander(points, NODES) @ series
+
+
 def nodes_and_weights(edges: Array) -> tuple[Array, Array]:
-    """Nodes and weights, each [P, NODES], of the panels between the `P + 1` rising `edges`."""
+    """Nodes and weights, each [P, NODES], on the P panels between increasing `edges` [P + 1]."""
     nodes, weights, _ = rule()
     half = np.diff(edges)[:, None] / 2
     return edges[:-1, None] + half * (1 + nodes), half * weights
 
 
 def resolving_edges(function: Callable[[Array], Array], start: float, end: float) -> Array:
-    """Edges of panels from `start` to `end` on each of which `function` is a resolved polynomial.
+    """Edges of panels between `start` and `end` on each of which a polynomial of degree NODES - 1 resolves `function`.
 
     Args:
-        function: [n] times to [n, m] values, smooth inside (start, end).
+        function: times [n] to values [n, m]; smooth inside (start, end).
 
     Returns:
-        Rising edges, [P + 1].
+        Increasing edges, [P + 1].
 
     Raises:
-        NumericsError: the function is not finite, or a thousand panels, or ones of 2^-45 of the interval, do not resolve it.
+        NumericsError: the function is not finite, or is not resolved by panels of 2^-45 of the interval or by a
+            thousand panels.
     """
     _, _, to_series = rule()
     done: list[tuple[float, float]] = []
     pending = np.array([[start, end]])
     while len(pending):
         nodes = np.concatenate([nodes_and_weights(panel)[0] for panel in pending])
-        values = function(nodes.ravel()).reshape(len(pending), NODES, -1)
+        with np.errstate(all="ignore"):
+            values = function(nodes.ravel()).reshape(len(pending), NODES, -1)
         if not np.isfinite(values).all():
             bad = nodes[~np.isfinite(values).all(axis=2)][0]
             raise NumericsError(f"the diffusion's matrices are not finite at t = {bad:.6g}; start or end elsewhere")
         series = np.abs(np.einsum("kn,pnm->pkm", to_series, values))
-        # Against all components at once: one that should be zero is rounding noise, and noise is never resolved.
+        # Relative to the largest of all components: one that should be zero holds rounding errors, which never decay.
         size = np.maximum(series.max(axis=(1, 2)), 1e-3 * series.max())
         resolved = series[:, -2:].max(axis=(1, 2)) <= RESOLVED * size
         done += [tuple(panel) for panel in pending[resolved]]
         rough = pending[~resolved]
-        if len(rough) > MOST_PANELS or (len(rough) and np.diff(rough).min() < NARROWEST * (end - start)):
+        if len(rough) > MAX_PENDING or (len(rough) and np.diff(rough).min() < NARROWEST * (end - start)):
             raise NumericsError(f"the diffusion's matrices are not smooth near t = {rough[0, 0]:.6g}")
         middle = rough.mean(axis=1)
         pending = np.concatenate([np.stack([rough[:, 0], middle], 1), np.stack([middle, rough[:, 1]], 1)])
     return np.array([left for left, _ in sorted(done)] + [end])
 
 
+def legendre_basis(edges: Array, t: Array) -> tuple[NDArray[np.intp], Array]:
+    """The panel of each time, [...], and the Legendre polynomials there, [..., NODES + 1].
+
+    Raises:
+        NumericsError: a time outside [edges[0], edges[-1]], or NaN.
+    """
+    start, end = edges[0], edges[-1]
+    slack = ROUNDING * (end - start)
+    inside = (t >= start - slack) & (t <= end + slack)
+    if not np.all(inside):
+        bad = np.extract(~inside, t)[0]
+        raise NumericsError(f"t = {bad:.6g} is outside [{start:g}, {end:g}], the times for which this is defined")
+    panel = np.clip(np.searchsorted(edges, t, side="right") - 1, 0, len(edges) - 2)
+    left, right = edges[panel], edges[panel + 1]
+    x = (2 * t - left - right) / (right - left)
+    polynomials = np.asarray(legendre.legvander(x, NODES), dtype=np.float64)
+    return panel, polynomials.reshape(*np.shape(x), NODES + 1)  # legvander turns a number into an array [1]
+
+
 @dataclass(frozen=True)
 class Antiderivative:
-    """`int_start^t f`, for scalar `f`, anywhere in [start, end]; made by `antiderivative`."""
+    """`int_start^t f` of a scalar function `f` for t in [start, end]; `antiderivative` makes it.
+
+    Attributes:
+        edges: of the panels, [P + 1].
+        series: Legendre coefficients of each panel's integral from its left edge, [P, NODES + 1].
+        before: the integral up to each panel's left edge, [P].
+    """
 
     edges: Array
-    series: Array  # [P, NODES + 1]: each panel's integral from its left edge, on [-1, 1]
-    before: Array  # [P]: the integral up to each panel's left edge
+    series: Array
+    before: Array
 
     def __call__(self, t: Array) -> Array:
-        panel = np.clip(np.searchsorted(self.edges, t, side="right") - 1, 0, len(self.before) - 1)
-        left, right = self.edges[panel], self.edges[panel + 1]
-        x = (2 * t - left - right) / (right - left)
-        polynomials = legendre.legvander(x, NODES).reshape(*np.shape(x), NODES + 1)  # legvander makes a number [1]
+        """The integral up to times [...], [...].
+
+        Raises:
+            NumericsError: a time outside [start, end].
+        """
+        panel, polynomials = legendre_basis(self.edges, t)
         return self.before[panel] + np.einsum("...k,...k->...", polynomials, self.series[panel])
 
 
 def antiderivative(function: Callable[[Array], Array], start: float, end: float) -> Antiderivative:
-    """The integral of a scalar `function` ([n] to [n]) from `start`, to about 1e-13 of its size.
+    """The integral of a scalar `function` (times [n] to values [n]) from `start`, to about 1e-13 of its size.
 
     Raises:
         NumericsError: as `resolving_edges`.

@@ -1,4 +1,4 @@
-"""What passes between the stages of a run: what rank 0 found, and a batch on its way to the files."""
+"""What passes between the stages of a run: the state that rank 0 found, and a batch on its way to the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gddim_cli.runtime.row_file import RowFile
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch that has been computed, on its way to the files."""
+    """A computed batch on its way to the files; `images` and `states` wait for the copy to the CPU."""
 
     indices: Sequence[int]
     images: Callable[[], NDArray]
@@ -23,7 +23,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What rank 0 found, and all go by. `token` is a file that it made in the folder."""
+    """What rank 0 found in the folder, broadcast to all processes. `token` is a file that rank 0 created there."""
 
     todo: list[int]
     num: int

@@ -1,4 +1,4 @@
-"""How many images at once: a size measured where none is given, and halves where memory ends."""
+"""The batch size: measured if none is given, halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from gddim_cli.runtime.memory import is_out_of_memory
 T = TypeVar("T")
 
 GAIN = 1.05
-"""A doubled batch that makes fewer images more a second than this is not worth its memory."""
+"""The smallest gain in images per second for which a doubled batch is worth its memory."""
 MOST = 4096
 USABLE = 0.9
-"""Of the free memory: the sampler's history and other programs need some."""
+"""The usable share of the free memory: the sampler's history and other programs need some."""
 FIRST, SECOND = 1, 8
 
 
 @dataclass(frozen=True)
 class BatchSizeProbe:
-    """Single evaluations of a sampler's network, uncompiled, at sizes that are only tried."""
+    """Times single evaluations of a run's network, uncompiled, at trial batch sizes."""
 
     prepared: PreparedRun
 
     def seconds(self, size: int) -> float:
-        """The quicker of two, after one that warms up. Raises what torch raises where memory ends."""
+        """Seconds of one evaluation: the faster of two after a warm-up. Raises torch's own error when memory runs out."""
         self._evaluate(size)
         return min(self._evaluate(size) for _ in range(2))
 
-    def room(self) -> int:
-        """How many images the free memory of a GPU holds, from the peaks of two small batches; elsewhere `MOST`.
+    def max_batch_size(self) -> int:
+        """The largest batch that fits in a GPU's free memory, from the peaks of two small batches; `MOST` elsewhere.
 
-        Of the CPU's memory more can be promised than there is, so nothing is estimated there.
+        On the CPU nothing is estimated: the system may promise more memory than there is.
         """
         device = self.prepared.device
         if device.type != "cuda":
             return MOST
-        self._evaluate(FIRST)  # what libraries keep from their first use on is no image's
+        self._evaluate(FIRST)  # libraries allocate workspaces on their first use
         peaks = []
         for size in (FIRST, SECOND):
             torch.cuda.reset_peak_memory_stats(device)
@@ -69,9 +69,9 @@ class BatchSizeProbe:
 
 
 def fitting(peaks: Sequence[int], free: int) -> int:
-    """How many images fit into `free` bytes, when `FIRST` and `SECOND` of them took `peaks`: 1 to `MOST`.
+    """The number of images that fit into `free` bytes if `FIRST` and `SECOND` of them peaked at `peaks`: 1 to `MOST`.
 
-    What is there for any batch (a library's workspace) counts once.
+    Memory that does not depend on the batch (a library's workspace) counts once.
     """
     each = max((peaks[1] - peaks[0]) / (SECOND - FIRST), 1.0)
     fixed = max(peaks[0] - FIRST * each, 0.0)
@@ -82,8 +82,8 @@ def best_size(seconds: Callable[[int], float], most: int) -> int:
     """The batch size, a power of two up to `most`, after which images/s grow by less than 5 % for two doublings.
 
     Args:
-        seconds: what one evaluation of so many images takes.
-        most: not to be exceeded.
+        seconds: from a batch size to the seconds of one evaluation.
+        most: the largest batch size to try.
 
     Raises:
         CapacityError: not even one image fits.
@@ -98,14 +98,14 @@ def best_size(seconds: Callable[[int], float], most: int) -> int:
             best, rate, idle = tried, tried / spent, 0
         tried *= 2
     if not best:
-        raise CapacityError("--batch-size auto: not even one image fits in the memory; --device or --dtype may help")
+        raise CapacityError("--batch-size auto: not even one image fits in memory; try another --device or --dtype")
     return best
 
 
 def attempt(work: Callable[[], T]) -> T | None:
-    """What `work` returns; None where memory ended.
+    """The result of `work`; None if memory ran out.
 
-    The error, and with it what its frames hold, is gone when this returns: only then is their memory free.
+    The error and the tensors that its frames hold are released when this returns: only then is their memory free.
     """
     try:
         return work()
@@ -116,14 +116,14 @@ def attempt(work: Callable[[], T]) -> T | None:
 
 
 class OomRetry(Generic[T]):
-    """Does work on batches, and where one does not fit into the memory, on its halves: nothing is lost, or done twice.
+    """Runs `work` on batches; a batch that does not fit in memory is split in halves. Nothing is lost or done twice.
 
     Attributes:
-        most: the size that batches are cut to from now on; None before anything failed.
+        most: the batch size from now on; None before the first failure.
     """
 
     def __init__(self, work: Callable[[Sequence[int]], T], release: Callable[[], None]) -> None:
-        """Args: `work`, which raises CapacityError; `release` frees memory after that."""
+        """`work` raises CapacityError when memory runs out; `release` then frees what it can."""
         self.work, self.release = work, release
         self.most: int | None = None
 

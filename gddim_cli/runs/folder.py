@@ -1,4 +1,4 @@
-"""A run's folder: its images, and `run.json` that says how they came about."""
+"""A run's folder: its images, and `run.json`, which records how they were made."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from gddim_cli.runs.storage.base import Storage
 from gddim_cli.runs.storage.manifest import MANIFEST
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runtime.distributed import SharedCounter
-from gddim_cli.runtime.files import locked, replacing, writing
+from gddim_cli.runtime.files import LOCK, locked, replacing, writing
 from gddim_cli.runtime.versions import versions
 
 RUN = "run.json"
 GRID = "grid.png"
 GRACE = 10.0
-"""Seconds that a call waits for another's processes to end: those of a launcher that was killed notice it a step later."""
+"""Seconds to wait for another run in the folder to end: processes whose launcher was killed notice it one step later."""
 TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 
 class Session(msgspec.Struct):
-    """One call of the command on a run: what may change from call to call. `device` is the first process's."""
+    """One call of the command on a run: what may differ between calls. `device` is that of rank 0."""
 
     started: str
     device: str
@@ -47,19 +47,19 @@ class Session(msgspec.Struct):
     speed: list[str] = []
 
     def alike(self, other: Session) -> bool:
-        """Whether both ran on the same kind of device, in the same way."""
+        """Whether both ran on the same kind of device with the same speed options."""
         return (self.device_name, self.speed) == (other.device_name, other.speed)
 
 
 def new_session(device: torch.device, batch_size: int, processes: int, speed: Sequence[str] = ()) -> Session:
-    """The record of a call that begins now."""
+    """The record of a call that starts now."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Session(now, str(device), name, batch_size, 0, 0.0, 0.0, versions(), processes, list(speed))
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """A file that a run wrote outside its folder: so that another run's is not taken for it."""
+    """A file that a run wrote outside its folder, identified by its sha256."""
 
     sha256: str
     images: int
@@ -71,12 +71,12 @@ class Run(msgspec.Struct):
     Attributes:
         format: how its images are stored.
         settings: the resolved request, which is the run's identity.
-        num: images wanted; indices 0 to num - 1, each from the noise of (seed, index).
-        complete: whether all of them are there.
-        nfe: evaluations of the network that an image took, as counted; the mean where batches differ.
-        tolerance: of an adaptive sampler, as tuned.
+        num: number of images; indices 0 to num - 1, each from the noise of (seed, index).
+        complete: whether all of them exist.
+        nfe: network evaluations per image, counted at the network; the mean if batches differ.
+        tolerance: the calibrated tolerance of an adaptive sampler.
         sessions: every call that made images.
-        raw, trajectory: of `--save-raw` and `--trajectory`, once they are written.
+        raw, trajectory: the files of `--save-raw` and `--trajectory`, once written.
     """
 
     gddim: str
@@ -93,18 +93,18 @@ class Run(msgspec.Struct):
 
 
 def mean_nfe(sessions: Sequence[Session]) -> float | None:
-    """Evaluations an image, over all that were made; None where none was."""
+    """The mean number of evaluations per image over all sessions; None before the first image."""
     made = sum(session.images for session in sessions)
     return sum(session.images * session.nfe for session in sessions) / made if made else None
 
 
 @dataclass
 class Ledger:
-    """Keeps a session's counts true while its images are made: of those that are stored, by all processes.
+    """Counts the images that all processes have stored in a session, and their evaluations.
 
     Attributes:
-        counted: images, and their evaluations from bit 32 up, by all processes: one number, so that a process that ends in
-            between leaves no images without their evaluations.
+        counted: images in the low 32 bits and evaluations above them, over all processes: one number, so that a process
+            that ends in between never leaves images without their evaluations.
     """
 
     run: Run
@@ -113,7 +113,7 @@ class Ledger:
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, images: int = 0, nfe: int = 0) -> None:
-        """Counts images that took `nfe` evaluations each; looks at what others have counted.
+        """Adds images that took `nfe` evaluations each, and reads the total of all processes.
 
         Raises:
             PeerError: the launcher has ended.
@@ -140,26 +140,34 @@ class RunFolder:
 
     @property
     def images(self) -> Storage:
-        """The images that it holds."""
+        """The images in the folder."""
         return open_storage(self.path, self.format)
 
     @contextmanager
     def locked(self, on_wait: Callable[[], object]) -> Iterator[None]:
-        """The folder for one call at a time, from before `open` to after the last `save`.
+        """Holds the folder for one call at a time, from before `open` until after the last `save`.
 
         Raises:
-            OutputError: another is at work there, `GRACE` seconds after `on_wait` was called too; it cannot be written.
+            OutputError: another call still holds it `GRACE` seconds after `on_wait`, or it cannot be written.
         """
         with locked(self.path, "gddim sample", GRACE, on_wait):
             yield
 
-    def open(self, request: SamplingRequest, overwrite: bool) -> Run | None:
-        """The run that the folder holds, if any, after checking that `request` may go on with it.
-
-        With `overwrite` the run's own files are removed: those that its run.json accounts for, and nothing else.
+    def record(self) -> Run | None:
+        """The record of the run in the folder, whatever its settings; None if there is none.
 
         Raises:
-            UsageError: it holds a run of other settings, or images that no run.json explains.
+            DataError: its run.json cannot be read.
+        """
+        return read_run(self.path) if (self.path / RUN).exists() else None
+
+    def open(self, request: SamplingRequest, overwrite: bool) -> Run | None:
+        """The run in the folder, if any, after checking that `request` may continue it.
+
+        With `overwrite`, the files that its run.json accounts for are removed, and no others.
+
+        Raises:
+            UsageError: the folder holds a run with other settings, or images without a run.json.
             DataError: its run.json cannot be read.
             OutputError: the folder cannot be made or written.
         """
@@ -167,11 +175,11 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._sweep()
         if not (self.path / RUN).exists():
-            looks = [kind.NAMES for kind in FORMATS.values()]
-            strangers = [file.name for file in self.path.iterdir() if any(name.fullmatch(file.name) for name in looks)]
+            strangers = sorted(file.name for file in self.path.iterdir() if file.name != LOCK)
             if strangers:
                 raise UsageError(
-                    f"--out: {self.path} holds {min(strangers)} but no {RUN} that says how it was made; choose another"
+                    f"--out: {self.path} holds {strangers[0]}{f' and {len(strangers) - 1} more' * (len(strangers) > 1)}, but no "
+                    f"{RUN} of a run; choose a new or an empty folder"
                 )
             return None
         if overwrite:
@@ -189,7 +197,7 @@ class RunFolder:
         return run
 
     def mark(self) -> str:
-        """The name of a new, empty file by which other processes can tell the folder; the next call sweeps it away.
+        """Creates an empty file by which other processes recognise the folder, and returns its name.
 
         Raises:
             OutputError: it cannot be written.
@@ -200,20 +208,19 @@ class RunFolder:
         return Path(name).name
 
     def _sweep(self) -> None:
-        """Removes what a killed process left half-written."""
-        looks = [kind.NAMES for kind in FORMATS.values()]
+        """Removes temporary files that a killed process left."""
+        looks = [kind.storage.NAMES for kind in FORMATS.values()]
         for file in self.path.iterdir():
             found = TEMPORARY.fullmatch(file.name)
             if found and (found[1] in (RUN, GRID, MANIFEST) or any(name.fullmatch(found[1]) for name in looks)):
                 file.unlink(missing_ok=True)
 
     def _remove(self) -> None:
-        """Removes the images of the run that is there, its grid and manifest, and last its record."""
+        """Removes the run's images, grid and manifest, and its record last."""
         run = read_run(self.path)
         with writing(self.path):
-            for kind in FORMATS.values():
-                for file in kind(self.path).files(run.num):
-                    file.unlink(missing_ok=True)
+            for file in open_storage(self.path, run.format).files(run.num):
+                file.unlink(missing_ok=True)
             for name in (GRID, MANIFEST, RUN):
                 (self.path / name).unlink(missing_ok=True)
 
@@ -228,14 +235,14 @@ class RunFolder:
 
 
 def read_run(folder: Path) -> Run:
-    """What a folder's `run.json` says.
+    """The record in a folder's `run.json`.
 
     Raises:
-        DataError: it is missing or is not one of ours.
+        DataError: it is missing, damaged, or was written by another version.
     """
     try:
         return msgspec.json.decode((folder / RUN).read_bytes(), type=Run)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(
-            f"{folder / RUN}: cannot be read ({error}); choose another folder, or remove this one yourself"
+            f"{folder / RUN}: cannot be read as a run of this version ({error}); choose another folder, or remove this one"
         ) from error

@@ -1,4 +1,4 @@
-"""A run of `gddim sample`: from a sampler to a folder of images, on one process or several, going on where it was cut."""
+"""A run of `gddim sample`: from a prepared run to a folder of images, on one or several processes, resumable at any time."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from gddim_cli.numerics.blocks import to_device
 from gddim_cli.runs.batch import Batch, ResumeState
 from gddim_cli.runs.batch_size import BatchSizeProbe, OomRetry, best_size
 from gddim_cli.runs.folder import GRID, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.runs.labels import ALL, rows_by_class
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
 from gddim_cli.runtime.background_writer import Writer, to_host
 from gddim_cli.runtime.distributed import World
 from gddim_cli.runtime.distributed import world as this_world
-from gddim_cli.runtime.files import eventually, probe, sha256
+from gddim_cli.runtime.files import eventually, probe, refuse_foreign, sha256
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.row_file import RowFile
 
 IN_GRID = 100
 PATIENCE = 60.0
-"""Seconds that files of another machine may take to show in a shared folder."""
+"""Seconds that files written by another machine may take to appear in a shared folder."""
 
 
 @dataclass
@@ -43,15 +44,18 @@ class Generation:
     Attributes:
         folder: where the images go.
         prepared: makes them; its resolved request is the run's identity.
-        num: images wanted.
-        batch_size: made at once: the images of a block of so many indices, even where some of them are there, so that a
-            run that was cut ends with the bytes of one that was not.
-        automatic: measure the batch size, or take the one that the run had on this device; halve it where memory ends.
-        raw: `--save-raw`, or None.
-        trajectory: `--trajectory`, or None.
-        overwrite: begin anew.
-        speed: for `run.json`, how the network runs.
+        num: number of images in the folder.
+        batch_size: images per batch. A batch is always a whole block of indices, even if some of its images exist, so that
+            an interrupted run ends with the same bytes as an uninterrupted one.
+        automatic: measure the batch size, or take the one that the run used on this device before; halve it when memory
+            runs out.
+        raw: the file of `--save-raw`, or None.
+        trajectory: the file of `--trajectory`, or None.
+        overwrite: remove an earlier run first.
+        force: replace files of `raw` and `trajectory` that this run did not write.
+        speed: the enabled speed options, for `run.json`.
         world: the processes.
+        notes: what `prepare` found that the user should know.
     """
 
     folder: RunFolder
@@ -61,6 +65,7 @@ class Generation:
     raw: Path | None = None
     trajectory: Path | None = None
     overwrite: bool = False
+    force: bool = False
     automatic: bool = False
     speed: Sequence[str] = ()
     world: World = field(default_factory=this_world)
@@ -68,14 +73,15 @@ class Generation:
     states: RowFile | None = None
     earlier: Run | None = None
     filming: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def prepare(self) -> list[int]:
-        """Opens the folder and says which images are still to be made, by all processes together.
+        """Opens the folder and returns the indices of the images to make, by all processes together.
 
         Raises:
             UsageError, DataError, OutputError: as `RunFolder.open` and `RowFile`; an output that cannot be written;
                 processes that see different folders.
-            NumericsError, CapacityError: the sampler cannot be tuned.
+            NumericsError, CapacityError: the sampler's tolerance cannot be calibrated.
         """
         sharing = self.world.sharing(self.prepared.device) if self.automatic else 1
         start = self.world.broadcast(self._open(sharing) if self.world.main else None)
@@ -88,11 +94,16 @@ class Generation:
         return start.todo
 
     def _open(self, sharing: int) -> ResumeState:
-        for path in (self.raw, self.trajectory):
+        before = self.folder.record()
+        for option, path, extra in (
+            ("--save-raw", self.raw, before and before.raw),
+            ("--trajectory", self.trajectory, before and before.trajectory),
+        ):
             if path:
                 probe(path)
+                refuse_foreign(option, path, extra.sha256 if extra else None, self.force)
         self.earlier = earlier = self.folder.open(self.prepared.request, self.overwrite)
-        there = self.folder.images.done(earlier.num) if earlier else set()
+        there = self._intact(earlier) if earlier else set()
         num = max(self.num, 1 + max(there, default=-1))
         states = None
         if self.raw:
@@ -104,32 +115,45 @@ class Generation:
             there -= set(range(IN_GRID))
         todo = sorted(set(range(num)) - there)
         tolerance = earlier.tolerance if earlier else None
-        if todo and not tolerance:  # found once, for all processes
+        if todo and not tolerance:  # calibrated once, for all processes
             with memory_for(1, self.prepared.device):
                 self.prepared.calibrate()
             tolerance = self.prepared.sampler.tolerance
         token = self.folder.mark() if self.world.size > 1 else None
         return ResumeState(todo, num, self._size(len(todo), sharing), earlier, states, filming, tolerance, token)
 
+    def _intact(self, earlier: Run) -> set[int]:
+        """The indices of the earlier run's images that exist and are whole; damaged files are removed, to be made again."""
+        images = self.folder.images
+        damaged = images.damaged(earlier.num, read_manifest(self.folder.path))
+        if damaged:
+            count = len(set().union(*damaged.values()))
+            self.notes.append(
+                f"{min(damaged)}{f' and {len(damaged) - 1} more files' * (len(damaged) > 1)} damaged: making {count} images again"
+            )
+            remove_manifest(self.folder.path)
+            images.discard(damaged)
+        return images.done(earlier.num)
+
     def _size(self, count: int, sharing: int) -> int:
-        """The batch size for `count` images, on this process what it is on all; `sharing` of them divide a device's memory."""
+        """The batch size for `count` images, the same on all processes; `sharing` of them share one device's memory."""
         if not (self.automatic and count):
             return self.batch_size
         before = self.earlier.sessions[-1] if self.earlier and self.earlier.sessions else None
         if before and before.alike(new_session(self.prepared.device, 0, 1, self.speed)):
             return before.batch_size
-        trials = BatchSizeProbe(self.prepared)
-        room = max(trials.room() // sharing, 1)
-        return best_size(trials.seconds, min(room, -(-count // self.world.size)))
+        probe = BatchSizeProbe(self.prepared)
+        largest = max(probe.max_batch_size() // sharing, 1)
+        return best_size(probe.seconds, min(largest, -(-count // self.world.size)))
 
     def _meet_in_folder(self, token: str) -> None:
-        """Makes sure that all processes see the folder that rank 0 opened."""
+        """Checks that all processes see the folder that rank 0 opened."""
         path = self.folder.path / token
         try:
             if not eventually(path.exists, PATIENCE):
                 raise UsageError(
                     f"--out: {self.folder.path.absolute()} of {self.world.name} is not the folder that rank 0 opened; "
-                    "all processes write to one: give the path of a shared file system"
+                    "all processes must write to one folder: give a path on a shared file system"
                 )
             self.world.barrier()
         finally:
@@ -141,28 +165,28 @@ class Generation:
         return (dimension, *image_shape) if dimension > 1 else tuple(image_shape)
 
     def _name(self) -> str:
-        """A short name of the run's settings."""
+        """A short name that identifies the run's settings."""
         return hashlib.sha256(msgspec.json.encode(self.prepared.request)).hexdigest()[:12]
 
     def _film_is_current(self, num: int) -> bool:
-        """Whether the file of `--trajectory` is the one that this run wrote, of as many images."""
+        """Whether the file of `--trajectory` is the one that this run wrote, with this number of images."""
         film = self.earlier.trajectory if self.earlier else None
         if film is None or self.trajectory is None or not self.trajectory.exists():
             return False
         return film.images == min(num, IN_GRID) and film.sha256 == sha256(self.trajectory)
 
     def run(self, todo: Sequence[int], on_step: Callable[[int], None]) -> Run:
-        """Makes the images `todo`, then the grid and what else was asked for; keeps `run.json` true throughout.
+        """Makes the images `todo`, then the grid and the other outputs; `run.json` is kept up to date throughout.
 
         Args:
-            todo: indices, from `prepare`; this process makes its share of them.
-            on_step: called with the number of images after every step of every batch, other processes' included.
+            todo: indices from `prepare`, of which this process makes its share.
+            on_step: called with the number of images that advanced by one step, on any process.
 
         Returns:
-            The run as rank 0 finished it.
+            The finished run, as rank 0 recorded it.
 
         Raises:
-            OutputError: something cannot be written; what is there stays.
+            OutputError: a file cannot be written; existing images are kept.
             NumericsError: images that are not finite.
             CapacityError: a batch does not fit in the memory.
             PeerError: another process has failed.
@@ -200,7 +224,7 @@ class Generation:
             with suppress(PeerError):
                 writer.stop()
                 ledger.add()
-            # The first error is the one to tell of; a full disk refuses this file too.
+            # The first error is the one to report; a full disk refuses this file too.
             with suppress(OutputError):
                 if self.world.main:
                     self.folder.save(run)
@@ -226,11 +250,11 @@ class Generation:
         return run
 
     def batches(self, todo: Sequence[int]) -> list[range]:
-        """The blocks of indices that `todo` is in; full ones, whatever `num`, where images of a batch depend on each other."""
+        """The blocks of indices that contain `todo`; always full where images of a batch depend on each other."""
         return self.prepared.batches(todo, self.batch_size, self.num)
 
     def _mine(self, todo: Sequence[int]) -> list[range]:
-        """This process's batches; those that are filmed are rank 0's."""
+        """This process's batches; rank 0 takes those of the trajectory."""
         batches = self.batches(todo)
         filmed = sum(batch[0] < self._filmed for batch in batches)
         return (batches[:filmed] if self.world.main else []) + self.world.share(batches[filmed:])
@@ -242,7 +266,7 @@ class Generation:
     def _batch(
         self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None], check: Callable[[], None]
     ) -> Batch:
-        """Computes a batch; those of it that are wanted are on their way to the CPU."""
+        """Computes a batch and starts copying its wanted images to the CPU."""
         shown = sum(index < self._filmed for index in indices)  # the first ones
         rows = [row for row, index in enumerate(indices) if index in wanted]
         frames: list[Pixels] = []
@@ -263,14 +287,14 @@ class Generation:
                 states = to_host(u) if self.states else None
                 images = to_host(self.prepared.decode(u))
         except CapacityError:
-            on_step(self.world.count(-sum(counted)))  # they are made again, or never
+            on_step(self.world.count(-sum(counted)))  # these images were not finished
             raise
         if shown:
             self.frames.append(frames)
         return Batch([indices[row] for row in rows], images, states, self.prepared.evaluations)
 
     def _store(self, made: Batch) -> Batch:
-        """Writes a batch, on the writer's thread; nothing once the run is over, since another may have begun there."""
+        """Writes a batch, on the writer's thread; nothing once the run has ended: another may have started there."""
         self.world.check()
         try:
             with memory_for(len(made.indices), self.prepared.device):
@@ -278,27 +302,38 @@ class Generation:
                     states = made.states()
                     self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
                 self.folder.images.store(made.indices, self._pixels(made.images()))
-        except CapacityError as error:  # not of the batch that is computed meanwhile, which `OomRetry` would halve
+        except CapacityError as error:  # not for the batch being computed, which `OomRetry` would halve
             raise OutputError(str(error)) from error
         return made
 
     def _pixels(self, images: NDArray) -> Pixels:
         return quantize(images, self.prepared.config.quantize)
 
+    def _grid(self, images: Pixels) -> Pixels:
+        """The first images as one picture; with `--class all` one row for each class."""
+        classes = self.prepared.model.classes
+        if self.prepared.request.classes != ALL:
+            return grid(images)
+        return grid(images[rows_by_class(len(images), classes)], columns=-(-len(images) // classes))
+
     def _finish(self, run: Run) -> None:
         images = self.folder.images
         if not eventually(lambda: len(images.done(self.num)) == self.num, PATIENCE if self.world.size > 1 else 0.0):
             lost = min(set(range(self.num)) - images.done(self.num))
-            raise DataError(f"{self.folder.path}: image {lost} has gone since it was made; run the same command again")
+            raise DataError(
+                f"{self.folder.path}: image {lost} has disappeared since it was made; rerun the same command"
+            )
         images.join(self.num)
         shown = min(self.num, IN_GRID)
-        write_png(self.folder.path / GRID, grid(images.read(range(shown))), make_folder=False)
+        write_png(self.folder.path / GRID, self._grid(images.read(range(shown))), make_folder=False)
         if self.states:
             run.raw = Extra(self.states.finish(), self.num)
         if self.trajectory and self.frames:
-            longest = max(len(frames) for frames in self.frames)  # adaptive batches end sooner or later: the last holds
+            longest = max(
+                len(frames) for frames in self.frames
+            )  # adaptive batches differ in length: hold the last frame
             parts = [[*frames, *[frames[-1]] * (longest - len(frames))] for frames in self.frames]
-            write_gif(self.trajectory, [grid(np.concatenate(step)) for step in zip(*parts, strict=True)])
+            write_gif(self.trajectory, [self._grid(np.concatenate(step)) for step in zip(*parts, strict=True)])
             run.trajectory = Extra(sha256(self.trajectory), shown)
         known = read_manifest(self.folder.path)
         if known is None or known.images != self.num:

@@ -16,6 +16,8 @@ from gddim_cli.models.model import Model
 from gddim_cli.numerics.blocks import combine, to_device, to_tensor_like
 from gddim_cli.numerics.dct import idct
 from gddim_cli.numerics.noise import standard_normal
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.runs.labels import labels_of
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.samplers.base import Eps, PreparedSampler, Step
 from gddim_cli.samplers.multistep import final_state
@@ -38,7 +40,9 @@ class PreparedRun:
         sampler: ready for the budget.
         eps: the model's noise prediction.
         device: where the network runs; noise is drawn on the CPU.
+        start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
         initial: states u_T in place of the prior's draws, [N, D, C, H, W], or None.
+        notes: what the user should know of how the request was resolved, a sentence each.
         evaluations: network evaluations per image of the last batch, counted at the network.
     """
 
@@ -49,7 +53,9 @@ class PreparedRun:
     sampler: PreparedSampler
     eps: Eps
     device: torch.device
+    start_factor: Array
     initial: NDArray[np.floating] | None = None
+    notes: Sequence[str] = ()
     evaluations: int = 0
 
     @property
@@ -67,18 +73,18 @@ class PreparedRun:
         return self._moved(standard_normal(self.request.seed, indices, self.state_shape, stream))
 
     def start(self, indices: Sequence[int]) -> Tensor:
-        """u_T of these images, [B, D, C, H, W]: `prior_factor z`, or the given states."""
+        """The first states of these images, [B, D, C, H, W]: `start_factor z`, or the given ones."""
         if self.initial is not None:
             return self._moved(self.initial[list(indices)])
         z = self.normal(indices, 0)
-        return combine([to_tensor_like(self.diffusion.prior_factor, z)], [z])
+        return combine([to_tensor_like(self.start_factor, z)], [z])
 
     @torch.inference_mode()
     def calibrate(self) -> None:
         """Calibrates an adaptive sampler's tolerance, always on the same few images; nothing for other samplers."""
         if self.sampler.calibrate_tolerance:
             pilot = self.start(range(PILOT if self.initial is None else 1))
-            self.sampler = self.sampler.calibrate_tolerance(self.eps, pilot)
+            self.sampler = self.sampler.calibrate_tolerance(self.eps_of(range(len(pilot))), pilot)
 
     def use_tolerance(self, tolerance: float | None) -> None:
         """Takes a tolerance that was calibrated earlier."""
@@ -93,7 +99,15 @@ class PreparedRun:
         """
         self.calibrate()
         draw = lambda k: self.normal(indices, FIRST_STREAM + k)  # noqa: E731
-        return self.sampler.solve(eps or self.eps, self.start(indices), draw)
+        return self.sampler.solve(eps or self.eps_of(indices), self.start(indices), draw)
+
+    def eps_of(self, indices: Sequence[int]) -> Eps:
+        """The noise prediction for these images: of their classes, where the model is conditional."""
+        classes = self.request.classes
+        if classes is None:
+            return self.eps
+        labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
+        return self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
 
     @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> Tensor:

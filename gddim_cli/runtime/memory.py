@@ -1,7 +1,8 @@
-"""What to say, and to whom, when something does not fit in the memory."""
+"""How much memory there is, recognising that it has run out, and the message for it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ import torch
 from gddim_cli.errors import CapacityError
 
 SHORT_OF_MEMORY = (
-    "DefaultCPUAllocator",  # of the CPU's allocator torch has no exception of its own
+    "DefaultCPUAllocator",  # torch has no exception of its own for the CPU
     "out of memory",  # the CUDA driver, Apple
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -18,7 +19,7 @@ SHORT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error that torch or NumPy raised, or what it came from, says that memory ran out."""
+    """Whether an error of torch or NumPy, or an error that caused it, means that memory has run out."""
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
@@ -28,20 +29,33 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def physical_memory() -> int:
+    """Bytes of memory of this machine; 2^62 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 62
+
+
 @contextmanager
-def memory_for(images: int, device: torch.device) -> Iterator[None]:
-    """Says the way out where so many images at once do not fit.
+def memory_for(images: int, device: torch.device, remedy: str | None = None) -> Iterator[None]:
+    """A context for work on a batch of images that may run out of memory.
+
+    Args:
+        images: the batch size.
+        remedy: what the message advises. Default: a smaller `--batch-size`.
 
     Raises:
-        CapacityError: in place of what torch and NumPy raise then.
+        CapacityError: memory has run out; in place of the errors of torch and NumPy.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        smaller = f" ({images // 2}, or auto, which finds one)" if images > 1 else ""
+        if remedy:
+            raise CapacityError(f"{images} images at once do not fit in the memory of {device}; {remedy}") from error
+        smaller = f"a smaller --batch-size ({images // 2}, or auto)" if images > 1 else "smaller images or more memory"
         raise CapacityError(
-            f"--batch-size: {images} images at once do not fit in the memory of {device}; "
-            f"run the same command again with a smaller --batch-size{smaller}"
+            f"--batch-size: {images} images at once do not fit in the memory of {device}; rerun the same command with {smaller}"
         ) from error

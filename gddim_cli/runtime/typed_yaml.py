@@ -1,8 +1,10 @@
-"""YAML, and plain data as typed structs."""
+"""YAML from users: read strictly, and decoded into typed structs."""
 
 from __future__ import annotations
 
 import re
+import types
+import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,20 +14,90 @@ import yaml
 from gddim_cli.errors import DataError, GddimError, nearest
 
 T = TypeVar("T")
+MAX_BYTES = 1 << 20
+"""Of a YAML file; larger ones are refused unread."""
+MAX_DEPTH = 20
 
 
-def read_yaml(path: Path) -> Any:
-    """A YAML file's content, with `yaml.safe_load`.
+class StrictLoader(yaml.SafeLoader):
+    """YAML with the numbers of YAML 1.2: 1e-3 is a number, 012 and 1:30 are texts; no dates, no duplicate keys."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """The next node; raises YAMLError where nodes nest too deep, and for aliases, which can multiply without end."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not supported; write the value out")
+        self.depth += 1
+        try:
+            if self.depth > MAX_DEPTH:
+                raise yaml.YAMLError(f"lists and mappings are nested more than {MAX_DEPTH} deep")
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; raises YAMLError for a key that stands twice."""
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            name = str(key.value)
+            if name in seen:
+                raise yaml.YAMLError(f"'{name}' stands twice, in lines {seen[name]} and {line}; leave one out")
+            seen[name] = line
+        return super().construct_mapping(node, deep)
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """The plain scalars that are not texts, by their first letter."""
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    kinds = [
+        ("tag:yaml.org,2002:bool", r"true|false", "tf"),
+        ("tag:yaml.org,2002:null", r"null|~|", "n~"),
+        ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]{0,19})", "-+0123456789"),
+        ("tag:yaml.org,2002:float", r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}\.[0-9]{0,30}|[0-9]{1,30}(?=[eE]))([eE][-+]?[0-9]{1,4})?",
+         "-+.0123456789"),
+    ]  # fmt: skip
+    for tag, pattern, letters in kinds:
+        for letter in [*letters, *([""] if "null" in tag else [])]:
+            found.setdefault(letter, []).append((tag, re.compile(rf"({pattern})\Z")))
+    return found
+
+
+def _number(_: StrictLoader, node: yaml.ScalarNode) -> float:
+    return float(node.value)
+
+
+def _no_tag(_: StrictLoader, _suffix: str, node: yaml.Node) -> Any:
+    raise yaml.YAMLError(f"the tag {node.tag} is not allowed")
+
+
+StrictLoader.yaml_implicit_resolvers = _resolvers()
+StrictLoader.add_constructor("tag:yaml.org,2002:float", _number)
+for _tag in ("binary", "omap", "pairs", "set", "timestamp"):
+    StrictLoader.yaml_constructors.pop(f"tag:yaml.org,2002:{_tag}", None)
+StrictLoader.add_multi_constructor("", _no_tag)
+
+
+def read_yaml(path: Path, name: str | None = None) -> Any:
+    """The content of a YAML file: mappings, lists, texts, numbers, true, false and null.
+
+    Args:
+        name: what messages call the file; by default its path.
 
     Raises:
-        DataError: the file is missing or is not YAML.
+        DataError: the file is missing, too large or not such YAML.
     """
+    source = name or str(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataError(f"{source}: {size / 1e6:.0f} MB; a file of at most {MAX_BYTES / 1e6:.0f} MB is expected")
+        return yaml.load(path.read_text(encoding="utf-8"), StrictLoader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise DataError(f"{source}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise DataError(f"{source}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
 
 
 def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = DataError) -> T:
@@ -40,6 +112,37 @@ def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = Dat
         text = (
             str(problem).replace("Object ", "the mapping ", 1).replace("`object`, got `array`", "a mapping, got a list")
         )
-        unknown = re.search(r"unknown field `(\w+)`", text)
-        hint = f"; {nearest(unknown[1], kind.__struct_fields__)}" if unknown else ""  # type: ignore[attr-defined]
+        unknown = re.search(r"unknown field `(.+?)`(?: - at `\$(\S*)`)?$", text)
+        hint = f"; {nearest(unknown[1], fields_at(kind, unknown[2] or ''))}" if unknown else ""
         raise error(f"{source}: {text}{hint}") from problem
+
+
+def fields_at(kind: Any, path: str) -> list[str]:
+    """The keys of the struct that stands at a path like `.rows[0].network` in `kind`; none where it cannot be followed."""
+    for step in re.findall(r"\w+|\[.*?\]", path):
+        plain = unwrapped(kind)
+        if step.startswith("["):
+            kind = next(iter(typing.get_args(plain)[-1:]), None)
+        elif is_struct(plain):
+            names = dict(zip(plain.__struct_encode_fields__, plain.__struct_fields__, strict=True))
+            kind = typing.get_type_hints(plain, include_extras=True).get(names.get(step, ""))
+        else:
+            return []
+    found = unwrapped(kind)
+    return list(found.__struct_encode_fields__) if is_struct(found) else []
+
+
+def unwrapped(kind: Any) -> Any:
+    """A type without its annotations, and without `None`."""
+    while True:
+        if hasattr(kind, "__metadata__"):
+            kind = typing.get_args(kind)[0]
+        elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+            kind = next((part for part in typing.get_args(kind) if part is not types.NoneType), None)
+        else:
+            return kind
+
+
+def is_struct(kind: Any) -> bool:
+    """Whether it is a `msgspec.Struct`."""
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)

@@ -1,4 +1,4 @@
-"""A small checkpoint of digits' size, which the bundled classifier can judge, and `gddim bench` on it."""
+"""A small checkpoint of digits' size, which the bundled classifier can measure, and `gddim bench` on it."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def bench(gddim, small: Path, tmp_path: Path):
 
 
 def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small network on CLD in place of the released checkpoints, and the digits' judge under the paper's protocol."""
-    from gddim_cli.bench import tools
-    from gddim_cli.evaluation import evaluator
+    """A small network on CLD in place of the released checkpoints, and the digits' evaluator under the paper's protocol."""
+    from gddim_cli.bench import resources
+    from gddim_cli.evaluation.evaluator import open_evaluator
     from gddim_cli.evaluation.protocols import find_protocol
     from gddim_cli.hub.load import load
     from gddim_cli.hub.store import card_of
@@ -62,7 +62,7 @@ def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             model, card=msgspec.structs.replace(card, diffusion=real.diffusion, sampling=real.sampling)
         )
 
-    judge = evaluator.open_evaluator("mnist", None, None, None, torch.device("cpu"), (28, 28, 1))
-    paper = dataclasses.replace(judge, protocol=find_protocol("gddim-paper"))
-    monkeypatch.setattr(tools, "load", loaded)
-    monkeypatch.setattr(evaluator, "open_evaluator", lambda *_: paper)
+    digits = open_evaluator("mnist", None, None, None, torch.device("cpu"), (28, 28, 1))
+    paper = dataclasses.replace(digits, protocol=find_protocol("gddim-paper"))
+    monkeypatch.setattr("gddim_cli.runs.prepare.load", loaded)
+    monkeypatch.setattr(resources, "open_evaluator", lambda *_: paper)

@@ -1,4 +1,4 @@
-"""Files that are damaged, memory that runs out, folders that hold more than ours: the cell fails, or begins anew."""
+"""Files that are damaged, memory that runs out, folders with other files: the cell fails, or starts again."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import numpy as np
 import pytest
 import torch
 
-from gddim_cli.bench import solutions
-from gddim_cli.bench.folder import Folder
+from gddim_cli.bench import reference_solution, run
+from gddim_cli.bench.results import Folder
 from gddim_cli.errors import NumericsError
-from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runs.prepared_run import PreparedRun
 
 ONE = ("--nfe", "4", "--num", "6", "--batch-size", "4")
 
 
-def cells(folder: Path) -> list[dict]:
-    return json.loads((folder / "results.json").read_text())["cells"]
+def results(folder: Path) -> list[dict]:
+    return json.loads((folder / "results.json").read_text())["results"]
 
 
 @pytest.mark.parametrize("shape", [None, (), (6,), (6, 0), (6, 3), (7, 3), (6, 1, 1)], ids=str)
-def test_a_damaged_partial_is_begun_anew(bench, tmp_path: Path, shape: tuple[int, ...] | None) -> None:
+def test_a_damaged_partial_is_started_again(bench, tmp_path: Path, shape: tuple[int, ...] | None) -> None:
     """Garbage, or an array of another shape."""
     assert bench(*ONE, out="good").status == 0
-    key = cells(tmp_path / "good")[0]["result"]["key"]
+    (cell,) = results(tmp_path / "good")
+    key, features = cell["key"], cell["features"]
     assert bench(*ONE).status == 0
     (tmp_path / "out" / "cells" / f"{key}.json").unlink()
-    path = tmp_path / "out" / "partial" / f"features.npy.{key}.partial"
+    path = tmp_path / "out" / "partial" / f"features.npy.{features}.partial"
     path.write_bytes(b"garbage")
     if shape is not None:
         with path.open("wb") as file:
@@ -37,30 +38,32 @@ def test_a_damaged_partial_is_begun_anew(bench, tmp_path: Path, shape: tuple[int
     assert status.status == 0, status.err
     result = bench(*ONE)
     assert result.status == 0, result.err
-    assert cells(tmp_path / "out") == cells(tmp_path / "good")
+    assert results(tmp_path / "out") == results(tmp_path / "good")
 
 
 def test_a_damaged_run_of_images_fails_its_cell_only(bench, tmp_path: Path) -> None:
     words = ("--nfe", "4,5", "--num", "6", "--batch-size", "4", "--keep-images")
     assert bench(*words).status == 0
-    first, second = (cell["result"]["key"] for cell in cells(tmp_path / "out"))
+    first, second = (cell["features"] for cell in results(tmp_path / "out"))
     (tmp_path / "out" / "images" / first / "run.json").write_text("{}")
     result = bench(*words)
     assert result.status == 1
     assert "1 of 2 cells failed" in result.err
-    bad, good = (cell["result"] for cell in cells(tmp_path / "out"))
+    bad, good = results(tmp_path / "out")
     assert "run.json: cannot be read" in bad["failed"]
-    assert (good["key"], good["failed"]) == (second, None)
+    assert (good["features"], good.get("failed")) == (second, None)
 
 
-def test_a_solver_error_that_fails_is_told_in_its_place_and_tried_again(bench, tmp_path: Path, monkeypatch) -> None:
+def test_a_solver_error_that_fails_is_reported_in_its_place_and_tried_again(bench, tmp_path: Path, monkeypatch) -> None:
     words = (*ONE, "--solver-error", "--solver-error-images", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(solutions, "solve", lambda *_: (_ for _ in ()).throw(NumericsError("it left the numbers")))
+        patch.setattr(
+            reference_solution, "solve", lambda *_: (_ for _ in ()).throw(NumericsError("it left the numbers"))
+        )
         assert bench(*words).status == 1
     made = json.loads((tmp_path / "out" / "results.json").read_text())
-    (cell,) = made["cells"]
-    assert cell["result"]["distance"] is not None
+    (cell,) = made["results"]
+    assert cell["value"] is not None
     assert (cell["solver_error"]["rms"], cell["solver_error"]["failed"]) == (None, "it left the numbers")
     assert not made["complete"]
     table = (tmp_path / "out" / "table.md").read_text()
@@ -69,7 +72,7 @@ def test_a_solver_error_that_fails_is_told_in_its_place_and_tried_again(bench, t
     status = json.loads(bench("--status", tmp_path / "out", "--json").out)
     assert (status["done"], list(status["failed"].values())) == ([], ["solver error: it left the numbers"])
     assert bench(*words).status == 0
-    assert cells(tmp_path / "out")[0]["solver_error"]["rms"] > 0
+    assert results(tmp_path / "out")[0]["solver_error"]["rms"] > 0
 
 
 def out_of_memory(*_words: object, **_named: object) -> None:
@@ -79,9 +82,9 @@ def out_of_memory(*_words: object, **_named: object) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "words"),
     [
-        (solutions, "solve", (*ONE, "--solver-error")),
-        (Sampler, "__post_init__", ONE),
-        (Sampler, "start", (*ONE, "--print-plan")),
+        (reference_solution, "solve", (*ONE, "--solver-error")),
+        (run.Runner, "_evaluator", ONE),
+        (PreparedRun, "start", (*ONE, "--print-plan")),
     ],
     ids=["solver error", "model", "estimate"],
 )
@@ -108,7 +111,7 @@ def test_only_plots_of_its_own_are_removed(bench, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("part", ["settings", "judge", "bytes", "type"])
+@pytest.mark.parametrize("part", ["request", "evaluator", "bytes", "type"])
 def test_kept_files_that_none_of_ours_wrote_are_named(bench, gddim, tmp_path: Path, part: str) -> None:
     assert bench(*ONE).status == 0
     (path,) = (tmp_path / "out" / "cells").iterdir()
@@ -116,8 +119,8 @@ def test_kept_files_that_none_of_ours_wrote_are_named(bench, gddim, tmp_path: Pa
     if part == "bytes":
         path.write_bytes(path.read_bytes().replace(b"cpu", b"\xff\xff\xff"))
     else:
-        name, value = {"settings": ("quantize", None), "judge": ("metric", None), "type": ("nfe", "ten")}[part]
-        mapping = found["judge" if part == "judge" else "settings"]
+        name, value = {"request": ("quantize", None), "evaluator": ("metric", None), "type": ("nfe", "ten")}[part]
+        mapping = found["evaluator" if part == "evaluator" else "request"]
         del mapping[name]
         if value:
             mapping[name] = value
@@ -131,12 +134,12 @@ def test_kept_files_that_none_of_ours_wrote_are_named(bench, gddim, tmp_path: Pa
         assert f"{path}: cannot be read" in result.err, result.err
 
 
-def test_a_cut_run_compares_by_its_plan(bench, gddim, tmp_path: Path) -> None:
+def test_an_interrupted_run_compares_by_its_plan(bench, gddim, tmp_path: Path) -> None:
     words = ("--nfe", "4,5", "--num", "6")
     assert bench(*words, out="a").status == bench(*words, out="b").status == 0
     cut = Folder(tmp_path / "b")
     (cut.path / "results.json").unlink()
-    (cut.path / "cells" / f"{cells(tmp_path / 'a')[1]['result']['key']}.json").unlink()
+    (cut.path / "cells" / f"{results(tmp_path / 'a')[1]['key']}.json").unlink()
     result = gddim("bench", "compare", tmp_path / "a", tmp_path / "b", "--json")
     assert result.status == 0, result.err
     assert [(pair["nfe"], pair["in_b"], pair["b"] is None) for pair in json.loads(result.out)] == [

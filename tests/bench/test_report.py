@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gddim_cli.bench import plot, report, sheets
-from gddim_cli.bench.sheets import Sheet
+from gddim_cli.bench import plot, report, tables
+from gddim_cli.bench.tables import Table
 
 PLAN = """\
 num: 6
@@ -24,7 +24,7 @@ rows:
   - {table: Samplers, sampler: heun, nfe: [5, 8]}
   - {table: Samplers, sampler: em, nfe: 8}
   - {table: K, sampler: gddim, order: 2, k: [R, L], nfe: 5}
-  - {table: lambda, sampler: [gddim, em], lambda: [0, 0.5, 1], nfe: 5}
+  - {table: lambda, sampler: [gddim, em], order: 0, lambda: [0, 0.5, 1], nfe: 5}
 """
 
 
@@ -47,58 +47,55 @@ def folder(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(folder: Path) -> report.Results:
-    return msgspec.json.decode((folder / "results.json").read_bytes(), type=report.Results)
+def results(folder: Path) -> report.Report:
+    return msgspec.json.decode((folder / "results.json").read_bytes(), type=report.Report)
 
 
-def entries(results: report.Results) -> dict[tuple[str, str, float], sheets.Entry]:
+def entries(results: report.Report) -> dict[tuple[str, str, float], tables.Entry]:
     return {
-        (sheet.title, row.label, column): entry
-        for sheet in results.tables
-        for row in sheet.rows
-        for column, entry in zip(sheet.columns, row.entries, strict=True)
+        (table.title, row.label, column): entry
+        for table in results.tables
+        for row in table.rows
+        for column, entry in zip(table.columns, row.entries, strict=True)
         if entry
     }
 
 
-def test_the_tables_are_the_cells(results: report.Results) -> None:
+def test_the_tables_are_the_cells(results: report.Report) -> None:
     """Means, spreads and errors from the cells alone, by the definitions."""
-    by_key = {cell.key: cell for cell in results.cells}
+    by_key = {result.key: result for result in results.results}
     count = 0
-    for sheet in results.tables:
-        for row in sheet.rows:
-            for entry, keys in zip(row.entries, row.keys, strict=True):
-                assert (entry is None) == (not keys)
-                if entry:
-                    values = [by_key[key].result.distance for key in keys]
-                    assert entry.mean == pytest.approx(sum(values) / len(values))
-                    assert entry.std == (pytest.approx(statistics.stdev(values)) if len(values) > 1 else None)
-                    errors = [cell.rms for key in keys if (cell := by_key[key].solver_error)]
-                    assert (entry.solver_error is None) == (not errors)
-                    count += len(keys)
-    assert count == len(results.cells) == 12 + 2 + 1 + 2 + 6
-    assert [sheet.title for sheet in results.tables] == ["Samplers", "K", "lambda"]
+    for table in results.tables:
+        for entry in table.entries:
+            values = [by_key[key].value for key in entry.keys]
+            assert entry.mean == pytest.approx(sum(values) / len(values))
+            assert entry.std == (pytest.approx(statistics.stdev(values)) if len(values) > 1 else None)
+            errors = [error.rms for key in entry.keys if (error := by_key[key].solver_error)]
+            assert (entry.solver_error is None) == (not errors)
+            count += len(entry.keys)
+    assert count == 12 + 2 + 1 + 2 + 6
+    assert len(results.results) == len(by_key) == count - 2
+    assert [table.title for table in results.tables] == ["Samplers", "K", "lambda"]
     assert [row.label for row in results.tables[0].rows] == ["gDDIM order 0", "gDDIM order 2", "Heun", "Euler-Maruyama"]
     assert [row.label for row in results.tables[1].rows] == ["gDDIM order 2, K = R", "gDDIM order 2, K = L"]
     assert (results.tables[2].axis, results.tables[2].columns, results.tables[2].nfe) == ("lambda", [0.0, 0.5, 1.0], 5)
 
 
-def test_a_cell_in_two_tables_is_measured_once(results: report.Results, folder: Path) -> None:
-    keys = [cell.key for cell in results.cells]
+def test_a_cell_in_two_tables_is_measured_once(results: report.Report, folder: Path) -> None:
+    keys = [key for table in results.tables for entry in table.entries for key in entry.keys]
     assert len(set(keys)) == len(keys) - 2  # order 2 with K = R, and order 0 as lambda 0, at NFE 5 and seed 0
     assert len(list((folder / "cells").iterdir())) == len(set(keys))
 
 
-def test_only_deterministic_cells_have_a_solver_error(results: report.Results) -> None:
-    for cell in results.cells:
-        settings = cell.result.settings
-        noisy = bool(settings["lambda"])
-        assert (cell.solver_error is None) == noisy, settings
-        if cell.solver_error:
-            assert 0 <= cell.solver_error.converged_to < cell.solver_error.rms
+def test_only_deterministic_cells_have_a_solver_error(results: report.Report) -> None:
+    for result in results.results:
+        noisy = bool(result.request.options.get("lambda"))
+        assert (result.solver_error is None) == noisy, result.request
+        if result.solver_error:
+            assert 0 <= result.solver_error.converged_to < result.solver_error.rms
 
 
-def test_csv_holds_every_number_in_full(results: report.Results, folder: Path) -> None:
+def test_csv_holds_every_number_in_full(results: report.Report, folder: Path) -> None:
     with (folder / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = entries(results)
@@ -111,10 +108,10 @@ def test_csv_holds_every_number_in_full(results: report.Results, folder: Path) -
         assert (float(row["nfe_made"]), row["metric"]) == (entry.nfe, "FD(lenet-mnist)")
 
 
-def printed_numbers(grid: list[list[str]], sheet: Sheet) -> None:
+def printed_numbers(grid: list[list[str]], table: Table) -> None:
     """Every number of a table is the JSON's, to the digits that are printed, with spread and evaluations."""
     by_label = {row[0]: row[1:] for row in grid}
-    for row in sheet.rows:
+    for row in table.rows:
         for cell, entry in zip(by_label[row.label], row.entries, strict=True):
             assert (cell == "") == (entry is None)
             if entry:
@@ -127,43 +124,43 @@ def printed_numbers(grid: list[list[str]], sheet: Sheet) -> None:
                 assert float(match[3] or entry.asked) == entry.nfe
 
 
-def test_markdown_prints_them(results: report.Results, folder: Path) -> None:
+def test_markdown_prints_them(results: report.Report, folder: Path) -> None:
     text = (folder / "table.md").read_text()
     parts = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
-    for part, sheet in zip(parts, results.tables, strict=True):
+    for part, table in zip(parts, results.tables, strict=True):
         distances = part.split("Solver error")[0]
         lines = [line for line in distances.splitlines() if line.startswith("| ") and "---" not in line]
-        printed_numbers([[cell.strip() for cell in line.split("|")[1:-1]] for line in lines], sheet)
-        assert part.splitlines()[0] == sheet.title
-        assert "FD(lenet-mnist)@6 to mnist, 6 images a cell" in part
+        printed_numbers([[cell.strip() for cell in line.split("|")[1:-1]] for line in lines], table)
+        assert part.splitlines()[0] == table.title
+        assert "FD(lenet-mnist)@6 to mnist, 6 images per cell" in part
         assert "FID" not in part
     assert "sample standard deviation over 3 seeds" in parts[0]
     assert "| Heun | " in parts[0]
     assert "(4)" in parts[0]  # NFE 5 with the denoising step: two steps of Heun take 3
 
 
-def test_latex_prints_them(results: report.Results, folder: Path) -> None:
+def test_latex_prints_them(results: report.Report, folder: Path) -> None:
     text = (folder / "table.tex").read_text()
     assert text.count("\\begin{") == text.count("\\end{")
     assert text.count("{") == text.count("}")
-    tables = re.findall(r"\\midrule\n(.*?)\\bottomrule", text, re.DOTALL)
-    for table, sheet in zip(tables[::2], results.tables, strict=True):  # every other one is of solver errors
-        lines = table.replace("$\\pm$", "±").replace("$\\lambda$", "λ").splitlines()
-        printed_numbers([[cell.strip() for cell in line.removesuffix("\\\\").split("&")] for line in lines], sheet)
+    found = re.findall(r"\\midrule\n(.*?)\\bottomrule", text, re.DOTALL)
+    for body, table in zip(found[::2], results.tables, strict=True):  # every other one is of solver errors
+        lines = body.replace("$\\pm$", "±").replace("$\\lambda$", "λ").splitlines()
+        printed_numbers([[cell.strip() for cell in line.removesuffix("\\\\").split("&")] for line in lines], table)
     for line in text.splitlines():
         assert not re.search(r"(?<!\\)[_%#](?!.*booktabs)", line), line
 
 
-def test_a_real_budget_stands_at_what_was_spent(results: report.Results) -> None:
-    (axes,) = plot.distances(results.tables[0]).axes
+def test_a_real_budget_stands_at_what_was_spent(results: report.Report) -> None:
+    (axes,) = plot.values(results.tables[0]).axes
     heun = next(line for line in axes.lines if line.get_label() == "Heun")
     assert list(heun.get_xdata()) == [4, 8]
     (axes,) = plot.errors(results.tables[0]).axes
     assert [line.get_label() for line in axes.lines] == ["gDDIM order 0", "gDDIM order 2", "Heun"]
 
 
-def test_plots_are_the_same_bytes_each_time(results: report.Results, folder: Path, tmp_path: Path) -> None:
-    plot.save(plot.distances(results.tables[0]), tmp_path / "again")
+def test_plots_are_the_same_bytes_each_time(results: report.Report, folder: Path, tmp_path: Path) -> None:
+    plot.save(plot.values(results.tables[0]), tmp_path / "again")
     for ending in ("png", "svg"):
         assert (tmp_path / f"again.{ending}").read_bytes() == (folder / f"fid_vs_nfe.{ending}").read_bytes()
     names = {path.name for path in folder.glob("*.svg")}
@@ -185,11 +182,11 @@ def test_compare_pairs_cells_and_says_what_only_one_has(bench, gddim, tmp_path: 
     assert (pairs[4]["in_a"], pairs[4]["in_b"], pairs[6]["in_a"]) == (True, False, False)
     assert (pairs[5]["difference"], pairs[5]["same"]) == (0.0, True)
     shown_there = gddim("bench", "compare", tmp_path / "a", tmp_path / "b")
-    assert "not there" in shown_there.out
-    assert f"1 cells in both, 1 only in {tmp_path / 'a'}, 1 only in {tmp_path / 'b'}" in shown_there.err
+    assert "absent" in shown_there.out
+    assert f"1 cell in both, 1 only in {tmp_path / 'a'}, 1 only in {tmp_path / 'b'}" in shown_there.err
 
 
-def test_compare_refuses_different_judges(bench, gddim, small: Path, tmp_path: Path) -> None:
+def test_compare_refuses_different_evaluators(bench, gddim, small: Path, tmp_path: Path) -> None:
     bench("--nfe", "4", "--num", "6", out="a")
     words = ("--nfe", "4", "--num", "6", "--checkpoint", small, "--ref", "mnist:test", "--out", tmp_path / "b")
     assert gddim("bench", *words).status == 0
@@ -202,7 +199,7 @@ def test_compare_refuses_different_judges(bench, gddim, small: Path, tmp_path: P
 def test_the_readme_shows_what_the_default_plan_made() -> None:
     """`docs/bench/` is a copy of that run's files, and the README's table is its first."""
     root = Path(__file__).parents[2]
-    made = msgspec.json.decode((root / "docs" / "bench" / "results.json").read_bytes(), type=report.Results)
+    made = msgspec.json.decode((root / "docs" / "bench" / "results.json").read_bytes(), type=report.Report)
     assert (made.source, made.complete) == ("the default plan", True)
     assert report.markdown(made) == (root / "docs" / "bench" / "table.md").read_text()
     shown_there = (root / "README.md").read_text().partition("<!-- bench -->\n")[2].partition("\n![")[0]

@@ -1,4 +1,4 @@
-"""Running: kept, cut, failed and gone on with."""
+"""Running: kept, interrupted, failed and resumed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gddim_cli.bench.folder import Folder
+from gddim_cli.bench.results import Folder
 from gddim_cli.errors import NumericsError
 from gddim_cli.images.quantize import quantize
-from gddim_cli.runs.sampler import Sampler
+from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runtime.arrays import read_member
 
 from .conftest import stand_in
@@ -40,7 +40,7 @@ def results(folder: Path) -> dict:
 
 
 def numbers(folder: Path) -> list[float]:
-    return [cell["result"]["distance"] for cell in results(folder)["cells"]]
+    return [result["value"] for result in results(folder)["results"]]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -56,17 +56,17 @@ def test_a_run_measures_what_sample_and_fid_measure(bench, gddim, small: Path, t
     """The same images as `gddim sample`, the same number as `gddim fid`."""
     result = bench("--nfe", "6", "--num", "20", "--seeds", "3", "--keep-images", "--json")
     assert result.status == 0, result.err
-    (cell,) = json.loads(result.out)["cells"]
-    kept = tmp_path / "out" / "images" / cell["result"]["key"]
+    (cell,) = json.loads(result.out)["results"]
+    kept = tmp_path / "out" / "images" / cell["features"]
     made = tmp_path / "imgs"
     words = ("--checkpoint", small, "--nfe", "6", "--num", "20", "--seed", "3", "--format", "npz", "--out", made)
     assert gddim("sample", *words).status == 0
     shard = "images-000000-000019.npz"
     np.testing.assert_array_equal(read_member(kept / shard, "images"), read_member(made / shard, "images"))
     fid = json.loads(gddim("fid", kept, "--ref", "mnist", "--json").out)
-    assert cell["result"]["distance"] == pytest.approx(fid["value"], rel=1e-6)
-    assert cell["result"]["settings"]["checkpoint_sha256"]
-    assert cell["result"]["judge"]["metric"] == "FD(lenet-mnist)"
+    assert cell["value"] == pytest.approx(fid["value"], rel=1e-6)
+    assert cell["request"]["checkpoint_sha256"]
+    assert cell["evaluator"]["metric"] == "FD(lenet-mnist)"
     assert gddim("sample", *words[:-1], kept).err.startswith("all 20 images are already in")
 
 
@@ -76,13 +76,13 @@ def test_every_cell_is_done_once(bench, tmp_path: Path, monkeypatch: pytest.Monk
     before = files(tmp_path / "out")
     assert not list((tmp_path / "out" / "partial").glob("*"))
     assert not (tmp_path / "out" / "images").exists()
-    monkeypatch.setattr(Sampler, "run", lambda *_: pytest.fail("a cell was made again"))
+    monkeypatch.setattr(PreparedRun, "run", lambda *_: pytest.fail("a cell was made again"))
     assert bench(*WORDS).status == 0
     assert files(tmp_path / "out") == before
     assert len(json.loads((tmp_path / "out" / "sessions.json").read_text())) == 1
 
 
-def test_a_larger_plan_goes_on_from_a_smaller(bench, tmp_path: Path) -> None:
+def test_a_larger_plan_resumes_a_smaller(bench, tmp_path: Path) -> None:
     bench("--nfe", "4", "--num", "6")
     result = bench("--nfe", "4,5", "--num", "6")
     assert result.status == 0
@@ -101,25 +101,25 @@ def test_the_batch_size_changes_no_number(bench, tmp_path: Path) -> None:
 def test_rk45_is_measured_at_what_it_spends(bench, tmp_path: Path) -> None:
     result = bench("--sampler", "rk45", "--nfe", "40", "--num", "6", "--batch-size", "4", "--solver-error")
     assert result.status == 0, result.err
-    (cell,) = results(tmp_path / "out")["cells"]
-    assert cell["result"]["tolerance"] > 0
-    assert cell["result"]["settings"]["batch_size"] == 4
-    assert abs(cell["result"]["nfe"] - 40) <= 12
-    key = cell["result"]["key"]
+    (cell,) = results(tmp_path / "out")["results"]
+    assert cell["tolerance"] > 0
+    assert cell["request"]["batch_size"] == 4
+    assert abs(cell["nfe"] - 40) <= 12
+    key = cell["key"]
     assert bench("--sampler", "rk45", "--nfe", "40", "--num", "6", "--batch-size", "5").status == 0
-    assert results(tmp_path / "out")["cells"][0]["result"]["key"] != key
+    assert results(tmp_path / "out")["results"][0]["key"] != key
 
 
 KILLED = """
 import os, signal, sys
-from gddim_cli.bench import report, runner, solutions
-from gddim_cli.bench.folder import Folder
+from gddim_cli.bench import reference_solution, report, run
+from gddim_cli.bench.results import Folder
 from gddim_cli.cli.main import main
 from gddim_cli.runtime.row_file import RowFile
 
 def killing(owner, name, call, before):
     inner, count = getattr(owner, name), [0]
-    def run(*words, **named):
+    def counted(*words, **named):
         count[0] += 1
         if count[0] == call and before:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -127,7 +127,7 @@ def killing(owner, name, call, before):
         if count[0] == call:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
-    setattr(owner, name, run)
+    setattr(owner, name, counted)
 
 def halved(self, indices, states, inner=RowFile.store):
     half = len(indices) // 2
@@ -140,11 +140,11 @@ if where == "half a batch":
 elif where == "within a cell":
     killing(RowFile, "store", 5, False)
 elif where == "before its number":
-    killing(runner.Runner, "_finish", 2, True)
+    killing(run.Runner, "_finish", 2, True)
 elif where == "between cells":
     killing(Folder, "forget_rows", 3, True)
 elif where == "within a solution":
-    killing(solutions, "solve", 2, True)
+    killing(reference_solution, "solve", 2, True)
 elif where == "within the report":
     killing(report, "markdown", 1, True)
 main()
@@ -160,7 +160,7 @@ PLACES = (
 
 
 @pytest.mark.slow
-def test_killed_anywhere_it_ends_with_the_files_of_an_uncut_run(bench, small: Path, tmp_path: Path) -> None:
+def test_killed_anywhere_it_ends_with_the_files_of_an_uninterrupted_run(bench, small: Path, tmp_path: Path) -> None:
     """SIGKILL at six places, one after another; the same command ends with the same bytes."""
     words = (*WORDS, "--solver-error", "--solver-error-images", "3")
     assert bench(*words, out="whole").status == 0
@@ -174,7 +174,7 @@ def test_killed_anywhere_it_ends_with_the_files_of_an_uncut_run(bench, small: Pa
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
-def test_a_cell_that_fails_is_told_in_its_place_and_tried_again(bench, tmp_path: Path, monkeypatch) -> None:
+def test_a_cell_that_fails_is_reported_in_its_place_and_tried_again(bench, tmp_path: Path, monkeypatch) -> None:
     def refuse(x, how):
         if not refuse.over and refuse.calls == 2:
             raise NumericsError("images that are not finite")
@@ -182,14 +182,14 @@ def test_a_cell_that_fails_is_told_in_its_place_and_tried_again(bench, tmp_path:
         return quantize(x, how)
 
     refuse.calls, refuse.over = 0, False
-    monkeypatch.setattr("gddim_cli.bench.runner.quantize", refuse)
+    monkeypatch.setattr("gddim_cli.bench.run.quantize", refuse)
     words = ("--sampler", "gddim,em", "--nfe", "4", "--num", "8", "--batch-size", "4")
     result = bench(*words)
     assert result.status == 1
     assert "1 of 2 cells failed" in result.err
-    good, bad = (cell["result"] for cell in results(tmp_path / "out")["cells"])
-    assert good["distance"] is not None
-    assert (bad["distance"], bad["failed"]) == (None, "images that are not finite")
+    good, bad = results(tmp_path / "out")["results"]
+    assert good["value"] is not None
+    assert (bad["value"], bad["failed"]) == (None, "images that are not finite")
     assert "| failed |" in (tmp_path / "out" / "table.md").read_text()
     assert "images that are not finite" in (tmp_path / "out" / "table.md").read_text()
     status = json.loads(bench_status(bench, tmp_path / "out"))
@@ -221,7 +221,7 @@ def test_status_says_what_is_done_and_what_is_missing(bench, tmp_path: Path, mon
     assert (status["cells"], len(status["done"])) == (2, 1)
     assert list(status["missing"].values()) == [{"images": 4, "of": 10}]
     shown = bench("--status", tmp_path / "out")
-    assert "1 of 2 cells are done, 1 missing, 0 failed" in shown.err
+    assert "1 of 2 cells done, 1 missing, 0 failed" in shown.err
     assert "4 of 10 images" in shown.err
     assert "…" in shown.out
     assert bench("--status", tmp_path / "nothing").status == 1
@@ -260,20 +260,18 @@ def test_a_table_of_the_paper_with_its_numbers_beside(gddim, small: Path, tmp_pa
     stand_in(small, monkeypatch)
     result = gddim("bench", "--table", "1", "--num", "4", "--nfe", "20,25", "--out", tmp_path / "out")
     assert result.status == 0, result.err
-    cells = results(tmp_path / "out")["cells"]
-    assert [(cell["cell"]["k"], cell["published"]) for cell in cells] == [
-        ("L", 368),
-        ("L", None),
-        ("R", 3.9),
-        ("R", None),
+    (table,) = results(tmp_path / "out")["tables"]
+    entries = [
+        [(entry["published"], entry["difference"], entry["mean"]) for entry in row["entries"]] for row in table["rows"]
     ]
-    for cell in cells:
-        expected = None if cell["published"] is None else cell["result"]["distance"] - cell["published"]
-        assert cell["difference"] == expected
+    assert [[published for published, *_ in row] for row in entries] == [[368, None], [3.9, None]]
+    for row in entries:
+        for published, difference, mean in row:
+            assert difference == (None if published is None else mean - published)
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| published | 368 |  |" in table
     assert "| published | 3.9 |  |" in table
-    assert "protocol gddim-paper, 4 images a cell" in table
+    assert "protocol gddim-paper, 4 images per cell" in table
     assert "gDDIM order 2, K = L, no denoising step" in table
     result = gddim("bench", "--table", "2", "--lambda", "0,0.3", "--num", "4", "--out", tmp_path / "two")
     assert result.status == 0, result.err

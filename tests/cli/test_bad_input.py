@@ -50,7 +50,7 @@ def refused(gddim, tiny: Path, tmp_path: Path):
         (["--k", "Q"], "--k: 'Q': expected one of R, L"),
         (["--dtype", "float8"], "--dtype: 'float8': expected fp32, fp64, bf16, fp16 or one of float32"),
         (["--device", "tpu"], "--device: 'tpu' is not one of auto, cpu, cuda, mps"),
-        (["--format", "jpg"], "--format: 'jpg' is not one of png, npz, tar"),
+        (["--format", "jpg"], "--format: there is no storage format 'jpg'; did you mean 'png'?"),
         (["--quantize", "up"], "--quantize: 'up': expected one of floor, round"),
         (["--time-grid", "cubic"], "--time-grid: 'cubic': expected linear, quadratic or a number above 0"),
         (["--time-grid", 0], "--time-grid: 0: expected linear, quadratic or a number above 0"),
@@ -94,7 +94,7 @@ def test_damaged_and_foreign_weights(refused, tiny: Path, tmp_path: Path) -> Non
     assert "without gddim's card" in refused(checkpoint=foreign, status=1)
     pickled = tmp_path / "model.pt"
     torch.save({"weight": torch.zeros(3)}, pickled)
-    assert "model.pt: not a whole safetensors file" in refused(checkpoint=pickled, status=1)
+    assert "model.pt: not a checkpoint of a known format" in refused(checkpoint=pickled, status=1)
     torch.manual_seed(0)
     nan = load_file(tiny)
     nan["stem.weight"][0, 0, 0, 0] = float("nan")
@@ -106,11 +106,11 @@ def test_damaged_and_foreign_weights(refused, tiny: Path, tmp_path: Path) -> Non
     ("change", "message"),
     [
         ({"network": {"channels": [32]}}, "tensor"),
-        ({"network": {"blocks": 2}}, "is missing, which the network of its card has"),
+        ({"network": {"blocks": 2}}, "is missing; the network of the card has one"),
         ({"network": {"kind": "denoisr"}}, "a network 'denoisr'; did you mean 'denoiser'?"),
-        ({"network": {"depth": 3}}, "does not describe a denoiser"),
+        ({"network": {"depth": 3}}, "unknown field `depth`"),
         ({"network": {"patch": 3}}, "is not a multiple of patch"),
-        ({"images": {"channels": 3, "size": 8}}, "but a network for (1, 8)"),
+        ({"images": {"channels": 3, "size": 8}}, "its network is for 1 input and 1 output channels of 8x8 pixels"),
         ({"diffusion": {"name": "cld", "beta": 4.0}}, "no parameter 'beta'"),
         ({"diffusion": {}}, "there is no diffusion ''"),
         ({"parameterization": "noise"}, "Invalid enum value 'noise'"),
@@ -154,13 +154,13 @@ def test_a_folder_that_cannot_be_written(gddim, tiny: Path, tmp_path: Path) -> N
     assert "file/imgs: cannot be written: a part of the path is a file" in result.err
     result = gddim("sample", "--checkpoint", tiny, "--nfe", 4, "--num", 2, "--out", tmp_path / "file")
     assert result.status == 1
-    assert "a file stands where a folder is needed" in result.err
+    assert "there is a file where a folder is needed" in result.err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(refused, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert "no permission to write there" in refused(status=1)
+    assert "permission denied; choose another path" in refused(status=1)
 
 
 def test_a_disk_that_fills(gddim, tiny: Path, tmp_path: Path, monkeypatch) -> None:
@@ -179,9 +179,7 @@ def test_a_disk_that_fills(gddim, tiny: Path, tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(gddim_cli.images.render, "as_picture", as_picture)
     result = gddim(*words)
     assert result.status == 1
-    assert (
-        "000002.png: cannot be written: the disk is full; free some space and run the same command again" in result.err
-    )
+    assert "000002.png: cannot be written: the disk is full; free some space and rerun the same command" in result.err
     names = sorted(path.name for path in (tmp_path / "imgs").iterdir())
     assert names == [".lock", "000000.png", "000001.png", "run.json"]
     assert json.loads((tmp_path / "imgs" / "run.json").read_text())["complete"] is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -79,27 +80,61 @@ def test_for_people_it_says_what_the_number_is(gddim: Callable, digits: Path) ->
     assert "quantised by floor" in gddim("fid", digits).out
 
 
+def test_num_of_sorted_images_is_a_fair_sample(gddim: Callable, tmp_path: Path) -> None:
+    """Files are often sorted by class. The choice is said, in the text, in JSON and in a file of statistics."""
+    dark, bright = pictures(200, 28, 1) // 3, pictures(200, 28, 1, seed=1) // 2 + 128
+    images = folder_of(tmp_path / "sorted", np.concatenate([dark, bright]))
+    whole = json.loads(gddim("fid", images, "--ref", images, "--json").out)
+    few = json.loads(gddim("fid", images, "--ref", images, "--num", 150, "--json").out)
+    folder_of(tmp_path / "dark", dark[:150])
+    first = json.loads(gddim("fid", tmp_path / "dark", "--ref", images, "--json").out)
+    assert whole["value"] < 1e-6
+    assert few["value"] < 0.1 * first["value"]
+    assert (few["n"], few["chosen_from"], "chosen_from" in whole) == (150, 400, False)
+    shown = gddim("fid", images, "--ref", images, "--num", 150).out
+    assert f"{images}, a fixed random subset of 150 of 400, " in shown
+    assert gddim("fid", "stats", images, tmp_path / "stats.npz", "--num", 150).status == 0
+    found = json.loads(gddim("fid", tmp_path / "dark", "--ref", tmp_path / "stats.npz", "--json").out)
+    assert found["reference_title"] == f"a fixed random subset of 150 of 400 images of {images}"
+    assert (found["reference_n"], found["metric"]) == (150, "FD(lenet-mnist)")
+    run = gddim("fid", run_json(images, "floor"), "--num", 150, "--json")
+    assert "chosen_from" not in json.loads(run.out)
+
+
 def test_images_against_themselves_are_at_zero(gddim: Callable, digits: Path, tmp_path: Path) -> None:
-    found = json.loads(gddim("fid", digits, "--ref", digits, "--prdc", "--json").out)
+    found = json.loads(gddim("fid", digits, "--ref", digits, "--metrics", "fid,prdc", "--json").out)
     assert found["value"] == pytest.approx(0, abs=1e-8)
     perfect = {"precision": 1, "recall": 1, "density": pytest.approx(1, abs=0.3), "coverage": 1}
-    assert found["prdc"] == perfect | {"k": 5, "n": 60, "reference_n": 60}
+    expected = perfect | {"k": 5, "n": 60, "reference_n": 60, "value": 1, "metric": "precision(lenet-mnist)"}
+    assert found["metrics"]["prdc"] == expected | {"label": "precision(lenet-mnist)@60"}
     for words in (
         ("stats", digits, tmp_path / "a.npz"),
         (digits, "--ref", "mnist", "--save-stats", tmp_path / "b.npz"),
     ):
         assert gddim("fid", *words).status == 0
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    found = json.loads(gddim("fid", digits, "--ref", tmp_path / "a.npz", "--kid", "--json").out)
+    found = json.loads(gddim("fid", digits, "--ref", tmp_path / "a.npz", "--metrics", "fid,kid", "--json").out)
     assert found["value"] == pytest.approx(0, abs=1e-8)
-    assert found["kid"]["value"] < 1e-3
+    assert found["metrics"]["kid"]["value"] < 1e-3
 
 
-def test_extras_are_there_when_asked_for(gddim: Callable, digits: Path) -> None:
-    found = gddim("fid", digits, "--kid", "--prdc", "--bootstrap")
+def test_every_metric_of_the_list_is_there(gddim: Callable, tmp_path: Path) -> None:
+    np.save(tmp_path / "digits.npy", pictures(430, 28, 1))
+    words = ("fid", tmp_path / "digits.npy", "--metrics", "kid,fid,fid-infinity,prdc:value=recall:k=3")
+    found = gddim(*words)
     assert found.status == 0, found.err
-    for word in ("KID", "precision", "recall", "density", "coverage", "k 5, 60 images, 5000 of", "spread"):
-        assert word in found.out
+    lines = found.out.splitlines()
+    labels = ["KID(lenet-mnist)", "FD(lenet-mnist)@430", "FD-infinity(lenet-mnist)", "recall(lenet-mnist) (k 3)@430"]
+    assert [line.partition(" = ")[0] for line in lines[:4]] == labels
+    assert all("95 % interval" in line for line in lines[:3])
+    assert re.search(r"precision .*, recall .*, density .*, coverage .*, k 3, n 430, reference n 5000", lines[3])
+    said = json.loads(gddim(*words, "--json").out)
+    assert list(said["metrics"]) == ["kid", "fid", "fid-infinity", "prdc:value=recall:k=3"]
+    assert (said["metric"], said["metric_name"]) == ("KID(lenet-mnist)", "kid")
+    for name in ("value", "standard_error", "low", "high"):
+        assert said[name] == said["metrics"]["kid"][name]
+    assert said["metrics"]["prdc:value=recall:k=3"]["value"] == said["metrics"]["prdc:value=recall:k=3"]["recall"]
+    assert said["metrics"]["fid"]["low"] < said["metrics"]["fid"]["value"] < said["metrics"]["fid"]["high"]
 
 
 def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
@@ -131,6 +166,57 @@ def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
     damaged.unlink()
     partial.write_bytes(b"half of a header")
     assert json.loads(gddim("fid", digits, "--json").out)["value"] == second
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_altered_features_are_noticed_and_measured_again(
+    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch, partial: bool
+) -> None:
+    """Of a finished file, and of one whose call was interrupted: only the rows that changed."""
+    first = json.loads(gddim("fid", digits, "--json").out)["value"]
+    (kept,) = (home / "features").glob("*.npy")
+    features = np.load(kept)
+    features[[3, 40, 59], [0, 83, 5]] = [1e6, np.nan, -1]
+    if partial:
+        kept.unlink()
+        kept = kept.with_name(f"{kept.name}.features.partial")
+    with kept.open("wb") as file:
+        np.save(file, features)
+    calls: list[int] = []
+    original = extractors.Extractor.__call__
+
+    def counted(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(extractors.Extractor, "__call__", counted)
+    found = gddim("fid", digits, "--batch-size", 10, "--json")
+    assert json.loads(found.out)["value"] == pytest.approx(first, rel=1e-6)
+    assert calls == [10, 10, 10]
+    assert not list((home / "features").glob("*.partial"))
+    assert json.loads(gddim("fid", digits, "--json").out)["value"] == json.loads(found.out)["value"]
+    assert calls == [10, 10, 10]
+
+
+def test_a_foreign_picture_in_a_finished_run_is_noticed(gddim: Callable, tmp_path: Path) -> None:
+    for kind in ("png", "npz", "tar"):
+        run = tmp_path / kind
+        words = ("sample", "--checkpoint", "mnist", "--nfe", 2, "--num", 6, "--format", kind, "--out", run)
+        assert gddim(*words).status == 0
+        whole = json.loads(gddim("fid", run, "--json").out)["value"]
+        if kind == "png":
+            Image.fromarray(pictures(1, 28, 1)[0, ..., 0]).save(run / "000004.png")
+        else:
+            (shard,) = run.glob(f"images-*.{kind}")
+            shard.write_bytes(shard.read_bytes().replace(b"images.npy", b"images.npz", 1) + b"\0")
+        found = gddim("fid", run)
+        assert found.status == 1
+        name = "000004.png" if kind == "png" else shard.name
+        assert f"{run}: {name}: damaged, or not written by this run; rerun the same gddim sample command" in found.err
+        if kind == "png":
+            assert gddim("fid", run, "--num", 4).status == 0
+        assert gddim(*words).status == 0
+        assert json.loads(gddim("fid", run, "--json").out)["value"] == whole
 
 
 def test_features_go_on_where_they_were_cut(
@@ -171,7 +257,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, home: Path) -> None:
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=60)[1]
         assert process.returncode == 130, error
-        assert error.splitlines()[-1] == "gddim: stopped; finished work is kept; rerun the same command to resume"
+        assert error.splitlines()[-1] == "gddim: interrupted; finished work is kept; rerun the same command to resume"
         assert not out.exists()
     assert not [file for file in (*tmp_path.iterdir(), *(home / "features").iterdir()) if file.suffix == ".tmp"]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 0
@@ -224,17 +310,18 @@ def test_protocols_fix_reference_mode_quantisation_and_count(
         found = json.loads((done := gddim("fid", colour, "--protocol", name, "--json")).out)
         assert (found["metric"], found["protocol"], found["mode"]) == ("FID", name, protocol.mode)
         assert found["reference"] == protocol.ref
-        assert f"protocol {name} is of 50000 images; this is of 12" in done.err
-        assert f"is unknown (no run.json); protocol {name} is by {protocol.quantize}" in done.err
+        assert f"protocol {name} requires 50000 images; there are 12" in done.err
+        assert f"is unknown (no run.json); protocol {name} requires {protocol.quantize}" in done.err
         values[name] = found["value"]
     assert values["gddim-paper"] == pytest.approx(values["edm"], rel=1e-6)
     assert values["clean"] != pytest.approx(values["edm"], rel=1e-3)
     found = gddim("fid", run_json(colour, "floor"), "--protocol", "edm")
     assert (found.status, "--quantize round" in found.err) == (2, True)
     assert "unknown" not in gddim("fid", colour, "--protocol", "gddim-paper").err
-    found = gddim("fid", colour, "--ref", "cifar10-edm", "--kid")
-    assert (found.status, "these need features" in found.err) == (2, True)
-    assert json.loads(gddim("fid", colour, "--ref", "cifar10-tf", "--kid", "--json").out)["kid"]["value"] != 0
+    found = gddim("fid", colour, "--ref", "cifar10-edm", "--metrics", "fid,kid")
+    message = "--metrics kid: needs the reference's features, and cifar10-edm has only their mean and covariance"
+    assert (found.status, message in found.err) == (2, True)
+    assert json.loads(gddim("fid", colour, "--ref", "cifar10-tf", "--metrics", "kid", "--json").out)["value"] != 0
     for words in (("--ref", "cifar10"), ("--mode", "clean")):
         found = gddim("fid", colour, "--protocol", "gddim-paper", *words)
         assert (found.status, "fixes it to" in found.err) == (2, True)
@@ -252,26 +339,29 @@ def test_another_network_is_never_called_fid(gddim: Callable, colour: Path, ince
     assert "mode clean" in found.out
     assert "is not FID" in found.err
     other = gddim("fid", colour, "--ref", out, "--inception", inception, "--mode", "legacy_tensorflow")
-    assert (other.status, "features of different networks do not compare" in other.err) == (1, True)
+    assert (other.status, "features of different networks are not comparable" in other.err) == (1, True)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"mu": np.zeros(84), "sigma": np.eye(85)}, "sigma is [85, 85], but lenet-mnist gives features of 84 numbers"),
-        ({"mu": np.zeros(2048), "sigma": np.eye(2048)}, "gives features of 84 numbers; another network's statistics"),
+        ({"mu": np.zeros(2048), "sigma": np.eye(2048)}, "gives features of 84 numbers: these are another network's"),
         ({"pool_3": np.full((90, 84), np.nan)}, "features of 90 of 90 images are not finite"),
         ({"mu": np.full(84, np.nan), "sigma": np.eye(84)}, "mu or sigma holds NaN"),
         ({"mu": np.zeros(84), "sigma": np.triu(np.ones((84, 84)))}, "sigma is not symmetric"),
         ({"mu": np.zeros(84), "sigma": -np.eye(84)}, "has the eigenvalue -1"),
         ({"sigma": np.eye(84)}, "mu and sigma, or pool_3, are needed"),
         ({"mu": np.zeros(84), "sigma": np.full((84, 84), 1e308)}, "beyond all features"),
-        ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers of 2 axes are needed"),
+        ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers with 2 axes are needed"),
         ({"pool_3": np.zeros((5, 1, 84))}, "pool_3 is float64[5, 1, 84]"),
         ({"pool_3": np.full((9, 84), "a")}, "pool_3 is <U1[9, 84]; real numbers"),
         ({"mu": np.zeros(84) * 1j, "sigma": np.eye(84)}, "mu is complex128[84]; real numbers"),
         ({"pool_3": np.zeros((1, 84))}, "ref.npz: 1 image: a covariance needs at least two"),
         ({"mu": np.zeros(84)}, "mu and sigma, or pool_3, are needed"),
+        ({"mu": np.zeros(84), "sigma": np.zeros((84, 84))}, "all numbers are zero; the file is damaged"),
+        ({"pool_3": np.zeros((90, 84))}, "all numbers are zero; the file is damaged"),
+        ({"pool_3": np.array([None] * 84)}, "not a readable .npz: it holds Python objects"),
     ],
 )
 def test_a_bad_reference_is_named(gddim: Callable, digits: Path, tmp_path: Path, arrays: dict, message: str) -> None:
@@ -292,16 +382,25 @@ def test_bad_calls_are_refused(gddim: Callable, digits: Path, colour: Path, tmp_
         ((odd,), 2, "--ref: needed for images of 40x40 RGB"),
         ((digits, "--ref", "cifar"), 1, "did you mean 'cifar10'"),
         ((digits, "--protocol", "edn"), 2, "did you mean 'edm'"),
-        ((digits, "--infinity"), 2, "60 images are too few to extrapolate from; 84 features need at least 420"),
+        (
+            (digits, "--metrics", "fid,fid-infinity"),
+            2,
+            "--metrics fid-infinity: needs at least 420 images; there are 60",
+        ),
+        ((digits, "--metrics", "fidd"), 2, "--metrics: there is no metric 'fidd'; did you mean 'fid'"),
         ((digits, "--mode", "cleen"), 2, "--mode: there is no 'cleen'; did you mean 'clean'"),
         ((digits, "--ref", odd), 1, f"--ref {odd}: lenet-mnist: the images are 40x40 with 3 channels"),
         ((digits, "--mode", "clean"), 2, "--ref mnist: was made with lenet, not with --mode clean"),
         ((digits, "--inception", "x.pt"), 2, "is measured with lenet-mnist, not with Inception"),
-        ((digits, colour), 2, "one set of images at a time, not 2"),
+        ((digits, colour), 2, "takes one set of images, not 2"),
         (("stats", digits), 2, "gddim fid stats IMAGES OUT.npz"),
         (("stats", digits, "out.txt"), 2, "out.txt does not end in .npz"),
         (("stats", digits, tmp_path / "o.npz", "--ref", "mnist"), 2, "takes no reference"),
         ((tmp_path / "nowhere",), 1, "nowhere"),
+        ((digits, "--ref", ""), 2, "--ref: is empty; known: mnist"),
+        ((digits, "--inception", "/dev/zero", "--mode", "clean", "--ref", digits), 1, "/dev/zero: not a plain file"),
+        ((digits, "--batch-size", 10**20), 2, "--batch-size"),
+        ((), 1, "imgs: no such folder; make images with gddim sample"),
     ]
     for words, status, message in cases:
         found = gddim("fid", *words)
@@ -388,9 +487,20 @@ def test_images_that_change_while_they_are_measured_are_not_kept(
 def test_statistics_are_written_over_no_input(gddim: Callable, digits: Path, tmp_path: Path) -> None:
     data, stats = tmp_path / "data.npz", tmp_path / "stats.npz"
     np.savez(data, x=pictures(30, 28, 1))
+    (tmp_path / "same.npz").hardlink_to(data)
     assert gddim("fid", "stats", digits, stats).status == 0
-    assert gddim("fid", "stats", data, stats).status == 0
-    cases = [("stats", data, data), ("stats", digits, data), (digits, "--ref", stats, "--save-stats", stats)]
+    assert gddim("fid", "stats", digits, stats).status == 0
+    assert gddim("fid", "stats", data, stats, "--force").status == 0
+    (tmp_path / "link.npz").hardlink_to(stats)
+    cases = [
+        ("stats", data, data),
+        ("stats", data, data, "--force"),
+        ("stats", data, tmp_path / "same.npz", "--force"),
+        ("stats", digits, data),
+        ("stats", digits, stats),
+        (digits, "--ref", stats, "--save-stats", stats, "--force"),
+        (digits, "--ref", stats, "--save-stats", tmp_path / "link.npz", "--force"),
+    ]
     before = data.read_bytes(), stats.read_bytes()
     for words in cases:
         found = gddim("fid", *words)
@@ -407,11 +517,15 @@ def test_sorted_images_make_the_same_kernel_distance(
     np.save(tmp_path / "sorted.npy", np.concatenate([dark, bright]))
     np.save(tmp_path / "mixed.npy", np.random.default_rng(0).permutation(np.concatenate([dark, bright])))
     assert gddim("fid", "stats", tmp_path / "sorted.npy", tmp_path / "stats.npz").status == 0
-    found = json.loads(gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "stats.npz", "--kid", "--json").out)
+    found = json.loads(
+        gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "stats.npz", "--metrics", "kid", "--json").out
+    )
     np.save(tmp_path / "dark.npy", dark)
-    apart = json.loads(gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "dark.npy", "--kid", "--json").out)
-    assert abs(found["kid"]["value"]) < 0.05 * apart["kid"]["value"]
-    assert found["kid"]["size"] == 400
+    apart = json.loads(
+        gddim("fid", tmp_path / "mixed.npy", "--ref", tmp_path / "dark.npy", "--metrics", "kid", "--json").out
+    )
+    assert abs(found["value"]) < 0.05 * apart["value"]
+    assert found["metrics"]["kid"]["size"] == 400
 
 
 def test_images_all_alike_have_a_distance(gddim: Callable, tmp_path: Path) -> None:
@@ -429,7 +543,7 @@ def test_a_file_that_does_not_say_its_mode_is_told_of(gddim: Callable, digits: P
     own = references.read_named("mnist", lenet)
     np.savez(tmp_path / "bare.npz", mu=own.gaussian.mean, sigma=own.gaussian.covariance.astype(np.float32))
     found = gddim("fid", digits, "--ref", tmp_path / "bare.npz", "--mode", "lenet", "--json")
-    assert "does not say by which mode" not in found.err
+    assert "bare.npz does not state which network and mode made it; lenet-mnist, mode lenet, is assumed" in found.err
     exact = json.loads(gddim("fid", digits, "--json").out)["value"]
     assert json.loads(found.out)["value"] == pytest.approx(exact, rel=1e-4)
     few = gddim("fid", digits, "--ref", digits)

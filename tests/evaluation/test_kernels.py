@@ -9,13 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from gddim_cli.errors import DataError, UsageError
+from gddim_cli.errors import DataError
 from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.metrics import kid as kids
+from gddim_cli.evaluation.metrics.fid_infinity import FID_INFINITY
 from gddim_cli.evaluation.metrics.prdc import prdc
+from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.moments import Gaussian, gaussian_of
-from gddim_cli.evaluation.resampling import bootstrap, infinity
 from gddim_cli.evaluation.resize import bicubic
+from gddim_cli.evaluation.statistics import Reference
 
 
 def test_kid_is_cleanfids_with_the_same_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +31,8 @@ def test_kid_is_cleanfids_with_the_same_subsets(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(fid.np.random, "choice", lambda n, m, replace: queue.pop(0))
     theirs = fid.kernel_distance(x, y, num_subsets=7, max_subset_size=20)
     assert not queue
-    assert np.mean(kids.kernel_distance(x, y, subsets)) == pytest.approx(theirs, rel=1e-10)
+    ours = [kids.Kernels.of(x[a], y[b]).distance for a, b in subsets]
+    assert np.mean(ours) == pytest.approx(theirs, rel=1e-10)
 
 
 def test_kid_is_unbiased() -> None:
@@ -37,8 +40,9 @@ def test_kid_is_unbiased() -> None:
     draw = np.random.default_rng(1)
     x, y = draw.standard_normal((2, 4000, 8)).astype(np.float32)
     found = kids.kid(x, y)
-    assert abs(found["value"]) < found["std"]
-    assert kids.kid(x, y + 1)["value"] > 10 * found["std"]
+    assert abs(found["value"]) < 2 * found["standard_error"]
+    assert found["low"] < 0 < found["high"]
+    assert kids.kid(x, y + 1)["low"] > 100 * found["standard_error"]
     with pytest.raises(DataError, match="at least two images"):
         kids.kid(x[:1], y)
 
@@ -78,16 +82,22 @@ def test_the_resize_is_pillows(height: int, width: int) -> None:
             assert np.abs(np.asarray(resized).clip(0, 255) - found[channel]).max() < 1e-4
 
 
-def drawn(n: int) -> np.ndarray:
-    return np.random.default_rng(4).standard_normal((n, 6))
+def infinity(
+    x: np.ndarray, reference: Gaussian, on_step: Callable[[float], object] = lambda _: None
+) -> dict[str, float]:
+    given = Reference("reference", "", reference, None, "")
+    return dict(FID_INFINITY.compute(x, given, FID_INFINITY.options(), on_step))
 
 
-@pytest.mark.parametrize("measure", [infinity, bootstrap])
-def test_spread_steps_and_repeats(measure: Callable) -> None:
-    reference, steps = Gaussian(np.zeros(6), np.eye(6)), []
-    first = measure(drawn(200), reference, on_point=lambda: steps.append(1))
-    assert measure(drawn(200), reference) == first
-    assert len(steps) == (15 if measure is infinity else 20)
+def test_metrics_step_and_repeat() -> None:
+    draw = np.random.default_rng(4)
+    x, y = draw.standard_normal((200, 6)), draw.standard_normal((150, 6))
+    reference = Reference("reference", "", gaussian_of(y), y, "")
+    for name in ("fid", "fid-infinity", "kid", "prdc"):
+        metric, steps = find_metric(name), []
+        first = metric.spec.compute(x, reference, metric.options, steps.append)
+        assert metric.spec.compute(x, reference, metric.options, lambda _: None) == first
+        assert sum(steps) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("n", "left"), [(5, 0.1), (25, 0.05)])
@@ -97,16 +107,7 @@ def test_extrapolation_takes_the_bias_away(n: int, left: float) -> None:
     reference, images = Gaussian(np.full(d, 0.1), np.eye(d)), np.random.default_rng(6).standard_normal((8, n * d, d))
     exact = 0.01 * d
     biased = np.mean([frechet_distance(gaussian_of(x), reference) for x in images]) - exact
-    found = np.array([infinity(x, reference) for x in images]) - exact
+    found = np.array([infinity(x, reference)["value"] for x in images]) - exact
     assert biased > 0.1
     assert abs(found.mean()) < left * biased + 2 * found.std(ddof=1) / 8**0.5
-    with pytest.raises(UsageError, match="199 images are too few to extrapolate from; 40 features need at least 200"):
-        infinity(images[0][:199], reference)
-
-
-def test_the_bootstrap_is_the_spread_of_fresh_draws() -> None:
-    """Against the standard deviation over independent sets of as many images, within the error of 20 draws."""
-    reference = Gaussian(np.full(6, 0.5), np.eye(6))
-    sets = np.random.default_rng(5).standard_normal((200, 300, 6))
-    fresh = np.std([frechet_distance(gaussian_of(x), reference) for x in sets], ddof=1)
-    assert bootstrap(sets[0], reference) == pytest.approx(fresh, rel=0.6)
+    assert FID_INFINITY.least_images(d, FID_INFINITY.options()) == 200

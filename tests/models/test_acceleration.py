@@ -11,7 +11,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from gddim_cli.errors import GddimError, UsageError
-from gddim_cli.models.acceleration import Accelerated, Speed, filled
+from gddim_cli.models.acceleration import Accelerated, Speed, padded
 from gddim_cli.models.networks.ncsnpp import NCSNpp
 from gddim_cli.models.networks.unet import DenoisingUNet
 from gddim_cli.runtime.memory import is_out_of_memory
@@ -154,7 +154,7 @@ def test_a_compiler_that_is_missing_is_said_in_one_line(tmp_path: Path, monkeypa
     ("speed", "named"),
     [
         (Speed(tf32=True), "--tf32"),
-        (Speed(cuda_graph=True), "--cuda-graph: cpu has none"),
+        (Speed(cuda_graph=True), "--cuda-graph: unsupported by --device cpu"),
     ],
 )
 def test_what_the_device_has_not_is_refused(speed, named) -> None:
@@ -173,7 +173,7 @@ def test_what_is_on_by_itself() -> None:
 
 
 def test_filling_repeats_the_last_row() -> None:
-    assert filled(torch.tensor([[1], [2]]), 4).tolist() == [[1], [2], [2], [2]]
+    assert padded(torch.tensor([[1], [2]]), 4).tolist() == [[1], [2], [2], [2]]
 
 
 def test_lack_of_memory_is_told_from_other_errors() -> None:
@@ -198,7 +198,7 @@ def test_a_captured_evaluation_is_the_eager_one_and_its_results_stay(compiled) -
     x = states().to(cuda)
     with torch.inference_mode():
         first = network(x, times(0.5).to(cuda))
-        second = network(x[:2], times(0.1, 2).to(cuda))  # filled up, the same graph
+        second = network(x[:2], times(0.1, 2).to(cuda))  # padded up, the same graph
         torch.testing.assert_close(first, plain(x, times(0.5).to(cuda)), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(second, plain(x, times(0.1).to(cuda))[:2], rtol=1e-4, atol=1e-4)
 

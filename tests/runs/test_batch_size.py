@@ -143,7 +143,7 @@ def test_trials_run_the_network_uncompiled(speed, monkeypatch) -> None:
     network = Limited(20)
     checkpoint = Checkpoint(card, Counted(Accelerated(network, torch.device("cpu"), speed)), Path(), "")
     trials = BatchSizeProbe(prepare(SamplingRequest(nfe=5), torch.device("cpu"), model=checkpoint))
-    assert trials.room() == MOST
-    assert best_size(trials.seconds, trials.room()) <= 16
+    assert trials.max_batch_size() == MOST
+    assert best_size(trials.seconds, trials.max_batch_size()) <= 16
     assert max(network.seen) <= 32
     assert network.seen[:3] == [1, 1, 1]

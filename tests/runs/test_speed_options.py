@@ -91,7 +91,7 @@ def test_a_given_size_that_does_not_fit_is_named_with_the_way_out(sample, small_
     result = sample("--batch-size", 10)
     assert result.status == 1
     assert "--batch-size: 10 images at once do not fit in the memory of cpu" in result.err
-    assert "a smaller --batch-size (5, or auto, which finds one)" in result.err
+    assert "rerun the same command with a smaller --batch-size (5, or auto)" in result.err
     assert small_memory == [10]
 
 
@@ -101,8 +101,8 @@ def test_a_given_size_that_does_not_fit_is_named_with_the_way_out(sample, small_
         (["--batch-size", "auto", "--sampler", "rk45"], "--batch-size auto: the images of rk45 depend on their batch"),
         (["--batch-size", "half"], "--batch-size: half is neither auto nor a whole number"),
         (["--batch-size", "2.5"], "--batch-size: 2.5 is neither auto nor a whole number"),
-        (["--tf32", "--device", "cpu"], "--tf32: it is a rounding of float32 on NVIDIA GPUs"),
-        (["--cuda-graph", "--device", "cpu"], "--cuda-graph: cpu has none"),
+        (["--tf32", "--device", "cpu"], "--tf32: supported in float32 on NVIDIA GPUs only"),
+        (["--cuda-graph", "--device", "cpu"], "--cuda-graph: unsupported by --device cpu"),
     ],
 )
 def test_what_cannot_be_is_refused(sample, tmp_path: Path, words: list, message: str) -> None:
@@ -159,7 +159,7 @@ def test_memory_that_ends_while_a_batch_is_written_halves_no_other(sample, small
 
 
 def test_processes_on_one_device_share_its_memory(sample, monkeypatch) -> None:
-    monkeypatch.setattr(BatchSizeProbe, "room", lambda self: 11)
+    monkeypatch.setattr(BatchSizeProbe, "max_batch_size", lambda self: 11)
     monkeypatch.setattr(World, "sharing", lambda self, device: 3)
     tried: list[int] = []
     monkeypatch.setattr(generate, "best_size", lambda seconds, most: tried.append(most) or most)

@@ -17,7 +17,7 @@ from gddim_cli.samplers.coefficients import gddim_coefficients
 from gddim_cli.samplers.multistep import multistep, multistep_steps
 from gddim_cli.samplers.stochastic import stochastic_coefficients
 from gddim_cli.samplers.time_grids import power_grid
-from gddim_cli.verification import convergence, exact_flow, example_mixture, one_step_errors, prior_states, slopes
+from gddim_cli.verification.exact import convergence, exact_flow, example_mixture, one_step_errors, prior_states, slopes
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from gddim_cli.samplers.multistep import final_state, multistep
 from gddim_cli.samplers.registry import SAMPLERS, options_of
 from gddim_cli.samplers.stochastic import step_covariance, stochastic_coefficients
 from gddim_cli.samplers.time_grids import power_grid
-from gddim_cli.verification import TWO_PIXELS, corrected_errors, exact_flow, example_mixture, prior_states, slopes
+from gddim_cli.verification.exact import TWO_PIXELS, corrected_errors, exact_flow, example_mixture, prior_states, slopes
 
 ALL = [CLD(), VP(), VPCosine(), VE(), PSLD(), CLD(Gamma=0.6), CLD(beta_0=0.1, beta_1=8.0)]
 SMALL_END = {"t_end": 0.05, "denoise": False}

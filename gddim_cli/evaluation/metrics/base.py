@@ -33,6 +33,11 @@ def no_notes(_features: Features, _reference: Reference) -> Iterable[str]:
     return ()
 
 
+def two(_dimension: int, _options: object) -> int:
+    """The fewest images of most metrics."""
+    return 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
     """A metric: what compares the features of images with those of a reference.
@@ -49,6 +54,7 @@ class MetricSpec(Spec):
         compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is
             the one in tables; `standard_error`, `low` and `high`, where they are known, are its standard error and 95 %
             interval.
+        least_images: `least_images(dimension, options)` returns the fewest images that it can be computed from.
         notes: `notes(features, reference)` returns what a reader of the value has to know, a sentence each.
     """
 
@@ -59,7 +65,13 @@ class MetricSpec(Spec):
     depends_on_count: bool = True
     options: type[msgspec.Struct] = NoOptions
     compute: Callable[[Features, Reference, Any, OnStep], Mapping[str, float]]
+    least_images: Callable[[int, Any], int] = two
     notes: Callable[[Features, Reference], Iterable[str]] = no_notes
+
+
+def plain(value: Any) -> str:
+    """A value as a user would write it: 2 for 2.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Metric:
     @property
     def text(self) -> str:
         """What chooses it on the command line: its name and the options that are not at their defaults."""
-        return ":".join([self.spec.name, *(f"{key}={value}" for key, value in self.changed().items())])
+        return ":".join([self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())])
 
     def changed(self) -> dict[str, Any]:
         """The options that are not at their defaults, by key."""

@@ -17,13 +17,23 @@ FEW = 4
 
 
 def compute(features: Features, reference: Reference, _options: NoOptions, on_step: OnStep) -> dict[str, float]:
-    """`value`, the Frechet distance of features [N, d] to the reference."""
+    """`value`, the Frechet distance of features [N, d] to the reference, and the interval of its mean over sets of N images.
+
+    The interval is left out for fewer images than twice the features.
+    """
     from gddim_cli.evaluation.frechet import frechet_distance
+    from gddim_cli.evaluation.intervals import frechet_expansion
     from gddim_cli.evaluation.moments import gaussian_of
 
-    value = frechet_distance(gaussian_of(features), reference.gaussian)
-    on_step(1.0)
-    return {"value": value}
+    n, gaussian = len(features), gaussian_of(features)
+    found = {"value": frechet_distance(gaussian, reference.gaussian)}
+    on_step(0.5)
+    expansion = frechet_expansion(features, gaussian, reference.gaussian)
+    if expansion:
+        found |= expansion.interval(found["value"], weights=1 / n, pair_weights=(n - 1) / n**3)
+        found["low"] = max(found["low"], 0.0)
+    on_step(0.5)
+    return found
 
 
 def notes(features: Features, reference: Reference) -> Iterator[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from gddim_cli.settings import about
 if TYPE_CHECKING:
     from gddim_cli.evaluation.statistics import Reference
 
-Indices = NDArray[np.integer[Any]]
+Array = NDArray[np.float64]
 
 
 class KidOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,37 +26,76 @@ class KidOptions(msgspec.Struct, frozen=True, kw_only=True):
     size: Annotated[int, about("Largest size of a subset.", panel="Metrics", ge=2, le=100_000)] = 1000
 
 
-def kernel_distance(
-    x: NDArray[np.floating], y: NDArray[np.floating], subsets: Iterable[tuple[Indices, Indices]]
-) -> list[float]:
-    """The unbiased squared maximum mean discrepancy of each pair of subsets, kernel `(x . y / d + 1)^3`, in float64.
+@dataclass(frozen=True)
+class Kernels:
+    """The kernel `(x . y / d + 1)^3` among the features of two subsets of equal size, in float64.
 
-    Args:
-        x, y: features [N, d] and [M, d].
-        subsets: pairs of as many row numbers of x and of y.
+    Attributes:
+        xx, yy, xy: its values, [n, n].
     """
-    found = []
-    for rows, others in subsets:
-        a, b = x[rows].astype(np.float64), y[others].astype(np.float64)
-        within = sum(off_diagonal_mean(cubic(s, s)) for s in (a, b))
-        found.append(float(within - 2 * cubic(a, b).mean()))
-    return found
+
+    xx: Array
+    yy: Array
+    xy: Array
+
+    @classmethod
+    def of(cls, x: NDArray[np.floating], y: NDArray[np.floating]) -> Kernels:
+        """The kernel of features [n, d] and [n, d]."""
+        a, b = x.astype(np.float64), y.astype(np.float64)
+        return cls(cubic(a, a), cubic(b, b), cubic(a, b))
+
+    @property
+    def distance(self) -> float:
+        """The unbiased squared maximum mean discrepancy."""
+        return float(others_mean(self.xx).mean() + others_mean(self.yy).mean() - 2 * self.xy.mean())
+
+    def components(self) -> Array:
+        """The variance of the distance by terms of its expansion, unbiased, [5].
+
+        The variances of `E k(x, x') - E k(x, y)` over x and of the like over y, then the mean squares of the kernels with
+        their row and column means taken off: xx, yy and xy.
+        """
+        n = len(self.xx)
+        xx, yy = (centred(k - np.diag(np.diag(k)), others_mean(k), others_mean(k)) for k in (self.xx, self.yy))
+        xy = centred(self.xy, self.xy.mean(axis=1), self.xy.mean(axis=0))
+        pairs = [square_sum(k - np.diag(np.diag(k))) / max(n * (n - 3), 1) for k in (xx, yy)]
+        pairs.append(square_sum(xy) / (n - 1) ** 2)
+        rows = others_mean(self.xx) - self.xy.mean(axis=1), others_mean(self.yy) - self.xy.mean(axis=0)
+        single = [r.var(ddof=1) - own / (n - 1) - pairs[2] / n for r, own in zip(rows, pairs, strict=False)]
+        return np.array([*single, *pairs])
 
 
-def cubic(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    product: NDArray[np.float64] = x @ y.T / x.shape[1] + 1
+def cubic(x: Array, y: Array) -> Array:
+    """`(x . y / d + 1)^3` of features [n, d] and [m, d], [n, m]."""
+    product: Array = x @ y.T / x.shape[1] + 1
     return product * product * product
 
 
-def off_diagonal_mean(square: NDArray[np.float64]) -> float:
-    n = len(square)
-    return float((square.sum() - np.trace(square)) / (n * (n - 1)))
+def others_mean(square: Array) -> Array:
+    """The mean of each row without the diagonal."""
+    return (square.sum(axis=1) - np.diag(square)) / (len(square) - 1)
+
+
+def centred(kernel: Array, rows: Array, columns: Array) -> Array:
+    """A kernel with its row and column means taken off."""
+    return kernel - rows[:, None] - columns + rows.mean()
+
+
+def square_sum(matrix: Array) -> float:
+    """The sum of the squares of a matrix's entries."""
+    return float(np.vdot(matrix, matrix))
 
 
 def kid(
-    x: NDArray[np.floating], y: NDArray[np.floating], options: KidOptions | None = None, seed: int = 0
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    options: KidOptions | None = None,
+    on_step: OnStep = lambda _: None,
 ) -> dict[str, float]:
-    """`value`, the mean over random pairs of subsets.
+    """`value`, the mean over random pairs of subsets, and the interval of the distance of the two distributions.
+
+    Both sets count as random draws. A feature is in several subsets and a pair of features in some, which the interval
+    accounts for. Sets that a subset holds whole are compared once.
 
     Args:
         x, y: features [N, d] and [M, d].
@@ -64,15 +103,32 @@ def kid(
     Raises:
         DataError: fewer than two features on a side.
     """
+    from gddim_cli.evaluation.intervals import interval
+
     options = options or KidOptions()
-    size = min(len(x), len(y), options.size)
-    if size < 2:
+    n = min(len(x), len(y), options.size)
+    if n < 2:
         raise DataError(f"KID needs at least two images on each side, not {len(x)} and {len(y)}")
-    draw = np.random.default_rng(seed)
-    subsets = ((draw.choice(len(x), size, False), draw.choice(len(y), size, False)) for _ in range(options.subsets))
-    values = kernel_distance(x, y, subsets)
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {"value": float(np.mean(values)), "std": std, "subsets": options.subsets, "size": size}
+    subsets = 1 if len(x) == len(y) == n else options.subsets
+    draw = np.random.default_rng(0)
+    in_x, in_y = np.zeros((subsets, len(x))), np.zeros((subsets, len(y)))
+    values, components = [], []
+    for of_x, of_y in zip(in_x, in_y, strict=True):
+        rows, others = draw.choice(len(x), n, False), draw.choice(len(y), n, False)
+        of_x[rows] = of_y[others] = 1
+        kernels = Kernels.of(x[rows], y[others])
+        values.append(kernels.distance)
+        components.append(kernels.components())
+        on_step(1 / subsets)
+    found = {"value": float(np.mean(values)), "subsets": subsets, "size": n}
+    if n < 4:
+        return found
+    single_x, single_y, xx, yy, xy = np.mean(components, axis=0)
+    both_x, both_y = in_x @ in_x.T, in_y @ in_y.T  # the features that two subsets share
+    first = 4 * (single_x * both_x.sum() + single_y * both_y.sum()) / (subsets * n) ** 2
+    within = (xx * (both_x * (both_x - 1)).sum() + yy * (both_y * (both_y - 1)).sum()) / (subsets * n * (n - 1)) ** 2
+    between = xy * (both_x * both_y).sum() / (subsets * n * n) ** 2
+    return found | interval(found["value"], float(first), float(2 * within + 4 * between))
 
 
 def compute(
@@ -80,9 +136,7 @@ def compute(
 ) -> dict[str, float]:
     """KID of features [N, d] to the reference's, as `kid` returns it."""
     assert reference.features is not None
-    found = kid(features, reference.features, options)
-    on_step(1.0)
-    return found
+    return kid(features, reference.features, options, on_step)
 
 
 KID = MetricSpec(

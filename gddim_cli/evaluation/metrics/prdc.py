@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.metrics.base import MetricSpec, OnStep
-from gddim_cli.evaluation.subset import some
+from gddim_cli.images.subset import some
 from gddim_cli.settings import about
 
 if TYPE_CHECKING:
@@ -92,6 +92,11 @@ def compute(
     return {"value": found[options.value], **found}
 
 
+def least_images(_dimension: int, options: PrdcOptions) -> int:
+    """The fewest images among which each has k neighbours."""
+    return options.k + 1
+
+
 PRDC = MetricSpec(
     name="prdc",
     title="{value}",
@@ -99,4 +104,5 @@ PRDC = MetricSpec(
     needs_features=True,
     options=PrdcOptions,
     compute=compute,
+    least_images=least_images,
 )

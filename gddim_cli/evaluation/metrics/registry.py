@@ -6,11 +6,12 @@ from gddim_cli import settings
 from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.metrics.base import Metric, MetricSpec
 from gddim_cli.evaluation.metrics.fid import FID
+from gddim_cli.evaluation.metrics.fid_infinity import FID_INFINITY
 from gddim_cli.evaluation.metrics.kid import KID
 from gddim_cli.evaluation.metrics.prdc import PRDC
 from gddim_cli.runtime.registry import Registry
 
-METRICS = Registry("metric", MetricSpec, [FID, KID, PRDC])
+METRICS = Registry("metric", MetricSpec, [FID, FID_INFINITY, KID, PRDC])
 
 
 def find_metric(text: str, where: str = "--metrics") -> Metric:

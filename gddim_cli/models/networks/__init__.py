@@ -1,1 +1,1 @@
-"""Architectures, one a file: plain keyword arguments, no knowledge of diffusions."""
+"""Network architectures, one per file: built from plain keyword arguments, independent of diffusions."""

@@ -1,4 +1,4 @@
-"""A small classifier of 28x28 digits, whose last hidden layer serves as features where Inception cannot.
+"""A small classifier of 28x28 digits, whose last hidden layer provides features for distances between sets of digits.
 
 LeCun et al., *Gradient-based learning applied to document recognition* (1998), with rectifiers and max pooling.
 """
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class LeNet(nn.Module):
-    """Digits to features and to class scores.
+    """From digits to 84 features and to class scores.
 
-    `features` are the 84 numbers of the last hidden layer through tanh: bounded, so that a few odd images do not rule the
-    covariance. Distances of 250 samples and of 250 digits then stand twice as many spreads apart as without it, and twice as
-    many as where the classifier too is trained through tanh.
+    `features` is the last hidden layer through tanh, which is bounded, so that a few odd images do not dominate the
+    covariance. It separates 250 samples from 250 digits by twice as many standard deviations as without tanh, and twice as
+    many as with a classifier that is trained through tanh as well.
     """
 
     dimension = 84

@@ -1,6 +1,6 @@
 """NCSN++ and DDPM++ (Song et al., *Score-Based Generative Modeling through SDEs*, arXiv 2011.13456): all released models.
 
-It knows no diffusion: `gddim_cli.models.parameterization` turns its output into a noise prediction.
+The network is independent of diffusions: `gddim_cli.models.parameterization` turns its output into a noise prediction.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class NCSNpp(nn.Module):
     """A U-Net of BigGAN residual blocks, conditioned on time.
 
     Args:
-        in_channels: of the state: image channels times the numbers a pixel (6 for CLD on RGB).
-        out_channels: of the prediction.
+        in_channels: channels of the state: image channels times the state dimension (6 for CLD on RGB).
+        out_channels: channels of the prediction.
         image_size: side of the (square) image; divisible by `2**(len(ch_mult) - 1)`.
         nf: width of the first level; divisible by 4.
-        ch_mult: width of each level in units of nf; each further level halves the side.
-        num_res_blocks: residual blocks a level on the way down; one more on the way up.
+        ch_mult: width of each level in units of nf; every level after the first halves the side.
+        num_res_blocks: residual blocks per level on the way down; one more on the way up.
         attn_resolutions: sides at which blocks are followed by attention.
-        fir: resampling with the filter [1, 3, 3, 1] (else mean and repetition).
-        progressive_input: `residual` adds the input, halved and convolved, at each level; `none` does not.
-        embedding_type: of the time: `fourier` (of its logarithm) or `positional`.
-        dropout: in training.
-        centered: the images that come in are in [-1, 1]; else in [0, 1], and are stretched first.
-        scale_by_sigma: the output is divided by the time, which is then a noise level.
+        fir: whether images are resampled with the filter [1, 3, 3, 1]; otherwise by averaging and repetition.
+        progressive_input: `residual` adds the downsampled, convolved input at each level; `none` does not.
+        embedding_type: `fourier` (of the logarithm of the time) or `positional`.
+        dropout: its probability in training.
+        centered: whether input images are in [-1, 1]; otherwise they are in [0, 1] and are rescaled first.
+        scale_by_sigma: whether the output is divided by the time, which is then a noise level.
 
     Raises:
-        ValueError: sizes that do not divide, or a word that is not known.
+        ValueError: sizes that do not divide, or an unknown `progressive_input` or `embedding_type`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class NCSNpp(nn.Module):
         super().__init__()
         self.centered, self.scale_by_sigma = centered, scale_by_sigma
         check(image_size, nf, ch_mult, num_res_blocks, attn_resolutions)
-        check_words(progressive_input=progressive_input, embedding_type=embedding_type)
+        check_kinds(progressive_input=progressive_input, embedding_type=embedding_type)
         make = Maker(4 * nf, fir, dropout)
         fourier = embedding_type == "fourier"
         self.embed: nn.Module = FourierEmbedding(nf) if fourier else PositionalEmbedding(nf)
@@ -99,7 +99,7 @@ class NCSNpp(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """The prediction, [B, out_channels, H, W], for states x [B, in_channels, H, W] and positive times [B]."""
-        # Every block takes the swish of the embedding: done here, once.
+        # Every block applies swish to the embedding; it is computed once, here.
         embedding = fn.silu(self.time_out(fn.silu(self.time_in(self.embed(time)))))
         x = x if self.centered else 2 * x - 1
         h, pyramid = self.conv_in(x), x
@@ -116,7 +116,12 @@ class NCSNpp(nn.Module):
 
 @dataclass(frozen=True)
 class Maker:
-    """Makes the residual blocks of one network."""
+    """Builds the residual blocks of one network.
+
+    Attributes:
+        embedding: the width of the time embedding.
+        fir, dropout: as in `NCSNpp`.
+    """
 
     embedding: int
     fir: bool
@@ -127,7 +132,7 @@ class Maker:
 
 
 class DownStage(nn.Module):
-    """One level on the way down: blocks, each followed by attention where the level has it, then to half the side."""
+    """One level on the way down: residual blocks, each followed by attention if the level has it, then halving the side."""
 
     def __init__(
         self, make: Maker, width: int, out: int, blocks: int, attends: bool, last: bool, pyramid: int | None
@@ -139,7 +144,7 @@ class DownStage(nn.Module):
         self.pyramid = None if last or pyramid is None else PyramidStep(pyramid, out, make.fir)
 
     def forward(self, h: Tensor, pyramid: Tensor, embedding: Tensor, skips: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The features and the pyramid at half the side; every output is put on `skips`."""
+        """The features and the input pyramid at half the side. Appends every block's output to `skips`."""
         for i, block in enumerate(self.blocks):
             h = block(h, embedding)
             if self.attention:
@@ -155,7 +160,7 @@ class DownStage(nn.Module):
 
 
 class UpStage(nn.Module):
-    """One level on the way up: blocks on features and skips, attention where the level has it, then to twice the side."""
+    """One level on the way up: residual blocks on features and skips, attention if the level has it, then doubling the side."""
 
     def __init__(self, make: Maker, width: int, out: int, skips: list[int], attends: bool, last: bool) -> None:
         super().__init__()
@@ -164,7 +169,7 @@ class UpStage(nn.Module):
         self.resample = None if last else make(out, out, "up")
 
     def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        """The features at twice the side; takes its inputs off `skips`."""
+        """The features at twice the side. Removes its inputs from `skips`."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         if self.attention is not None:
@@ -173,15 +178,11 @@ class UpStage(nn.Module):
 
 
 def check(image_size: int, nf: int, ch_mult: Sequence[int], blocks: int, attn_resolutions: Sequence[int]) -> None:
-    """Refuses sizes that make no network.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+    """Raises ValueError, which names the argument, for sizes that do not fit together."""
     if not ch_mult or min(ch_mult) < 1 or blocks < 1:
         raise ValueError(f"ch_mult {list(ch_mult)} and num_res_blocks {blocks} must be positive")
     if nf < 4 or any(width % min(width // 4, 32) for width in (nf * multiple for multiple in ch_mult)):
-        raise ValueError(f"nf {nf} makes widths that do not divide into groups; a multiple of 128, or 4 to 128, does")
+        raise ValueError(f"nf {nf} gives widths that do not divide into groups; use a multiple of 128, or 4 to 128")
     unit = 2 ** (len(ch_mult) - 1)
     if image_size < unit or image_size % unit:
         raise ValueError(f"image_size {image_size} is not a multiple of 2**(levels - 1) = {unit}")
@@ -191,12 +192,8 @@ def check(image_size: int, nf: int, ch_mult: Sequence[int], blocks: int, attn_re
             raise ValueError(f"attn_resolutions has {side}, but the levels of this network are {sides}")
 
 
-def check_words(progressive_input: str, embedding_type: str) -> None:
-    """Refuses words that are not known.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+def check_kinds(progressive_input: str, embedding_type: str) -> None:
+    """Raises ValueError, which names the argument, for an unknown value."""
     if progressive_input not in ("residual", "none"):
         raise ValueError(f"progressive_input '{progressive_input}' is neither residual nor none")
     if embedding_type not in ("fourier", "positional"):

@@ -39,7 +39,7 @@ class PositionalEmbedding(nn.Module):
 
 
 def downsample(x: Tensor, fir: bool) -> Tensor:
-    """Half the side: the FIR filter [1, 3, 3, 1] and every second pixel, or the mean of 2x2 pixels."""
+    """[B, C, H, W] at half the side: every second pixel after the FIR filter [1, 3, 3, 1], or the mean of 2x2 pixels."""
     if not fir:
         return fn.avg_pool2d(x, 2)
     kernel, channels = fir_kernel(x), x.shape[1]
@@ -47,7 +47,7 @@ def downsample(x: Tensor, fir: bool) -> Tensor:
 
 
 def upsample(x: Tensor, fir: bool) -> Tensor:
-    """Twice the side: zeros between the pixels and the FIR filter (gain 4), or every pixel four times."""
+    """[B, C, H, W] at twice the side: the FIR filter (gain 4) after zeros between the pixels, or every pixel four times."""
     if not fir:
         return fn.interpolate(x, scale_factor=2, mode="nearest")
     kernel, channels = 4 * fir_kernel(x), x.shape[1]
@@ -57,7 +57,7 @@ def upsample(x: Tensor, fir: bool) -> Tensor:
 def fir_kernel(like: Tensor) -> Tensor:
     """The separable filter [1, 3, 3, 1] with sum 1, [4, 4].
 
-    Filled where it is used: numbers sent from the host would make a GPU wait, and a CUDA graph cannot hold that.
+    It is filled on the device: a copy from the host would make a GPU wait, which a CUDA graph cannot hold.
     """
     kernel = torch.full((4, 4), 1 / 64, dtype=like.dtype, device=like.device)
     kernel[1:3] *= 3
@@ -66,7 +66,7 @@ def fir_kernel(like: Tensor) -> Tensor:
 
 
 class PyramidStep(nn.Module):
-    """One step of the input pyramid: the image at half its side, as features. A strided 3x3 convolution."""
+    """One step of the input pyramid: a strided 3x3 convolution from [B, width_in, H, W] to [B, width_out, H/2, W/2]."""
 
     def __init__(self, width_in: int, width_out: int, fir: bool) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class PyramidStep(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.fir:
             return self.conv(fn.pad(x, (0, 1, 0, 1)))
-        # The filter spreads by 2 on each side, so that the strided 3x3 window is centred on the pixels that it keeps.
+        # The filter extends the image by 2 on each side, which centres the strided 3x3 window on the pixels it keeps.
         channels = x.shape[1]
         blurred = fn.conv2d(x, fir_kernel(x).expand(channels, 1, 4, 4), padding=2, groups=channels)
         return self.conv(blurred)
@@ -86,12 +86,12 @@ class ResidualBlock(nn.Module):
     """BigGAN's residual block: norm, swish, resampling, convolution, + time, norm, swish, convolution; sum over sqrt(2).
 
     Args:
-        width_in: channels that come in.
-        width_out: channels that go out.
+        width_in: input channels.
+        width_out: output channels.
         embedding: width of the time embedding.
-        resample: whether the block halves or doubles the side.
-        fir: how.
-        dropout: in training, before the last convolution.
+        resample: `down` halves the side, `up` doubles it.
+        fir: whether it does so with the FIR filter.
+        dropout: its probability in training, before the last convolution.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(width_in, width_out, 1) if changes else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x [B, width_in, H, W] and the (swished) time embedding [B, E] to [B, width_out, H', W']."""
-        # In place where nothing else needs the numbers: fresh memory costs the CPU as much as the arithmetic.
+        """From x [B, width_in, H, W] and the swish of the time embedding [B, E] to [B, width_out, H', W']."""
+        # In place wherever the input is not needed again: on a CPU, fresh memory costs as much as the arithmetic.
         h = fn.silu(self.norm_in(x), inplace=True)
         if self.resample == "down":
             h, x = downsample(h, self.fir), downsample(x, self.fir)
@@ -121,7 +121,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention with one head over the pixels of [B, C, H, W]; sum with its input over sqrt(2)."""
+    """Self-attention with one head over the pixels of [B, C, H, W]; sum with the input, over sqrt(2)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -138,5 +138,5 @@ class AttentionBlock(nn.Module):
 
 
 def group_norm(width: int) -> nn.GroupNorm:
-    """Groups of at least four channels, 32 at most."""
+    """Group normalisation with at most 32 groups, of at least four channels each."""
     return nn.GroupNorm(min(width // 4, 32), width, eps=1e-6)

@@ -1,8 +1,8 @@
-"""A small preconditioned isotropic denoiser: what `gddim train` trains.
+"""A small preconditioned isotropic denoiser, which `gddim train` trains.
 
-Karras et al., *Elucidating the Design Space of Diffusion-Based Generative Models* (arXiv 2206.00364),
-Eq. 7 and Table 1, around a U-Net of our own. It knows no diffusion: `gddim_cli.models.parameterization` turns it into the
-noise prediction of any diffusion whose noise is a small block per pixel.
+The preconditioning is Eq. 7 and Table 1 of Karras et al., *Elucidating the Design Space of Diffusion-Based Generative
+Models* (arXiv 2206.00364), around a small U-Net. The network is independent of diffusions: `gddim_cli.models.denoiser`
+turns it into the noise prediction of any diffusion with a small block per pixel.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ class DenoisingUNet(nn.Module):
     """`D(y; sigma) = c_skip y + c_out F(c_in y; c_noise)`, the estimate of `x_0` given `y = x_0 + N(0, sigma^2 I)`.
 
     With `s = sigma_data`: `c_skip = s^2 / (sigma^2 + s^2)`, `c_out = sigma s / sqrt(sigma^2 + s^2)`,
-    `c_in = 1 / sqrt(sigma^2 + s^2)`, `c_noise = ln(sigma) / 4` (2206.00364, Table 1).
+    `c_in = 1 / sqrt(sigma^2 + s^2)`, `c_noise = ln(sigma) / 4` (arXiv 2206.00364, Table 1).
 
     Args:
         image_channels: channels of an image.
         image_size: side of the (square) image; divisible by `patch * 2**(len(channels) - 1)`.
         sigma_data: root mean square of the training images in [-1, 1].
         patch: side of the pixel block folded into channels at the input, and unfolded at the output.
-        channels: width of each level; each further level halves the resolution.
-        blocks: residual blocks a level, on the way down and on the way up alike.
+        channels: width of each level; every level after the first halves the resolution.
+        blocks: residual blocks per level, on the way down and again on the way up.
         embedding: width of the noise-level embedding.
+        classes: number of class labels; 0 for an unconditional network.
 
     Raises:
         ValueError: the image does not divide into patches and levels, or a size is not positive.
@@ -48,6 +49,7 @@ class DenoisingUNet(nn.Module):
         channels: Sequence[int] = (64, 96),
         blocks: int = 2,
         embedding: int = 128,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         sizes = {"image_channels": image_channels, "patch": patch, "blocks": blocks, "embedding": embedding}
@@ -79,27 +81,33 @@ class DenoisingUNet(nn.Module):
             if level:
                 self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), conv3x3(wide, wide)))
         self.head = nn.Sequential(norm(width), nn.SiLU(), zero(conv3x3(width, image_channels * patch**2)))
+        if classes:
+            self.label = nn.Linear(classes, embedding, bias=False)
 
-    def forward(self, y: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, y: Tensor, condition: Tensor) -> Tensor:
         """The denoised images.
 
         Args:
             y: noisy images, [B, C, H, W].
-            sigma: noise levels (standard deviations, > 0), [B], of `y`'s dtype.
+            condition: noise levels (standard deviations, > 0), [B], of `y`'s dtype; with class labels [B, 1 + classes]: the noise
+                level, then the class as one-hot columns (all zero: no class).
 
         Returns:
-            `E[x_0 | y]`, [B, C, H, W], `y`'s dtype.
+            `E[x_0 | y]`, or given the class too, [B, C, H, W], `y`'s dtype.
         """
+        sigma, labels = (condition, None) if condition.ndim == 1 else (condition[:, 0], condition[:, 1:])
         s = sigma[:, None, None, None]
         total = s**2 + self.sigma_data**2
         c_skip = self.sigma_data**2 / total
         c_out = s * self.sigma_data / total.sqrt()
-        raw = self.unet(y / total.sqrt(), sigma.log() / 4)
+        raw = self.unet(y / total.sqrt(), sigma.log() / 4, labels)
         return c_skip * y + c_out * raw
 
-    def unet(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """The raw network `F`: images [B, C, H, W] and `c_noise` [B] to images of the same shape."""
+    def unet(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The raw network `F`: images [B, C, H, W], `c_noise` [B] and labels [B, classes] to images of the same shape."""
         emb = self.embed(c_noise)
+        if labels is not None:
+            emb = emb + self.label(labels)
         h = self.stem(fn.pixel_unshuffle(x, self.patch))
         skips = []
         for part in self.down:
@@ -118,13 +126,13 @@ class DenoisingUNet(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """`c_noise` [B] to a vector [B, width]: sines and cosines at octave-spaced frequencies, then two linear layers."""
+    """From `c_noise` [B] to a vector [B, width]: sines and cosines at octave-spaced frequencies, then two linear layers."""
 
     frequencies: Tensor
 
     def __init__(self, width: int, frequencies: int = 16) -> None:
         super().__init__()
-        # c_noise spans about +-1.7: from a quarter of a turn to 64 turns over the range.
+        # c_noise lies within about +-1.7, which is 0.4 of a period of the lowest frequency and 100 of the highest.
         self.register_buffer("frequencies", math.pi * torch.logspace(-2, 6, frequencies, base=2.0), persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
@@ -134,7 +142,7 @@ class NoiseEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions; the noise level scales and shifts between them."""
+    """Two normalised 3x3 convolutions with a scale and a shift by the noise level between them; sum with the input."""
 
     def __init__(self, width_in: int, width_out: int, embedding: int) -> None:
         super().__init__()
@@ -153,11 +161,11 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """One residual self-attention over the pixels, a head for every 32 channels."""
+    """Residual self-attention over the pixels of [B, width, H, W], with as many heads as leave each 32 channels or more."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // 32)
+        self.heads = next(heads for heads in range(max(1, width // 32), 0, -1) if width % heads == 0)
         self.norm = norm(width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = zero(nn.Conv2d(width, width, 1))
@@ -184,7 +192,7 @@ def norm(width: int) -> nn.GroupNorm:
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with its weights at zero: a residual branch that starts as the identity."""
+    """The layer with all weights zero, so that a residual block starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

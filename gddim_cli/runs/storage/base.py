@@ -1,4 +1,4 @@
-"""What every way of storing images does. A file that is there is whole, so what is done can be read off the folder."""
+"""What every storage format does. Files are written atomically, so the folder itself says which images exist."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from pathlib import Path
 from typing import ClassVar
 
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.runs.storage.manifest import Stored
+from gddim_cli.runs.storage.manifest import Manifest, Stored
+from gddim_cli.runtime.files import writing
+from gddim_cli.runtime.registry import Spec
 
 
 @dataclass(frozen=True)
 class Storage(ABC):
-    """The images of one run, in its folder. Several processes may store into it at once, each its own images.
+    """The images of one run in its folder. Several processes may store their own images at once.
 
     Attributes:
-        folder: where they are.
+        folder: the run's folder.
     """
 
     folder: Path
     NAMES: ClassVar[re.Pattern[str]]
-    """What the files' names look like; a person's own may look so too."""
+    """The pattern of the files' names; a user's own files may match it too."""
 
     @abstractmethod
     def files(self, num: int) -> list[Path]:
-        """The run's own files, of images below `num`, sorted by name."""
+        """The run's files with images below `num`, sorted by name."""
 
     @abstractmethod
     def done(self, num: int) -> set[int]:
-        """Indices below `num` of the images that are there.
+        """The indices below `num` whose images exist.
 
         Raises:
             DataError: a file cannot be read.
@@ -39,7 +41,7 @@ class Storage(ABC):
 
     @abstractmethod
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
-        """Writes images [B, H, W, C], each whole or not at all.
+        """Writes images [B, H, W, C] atomically.
 
         Raises:
             OutputError: they cannot be written, or the folder is gone.
@@ -54,8 +56,22 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
+        """The files below `num` that cannot be read whole, or are not what the manifest recorded, with their indices."""
+
+    def discard(self, files: Iterable[Path]) -> None:
+        """Removes damaged files, whose images are then made again: each depends on its seed and index only.
+
+        Raises:
+            OutputError: one cannot be removed.
+        """
+        with writing(self.folder):
+            for file in files:
+                file.unlink(missing_ok=True)
+
+    @abstractmethod
     def join(self, num: int) -> None:
-        """Brings the files of a run whose `num` images are all there to their final form.
+        """Brings the files of a run with all `num` images to their final form.
 
         Raises:
             DataError: an image is missing or cannot be read.
@@ -64,4 +80,17 @@ class Storage(ABC):
 
     @abstractmethod
     def describe(self, num: int) -> list[Stored]:
-        """The final files, with their checksums, for the manifest."""
+        """The final files with their checksums, for the manifest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageFormat(Spec):
+    """One `--format`.
+
+    Attributes:
+        summary: what its files are, in words.
+        storage: reads and writes them.
+    """
+
+    summary: str
+    storage: type[Storage]

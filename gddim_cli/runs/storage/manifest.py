@@ -1,4 +1,4 @@
-"""`manifest.json`: what a finished run's folder holds, with checksums. It is there if and only if the run is complete."""
+"""`manifest.json`: the files of a finished run with checksums. It exists if and only if the run is complete."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
     """A shard, or all PNGs of a folder together.
 
     Attributes:
-        name: of the file; of PNGs a pattern.
-        images: the first index and the last one; every image between them is there, once.
-        size: bytes, in all.
-        sha256: of the file; of PNGs that of their list as `sha256sum` prints it, sorted by name.
+        name: the file's name; a pattern for PNGs.
+        images: the first and the last index; every image between them is in the file once.
+        size: total bytes.
+        sha256: of the file; for PNGs, of their list as `sha256sum` prints it, sorted by name.
+        crc32: for PNGs, the CRC-32 of each file, eight hexadecimal digits each, in order: it tells which file was damaged.
     """
 
     name: str
     images: tuple[int, int]
     size: int
     sha256: str
+    crc32: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What `manifest.json` holds.
+    """The content of `manifest.json`.
 
     Attributes:
         format: png, npz or tar.
-        images: how many there are, of indices 0 to images - 1.
-        files: where they are, in order.
+        images: their number; their indices are 0 to images - 1.
+        files: the files, in order.
     """
 
     gddim: str
@@ -45,7 +47,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes it.
+    """Writes the manifest atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -55,7 +57,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """What the folder's manifest says; None where there is none: then the run is not complete.
+    """The folder's manifest; None if there is none, which means that the run is not complete.
 
     Raises:
         DataError: it cannot be read.
@@ -65,12 +67,12 @@ def read_manifest(folder: Path) -> Manifest | None:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove it and rerun the same command") from error
 
 
 def remove_manifest(folder: Path) -> None:
-    """Removes it, before what it tells of changes.
+    """Removes the manifest, before the files that it describes change.
 
     Raises:
         OutputError: it cannot be removed.

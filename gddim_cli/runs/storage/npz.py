@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 from gddim_cli.images.quantize import Pixels
+from gddim_cli.runs.storage.base import StorageFormat
 from gddim_cli.runs.storage.shards import Shards
 from gddim_cli.runtime.arrays import read_member
 from gddim_cli.runtime.files import replacing
@@ -31,6 +32,15 @@ class Npz(Shards):
         images = member(file, "images")
         return [images[rows[index]] for index in indices]
 
+    def verify(self, file: Path) -> None:
+        index, images = member(file, "index"), member(file, "images")
+        if index.ndim != 1 or index.dtype.kind not in "iu" or images.dtype != np.uint8 or images.ndim != 4:
+            raise DataError(f"{file}: no shard of a run; remove it and rerun the same command")
+        if len(index) != len(images):
+            raise DataError(
+                f"{file}: {len(index)} indices for {len(images)} images; remove it and rerun the same command"
+            )
+
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         self._write(self.folder / self.name(indices), indices, pixels)
 
@@ -38,7 +48,7 @@ class Npz(Shards):
         arrays: dict[str, NDArray] = {"images": pixels, "index": np.array(indices, dtype=np.int64)}
         with replacing(path, make_folder=False) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
-                # What numpy.savez writes, but of no time: equal images make equal files, and a clock before 1980 none fail.
+                # As numpy.savez writes, but without a time: equal images make equal files.
                 entry = zipfile.ZipInfo(f"{name}.npy")
                 entry.external_attr = 0o644 << 16
                 with archive.open(entry, "w", force_zip64=True) as member:
@@ -48,13 +58,16 @@ class Npz(Shards):
         self._write(target, indices, self.collect(indices, parts))
 
 
+SPEC = StorageFormat(name="npz", summary="shards of 10 000 images as .npz", storage=Npz)
+
+
 def member(file: Path, name: str) -> NDArray:
-    """An array of a shard.
+    """One array of a shard.
 
     Raises:
-        DataError: it is damaged, or none.
+        DataError: the file is damaged, or is no shard.
     """
     try:
         return read_member(file, name)
     except DataError as error:
-        raise DataError(f"{error}; remove it and run the same command again") from error
+        raise DataError(f"{error}; remove it and rerun the same command") from error

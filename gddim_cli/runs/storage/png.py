@@ -1,9 +1,10 @@
-"""`--format png`: one file an image."""
+"""`--format png`: one file per image."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from io import BytesIO
@@ -13,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from gddim_cli.errors import DataError
+from gddim_cli.images.decode import png_is_whole
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.render import write_png
-from gddim_cli.runs.storage.base import Storage
-from gddim_cli.runs.storage.manifest import Stored
-from gddim_cli.runtime.files import sha256
+from gddim_cli.runs.storage.base import Storage, StorageFormat
+from gddim_cli.runs.storage.manifest import Manifest, Stored
 
 
 class Png(Storage):
@@ -26,7 +27,7 @@ class Png(Storage):
     NAMES = re.compile(r"\d{6,}\.png")
 
     def files(self, num: int) -> list[Path]:
-        # A person may keep other PNGs there, whatever their names.
+        # A user may keep other PNGs in the folder.
         names = (file.name for file in self.folder.iterdir() if self.NAMES.fullmatch(file.name))
         indices = sorted(int(name[:-4]) for name in names if name == png_name(int(name[:-4])))
         return [self.folder / png_name(index) for index in indices if index < num]
@@ -41,19 +42,36 @@ class Png(Storage):
     def read(self, indices: Iterable[int]) -> Pixels:
         return np.stack([read_png(self.folder / png_name(index)) for index in indices])
 
+    def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
+        recorded = manifest.files[0].crc32 if manifest and manifest.files else ""
+        found: dict[Path, set[int]] = {}
+        for file in self.files(num):
+            index = int(file.stem)
+            content = file.read_bytes()
+            checksum = recorded[8 * index : 8 * index + 8]
+            # An empty file counts as missing already: a crash can leave one.
+            if content and not (f"{zlib.crc32(content):08x}" == checksum if checksum else png_is_whole(content)):
+                found[file] = {index}
+        return found
+
     def join(self, num: int) -> None:
-        """They are in their final form."""
+        """Nothing to do: PNGs are in their final form."""
 
     def describe(self, num: int) -> list[Stored]:
-        digest, total = hashlib.sha256(), 0
+        digest, total, checksums = hashlib.sha256(), 0, []
         for file in self.files(num):
-            digest.update(f"{sha256(file)}  {file.name}\n".encode())
-            total += size(file)
-        return [Stored("[0-9]*.png", (0, num - 1), total, digest.hexdigest())]
+            content = file.read_bytes()
+            digest.update(f"{hashlib.sha256(content).hexdigest()}  {file.name}\n".encode())
+            checksums.append(f"{zlib.crc32(content):08x}")
+            total += len(content)
+        return [Stored("[0-9]*.png", (0, num - 1), total, digest.hexdigest(), "".join(checksums))]
+
+
+SPEC = StorageFormat(name="png", summary="one PNG per image", storage=Png)
 
 
 def size(file: Path) -> int:
-    """Bytes; 0 of a file that has gone meanwhile, and of one whose content was lost when the machine failed."""
+    """Size in bytes; 0 for a file that has disappeared, or whose content was lost in a crash."""
     with suppress(FileNotFoundError):
         return file.stat().st_size
     return 0
@@ -64,12 +82,12 @@ def png_name(index: int) -> str:
 
 
 def read_png(path: Path) -> Pixels:
-    """A PNG as [H, W, C]; DataError where it cannot be read."""
+    """A PNG as [H, W, C]; raises DataError if it cannot be read."""
     return decode_png(path, path)
 
 
 def decode_png(file: Path | BytesIO, source: Path) -> Pixels:
-    """A PNG, wherever it is, as [H, W, C]; `source` names it in messages.
+    """A PNG file or its bytes as [H, W, C]; `source` names it in messages.
 
     Raises:
         DataError: it cannot be read.
@@ -78,5 +96,5 @@ def decode_png(file: Path | BytesIO, source: Path) -> Pixels:
         with Image.open(file) as image:
             pixels = np.asarray(image)
     except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error}); remove it and run the same command again") from error
+        raise DataError(f"{source}: cannot be read ({error}); remove it and rerun the same command") from error
     return pixels.reshape(*pixels.shape[:2], -1)

@@ -1,17 +1,20 @@
-"""How the images of a run lie in its folder: one class for each `--format`."""
+"""The storage formats by name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gddim_cli.runs.storage.base import Storage
-from gddim_cli.runs.storage.npz import Npz
-from gddim_cli.runs.storage.png import Png
-from gddim_cli.runs.storage.tar import Tar
+from gddim_cli.runs.storage import npz, png, tar
+from gddim_cli.runs.storage.base import Storage, StorageFormat
+from gddim_cli.runtime.registry import Registry
 
-FORMATS: dict[str, type[Storage]] = {"png": Png, "npz": Npz, "tar": Tar}
+FORMATS = Registry("storage format", StorageFormat, [png.SPEC, npz.SPEC, tar.SPEC])
 
 
 def open_storage(folder: Path, format: str) -> Storage:
-    """The images of `folder`, stored in `format`, one of `FORMATS`."""
-    return FORMATS[format](folder)
+    """The images of `folder`, stored in `format`.
+
+    Raises:
+        UsageError: an unknown format.
+    """
+    return FORMATS.find(format, "--format").storage(folder)

@@ -1,9 +1,9 @@
-"""Files of many images, `images-000000-009999.SUFFIX`: one a batch while a run goes, joined to shards at its end."""
+"""Files of many images, `images-000000-009999.SUFFIX`: one per batch during a run, joined to shards at its end."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ import numpy as np
 from gddim_cli.errors import DataError
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.runs.storage.base import Storage
-from gddim_cli.runs.storage.manifest import Stored
+from gddim_cli.runs.storage.manifest import Manifest, Stored
 from gddim_cli.runtime.files import sha256, writing
 
 T = TypeVar("T")
@@ -21,21 +21,42 @@ SHARD_SIZE = 10_000
 
 
 class Shards(Storage):
-    """What shards of any kind share. A name says the first and the last index; what lies between is in the file."""
+    """What sharded formats share. A file's name states its first and last index; the file states the rest."""
 
     SUFFIX: str
 
     @abstractmethod
     def index(self, file: Path) -> list[int]:
-        """The indices of the images in a file, in their order there; DataError where it cannot be read."""
+        """The indices of the images in a file, in its order; raises DataError if it cannot be read."""
 
     @abstractmethod
     def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
-        """These images of a file, each [H, W, C]; DataError where it cannot be read."""
+        """The images of these indices in a file, each [H, W, C]; raises DataError if it cannot be read."""
 
     @abstractmethod
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
-        """Writes `target` with these images, whole or not at all; `parts` says where each of them is."""
+        """Writes `target` with these images atomically; `parts` maps each index to its present file."""
+
+    @abstractmethod
+    def verify(self, file: Path) -> None:
+        """Reads all of a file; raises DataError if it is damaged."""
+
+    def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
+        recorded = {stored.name: stored.sha256 for stored in manifest.files} if manifest else {}
+        return {file: set(self._span(file)) for file in self.files(num) if not self._is_sound(file, recorded)}
+
+    def _is_sound(self, file: Path, recorded: Mapping[str, str]) -> bool:
+        if file.name in recorded:
+            return sha256(file) == recorded[file.name]
+        try:
+            self.verify(file)
+        except DataError:
+            return False
+        return set(self.index(file)) <= set(self._span(file))
+
+    def _span(self, file: Path) -> range:
+        first, last = span(file.name)
+        return range(first, last + 1)
 
     def files(self, num: int) -> list[Path]:
         names = (file.name for file in self.folder.iterdir() if self.NAMES.fullmatch(file.name))
@@ -49,7 +70,7 @@ class Shards(Storage):
         return self._of_files(max(wanted) + 1, lambda files: self.collect(wanted, self._located(wanted, files)))
 
     def _of_files(self, num: int, look: Callable[[list[Path]], T]) -> T:
-        """What `look` finds in the files; anew where one of them has gone meanwhile: another process joins them."""
+        """The result of `look` on the files; repeated if a file disappears because another process is joining them."""
         while True:
             files = self.files(num)
             try:
@@ -59,7 +80,7 @@ class Shards(Storage):
                     raise
 
     def collect(self, indices: Sequence[int], parts: dict[int, Path]) -> Pixels:
-        """The images of these indices, [N, H, W, C], from the files that `parts` says."""
+        """The images of these indices, [N, H, W, C], from the files in `parts`."""
         found: dict[int, Pixels] = {}
         for file in dict.fromkeys(parts[index] for index in indices):
             here = [index for index in indices if parts[index] == file]
@@ -70,7 +91,7 @@ class Shards(Storage):
         """The file of each image.
 
         Raises:
-            DataError: one is in none.
+            DataError: an image is in no file.
         """
         return self._of_files(max(indices) + 1, lambda files: self._located(indices, files))
 
@@ -82,11 +103,11 @@ class Shards(Storage):
                 parts.update((index, file) for index in self.index(file) if index in wanted)
         lost = wanted - parts.keys()
         if lost:
-            raise DataError(f"{self.folder}: image {min(lost)} is in no file there; run the same command again")
+            raise DataError(f"{self.folder}: image {min(lost)} is in no file there; rerun the same command")
         return parts
 
     def join(self, num: int) -> None:
-        """All shards are written before a part goes, since a part may hold images of two."""
+        """Writes all shards before it removes a part, since a part may hold images of two shards."""
         targets = [self.folder / self.name(indices) for indices in ranges(num)]
         parts = set(self.files(num))
         for target, indices in zip(targets, ranges(num), strict=True):
@@ -110,6 +131,6 @@ def ranges(num: int) -> list[range]:
 
 
 def span(name: str) -> tuple[int, int]:
-    """The first index and the last one that a file's name tells."""
+    """The first and the last index in a file's name."""
     _, first, last = name.partition(".")[0].split("-")
     return int(first), int(last)

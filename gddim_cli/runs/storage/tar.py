@@ -1,4 +1,4 @@
-"""`--format tar`: PNGs in tar files, named as webdataset names samples, `000123.png`."""
+"""`--format tar`: PNGs in tar files, named `000123.png` as webdataset expects."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gddim_cli.errors import DataError
+from gddim_cli.images.decode import png_is_whole
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.render import as_picture
+from gddim_cli.runs.storage.base import StorageFormat
 from gddim_cli.runs.storage.png import decode_png, png_name
 from gddim_cli.runs.storage.shards import Shards
 from gddim_cli.runtime.files import replacing
 
 
 class Tar(Shards):
-    """Shards that any tar reads. Of no time and no owner, so that equal images make equal files."""
+    """Shards that any tar program reads, without times and owners, so that equal images make equal files."""
 
     SUFFIX = ".tar"
     NAMES = re.compile(r"images-\d{6,}-\d{6,}\.tar")
@@ -32,12 +34,18 @@ class Tar(Shards):
         with reading(file) as archive:
             return [decode_png(io.BytesIO(member(archive, index)), file) for index in indices]
 
+    def verify(self, file: Path) -> None:
+        with reading(file) as archive:
+            for name in archive.getnames():
+                if not png_is_whole(member(archive, int(name.removesuffix(".png")))):
+                    raise DataError(f"{file}: {name} is damaged; remove the file and rerun the same command")
+
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         images = dict(zip(indices, pixels, strict=True))
         self._write(self.folder / self.name(indices), indices, lambda index: encode(images[index]))
 
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
-        @functools.lru_cache(maxsize=1)  # the indices rise, and so do the parts
+        @functools.lru_cache(maxsize=1)  # indices rise, and so do the parts
         def load(part: Path) -> dict[int, bytes]:
             with reading(part) as archive:
                 return {index: member(archive, index) for index in parts if parts[index] == part}
@@ -55,28 +63,31 @@ class Tar(Shards):
                 archive.addfile(entry, io.BytesIO(data))
 
 
+SPEC = StorageFormat(name="tar", summary="shards of 10 000 images as .tar of PNGs", storage=Tar)
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[tarfile.TarFile]:
-    """A tar file to read.
+    """Opens a tar file for reading.
 
     Raises:
-        DataError: it is none, is damaged, or has not what is sought in it.
+        DataError: not a tar file, damaged, or without the requested member.
     """
     try:
         with tarfile.open(path, "r:") as archive:
             yield archive
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
+        raise DataError(f"{path}: cannot be read ({error}); remove it and rerun the same command") from error
 
 
 def member(archive: tarfile.TarFile, index: int) -> bytes:
-    """The bytes of an image."""
+    """The bytes of an image's PNG."""
     file = archive.extractfile(png_name(index))
     return file.read() if file else b""
 
 
 def encode(pixels: Pixels) -> bytes:
-    """[H, W, C] as the bytes of a PNG."""
+    """An image [H, W, C] as the bytes of a PNG."""
     buffer = io.BytesIO()
     as_picture(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -114,7 +114,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, format: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path, format: str) -> None:
-    with pytest.raises(OutputError, match="its folder is gone"):
+    with pytest.raises(OutputError, match="its folder has been removed"):
         open_storage(tmp_path / "gone", format).store([0], PIXELS[:1])
     assert not (tmp_path / "gone").exists()
 
@@ -180,5 +180,5 @@ def test_an_empty_shard_is_named_with_the_way_out(tmp_path: Path, format: str) -
     storage = stored(tmp_path, format, [[0, 1]])
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"")
-    with pytest.raises(DataError, match=rf"{file.name}: .*; remove it and run the same command again"):
+    with pytest.raises(DataError, match=rf"{file.name}: .*; remove it and rerun the same command"):
         storage.done(2)

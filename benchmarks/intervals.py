@@ -1,0 +1,139 @@
+"""How often the 95 % intervals of `gddim fid` hold the right answer, on Gaussian features: docs/fid.md.
+
+python benchmarks/intervals.py [--repeats 1000] [--metrics fid,fid-infinity,kid]
+
+Images are N(shift sqrt(lambda), scale^2 lambda), the reference N(0, lambda); lambda is 1, or falls from 1 to e^-6. The right
+answer of `fid` is its mean over sets of N images (over all repeats); of `fid-infinity` and `kid` that of the two Gaussians.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gddim_cli.evaluation.metrics.registry import find_metric, find_metrics
+from gddim_cli.evaluation.moments import Gaussian
+from gddim_cli.evaluation.statistics import Reference
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair of Gaussians of dimension d, and N images; `m` features of the reference for kid."""
+
+    d: int
+    n: int
+    decay: bool
+    shift: float
+    scale: float
+    m: int = 500
+
+    @property
+    def variances(self) -> Array:
+        """lambda, [d]."""
+        return np.exp(-6 * np.arange(self.d) / self.d) if self.decay else np.ones(self.d)
+
+    @property
+    def gaussians(self) -> tuple[Gaussian, Gaussian]:
+        """Of the images and of the reference."""
+        v = self.variances
+        return (
+            Gaussian(self.shift * np.sqrt(v), self.scale**2 * np.diag(v)),
+            Gaussian(np.zeros(self.d), np.diag(v)),
+        )
+
+
+CASES = {
+    "fid": [
+        Case(16, 100, True, 0.0, 1.0),
+        Case(16, 100, True, 0.1, 1.2),
+        Case(40, 80, True, 0.0, 1.0),
+        Case(40, 1000, False, 0.0, 1.0),
+        Case(40, 1000, True, 0.05, 1.05),
+        Case(84, 168, True, 0.3, 1.5),
+        Case(84, 420, False, 0.0, 1.0),
+        Case(84, 420, True, 0.0, 0.8),
+        Case(84, 2000, True, 0.0, 1.0),
+        Case(84, 2000, True, 0.03, 1.05),
+        Case(84, 2000, True, 0.3, 1.5),
+    ],
+    "fid-infinity": [
+        Case(16, 200, True, 0.1, 1.2),
+        Case(40, 200, True, 0.0, 1.0),
+        Case(40, 1000, True, 0.05, 1.05),
+        Case(84, 420, True, 0.3, 1.5),
+        Case(84, 2000, True, 0.0, 1.0),
+        Case(84, 2000, True, 0.3, 1.5),
+    ],
+    "kid:size=100:subsets=50": [
+        Case(8, 50, False, 0.0, 1.0, m=50),
+        Case(8, 200, False, 0.3, 1.0, m=200),
+        Case(40, 300, False, 0.0, 1.0, m=2000),
+        Case(40, 300, False, 0.2, 1.0, m=2000),
+        Case(84, 1000, True, 0.0, 1.0, m=1000),
+        Case(84, 1000, True, 0.1, 1.1, m=1000),
+    ],
+}
+
+
+def frechet(case: Case) -> float:
+    """The Frechet distance of the two Gaussians."""
+    v = case.variances
+    return float((case.shift**2 + (case.scale - 1) ** 2) * v.sum())
+
+
+def kernel(case: Case) -> float:
+    """The squared maximum mean discrepancy of the two Gaussians, kernel `(x . y / d + 1)^3`."""
+
+    def mean(a: Gaussian, b: Gaussian) -> float:
+        """Of the kernel over x of a and y of b, from the first three moments of `t = x . y`."""
+        t, through = a.mean @ b.mean, a.mean @ b.covariance
+        spread, other = b.mean @ a.covariance @ b.mean, through @ a.mean
+        both = np.trace(a.covariance @ b.covariance)
+        second = t * t + spread + other + both
+        third = t**3 + 3 * t * (spread + other + both) + 6 * through @ a.covariance @ b.mean
+        return float(third / case.d**3 + 3 * second / case.d**2 + 3 * t / case.d + 1)
+
+    images, reference = case.gaussians
+    return mean(images, images) + mean(reference, reference) - 2 * mean(images, reference)
+
+
+def coverage(name: str, case: Case, repeats: int, seed: int = 0) -> tuple[float, float]:
+    """The share of intervals that hold the right answer, and the mean standard error over the true one."""
+    draw = np.random.default_rng(seed)
+    metric = find_metric(name)
+    images, reference = case.gaussians
+    roots = np.sqrt(case.variances)
+    found = []
+    for _ in range(repeats):
+        x = images.mean + case.scale * roots * draw.standard_normal((case.n, case.d))
+        y = roots * draw.standard_normal((case.m, case.d)) if metric.spec.needs_features else None
+        given = Reference("reference", "", reference, y, "")
+        values = metric.spec.compute(x, given, metric.options, lambda _: None)
+        found.append([values[key] for key in ("value", "low", "high", "standard_error")])
+    value, low, high, error = np.array(found).T
+    right = {"fid-infinity": frechet, "kid": kernel}.get(metric.spec.name, lambda _: float(value.mean()))(case)
+    held = float(np.mean((low <= right) & (right <= high)))
+    return held, float(np.sqrt(np.mean(error**2)) / value.std(ddof=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--metrics", default=",".join(CASES))
+    arguments = parser.parse_args()
+    print("| metric | d | N | variances | shift | scale | intervals that hold it | standard error / true |")
+    print("|---|---|---|---|---|---|---|---|")
+    for metric in find_metrics(arguments.metrics):
+        for case in next(cases for name, cases in CASES.items() if name.split(":")[0] == metric.spec.name):
+            held, ratio = coverage(metric.text, case, arguments.repeats)
+            cells = [metric.text, case.d, case.n, "1 to e^-6" if case.decay else "1", case.shift, case.scale]
+            print("|", " | ".join(map(str, [*cells, f"{held:.1%}", f"{ratio:.2f}"])), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""One cell of a benchmark, and the settings that plans have besides those of sampling, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+
+from gddim_cli.evaluation.metrics.registry import METRICS
+from gddim_cli.evaluation.protocols import PROTOCOLS, Mode
+from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.settings import about, declared
+
+REF = "Reference, as for gddim fid: a name, or an .npz of statistics."
+PROTOCOL = "Published protocol: reference, mode, quantisation and number of images."
+NUM = "Images per cell. Default: the plan's, or the protocol's."
+METRIC = "Metric, with options as in kid:subsets=50. Metrics of the same images share them."
+INCEPTION = "Another network with Inception's interface; the metric is then not FID."
+MODE = "How images come to which network. Default: as the reference was made."
+SOLVER_ERROR = "Also measure how far deterministic samplers are from the converged solution."
+KEEP_IMAGES = "Keep each cell's images, in a folder that gddim sample can continue."
+OUT = "Folder of the benchmark. Rerunning the same command resumes it."
+BATCH_SIZE = "Batch size. Affects speed, not results (except with rk45)."
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One value to measure: which images, how they are evaluated, and where the value is printed.
+
+    Attributes:
+        request: what to sample, as the plan says it.
+        num: number of images; None stands for the protocol's.
+        key: of the cell's result, once the plan has been checked.
+    """
+
+    request: SamplingRequest
+    metric: Annotated[str, about(METRIC, panel="Metrics", metavar="NAME", complete=lambda: list(METRICS))] = "fid"
+    num: Annotated[int, about(NUM, panel="Images", short="-n", ge=2, most=10**7)] | None = None
+    ref: Annotated[Text, about(REF, panel="Reference", metavar="NAME|PATH")] | None = None
+    protocol: Annotated[Text, about(PROTOCOL, panel="Reference", metavar="|".join(PROTOCOLS))] | None = None
+    mode: Annotated[Mode, about(MODE, panel="Reference")] | None = None
+    inception: Annotated[Text, about(INCEPTION, panel="Reference", metavar="FILE")] | None = None
+    table: Annotated[Text, about("Title of the table that a row's cells stand in.")] = ""
+    published: Annotated[Text, about("Row of the paper's tables to print beside the cells, as table1.R.")] | None = None
+    key: str = ""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], where: Mapping[str, str]) -> Cell:
+        """The cell of checked values by key; raises UsageError as `SamplingRequest.of`."""
+        own = {key: value for key, value in given.items() if key in declared(cls)}
+        rest = {"seed" if key == "seeds" else key: value for key, value in given.items() if key not in own}
+        return cls(request=SamplingRequest.of(rest, where), **own)
+
+
+class PlanSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a plan as a whole."""
+
+    solver_error: Annotated[bool, about(SOLVER_ERROR, panel="Metrics")] | None = None
+    solver_error_images: Annotated[int, about("Images for --solver-error.", panel="Metrics", ge=1, le=10_000)] = 16
+    keep_images: Annotated[bool, about(KEEP_IMAGES, panel="Output")] = False
+    out: Annotated[Text, about(OUT, panel="Output", metavar="FOLDER")] = "bench"
+    batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed", ge=1, le=100_000)] = 64
+    device: Annotated[Text, about("Device the networks run on.", panel="Speed", metavar="auto|cpu|cuda|mps")] = "auto"
+
+
+PLAN_SETTINGS = declared(PlanSettings)

@@ -1,0 +1,118 @@
+"""What cells are measured with: models, one in memory at a time, evaluators, each opened once, and a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gddim_cli.bench.cell import Cell
+from gddim_cli.errors import CapacityError, GddimError
+from gddim_cli.evaluation.evaluator import Evaluator, open_evaluator
+from gddim_cli.models.model import Model
+from gddim_cli.runs.prepare import load_model, prepare
+from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runtime.memory import memory_for
+
+Shape = tuple[int, int, int]
+
+
+class Clock:
+    """Adds up the seconds of calls; on CUDA by events, so that nothing waits for the clock until it is read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self._seconds = device, 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Counts the time of the block."""
+        if self.device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start.record()
+            yield
+            end.record()
+            self._events.append((start, end))
+            return
+        began = time.perf_counter()
+        yield
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        self._seconds += time.perf_counter() - began
+
+    def read(self) -> float:
+        """Seconds so far."""
+        if self._events:
+            torch.cuda.synchronize(self.device)
+            self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._events.clear()
+        return self._seconds
+
+
+@dataclass
+class Resources:
+    """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images."""
+
+    device: torch.device
+    batch_size: int = 64
+    on_evaluation: Callable[[int], object] = lambda _: None
+    clock: Clock = field(init=False)
+    _model: tuple[Any, Model] | None = None
+    _evaluators: dict[Any, Evaluator | GddimError] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.device)
+
+    def model(self, request: SamplingRequest) -> Model:
+        """The request's checkpoint, in the request's precision; raises GddimError as `load_model`."""
+        key = (request.checkpoint, request.dtype, request.tf32)
+        if self._model is None or self._model[0] != key:
+            self._model = None  # one in memory at a time
+            self._model = key, load_model(request, self.device)
+        return self._model[1]
+
+    def prepare(self, request: SamplingRequest) -> PreparedRun:
+        """The request made ready, its network on the clock; raises GddimError as `runs.prepare.prepare`."""
+        prepared = prepare(request, self.device, model=self.model(request), batch_size=self.batch_size)
+        inner = prepared.eps
+
+        def eps(u: Tensor, t: float) -> Tensor:
+            with self.clock.running():
+                found = inner(u, t)
+            self.on_evaluation(len(u))
+            return found
+
+        prepared.eps = eps
+        return prepared
+
+    def evaluator(self, cell: Cell, shape: Shape) -> Evaluator:
+        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `open_evaluator`."""
+        key = (cell.ref, cell.protocol, cell.mode, cell.inception, shape)
+        if key not in self._evaluators:
+            inception, (channels, height, width) = Path(cell.inception) if cell.inception else None, shape
+            options = (cell.ref, cell.protocol, cell.mode, inception, self.device, (height, width, channels))
+            try:
+                self._evaluators[key] = open_evaluator(*options)
+            except GddimError as error:
+                self._evaluators[key] = error
+        found = self._evaluators[key]
+        if isinstance(found, GddimError):
+            raise found
+        return found.with_metric(cell.metric)
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """Work that may not fit in the memory; raises CapacityError where it does not."""
+        try:
+            with memory_for(self.batch_size, self.device):
+                yield
+        except CapacityError as error:
+            where = f"{self.batch_size} images at once do not fit in the memory of {self.device}"
+            raise CapacityError(f"{where}; give a smaller --batch-size") from error

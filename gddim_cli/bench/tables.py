@@ -1,0 +1,247 @@
+"""Results as tables: rows are samplers, columns network evaluations (or lambda), entries means over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gddim_cli.bench import published
+from gddim_cli.bench.cell import Cell
+from gddim_cli.bench.labels import labels
+from gddim_cli.bench.results import Result
+from gddim_cli.evaluation.metrics.registry import METRICS
+from gddim_cli.evaluation.protocols import FULL
+
+DASH = "—"
+"""In place of a value that belongs to another budget."""
+Grid = list[list[str]]
+Pair = tuple[Cell, Result]
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """One place of a table, with its results' keys: cells that differ in the seed only, of which `seeds` have a value.
+
+    Attributes:
+        asked, nfe: network evaluations asked for, and made on average.
+        mean, std: of the values; the sample standard deviation, of several.
+        solver_error: root mean square over the seeds.
+        difference: how much larger the mean is than the published number.
+        failed, solver_failed: why values are missing; `missing` cells have not been measured.
+        overspent: whether RK45, calibrated to the budget, spent over 5 % (and one evaluation) more: tables and plots leave
+            such values out.
+    """
+
+    keys: list[str]
+    asked: int
+    seeds: int
+    nfe: float | None
+    mean: float | None
+    std: float | None
+    solver_error: float | None
+    published: published.Number | None
+    difference: float | None
+    failed: list[str]
+    solver_failed: list[str]
+    missing: int
+    overspent: bool
+
+    @property
+    def made(self) -> str:
+        """` (9)`: the evaluations made, to a tenth, where they are not those asked for."""
+        text = str(self.asked) if self.nfe is None else f"{self.nfe:.1f}".removesuffix(".0")
+        return "" if text == str(self.asked) else f" ({text})"
+
+    @property
+    def text(self) -> str:
+        """`3.31 ± 0.04 (9)`: mean, spread and evaluations made; `*` where cells are missing."""
+        if self.mean is None or self.overspent:
+            return DASH if self.overspent else "failed" if self.failed else "…"
+        spread = "" if self.std is None else f"{self.std:.{decimals(self.mean)}f}"
+        spread = figure(self.std) if self.std and not float(spread) else spread
+        return (
+            figure(self.mean) + (f" ± {spread}" * bool(spread)) + self.made + " *" * bool(self.failed or self.missing)
+        )
+
+    @property
+    def error_text(self) -> str:
+        """The solver error, two digits, and the evaluations made."""
+        value = self.solver_error
+        if value is None or self.overspent:
+            return "" if value is None and not self.solver_failed else DASH if self.overspent else "failed"
+        text = f"{value:.1e}" if value < 0.01 else f"{value:#.2g}" if value < 10 else f"{value:.0f}"
+        return text + self.made + " *" * bool(self.solver_failed)
+
+    @property
+    def published_text(self) -> str:
+        """The published number as it was printed."""
+        value = self.published
+        return "" if value is None else value if isinstance(value, str) else f"{value:g}"
+
+    @property
+    def difference_text(self) -> str:
+        """The difference from it, with as many digits as the mean."""
+        return "" if self.overspent or self.mean is None else signed(self.difference, self.mean)
+
+
+class Table(msgspec.Struct, kw_only=True):
+    """Values that compare: of one metric and evaluator, one number of images and one quantisation.
+
+    Attributes:
+        evaluator: its identity.
+        axis: what the columns are, `nfe` or `lambda`; with `lambda` all cells have one NFE, `nfe`.
+        rows: by label, an entry for each column, None where the plan has no cell.
+        apart: in what it differs from other tables with its heading.
+    """
+
+    title: str
+    evaluator: dict[str, Any]
+    images: int
+    quantize: str
+    axis: str
+    nfe: int | None
+    columns: list[float]
+    rows: dict[str, list[Entry | None]]
+    apart: str = ""
+
+    @property
+    def metric(self) -> str:
+        """The metric, with the number of images where it depends on that: `FID@5000`."""
+        spec, name = METRICS.get(self.evaluator.get("metric_name", "fid")), self.evaluator["metric"]
+        return name if self.images >= FULL or (spec and not spec.depends_on_count) else f"{name}@{self.images}"
+
+    @property
+    def heading(self) -> str:
+        """What the values are, in one line."""
+        protocol = self.evaluator["protocol"]
+        parts = [f"{self.metric} to {self.evaluator['reference']}", f"protocol {protocol}" if protocol else ""]
+        parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
+        return ", ".join(filter(None, parts))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return [f"{'NFE' if self.axis == 'nfe' else 'λ ='} {column:g}" for column in self.columns]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every entry."""
+        return [entry for row in self.rows.values() for entry in row if entry]
+
+    def grid(self) -> Grid:
+        """The values as text: a header, a line for each row, and below it the paper's numbers and the differences."""
+        found = [["sampler", *self.names]]
+        for label, row in self.rows.items():
+            found.append([label, *(entry.text if entry else "" for entry in row)])
+            if any(entry and entry.published_text for entry in row):
+                found.append(["published", *(entry.published_text if entry else "" for entry in row)])
+                found.append(["difference", *(entry.difference_text if entry else "" for entry in row)])
+        return found
+
+    def error_grid(self) -> Grid:
+        """The solver errors as text, or nothing."""
+        lines = [[label, *(entry.error_text if entry else "" for entry in row)] for label, row in self.rows.items()]
+        lines = [line for line in lines if any(line[1:])]
+        return [["sampler", *self.names], *lines] if lines else []
+
+    def notes(self) -> list[str]:
+        """What a reader of the table has to know, a sentence each."""
+        found, entries, images = [], self.entries, self.images
+        if seeds := sorted({entry.seeds for entry in entries if entry.std is not None}):
+            found.append(f"±: the sample standard deviation over {' or '.join(map(str, seeds))} seeds.")
+        if any(entry.made and not entry.overspent for entry in entries):
+            found.append("In brackets: the network evaluations made, where the budget cannot be spent exactly.")
+        reasons = []
+        for label, row in self.rows.items():
+            of = [entry for entry in row if entry]
+            if over := [f"{entry.made.strip(' ()')} for NFE {entry.asked}" for entry in of if entry.overspent]:
+                found.append(f"{DASH}: {label} needs more evaluations than the budget ({', '.join(over)}).")
+            reasons += [f"Failed: {label}: {why}." for entry in of for why in entry.failed]
+            reasons += [f"Failed: {label}: solver error: {why}." for entry in of for why in entry.solver_failed]
+        if any(entry.published is not None for entry in entries):
+            bias = "" if images >= FULL else f"; with {images} images the bias of the distance is larger"
+            found.append(f"Published: arXiv 2206.05564, 50 000 images{bias}.")
+        missing = sum(entry.missing for entry in entries)
+        return [*found, *dict.fromkeys(reasons), *([f"{cells(missing)} not measured yet (…, *)."] if missing else [])]
+
+
+def tables(pairs: Sequence[Pair]) -> list[Table]:
+    """The tables: one for each title, evaluator, number of images and quantisation, in the plan's order."""
+    groups: dict[bytes, list[Pair]] = {}
+    for cell, result in pairs:
+        key = (cell.table, result.evaluator, result.num, result.request.quantize)
+        groups.setdefault(msgspec.json.encode(key, order="sorted"), []).append((cell, result))
+    made = [table(group) for group in groups.values()]
+    owns = [((one.title, one.heading), {**one.evaluator, "quantize": one.quantize}) for one in made]
+    for one, (heading, own) in zip(made, owns, strict=True):
+        kin = [other for same, other in owns if same == heading]
+        differ = [name for name in own if len({repr(other.get(name)) for other in kin}) > 1]
+        one.apart = ", ".join(f"{name.replace('_', ' ')} {str(own[name])[:12]}" for name in differ)
+    return made
+
+
+def table(pairs: Sequence[Pair]) -> Table:
+    """One table of cells that may share one."""
+    requests, (cell, result) = [result.request for _, result in pairs], pairs[0]
+    noises = {(request.sampler, request.options.get("lambda")) for request in requests}
+    varied = len(noises) > len({sampler for sampler, _ in noises}) and all(noise is not None for _, noise in noises)
+    axis = "lambda" if varied and len({request.nfe for request in requests}) == 1 else "nfe"
+    at: list[Any] = [request.flat()[axis] for request in requests]
+    columns = sorted(set(at))
+    places: dict[str, list[list[Pair]]] = {}
+    for pair, column, label in zip(pairs, at, labels(requests, axis), strict=True):
+        places.setdefault(label, [[] for _ in columns])[columns.index(column)].append(pair)
+    rows = {label: [entry(of) if of else None for of in row] for label, row in places.items()}
+    own = {"evaluator": result.evaluator, "images": result.num, "quantize": str(result.request.quantize)}
+    nfe = result.request.nfe if axis == "lambda" else None
+    return Table(title=cell.table, **own, axis=axis, nfe=nfe, columns=columns, rows=rows)
+
+
+def entry(pairs: Sequence[Pair]) -> Entry:
+    """Mean and spread over the seeds of one place."""
+    results, request = [result for _, result in pairs], pairs[0][1].request
+    values = [result.value for result in results if result.value is not None]
+    made = [result.nfe or 0.0 for result in results if result.value is not None]
+    solved = [result.solver_error for result in results if result.solver_error]
+    squares = [error.rms**2 for error in solved if error.rms is not None]
+    mean, nfe = statistics.fmean(values) if values else None, statistics.fmean(made) if made else None
+    number = published.number(pairs[0][0], request)
+    calibrated = not request.options.get("rtol") and not request.options.get("atol")
+    return Entry(
+        keys=[result.key for result in results],
+        asked=request.nfe,
+        seeds=len(values),
+        nfe=nfe,
+        mean=mean,
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        solver_error=statistics.fmean(squares) ** 0.5 if squares else None,
+        published=number,
+        difference=mean - number if mean is not None and isinstance(number, int | float) else None,
+        failed=[result.failed for result in results if result.failed],
+        solver_failed=[error.failed for error in solved if error.failed],
+        missing=sum(result.value is None and not result.failed for result in results),
+        overspent=calibrated and nfe is not None and nfe > max(1.05 * request.nfe, request.nfe + 1),
+    )
+
+
+def decimals(value: float) -> int:
+    """Digits after the point: about four in all, at least two below 100."""
+    size = abs(value)
+    return 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3 if size >= 0.1 else 4
+
+
+def figure(value: float) -> str:
+    """A value as tables print it."""
+    return f"{value:.{decimals(value)}f}"
+
+
+def signed(value: float | None, beside: float) -> str:
+    """A difference, with as many digits as the value beside it."""
+    return "" if value is None else f"{value:+.{decimals(beside)}f}"
+
+
+def cells(count: int) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{count} cell{'s' * (count != 1)}"

@@ -1,0 +1,98 @@
+"""A user's own diffusion, from a Python file."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.errors import DataError
+from gddim_cli.runtime.user_file import execute, guarded
+
+TIMES = np.linspace(1 / 64, 63 / 64, 32)
+"""The times at which the matrices are tried, in units of T."""
+
+
+def load_user_diffusion(path: Path) -> Diffusion:
+    """The diffusion that a Python file defines, made without arguments. The file is executed, as any program is.
+
+    Raises:
+        DataError: the file is missing, raises an error, does not define exactly one subclass of `Diffusion`, or that class
+            does not fulfil the contract (see `check_contract`). The message names the file.
+    """
+    module = execute(path)
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, Diffusion) and kind.__module__ == module.__name__
+    ]
+    if len(kinds) != 1:
+        names = f" ({', '.join(kind.__name__ for kind in kinds)})" if kinds else ""
+        raise DataError(f"{path}: defines {len(kinds)} subclasses of Diffusion{names}; exactly one is needed")
+    diffusion = guarded(path, f"{kinds[0].__name__}()", kinds[0])
+    check_contract(diffusion, path)
+    return diffusion
+
+
+def check_contract(diffusion: Diffusion, path: Path) -> None:
+    """Checks the attributes of a user's diffusion, and the shapes of its matrices for times of several shapes.
+
+    Raises:
+        DataError: naming the first member that does not fulfil the contract.
+    """
+    for attribute, kind, expected in (
+        ("name", str, "a text"),
+        ("D", int, "a whole number, the state dimension per pixel"),
+        ("T", (int, float), "a number, the last time"),
+        ("sampling", SamplingConfig, "a SamplingConfig"),
+    ):
+        value = getattr(diffusion, attribute, None)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DataError(f"{path}: the class needs '{attribute}', {expected}")
+    if diffusion.D < 1 or not 0 < diffusion.T < math.inf or not diffusion.name.strip():
+        raise DataError(
+            f"{path}: name '{diffusion.name}', D = {diffusion.D}, T = {diffusion.T}: a name, D from 1 and T above 0 are needed"
+        )
+    block = _matrix(diffusion, path, "Sigma_0").shape
+    if block[-2:] != (diffusion.D, diffusion.D) or (len(block) != 2 and not diffusion.spectral):
+        raise DataError(f"{path}: Sigma_0 has shape {list(block)}; [D, D] with D = {diffusion.D} is needed")
+    factor = _matrix(diffusion, path, "prior_factor").shape
+    if factor not in (block, block[-2:]):
+        raise DataError(f"{path}: prior_factor has shape {list(factor)}; {list(block)} is needed")
+    inside = TIMES * diffusion.T
+    for member in ("F", "GG", "Psi", "Sigma"):
+        for t in (inside[7], inside, inside.reshape(4, 8)):
+            found = _matrix(diffusion, path, member, *((t, 0.5 * t) if member == "Psi" else (t,)))
+            if found.shape != (*np.shape(t), *block):
+                raise DataError(
+                    f"{path}: {member} of times of shape {list(np.shape(t))} has shape {list(found.shape)}; "
+                    f"{[*np.shape(t), *block]} is needed"
+                )
+            if not np.isfinite(found).all():
+                raise DataError(f"{path}: {member} is not finite at every time between 0 and T = {diffusion.T:g}")
+    for t in (0.0, diffusion.T):  # need not be finite there
+        for member in ("F", "GG"):
+            _matrix(diffusion, path, member, t)
+
+
+def _matrix(diffusion: Diffusion, path: Path, member: str, *times: Any) -> np.ndarray:
+    """A member of a user's diffusion that is an array, or its value at some times.
+
+    Raises:
+        DataError: it raises an error, or is not made of real numbers.
+    """
+
+    def call() -> np.ndarray:
+        value = getattr(diffusion, member)
+        found = np.asarray(value(*times) if times else value)
+        if found.dtype.kind not in "fiu":
+            raise TypeError(f"an array of real numbers is needed, not of {found.dtype}")
+        return found
+
+    with np.errstate(all="ignore"):
+        found: np.ndarray = guarded(path, member, call)
+    return found

@@ -1,0 +1,73 @@
+"""The Frechet distance extrapolated to infinitely many images (Chong & Forsyth, arXiv 1911.07023)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from gddim_cli.evaluation.metrics.base import MetricSpec, OnStep
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.evaluation.metrics.base import Features
+    from gddim_cli.evaluation.statistics import Reference
+
+LEAST = 5
+"""Images that the extrapolation needs, in units of the features' dimension."""
+
+
+class InfinityOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the extrapolation."""
+
+    points: Annotated[int, about("Random subsets that the line is fitted to.", panel="Metrics", ge=3, le=1000)] = 15
+
+
+def compute(features: Features, reference: Reference, options: InfinityOptions, on_step: OnStep) -> dict[str, float]:
+    """`value`, the distance at N -> infinity by a straight line in 1/N, and the interval of the distance there.
+
+    The bias of the distance is c/N up to higher orders, which show where N is not far above the dimension d. So the line goes
+    through random subsets evenly spaced from `max(N/5, 2.5 d)` to N. The value is `sum_k c_k D(S_k)` over the subsets S_k, so
+    image i has the weight `sum_k c_k [i in S_k] / |S_k|`, and a pair of images likewise.
+    """
+    import numpy as np
+
+    from gddim_cli.evaluation.frechet import frechet_distance
+    from gddim_cli.evaluation.intervals import frechet_expansion
+    from gddim_cli.evaluation.moments import gaussian_of
+
+    n, d = features.shape
+    draw = np.random.default_rng(0)
+    sizes = np.round(np.linspace(max(n / 5, 2.5 * d), n, options.points)).astype(int)
+    members, values = np.zeros((len(sizes), n)), []
+    for subset, size in zip(members, sizes, strict=True):
+        rows = draw.choice(n, size, replace=False)
+        subset[rows] = 1
+        values.append(frechet_distance(gaussian_of(features[rows]), reference.gaussian))
+        on_step(1 / (len(sizes) + 1))
+    line = np.linalg.pinv(np.vander(1 / sizes, 2))[1]
+    value = float(line @ values)
+    expansion = frechet_expansion(features, gaussian_of(features), reference.gaussian)
+    on_step(1 / (len(sizes) + 1))
+    if expansion is None:
+        return {"value": value}
+    common, scale = members @ members.T, np.outer(sizes, sizes)
+    weights, pairs = line @ (common / scale) @ line, line @ (common * (common - 1) / scale**2) @ line
+    return {"value": value, **expansion.interval(value, float(weights), float(pairs))}
+
+
+def least_images(dimension: int, _options: InfinityOptions) -> int:
+    """The fewest images that the extrapolation can do with."""
+    return LEAST * dimension
+
+
+FID_INFINITY = MetricSpec(
+    name="fid-infinity",
+    title="FID-infinity",
+    generic_title="FD-infinity",
+    lower_is_better=True,
+    depends_on_count=False,
+    options=InfinityOptions,
+    compute=compute,
+    least_images=least_images,
+)

@@ -1,0 +1,75 @@
+"""Sampling stays within the noise levels that a denoiser knows: `sigma_eff(t)` from its highest to its lowest."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.optimize import brentq
+
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.errors import UsageError
+from gddim_cli.models.denoiser import isotropic_view
+from gddim_cli.numerics.quadrature import Array
+
+ROUNDING = 1e-6
+"""Relative distance from a limit that counts as within it."""
+
+
+def sigma_eff(diffusion: Diffusion, t: float) -> float:
+    """The noise level at which a state at time t looks like an image with noise to a denoiser."""
+    return isotropic_view(diffusion, t)[1]
+
+
+def within_range(
+    diffusion: Diffusion, config: SamplingConfig, levels: tuple[float, float] | None
+) -> tuple[SamplingConfig, list[str]]:
+    """The configuration with t_start and t_end moved to where the noise levels are known, and what changed, in words.
+
+    Raises:
+        UsageError: no known noise level lies between t_start and t_end.
+    """
+    if levels is None or diffusion.spectral:
+        return config, []
+    lowest, highest = levels
+    start, end = sigma_eff(diffusion, config.t_start), sigma_eff(diffusion, config.t_end)
+    if start <= lowest or end >= highest:
+        raise UsageError(
+            f"the model knows noise levels {lowest:g} to {highest:g}, and {diffusion.name} from t = {config.t_start:g} to "
+            f"{config.t_end:g} has {start:.4g} to {end:.4g}; use another --diffusion"
+        )
+    notes = []
+    if start > highest * (1 + ROUNDING):
+        t = time_of(diffusion, highest, config)
+        notes.append(
+            f"starting at t = {t:.4g}, noise level {highest:g}, the highest that the model knows (not {start:.4g})"
+        )
+        config = dataclasses.replace(config, t_start=t)
+    if end < lowest * (1 - ROUNDING):
+        t = time_of(diffusion, lowest, config)
+        notes.append(f"ending at t = {t:.4g}, noise level {lowest:g}, the lowest that the model knows (not {end:.4g})")
+        config = dataclasses.replace(config, t_end=t)
+    return config, notes
+
+
+def time_of(diffusion: Diffusion, level: float, config: SamplingConfig) -> float:
+    """The time between t_end and t_start at which `sigma_eff` is `level`."""
+
+    def distance(log_t: float) -> float:
+        return float(np.log(sigma_eff(diffusion, float(np.exp(log_t))) / level))
+
+    ends = np.log([config.t_end, config.t_start])
+    return float(np.clip(np.exp(brentq(distance, *ends, xtol=1e-12)), config.t_end, config.t_start))
+
+
+def start_factor(diffusion: Diffusion, t_start: float, prior_time: float) -> Array:
+    """`S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
+
+    Where sampling starts at the prior's own time it is `prior_factor`; earlier, `R_t R_T^{-1} prior_factor`, which carries the
+    prior's draw along the probability flow of pure noise, so that equal noise makes similar images.
+    """
+    if t_start == prior_time:
+        return diffusion.prior_factor
+    return np.asarray(
+        diffusion.R(t_start) @ np.linalg.inv(diffusion.R(prior_time)) @ diffusion.prior_factor, dtype=np.float64
+    )

@@ -1,0 +1,79 @@
+"""The model card of a trained denoiser: what it is and how it came about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import torch
+
+from gddim_cli.checkpoints.card import Card, Images
+from gddim_cli.training.dataset import Dataset
+from gddim_cli.training.recipe import Recipe
+from gddim_cli.training.trainer import Trainer
+
+MOST_NAMES = 1000
+"""Class names that a card lists at most."""
+
+
+def model_card(trainer: Trainer, data: Dataset, fingerprint: str, machine: str) -> Card:
+    """The card of the averaged weights so far.
+
+    What the recipe says of the images and of licences is taken over if it is about these images.
+
+    Args:
+        fingerprint: of the images.
+        machine: what the weights were trained on, in words.
+    """
+    recipe = trainer.recipe
+    channels, size, _ = data.image_shape
+    known = recipe.data if is_about(recipe, fingerprint) else None
+    licences = {"weights": recipe.license, "data": known.license} if known else {}
+    return Card(
+        name=recipe.name,
+        title=f"Isotropic denoiser, {trainer.parameters:,} parameters",
+        images=Images(channels, size),
+        network={"kind": "denoiser", **trainer.arguments},
+        parameterization="denoiser",
+        diffusion={"name": "cld"},
+        training={
+            "data": (known and known.title) or f"the user's own: {described(data)}",
+            "images": trainer.count,
+            "images_sha256": fingerprint,
+            **class_entries(data),
+            "steps": trainer.done,
+            "batch_size": recipe.batch_size,
+            "hours": round(trainer.seconds / 3600, 2),
+            "machine": machine,
+            "torch": torch.__version__.split("+")[0],
+            "recipe": recorded(recipe, conditional=data.classes is not None),
+        },
+        license={what: text for what, text in licences.items() if text},
+        cite=[known.source] if known and known.source else [],
+    )
+
+
+def is_about(recipe: Recipe, fingerprint: str) -> bool:
+    """Whether what the recipe says of its data holds for the images with this fingerprint."""
+    return recipe.data.sha256 in (None, fingerprint)
+
+
+def described(data: Dataset) -> str:
+    """Number and shape of the images, in words."""
+    channels, size, _ = data.image_shape
+    text = f"{len(data.images)} images of {size}x{size}x{channels}"
+    return text + (f" in {data.classes.count} classes" if data.classes else "")
+
+
+def class_entries(data: Dataset) -> dict[str, Any]:
+    """What the card says of class labels; nothing where there are none."""
+    if data.classes is None:
+        return {}
+    names = {"class_names": list(data.classes.names[:MOST_NAMES])} if data.classes.names else {}
+    return {"classes": data.classes.count, **names}
+
+
+def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:
+    """The parts of a recipe that the card repeats: those that it does not say elsewhere."""
+    elsewhere = {"data", "license", "network", "name"} | (set() if conditional else {"label_dropout"})
+    return {key: value for key, value in msgspec.to_builtins(recipe).items() if key not in elsewhere}
