@@ -103,7 +103,7 @@ def sample(
         device: by default where the model is, else `auto`.
         return_states: also return the final states, [N, D, C, H, W], before quantisation.
         settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,
-            `k`, `denoise`, `time_grid`, `t_end`, `quantize`, ...
+            `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a number, a list or "uniform"), ...
 
     Returns:
         uint8 [N, H, W, C], and the states if asked for.
@@ -174,10 +174,11 @@ class Sampler:
         seen: list[tuple[float, Tensor, Tensor]] = []
 
         def eps(u: Tensor, t: float) -> Tensor:
-            prediction = prepared.eps(u, t)
+            prediction = model_eps(u, t)
             seen[:] = [(t, u, prediction)]
             return prediction
 
+        model_eps = prepared.eps_of(range(self.num))
         for t, u in prepared.steps(range(self.num), eps):
             yield t, u, denoised(prepared, *seen[0])
 
@@ -204,6 +205,9 @@ def prepared_run(
     """
     keys = {setting.name: key for key, setting in sampling_settings().items()}
     values = {keys.get(name, name): value for name, value in given.items()}
+    classes = values.get("class")
+    if classes is not None and not isinstance(classes, str):
+        values["class"] = ",".join(map(str, np.atleast_1d(classes)))
     named = {"diffusion": diffusion} if isinstance(diffusion, str) else {}
     chosen = {"checkpoint": model} if isinstance(model, str) else {}
     where = {key: name for name, key in keys.items()} | {name: name for name in given if name not in keys}

@@ -1,6 +1,6 @@
-"""The errors that a person can cause and mend. The command line catches `GddimError` once; nothing else is caught broadly.
+"""The errors that a user can cause and correct. The command line catches `GddimError` in one place.
 
-A message names the thing, its value, and the way out, in one line.
+A message names the thing, its value and the way out, in one line.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from collections.abc import Iterable
 
 
 class GddimError(Exception):
-    """Base of all. `exit_code` is the status that the command ends with."""
+    """The base of all errors of this package.
+
+    Attributes:
+        exit_code: the exit status of the command.
+    """
 
     exit_code = 1
 
 
 class UsageError(GddimError):
-    """The call itself is wrong: an option's value, or two options that exclude each other."""
+    """The request itself is wrong: an invalid value of an option, or two options that exclude each other."""
 
     exit_code = 2
 
@@ -26,7 +30,7 @@ class CheckpointError(GddimError):
 
 
 class DownloadError(GddimError):
-    """A published file cannot be fetched, or is not what it was."""
+    """A published file cannot be downloaded, or has changed."""
 
 
 class DataError(GddimError):
@@ -38,19 +42,19 @@ class OutputError(GddimError):
 
 
 class CapacityError(GddimError):
-    """The machine has not enough memory for what was asked."""
+    """The machine does not have enough memory for the request."""
 
 
 class PeerError(GddimError):
-    """Another process of the run has ended, and so this one cannot go on."""
+    """Another process of the process group has ended, so this one cannot continue."""
 
 
 class NumericsError(GddimError):
-    """A computation did not reach its accuracy, or left the finite numbers."""
+    """A computation is not accurate, not finite, or not defined."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for a message: the known word nearest to a mistyped one, or all of them."""
+    """A hint for a message: the known word that is closest to a mistyped one, or a list of all of them."""
     words = list(known)
     close = difflib.get_close_matches(word, words, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(words)}"

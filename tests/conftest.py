@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,14 +99,31 @@ def ranks_of() -> Callable[[int], dict[int, int]]:
 def golden_file(tmp_path_factory):
     """`golden_file("ncsnpp_small_flax.msgpack")`: the unpacked file's path."""
     folder = tmp_path_factory.mktemp("golden")
+    weights = json.loads(lzma.decompress((DATA / "golden_weights.json.xz").read_bytes()))
 
     def unpack(name):
         path = folder / name
         if not path.exists():
-            path.write_bytes(lzma.decompress((DATA / f"{name}.xz").read_bytes()))
+            content = bytearray(lzma.decompress((DATA / f"{name}.xz").read_bytes()))
+            fill(content, **weights.get(name, {"seed": 0, "tensors": []}))
+            path.write_bytes(content)
         return path
 
     return unpack
+
+
+def fill(content, seed, tensors):
+    """Puts the random weights back into a file: torch's normal numbers, in the order of the tensors.
+
+    Args:
+        tensors: where each begins, its shape, and whether it is a norm's gain.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for at, shape, gain in tensors:
+        drawn = torch.randn(shape, generator=generator)
+        values = drawn * (0.9 / math.sqrt(math.prod(shape[1:]))) if len(shape) > 1 else gain + 0.1 * drawn
+        numbers = values.numpy().tobytes()
+        content[at : at + len(numbers)] = numbers
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,3 +26,28 @@ def folder_of(path: Path, images: NDArray[np.uint8]) -> Path:
     for i, image in enumerate(images):
         Image.fromarray(image if image.shape[2] == 3 else image[..., 0]).save(path / f"{i:05d}.png")
     return path
+
+
+def damaged(content: bytes, cases: int, seed: int = 0) -> Iterator[bytes]:
+    """A file's content, damaged at random: cut, zeroed in part, with changed, doubled or foreign bytes, or large numbers."""
+    draw = np.random.default_rng(seed)
+    for _ in range(cases):
+        changed = bytearray(content)
+        for _ in range(int(draw.integers(1, 4))):
+            at, length = int(draw.integers(0, max(len(changed), 1))), int(draw.integers(1, 40))
+            kind = draw.integers(0, 7)
+            if kind == 0:
+                del changed[at:]
+            elif kind == 1:
+                changed[at : at + length] = bytes(min(length, len(changed) - at))
+            elif kind == 2 and changed:
+                changed[at] ^= 1 << int(draw.integers(0, 8))
+            elif kind == 3:
+                changed[at:at] = changed[at : at + length]
+            elif kind == 4:
+                changed[at : at + length] = draw.bytes(length)
+            elif kind == 5:
+                changed[at : at + 4] = b"\xff\xff\xff\x7f"
+            else:
+                changed[at : at + 1] = b"9" * length
+        yield bytes(changed)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
 from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.errors import CheckpointError, UsageError
+from gddim_cli.runtime.text import printable
+
+NoiseLevel = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Shape of the images a model makes."""
+    """Shape of the images that a model makes."""
 
-    channels: int
-    size: int
+    channels: Annotated[int, msgspec.Meta(ge=1, le=16)]
+    size: Annotated[int, msgspec.Meta(ge=1, le=1024)]
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -92,11 +95,16 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     Attributes:
         name: what `--checkpoint` calls it.
         title: one line on what it is.
-        parameterization: what the network predicts: `denoiser` is `E[x_0 | x_0 + N(0, sigma^2)]`, `eps` the noise
-            prediction for K = R in the card's own diffusion, `mixed_score` CLD-SGM's part of the velocity's score.
         network: its kind (`kind`) and its arguments.
+        parameterization: what the network predicts. A convention of `gddim_cli.models.conventions` makes it an isotropic
+            denoiser, which can be sampled in any diffusion per pixel. `eps` is the noise prediction for K = R in the card's
+            own diffusion, `mixed_score` CLD-SGM's part of the velocity's score.
         diffusion: its name (`name`) and parameters.
-        time_scale: the network's time in units of t.
+        time_scale: the network's time in units of t, for `eps` and `mixed_score`.
+        convention: the parameters of the convention.
+        labels: number of classes; 0: the network takes none.
+        noise_range: the standard deviations of the noise that the network knows, for images in [-1, 1].
+        data_range: of the images that the network was trained on.
         preprocessing: of images before training and after sampling, in words.
         sha256: of the native weights file, where it is pinned.
         source: where the authors published it.
@@ -110,9 +118,13 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     title: str
     images: Images
     network: dict[str, Any]
-    parameterization: Literal["denoiser", "eps", "mixed_score"]
+    parameterization: str
     diffusion: dict[str, Any]
-    time_scale: float = 1.0
+    time_scale: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1.0
+    convention: dict[str, Any] = {}
+    labels: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    noise_range: tuple[NoiseLevel, NoiseLevel] | None = None
+    data_range: tuple[float, float] = (-1.0, 1.0)
     preprocessing: str = ""
     sampling: Sampling = Sampling()
     sha256: str | None = None
@@ -123,14 +135,20 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     license: dict[str, str] = {}
     cite: list[str] = []
 
+    def __post_init__(self) -> None:
+        for name in ("noise_range", "data_range"):
+            found = getattr(self, name)
+            if found is not None and not found[0] < found[1]:
+                raise ValueError(f"{name} {found} does not rise")
+
     def make_diffusion(self) -> Diffusion:
-        """The diffusion that the card names.
+        """The card's diffusion.
 
         Raises:
-            CheckpointError: the card names none that there is.
+            CheckpointError: the card names an unknown one, or parameters that it does not have.
         """
         parameters = dict(self.diffusion)
         try:
             return make_diffusion(str(parameters.pop("name", "")), parameters)
         except UsageError as error:
-            raise CheckpointError(f"card of {self.name}: {error}") from error
+            raise CheckpointError(f"card of {printable(self.name)}: {error}") from error

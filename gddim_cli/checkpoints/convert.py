@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card
 from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, build_options
@@ -37,8 +39,7 @@ def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str]
             raise CheckpointError(
                 f"{path}: its {key} ({getattr(made, key)}) is not that of the card of {card.name} ({getattr(card, key)})"
             )
-    build(card, tensors, path)
-    native.write(out, card, tensors)
+    write(out, card, tensors, path)
 
 
 def convert_file(
@@ -72,9 +73,22 @@ def convert_file(
     contents: Contents = spec.read(path)
     conversion = Conversion(path, name or out.stem, options, find_card, say, like)
     card, tensors = spec.convert(contents, conversion)
-    build(card, tensors, path)
-    native.write(out, card, tensors)
+    write(out, card, tensors, path)
     return card
+
+
+def write(out: Path, card: Card, tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a native file, once every tensor has its place in the card's network and all numbers are finite.
+
+    Raises:
+        CheckpointError: naming the first that does not fit.
+        OutputError: `out` cannot be written.
+    """
+    build(card, tensors, path)
+    for name, tensor in tensors.items():
+        if not native.all_finite(tensor):
+            raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the file is damaged, fetch it again")
+    native.write(out, card, tensors)
 
 
 def find_format(name: str, where: str) -> FormatSpec:

@@ -1,17 +1,27 @@
-"""A checkpoint by name or path, as a network with its card."""
+"""A checkpoint as a network with its card."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
+import torch
 from torch import Tensor, nn
 
-from gddim_cli.checkpoints.card import Card
+from gddim_cli.checkpoints.card import Card, NoiseLevel
 from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
+from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import CheckpointError, UsageError, nearest
-from gddim_cli.models.denoiser import DenoiserEps
+from gddim_cli.models.conventions.base import Convention
+from gddim_cli.models.conventions.direct import Direct
+from gddim_cli.models.conventions.registry import CONVENTIONS
+from gddim_cli.models.conventions.schedules import LinearSchedule
+from gddim_cli.models.conventions.vp import Noise
+from gddim_cli.models.denoiser import DenoiserEps, denoise
+from gddim_cli.models.isotropic import IsotropicDenoiser, check_labels, check_levels
 from gddim_cli.models.network import Counted
 from gddim_cli.models.networks.base import Interface, keywords
 from gddim_cli.models.networks.registry import NETWORKS
@@ -21,7 +31,8 @@ from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.typed_yaml import typed
 from gddim_cli.samplers.base import Eps
 
-ADAPTERS: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
+OWN_DIFFUSION: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
+"""What is no denoiser: predictions that are defined in the card's own diffusion."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +66,139 @@ class Checkpoint:
         """The card's diffusion, in which it is sampled by default."""
         return self.card.make_diffusion()
 
-    @property
-    def sigma_range(self) -> tuple[float, float] | None:
-        """The noise levels that a denoiser was trained on, where the card says them."""
-        levels = self.card.training.get("recipe", {}).get("sigma", {})
-        return (levels["min"], levels["max"]) if {"min", "max"} <= levels.keys() else None
-
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """How the card says that it is sampled in `diffusion`."""
         return self.card.sampling.config(diffusion)
 
-    def eps(self, diffusion: Diffusion, k: KChoice) -> Eps:
+    @cached_property
+    def denoiser(self) -> IsotropicDenoiser | None:
+        """The model as `D(y, sigma, labels)`; None where it is not one."""
+        convention = convention_of(self.card)
+        if convention is None:
+            return None
+        low, high = noise_range(self.card, convention)
+        return IsotropicDenoiser(self.network, convention, low, high, self.card.labels, self.card.data_range)
+
+    @property
+    def classes(self) -> int:
+        """Number of class labels; 0 where the model takes none."""
+        return self.card.labels
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The noise levels that the network knows, as standard deviations for images in [-1, 1].
+
+        All levels for a model that is no isotropic denoiser.
+        """
+        return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
+
+    def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
+        """The noise levels to stay within in `diffusion`; None where the network predicts that diffusion's own noise."""
+        own = self.card.parameterization in OWN_DIFFUSION and diffusion == self.diffusion
+        return None if own else self.sigma_range
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level that the network knows."""
+        return self.sigma_range[0]
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level that the network knows."""
+        return self.sigma_range[1]
+
+    @torch.inference_mode()
+    def __call__(self, y: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
+        """The denoised images `D(y, sigma, labels)`, [N, C, H, W].
+
+        Args:
+            y: images in [-1, 1] plus noise, [N, C, H, W].
+            sigma: the standard deviation of the noise, a number or [N].
+            labels: classes, [N], whole numbers; None: the empty class, which few networks have been trained with.
+
+        Raises:
+            UsageError: the model is no isotropic denoiser, or an argument of another shape or outside its range.
+        """
+        denoiser = self.denoiser
+        if denoiser is None:
+            raise UsageError(f"{self.name} predicts '{self.card.parameterization}' and is no isotropic denoiser")
+        check_levels(denoiser, torch.as_tensor(sigma, device=y.device).reshape(-1), self.name)
+        check_labels(denoiser, labels, len(y), self.name)
+        return denoise(denoiser.labelled(labels), y, sigma, self.image_shape)
+
+    def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:
         """The noise prediction of this model in `diffusion`, for `k`.
+
+        Args:
+            labels: classes of the images of a batch, [N]; None: the empty class.
 
         Raises:
             UsageError: the model cannot be sampled in that diffusion, or not with that K.
         """
-        if self.card.parameterization == "denoiser":
-            return DenoiserEps(self.network, diffusion, k)
-        if diffusion != self.diffusion:
+        kind = self.card.parameterization
+        if kind in OWN_DIFFUSION and diffusion == self.diffusion:
+            return OWN_DIFFUSION[kind](self.network, diffusion, k, self.card.time_scale)
+        if self.denoiser is None:
             raise UsageError(
-                f"{self.card.name} predicts the noise of its own {self.diffusion.name} and of no other diffusion; "
+                f"{self.name} predicts the noise of its own {self.diffusion.name} and of no other diffusion; "
                 "leave --diffusion out, or sample a denoiser"
             )
-        return ADAPTERS[self.card.parameterization](self.network, diffusion, k, self.card.time_scale)
+        plain = isinstance(self.denoiser.convention, Direct) and not self.classes
+        return DenoiserEps(self.network if plain else self.denoiser.labelled(labels), diffusion, k)
+
+
+def convention_of(card: Card) -> Convention | None:
+    """How the card's prediction becomes an isotropic denoiser; None where it does not.
+
+    Raises:
+        CheckpointError: an unknown parameterization, or parameters that it does not have.
+    """
+    if card.parameterization in OWN_DIFFUSION:
+        diffusion = card.make_diffusion()
+        if card.parameterization != "eps" or not isinstance(diffusion, VP):
+            return None
+        return Noise(LinearSchedule(diffusion.beta_0, diffusion.beta_1, card.time_scale))
+    where = f"card of {printable(card.name)}"
+    if card.parameterization not in CONVENTIONS:
+        hint = nearest(card.parameterization, [*OWN_DIFFUSION, *CONVENTIONS])
+        raise CheckpointError(f"{where}: there is no parameterization '{printable(card.parameterization)}'; {hint}")
+    return typed(
+        card.convention, CONVENTIONS[card.parameterization].parameters, f"{where}: convention", CheckpointError
+    )
+
+
+def noise_range(card: Card, convention: Convention) -> tuple[float, float]:
+    """The noise levels that a network knows: the card's, else those it was trained on, else those of its convention."""
+    if card.noise_range is not None:
+        return card.noise_range
+    try:
+        trained = msgspec.convert(card.training, TrainedRange).recipe.sigma
+    except msgspec.ValidationError:
+        return convention.sigma_range
+    return trained.min, trained.max
+
+
+class Levels(msgspec.Struct):
+    """The noise levels of a training recipe."""
+
+    min: NoiseLevel
+    max: NoiseLevel
+
+    def __post_init__(self) -> None:
+        if not self.min < self.max:
+            raise ValueError("the levels do not rise")
+
+
+class Recipe(msgspec.Struct):
+    """The part of a training recipe that names the noise levels."""
+
+    sigma: Levels
+
+
+class TrainedRange(msgspec.Struct):
+    """The part of a card's `training` that names the noise levels."""
+
+    recipe: Recipe
 
 
 def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
@@ -130,13 +250,17 @@ def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> 
         CheckpointError: naming both.
     """
     if (kind == "denoiser") != (card.parameterization == "denoiser"):
-        raise CheckpointError(f"{path}: its card says that a {kind} predicts '{card.parameterization}'")
-    channels, dimension = card.images.channels, 1 if kind == "denoiser" else card.make_diffusion().D
-    out = channels * dimension if card.parameterization == "eps" else channels
+        raise CheckpointError(f"{path}: its card says that a {kind} predicts '{printable(card.parameterization)}'")
+    convention_of(card)
+    channels, own = card.images.channels, card.parameterization in OWN_DIFFUSION
+    dimension = card.make_diffusion().D if own else 1
     if card.parameterization == "mixed_score" and dimension != 2:
         raise CheckpointError(f"{path}: its card says mixed_score, which needs a diffusion with a velocity")
-    expected = Interface(channels * dimension, out, card.images.size)
-    if interface != expected:
+    out = channels * dimension if card.parameterization == "eps" else channels
+    outs = (out,) if own or kind == "denoiser" else (out, 2 * out)  # the other half is a variance
+    found = (interface.in_channels, interface.image_size, interface.classes)
+    if found != (channels * dimension, card.images.size, card.labels) or interface.out_channels not in outs:
+        expected = Interface(channels * dimension, out, card.images.size, card.labels)
         raise CheckpointError(
             f"{path}: its card says {describe(expected)}, but its network is for {describe(interface)}"
         )
@@ -144,5 +268,6 @@ def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> 
 
 def describe(interface: Interface) -> str:
     """An interface in words."""
-    size = interface.image_size
-    return f"{interface.in_channels} input and {interface.out_channels} output channels of {size}x{size} pixels"
+    size, classes = interface.image_size, f" and {interface.classes} classes" if interface.classes else ""
+    channels = f"{interface.in_channels} input and {interface.out_channels} output channels"
+    return f"{channels} of {size}x{size} pixels{classes}"

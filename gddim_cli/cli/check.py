@@ -41,12 +41,12 @@ def check(
     """
     from gddim_cli.diffusions.parameters import described
     from gddim_cli.diffusions.registry import find_diffusion
-    from gddim_cli.verification.checks import CHECKS, examine
+    from gddim_cli.verification.checks import checks_of, examine
 
     found = find_diffusion(diffusion)
     say(described(found) + (" (tested on 4x4 pixels, at three frequencies)" if found.spectral else ""))
     results = []
-    with Progress(len(CHECKS), "checks") as progress:
+    with Progress(len(checks_of(found)), "checks") as progress:
         for result in examine(found):
             results.append(result)
             progress.advance(1, result.check)

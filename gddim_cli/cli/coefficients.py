@@ -36,6 +36,7 @@ def coefficients(
             rich_help_panel="Output",
         ),
     ] = None,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Print the times and matrices that gDDIM uses.
@@ -56,7 +57,7 @@ def coefficients(
     if found.last is not None:
         arrays["last"] = found.last
     if npz:
-        write(npz, arrays)
+        write(npz, arrays, force)
     if json:
         with stdout() as out:
             out.write(json_module.dumps({name: array.tolist() for name, array in arrays.items()}) + "\n")
@@ -64,12 +65,18 @@ def coefficients(
         show(name, found)
 
 
-def write(path: Path, arrays: dict[str, Any]) -> None:
-    """Writes the arrays as an .npz; raises OutputError where it cannot be written."""
+def write(path: Path, arrays: dict[str, Any], force: bool) -> None:
+    """Writes the arrays as an .npz.
+
+    Raises:
+        UsageError: the file exists, and `force` is not given.
+        OutputError: it cannot be written.
+    """
     import numpy as np
 
-    from gddim_cli.runtime.files import replacing
+    from gddim_cli.runtime.files import refuse_foreign, replacing
 
+    refuse_foreign("--npz", path, None, force)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 

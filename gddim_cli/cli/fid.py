@@ -1,9 +1,9 @@
-"""`gddim fid`: images to a distance that says what it is."""
+"""`gddim fid`: metrics of images against a reference, with everything that each value depends on."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,21 +12,27 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, stdout
-from gddim_cli.errors import OutputError, UsageError
+from gddim_cli.errors import DataError, OutputError, UsageError
+from gddim_cli.evaluation.metrics.registry import METRICS, find_metrics
+from gddim_cli.evaluation.protocols import MODES, PROTOCOLS, find_mode, find_protocol
+from gddim_cli.evaluation.references import REFERENCES
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gddim_cli.evaluation.evaluator import FeaturesOf
     from gddim_cli.evaluation.extractors import Extractor
     from gddim_cli.evaluation.report import Measurement
     from gddim_cli.images.sources import ImageSource
 
 STATS = "stats"
+IMAGES = "imgs"
 KEPT = 10_000
-"""Features in a statistics file: as many as precision and recall take of a side."""
+"""Features in a statistics file: as many as precision and recall use of a set."""
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -41,92 +47,153 @@ gddim fid stats photos/ photos.npz        (a reference of your own)
 gddim fid imgs/ --ref photos.npz"""
 
 
+def completing(known: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What shell completion offers: the known names; of a comma-separated list, for its last part."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known() if name.startswith(last)]
+
+    return complete
+
+
 def fid(
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="IMAGES | stats IMAGES OUT.npz",
-            help="A folder, .zip, .tar, .npz or .npy of images, or a folder of gddim sample (default: imgs/). "
-            "stats: writes the statistics of images, for --ref.",
+            help="A folder, .zip, .tar, .npz or .npy of images, or a folder of gddim sample. Default: imgs/. With stats: "
+            "write the statistics of images, to be used as --ref.",
+            show_default=False,
+        ),
+    ] = None,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            "--num",
+            "-n",
+            help="Evaluate only this many images: a fixed random subset, or the first ones of a run of gddim sample. "
+            "Default: all.",
+            rich_help_panel="Images",
         ),
     ] = None,
     ref: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="mnist, cifar10 (each :train or :test), cifar10-edm, cifar10-tf, cifar10-scoresde; or images, or statistics "
-            "in an .npz (default: by the images' shape).",
+            help="What the images are compared with: mnist, cifar10 (each :train or :test), cifar10-edm, cifar10-tf, "
+            "cifar10-scoresde; images; or an .npz of statistics. Default: by the images' shape.",
+            rich_help_panel="Reference",
+            autocompletion=completing(lambda: REFERENCES),
         ),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(metavar="gddim-paper|edm|clean", help="Reference, mode, quantisation and count, as published."),
+        typer.Option(
+            metavar="|".join(PROTOCOLS),
+            help="A published way to measure FID: fixes reference, mode, quantisation and number of images.",
+            rich_help_panel="Reference",
+            autocompletion=completing(lambda: PROTOCOLS),
+        ),
     ] = None,
     mode: Annotated[
         str | None,
         typer.Option(
-            metavar="legacy_tensorflow|clean|legacy_pytorch|lenet",
-            help="How images come to the network (default: as the reference was made, else legacy_tensorflow).",
+            metavar="MODE",
+            help="The network and how images are resized for it: legacy_tensorflow, clean, legacy_pytorch (as in clean-fid) "
+            "or lenet. Default: as the reference was made, else legacy_tensorflow.",
+            rich_help_panel="Reference",
+            autocompletion=completing(lambda: MODES),
         ),
     ] = None,
-    num: Annotated[int | None, typer.Option("--num", "-n", help="Use the first so many images (default: all).")] = None,
     metrics: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="NAME,...",
-            help="What to compute: fid, fid-infinity (extrapolated to infinitely many images), kid, prdc (precision, recall, "
-            "density, coverage), and metrics of plugins. Options follow a name: prdc:k=3. Default: fid.",
+            help="Metrics to compute: fid, fid-infinity (extrapolated to infinitely many images), kid, prdc (precision, "
+            "recall, density, coverage), or one of a plugin. Options follow a name: prdc:k=3. Default: fid.",
+            rich_help_panel="Metrics",
+            autocompletion=completing(lambda: METRICS),
+            show_default=False,
+        ),
+    ] = "fid",
+    save_stats: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Also write the statistics of the images, to be used as --ref.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            help="Batch size. Affects speed; values change by rounding only.",
+            rich_help_panel="Speed",
+        ),
+    ] = 64,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            help="Keep the features, so that measuring the same images again is instant.", rich_help_panel="Speed"
+        ),
+    ] = True,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="The array of an .npz that holds the images. Default: the only one that can.",
+            rich_help_panel="Advanced",
         ),
     ] = None,
     inception: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Another network with Inception's interface; the result is then no FID."),
+        typer.Option(
+            metavar="FILE",
+            help="Another network with Inception's interface. The result is then FD(FILE), which is not FID.",
+            rich_help_panel="Advanced",
+        ),
     ] = None,
-    save_stats: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="The statistics of the images too, for --ref.")
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="The array of an .npz that holds the images.")] = None,
-    device: options.Device = "auto",
-    batch_size: Annotated[int, typer.Option(help="Images at once; changes the speed only.")] = 64,
-    cache: Annotated[bool, typer.Option(help="Keep the features, so that a second call is instant.")] = True,
-    json: options.Json = False,
 ) -> None:
-    """Measure images: FID with its protocol, KID, precision and recall; digits offline."""
+    """Measure images: FID and other metrics against a reference.
+
+    Digits need no download: a bundled classifier gives a distance of its own, FD(lenet-mnist).
+    """
     images, stats = parse(words or [])
-    options.positive("--batch-size", batch_size)
     for option, path in (("stats", stats), ("--save-stats", save_stats)):
         options.suffix(option, path, ".npz")
     if num is not None and num < 2:
         raise UsageError(f"--num: {num} is too few; a covariance needs at least two images")
-    if stats and (ref or protocol or metrics or save_stats):
-        raise UsageError("stats: takes no reference and measures no distance; leave those options out")
-
-    from gddim_cli.evaluation.metrics.registry import find_metrics
-
-    chosen = find_metrics(metrics or "fid")
+    if stats and (ref is not None or protocol or metrics != "fid" or save_stats):
+        raise UsageError("stats: takes no reference and computes no metric; leave out those options")
+    chosen = find_metrics(metrics)
+    if mode is not None:
+        find_mode(mode)
+    if protocol is not None:
+        find_protocol(protocol)
 
     from gddim_cli.evaluation.evaluator import open_evaluator, open_extractor, under_protocol
     from gddim_cli.evaluation.report import report
-    from gddim_cli.runs.images import open_images
-    from gddim_cli.runtime.files import probe
 
-    for path in (stats, save_stats):
-        if path:
-            keep_inputs(path, images, ref)
-            probe(path)
     where = find_device(device)
-    source = open_images(images, key, num)
-    team = world().join()
+    options.use_threads(threads, where)
+    source = open_source(images, key, num)
+    for option, path in (("stats", stats), ("--save-stats", save_stats)):
+        if path:
+            check_output(option, path, [images, Path(ref)] if ref else [images], source, force)
+    processes = world().join()
     with feature_folder(cache) as folder:
-
-        def features_of(what: ImageSource, extractor: Extractor) -> NDArray[np.float32]:
-            return with_progress(what, extractor, folder, batch_size)
-
+        features_of = measuring(folder, batch_size)
         if stats:
-            maker = open_extractor(mode, inception, where, source.shape)
-            features = features_of(source, maker)
-            if team.main:
-                write(stats, source, maker, features)
+            extractor = open_extractor(mode, inception, where, source.shape)
+            features = features_of(source, extractor)
+            if processes.main:
+                write(stats, source, extractor, features)
             return
         first = open_evaluator(ref, protocol, mode, inception, where, source.shape, features_of, chosen[0])
         evaluators = [first.with_metric(metric) for metric in chosen]
@@ -134,7 +201,7 @@ def fid(
         for evaluator in evaluators:
             evaluator.check_count(source.count)
         features = features_of(source, first.extractor)
-        if not team.main:
+        if not processes.main:
             return
         with Progress(len(evaluators), "metrics") as progress:
             found = report(source, evaluators, features, progress.advance)
@@ -144,7 +211,7 @@ def fid(
 
 
 def parse(words: list[str]) -> tuple[Path, Path | None]:
-    """The images, and the file of `stats`, or None.
+    """The images, and the output of `stats`, or None.
 
     Raises:
         UsageError: too many words, or too few.
@@ -154,27 +221,43 @@ def parse(words: list[str]) -> tuple[Path, Path | None]:
             raise UsageError("stats: takes the images and the file to write: gddim fid stats IMAGES OUT.npz")
         return Path(words[1]), Path(words[2])
     if len(words) > 1:
-        raise UsageError(f"one set of images at a time, not {len(words)} ({' '.join(words)}); the other one is --ref")
-    return Path(words[0] if words else "imgs"), None
+        raise UsageError(f"takes one set of images, not {len(words)} ({' '.join(words)}); give the other one as --ref")
+    return Path(words[0] if words else IMAGES), None
 
 
-def keep_inputs(out: Path, images: Path, ref: str | None) -> None:
-    """Refuses to write statistics over what is no statistics, or over the reference.
+def open_source(images: Path, key: str | None, num: int | None) -> ImageSource:
+    """The images to measure.
 
     Raises:
-        UsageError: naming the file.
+        DataError: as `open_images`; the message for the missing default folder says how to make it.
     """
-    from gddim_cli.evaluation.statistics import is_statistics
+    from gddim_cli.runs.images import open_images
 
-    inputs = [images, Path(ref)] if ref else [images]
-    same = any(out.resolve() == path.resolve() for path in inputs)
-    if same or (out.exists() and not is_statistics(out)):
-        raise UsageError(f"{out}: exists, and is {'an input' if same else 'no statistics'}; choose another name")
+    if images == Path(IMAGES) and not images.exists():
+        raise DataError(f"{images}: no such folder; make images with gddim sample, or name others: gddim fid IMAGES")
+    return open_images(images, key, num)
+
+
+def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource, force: bool) -> None:
+    """Makes sure that the statistics can be written, before any work.
+
+    Raises:
+        UsageError: an input, or another file than the statistics of these images; naming it.
+        OutputError: it cannot be written.
+    """
+    from gddim_cli.evaluation.statistics import title_of
+    from gddim_cli.runtime.files import probe
+
+    if any(path.exists() and out.exists() and out.samefile(path) for path in inputs):
+        raise UsageError(f"{option}: {out} is an input; choose another name")
+    if out.is_file() and not force and title_of(out) != title(source):
+        raise UsageError(f"{option}: {out} exists and holds something else; choose another name, or --force")
+    probe(out)
 
 
 @contextmanager
 def feature_folder(cache: bool) -> Iterator[Path]:
-    """Where features are kept: the cache, or a folder that goes when the command ends."""
+    """The folder for features: in the cache, or one that is removed when the command ends."""
     from gddim_cli.hub.store import cache_folder
     from gddim_cli.runtime.files import probe
 
@@ -193,38 +276,51 @@ def feature_folder(cache: bool) -> Iterator[Path]:
         world().barrier()
 
 
-def with_progress(source: ImageSource, extractor: Extractor, folder: Path, batch_size: int) -> NDArray[np.float32]:
-    """Features of the images, with a bar."""
+def measuring(folder: Path, batch_size: int) -> FeaturesOf:
+    """What measures images, with a bar, into a folder."""
     from gddim_cli.evaluation.features import features_of
 
-    array = getattr(source, "key", None)
-    if array:
-        say(f"{source.name}: its array {array}")
-    if source.ignored:
-        say(f"{source.name}: {source.ignored} other file{'s' * (source.ignored != 1)} there, not images, left aside")
+    def measure(source: ImageSource, extractor: Extractor) -> NDArray[np.float32]:
+        name, array = printable(source.name), getattr(source, "key", None)
+        if array:
+            say(f"{name}: uses its array {printable(array)}")
+        if source.ignored:
+            files = "1 file" if source.ignored == 1 else f"{source.ignored} files"
+            say(f"{name}: ignores {files} that {'the run did not write' if source.is_run else 'are not images'}")
+        with Progress(source.count, "images") as progress:
+            return features_of(
+                source,
+                extractor,
+                folder,
+                batch_size,
+                progress.advance,
+                lambda: say(f"waiting for another process that measures {name}"),
+            )
 
-    def wait() -> None:
-        say(f"another process measures {source.name}; waiting for it")
+    return measure
 
-    with Progress(source.count, "images") as progress:
-        return features_of(source, extractor, folder, batch_size, progress.advance, wait)
+
+def title(source: ImageSource) -> str:
+    """The images of a statistics file in words."""
+    part = f"a fixed random subset of {source.count} of {source.chosen_from}" if source.chosen_from else source.count
+    return f"{part} images of {printable(source.name)}"
 
 
 def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArray[np.float32]) -> None:
-    """Writes the statistics of features, and says so."""
+    """Writes the statistics of features and reports it."""
     from gddim_cli.evaluation.moments import Moments
     from gddim_cli.evaluation.statistics import write_statistics
-    from gddim_cli.evaluation.subset import some
+    from gddim_cli.images.subset import some
 
     gaussian = Moments.of(features).gaussian()
-    # As many as KID and precision take a side; all where the covariance alone would not do.
+    # As many as KID and precision use of a set; all where the covariance alone would not be exact.
     kept = features if len(features) <= extractor.dimension else some(features, KEPT)
-    write_statistics(path, gaussian, extractor, kept, f"{gaussian.n} images of {source.name}", source.shape)
+    write_statistics(path, gaussian, extractor, kept, title(source), source.shape)
     say(f"{path}: statistics of {gaussian.n} images, {extractor.name}, mode {extractor.mode}")
 
 
 def show(found: Measurement, json: bool) -> None:
-    """The number on stdout, what to mind of it on stderr."""
+    """Prints the values on stdout and the notes on stderr."""
     from gddim_cli.evaluation.report import lines
 
     for warning in found.warnings:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from gddim_cli import __version__
+from gddim_cli.cli.options import load_sampler_files
 from gddim_cli.errors import GddimError, UsageError
 from gddim_cli.runtime.distributed import RESUME_HINT, world
 
@@ -48,13 +49,15 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         """The command that the arguments name, in full."""
         name, command, rest = super().resolve_command(ctx, args)
+        load_sampler_files(rest)
         return name, full_command(name) if name and command else command, rest
 
 
 def full_command(name: str) -> Command:
     """The command with its options."""
     module = importlib.import_module(f"gddim_cli.cli.{MODULES.get(name, name)}")
-    command = typer.main.get_command(getattr(module, f"{name}_app", None) or module.app)
+    made = module.make_app() if hasattr(module, "make_app") else getattr(module, f"{name}_app", None) or module.app
+    command = typer.main.get_command(made)
     command.name = name
     return command
 

@@ -32,6 +32,20 @@ Device = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel="Output")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="What a checkpoint file of another program does not tell, by the name it has there, such as image_size=64. "
+        "May be given several times.",
+        rich_help_panel="Model",
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace output files that this run did not write.", rich_help_panel="Output"),
+]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, max=1024, help="CPU threads. Default: one per core.", rich_help_panel="Speed"),
@@ -166,6 +180,34 @@ def parsed(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[st
         UsageError: a text that stands for none.
     """
     return {key: settings[key].parse(value) if isinstance(value, str) else value for key, value in given.items()}
+
+
+def assignments(texts: list[str] | None) -> dict[str, str]:
+    """The values of `--set NAME=VALUE` by name.
+
+    Raises:
+        UsageError: a text without `=`, or a name that is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in found:
+            raise UsageError(f"--set {text}: expected NAME=VALUE, each name once")
+        found[name] = value
+    return found
+
+
+def load_sampler_files(words: list[str]) -> None:
+    """Registers the samplers of files that `--sampler` names, so that their options are known before the rest is parsed."""
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        value = value if equals else words[place + 1] if place + 1 < len(words) else ""
+        if name == "--sampler" and ".py" in value:
+            from gddim_cli.samplers.registry import find_sampler
+
+            for reference in value.split(","):
+                if reference.endswith(".py"):
+                    find_sampler(reference)
 
 
 def positive(option: str, value: int) -> int:

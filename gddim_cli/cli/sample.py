@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from gddim_cli.cli import options
@@ -36,6 +37,7 @@ FIRST = ("nfe", "checkpoint", "sampler", "seed")
 
 def sample(
     given: Mapping[str, Any],
+    set: options.Set = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -73,6 +75,7 @@ def sample(
         bool,
         typer.Option("--overwrite", help="Remove the run in the folder and start again.", rich_help_panel="Output"),
     ] = False,
+    force: options.Force = False,
     json: options.Json = False,
     batch_size: Annotated[
         str,
@@ -107,6 +110,7 @@ def sample(
     The default sampler is gDDIM; `gddim samplers` lists the others.
     """
     request = SamplingRequest.of(options.parsed(given, sampling_settings()))
+    request = msgspec.structs.replace(request, model_settings=options.assignments(set))
     size = options.batch_size(batch_size)
     options.folder("--out", out)
     options.suffix("--trajectory", trajectory, ".gif")
@@ -134,7 +138,9 @@ def sample(
         say(f"checkpoint: {name} ({reason})")
     if compile:
         say("--compile: compiling the network on its first evaluation; the result is cached for later runs")
-    prepared = prepare(request, where, compile=compile, cuda_graph=cuda_graph, batch_size=size or options.BATCH_SIZE)
+    prepared = prepare(
+        request, where, compile=compile, cuda_graph=cuda_graph, batch_size=size or options.BATCH_SIZE, say=say
+    )
     for note in prepared.notes:
         say(f"note: {note}")
     if size is None and prepared.sampler.batch_dependent:
@@ -154,6 +160,7 @@ def sample(
         raw=save_raw,
         trajectory=trajectory,
         overwrite=overwrite,
+        force=force,
     )
     with generation.folder.locked(lambda: waiting(out)) if processes.main else nullcontext():
         execute(generation)
@@ -206,4 +213,6 @@ def ordered() -> list[Any]:
     return [settings[key] for key in (*FIRST, *(key for key in settings if key not in FIRST))]
 
 
-app = options.command(options.with_settings(sample, ordered()), EPILOG)
+def make_app() -> typer.Typer:
+    """The command with the options of every sampler that is registered now."""
+    return options.command(options.with_settings(sample, ordered()), EPILOG)

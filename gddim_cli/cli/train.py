@@ -48,7 +48,7 @@ def train(
 
     import torch
 
-    from gddim_cli.images.read import read_images
+    from gddim_cli.runs.images import read_images
     from gddim_cli.training.trainer import Trainer
 
     where = find_device(device)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from gddim_cli.diffusions.base import Diffusion, SamplingConfig
-from gddim_cli.errors import DataError, GddimError
+from gddim_cli.errors import DataError
+from gddim_cli.runtime.user_file import execute, guarded
 
 TIMES = np.linspace(1 / 64, 63 / 64, 32)
 """The times at which the matrices are tried, in units of T."""
@@ -27,9 +24,7 @@ def load_user_diffusion(path: Path) -> Diffusion:
         DataError: the file is missing, raises an error, does not define exactly one subclass of `Diffusion`, or that class
             does not fulfil the contract (see `check_contract`). The message names the file.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    module = _executed(path)
+    module = execute(path)
     kinds = [
         kind
         for _, kind in inspect.getmembers(module, inspect.isclass)
@@ -38,30 +33,9 @@ def load_user_diffusion(path: Path) -> Diffusion:
     if len(kinds) != 1:
         names = f" ({', '.join(kind.__name__ for kind in kinds)})" if kinds else ""
         raise DataError(f"{path}: defines {len(kinds)} subclasses of Diffusion{names}; exactly one is needed")
-    diffusion = _guarded(path, f"{kinds[0].__name__}()", kinds[0])
+    diffusion = guarded(path, f"{kinds[0].__name__}()", kinds[0])
     check_contract(diffusion, path)
     return diffusion
-
-
-def _executed(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"gddim_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while they are made
-    _guarded(path, "running it", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
-    return module
-
-
-def _guarded(path: Path, what: str, call: Callable[[], Any]) -> Any:
-    """What the user's code returns; any error in it, and any attempt to exit, becomes a message that names the file."""
-    try:
-        return call()
-    except GddimError as error:
-        raise DataError(f"{path}: {what} failed: {error}") from error
-    except (Exception, SystemExit) as error:
-        reason = f": {error}" if str(error) else ""
-        raise DataError(f"{path}: {what} raised {type(error).__name__}{reason}") from error
 
 
 def check_contract(diffusion: Diffusion, path: Path) -> None:
@@ -120,5 +94,5 @@ def _matrix(diffusion: Diffusion, path: Path, member: str, *times: Any) -> np.nd
         return found
 
     with np.errstate(all="ignore"):
-        found: np.ndarray = _guarded(path, member, call)
+        found: np.ndarray = guarded(path, member, call)
     return found

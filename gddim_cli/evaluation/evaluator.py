@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from gddim_cli import settings
-from gddim_cli.errors import DataError, UsageError, nearest
+from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation import references
 from gddim_cli.evaluation import statistics as statistics_files
 from gddim_cli.evaluation.extractors import FILES, Extractor, load_extractor, load_lenet, weights_path
 from gddim_cli.evaluation.metrics.base import Metric, OnStep
 from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.moments import gaussian_of
-from gddim_cli.evaluation.protocols import FULL, MODES, Mode, Protocol, find_protocol
+from gddim_cli.evaluation.protocols import FULL, Mode, Protocol, find_mode, find_protocol
 from gddim_cli.evaluation.references import REFERENCES
 from gddim_cli.evaluation.statistics import Reference, Shape
+from gddim_cli.images.decode import describe
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.runs.images import open_images
 
@@ -109,11 +110,6 @@ class Evaluator:
         return f"the images are {describe(shape)}, those of the reference {self.reference.name} {describe(own)}"
 
 
-def describe(shape: Shape) -> str:
-    """A height, width and channels in words: `32x32 RGB`."""
-    return f"{shape[1]}x{shape[0]} {'grey' if shape[2] == 1 else 'RGB'}"
-
-
 def open_evaluator(
     ref: str | None,
     protocol: str | None,
@@ -140,12 +136,12 @@ def open_evaluator(
         DataError: a file that is missing (the message names the command that gets it), damaged, or of another network.
     """
     chosen = find_metric(metric) if isinstance(metric, str) else metric
-    if mode is not None and mode not in MODES:
-        raise UsageError(f"--mode: there is no '{mode}'; {nearest(mode, MODES)}")
+    if mode is not None:
+        find_mode(mode)
     fixed = find_protocol(protocol) if protocol else None
     ref, mode = fixed_by(fixed, ref, mode)
-    name = references.find(ref or reference_for(shape))
-    given, mode = mode is not None, mode or mode_for(name, shape)
+    name = references.find(reference_for(shape) if ref is None else ref)
+    mode = mode or mode_for(name, shape)
     require_files(name, mode, inception)
     extractor = extractor_for(mode, inception, device)
     if fixed and not extractor.defines_fid:
@@ -155,7 +151,6 @@ def open_evaluator(
     if shape:
         extractor.check(*shape)
     reference = read_reference(name, extractor, features_of)
-    reference = replace(reference, stated=reference.stated or given)
     return Evaluator(extractor, reference, chosen, fixed).with_metric(chosen)
 
 
@@ -188,7 +183,7 @@ def open_extractor(mode: str | None, inception: Path | None, device: torch.devic
 
 
 def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
-    """The images to measure: all of them, or the first ones up to the protocol's count.
+    """The images to measure: all of them, or as many as the protocol requires, as `ImageSource.at_most` takes them.
 
     Raises:
         UsageError: images of another quantisation than the protocol's.
@@ -204,7 +199,7 @@ def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
             f"--protocol {protocol.name}: requires images quantised by {protocol.quantize}, those in {source.name} were "
             f"quantised by {source.quantize}; sample them with --quantize {protocol.quantize}, or leave out the protocol"
         )
-    return replace(source, count=min(source.count, protocol.num))
+    return source.at_most(protocol.num)
 
 
 def fixed_by(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:

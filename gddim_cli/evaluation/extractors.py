@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from unittest import mock
 
 import msgspec
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from gddim_cli.errors import DataError, UsageError, nearest
@@ -33,7 +32,7 @@ from gddim_cli.runtime.files import replacing, sha256
 
 LENET = "lenet-mnist"
 FILES = {"legacy_tensorflow": "inception", "clean": "inception", "legacy_pytorch": "inception-pytorch"}
-"""What `gddim download` calls the weights of each mode of FID."""
+"""The names under which `gddim download` fetches the weights of each mode of FID."""
 SIDE = 299
 CARD = "gddim_classifier"
 
@@ -43,15 +42,15 @@ class Extractor:
     """Images to features.
 
     Attributes:
-        name: of the network: `inception`, `inception-pytorch`, `lenet-mnist`, or the file's name.
-        mode: how images come to the network's size and range.
+        name: the network's name: `inception`, `inception-pytorch`, `lenet-mnist`, or the file's name.
+        mode: how images are brought to the network's size and range.
         sha256: of the weights.
-        dimension: of a feature.
+        dimension: d, the numbers in a feature.
         defines_fid: whether these are the published weights of Inception: only then may a distance be called FID.
         network: images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
-        channels: what the network takes; grey images are repeated to three.
-        size: side of the images that it takes; None where it resizes them.
-        device: where it runs.
+        channels: of the images that it takes; grey images are repeated to three.
+        size: side of the images that it takes; None if it resizes them.
+        device: the device that it runs on.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Extractor:
         """Features, float32 [N, dimension], of uint8 images [N, H, W, C].
 
         Raises:
-            DataError: images that the network does not take, or features that are no finite numbers of that dimension.
+            DataError: images that the network does not take, or features that are not finite or of another dimension.
         """
         self.check(*images.shape[1:])
         pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
@@ -88,12 +87,12 @@ class Extractor:
         if self.size is not None and (height, width, channels) != (self.size, self.size, self.channels):
             raise DataError(
                 f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, it takes "
-                f"{self.size}x{self.size} with {self.channels}; --ref cifar10, say, measures any images with Inception"
+                f"{self.size}x{self.size} with {self.channels}; --ref cifar10, for example, measures any images with Inception"
             )
 
 
 def load_extractor(mode: str, device: torch.device, file: Path | None = None) -> Extractor:
-    """The Inception of a mode of clean-fid, or of `file`, which has the same interface.
+    """The Inception network of a mode of clean-fid, or that of `file`, which has the same interface.
 
     `legacy_tensorflow`: the network resizes (FID as TensorFlow, StyleGAN and EDM measure it). `clean`: Pillow's bicubic
     without quantisation before it. `legacy_pytorch`: bilinear, and pytorch-fid's port of the weights.
@@ -114,7 +113,7 @@ def load_extractor(mode: str, device: torch.device, file: Path | None = None) ->
 
 
 def weights_of(name: str, file: Path | None) -> tuple[Path, str]:
-    """The weights' path and sha256: `file`, or those that `gddim download name` fetched, verified.
+    """The path and sha256 of the weights: `file`, or those that `gddim download` fetched, verified.
 
     Raises:
         DataError: missing, or changed since.
@@ -133,16 +132,18 @@ def weights_of(name: str, file: Path | None) -> tuple[Path, str]:
 
 
 def weights_path(name: str, file: Path | None) -> Path:
-    """Where the weights are: `file`, or in the cache.
+    """The path of the weights: `file`, or in the cache.
 
     Raises:
-        DataError: missing.
+        DataError: missing, or not a plain file.
     """
     path = file or find_file(name)
+    if file and not file.is_file():
+        raise DataError(f"--inception: {file}: {'not a plain file' if file.exists() else 'no such file'}")
     if path is None:
         raise DataError(
-            f"the weights of {name} are not on this machine; get them with: gddim download {name} (elsewhere, on a machine "
-            "without internet), or measure digits offline with --ref mnist"
+            f"the weights of {name} are not on this machine; get them with: gddim download {name} (without internet, on another "
+            "machine), or measure digits offline with --ref mnist"
         )
     return path
 
@@ -153,16 +154,16 @@ def pinned(name: str) -> str:
 
 
 def torchscript_inception(path: Path, mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Through clean-fid's `InceptionV3W`, which loads and wraps the file, here from any path and never downloaded.
+    """The Inception of a TorchScript file through clean-fid's `InceptionV3W`, from any path and never downloaded.
 
     Raises:
-        DataError: no TorchScript, or not Inception's interface.
+        DataError: not TorchScript, or not Inception's interface.
     """
     from cleanfid.inception_torchscript import InceptionV3W
 
     inside = mode == "legacy_tensorflow"
     try:
-        # It takes a folder, and the file's name for granted.
+        # InceptionV3W takes the folder and expects the name.
         with quiet(), tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "inception-2015-12-05.pt").symlink_to(path.absolute())
             network = InceptionV3W(folder, download=False, resize_inside=inside)
@@ -182,37 +183,50 @@ def torchscript_inception(path: Path, mode: str, device: torch.device) -> Callab
 
 
 def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Through clean-fid's copy of pytorch-fid's `InceptionV3`, with weights from the path in place of its download.
+    """pytorch-fid's Inception, with weights from a state dict.
 
     Raises:
         DataError: not its state dict.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        with quiet():
-            from cleanfid import inception_pytorch
-
-            with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=state), SkipInit():
-                network = inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
+        network = pytorch_architecture()
+        network.load_state_dict(state)
     except (RuntimeError, ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
         raise DataError(f"{path}: not pytorch-fid's Inception (a state dict): {first_line(error)}") from error
+    network.fc = nn.Identity()
     network = network.to(device).eval()
 
     def run(x: Tensor) -> Tensor:
         large = fn.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False).clamp_(0, 255)
-        return network(large / 255)[0]
+        return network(2 * (large / 255) - 1)
 
     return run
 
 
+def pytorch_architecture() -> Any:
+    """torchvision's Inception v3 with clean-fid's blocks where pytorch-fid's differs, without weights."""
+    with quiet(), SkipInit():
+        from cleanfid import inception_pytorch as blocks
+        from torchvision.models import inception_v3
+
+        network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+        for name, width, pool in (("5b", 192, 32), ("5c", 256, 64), ("5d", 288, 64)):
+            setattr(network, f"Mixed_{name}", blocks.FIDInceptionA(width, pool_features=pool))
+        for name, inner in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
+            setattr(network, f"Mixed_{name}", blocks.FIDInceptionC(768, channels_7x7=inner))
+        network.Mixed_7b, network.Mixed_7c = blocks.FIDInceptionE_1(1280), blocks.FIDInceptionE_2(2048)
+    return network
+
+
 def first_line(error: Exception) -> str:
-    """Enough of a library's message for one line of ours."""
+    """The first line of a library's message, or the error's name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings of libraries about each other, which a person can do nothing about."""
+    """Silences warnings of libraries about each other, which a user cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

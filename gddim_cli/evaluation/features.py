@@ -1,10 +1,10 @@
-"""Features of images on disk, by content: measured once, found again, gone on with where it was cut."""
+"""Features of images on disk, by content: measured once, found again, completed after an interruption."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gddim_cli.errors import DataError, OutputError
 from gddim_cli.evaluation.extractors import Extractor
 from gddim_cli.images.sources import ImageSource
+from gddim_cli.images.subset import unbroken
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.files import eventually, writing
@@ -21,11 +22,12 @@ from gddim_cli.runtime.row_file import RowFile
 
 LIMIT = 8 << 30
 """Bytes of features that are kept; the least recently used go first."""
-
-VERSION = 1
-"""Of what features are: another one makes the kept ones useless."""
+VERSION = 2
+"""Of the files' content: a change makes the kept ones useless."""
 PATIENCE = 60.0
-"""Seconds that a file of another machine may take to show in a shared folder."""
+"""Seconds that a file of another machine may take to appear in a shared folder."""
+LARGEST_BATCH = 256 << 20
+"""Bytes of pixels in a batch; of very large images fewer are measured at once."""
 
 OnImages = Callable[[int], None]
 
@@ -40,12 +42,13 @@ def features_of(
 ) -> NDArray[np.float32]:
     """Features, [N, d], of images, as a memory map of a file in `folder`.
 
-    The file's name is a hash of the images, the weights and the mode: a folder that has changed is another one. Several
-    processes share the images out by whole batches, so that they find what one would have.
+    The file's name is a hash of the images, the weights and the mode: a changed folder has another file. Each row carries a
+    checksum, and rows that were changed since are measured again. Several processes share the images by whole batches, so
+    that they find what one process would.
 
     Args:
-        on_images: called with the number of images that are there already, then with those of each batch.
-        on_wait: called where another process measures the same images, which is then waited for.
+        on_images: called with the number of images that are measured already, then with those of each batch.
+        on_wait: called before waiting for another process that measures the same images.
 
     Raises:
         DataError: images that cannot be read, or that the network does not take.
@@ -55,6 +58,7 @@ def features_of(
     content = source.fingerprint()
     identity = f"{VERSION} {content} {num} {extractor.sha256} {extractor.mode}"
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+    batch_size = min(batch_size, max(1, LARGEST_BATCH // int(np.prod(source.shape))))
     lock = FileLock(path.with_suffix(".lock"))
     try:
         rows = None
@@ -66,52 +70,88 @@ def features_of(
                 except Timeout:
                     on_wait()
                     lock.acquire()
-            if finished(path, (num, extractor.dimension)) is None:
-                rows = begun(path, num, extractor.dimension)
+            rows = unfinished(path, num, extractor.dimension)
         rows = team.broadcast(rows)
         if rows is None:
             on_images(num)
         else:
             measure(source, content, extractor, rows, batch_size, on_images)
-        found = read_array(path, memory_map=True)
+        found: NDArray[np.float32] = read_array(path, memory_map=True)[:, :-1]
         team.barrier()
     finally:
-        lock.release()  # the file stays: who removes it lets two in
+        lock.release()  # the file stays: removing it would let two processes in
     return found
 
 
-def begun(path: Path, num: int, dimension: int) -> RowFile:
-    """The rows of a call that was cut, or new ones; also where what it left is damaged."""
+def unfinished(path: Path, num: int, dimension: int) -> RowFile | None:
+    """The rows to fill in: those of an interrupted call, those of a file with damaged rows, or new ones.
+
+    Returns:
+        None if all features are there and sound.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.features.partial")
+    if path.exists():
+        damaged = damaged_rows(path, (num, dimension + 1))
+        with writing(path):
+            if damaged is not None and not len(damaged):
+                path.touch()  # the most recently used
+                return None
+            path.replace(partial)
+    damaged = damaged_rows(partial, (num, dimension + 1)) if partial.exists() else None
+    rows = RowFile(path, num, (dimension + 1,), "features", None, overwrite=damaged is None)
+    if damaged is not None and len(damaged):
+        rows.store(damaged.tolist(), np.full((len(damaged), dimension + 1), np.nan))
+    return rows
+
+
+def damaged_rows(path: Path, shape: tuple[int, int]) -> NDArray[np.int64] | None:
+    """The rows of a file whose checksum is wrong or missing; None if it does not hold an array of this shape."""
     try:
-        return RowFile(path, num, (dimension,), "features", None, overwrite=False)
+        found = read_array(path, memory_map=True)
     except DataError:
-        return RowFile(path, num, (dimension,), "features", None, overwrite=True)
+        return None
+    if found.shape != shape or found.dtype != np.dtype("<f4"):
+        return None
+    return np.flatnonzero([checksum(row[:-1]) != row[-1] for row in found])
+
+
+def checksum(features: NDArray[np.float32]) -> float:
+    """24 bits of the CRC-32 of an image's features, which float32 holds exactly."""
+    return float(zlib.crc32(np.ascontiguousarray(features, "<f4").data) >> 8)
+
+
+def with_checksums(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features [N, d] with the checksum of each row behind it, [N, d + 1]."""
+    sums = np.array([checksum(row) for row in features], np.float32)
+    return np.column_stack([features, sums])
 
 
 def measure(
     source: ImageSource, content: str, extractor: Extractor, rows: RowFile, batch_size: int, on_images: OnImages
 ) -> None:
-    """Fills the file with the features that are missing, a batch at a time; its name is final when all are there.
+    """Measures the missing features, a batch at a time; the file gets its final name when it is complete.
 
     Raises:
-        DataError: the images are no longer those of the fingerprint `content`; what was measured is removed.
+        DataError: the images are no longer those of the fingerprint `content`; the features are removed.
     """
     team, num = world(), source.count
     if not eventually(rows.partial.exists, PATIENCE):
         raise OutputError(
-            f"{rows.partial}: is not there for {team.name}; all processes need one folder for features: set GDDIM_HOME to "
+            f"{rows.partial}: does not exist for {team.name}; all processes need one folder for features: set GDDIM_HOME to "
             "one on a shared file system"
         )
     done = rows.done(num)
     on_images(len(done))
     missing = sorted({row // batch_size for row in range(num) if row not in done})
-    for first, last in runs(
-        missing[team.rank * len(missing) // team.size : (team.rank + 1) * len(missing) // team.size]
-    ):
+    own = missing[team.rank * len(missing) // team.size : (team.rank + 1) * len(missing) // team.size]
+    for first, end in unbroken(own):
         at = first * batch_size
-        for images in source.batches(batch_size, at, min((last + 1) * batch_size, num)):
+        for images in source.batches(batch_size, at, min(end * batch_size, num)):
             here = range(at, at + len(images))
-            rows.store(here, extractor(images))
+            rows.store(here, with_checksums(extractor(images)))
             at = here.stop
             on_images(team.count(len(set(here) - done)))
     team.barrier(lambda: on_images(team.count()))
@@ -120,38 +160,16 @@ def measure(
         if source.fingerprint() != content:
             with writing(rows.partial):
                 rows.partial.unlink()
-            raise DataError(f"{source.name}: has changed while it was measured; is something still writing there?")
+            raise DataError(
+                f"{source.name}: has changed while it was measured; is another program still writing there?"
+            )
         rows.finish()
         prune(rows.path.parent, keep=rows.path)
     team.barrier()
 
 
-def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Rising numbers as the first and the last of each unbroken run."""
-    for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-        run = [number for _, number in group]
-        yield run[0], run[-1]
-
-
-def finished(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-    """The features that are there; None where there are none, or not those."""
-    if not path.exists():
-        return None
-    try:
-        found = read_array(path, memory_map=True)
-    except DataError:
-        found = None
-    if found is None or found.shape != shape or not np.isfinite(found[-1]).all():
-        with writing(path):
-            path.unlink()
-        return None
-    with writing(path):
-        path.touch()  # used last now
-    return found
-
-
 def prune(folder: Path, keep: Path, limit: int = LIMIT) -> None:
-    """Removes the files used longest ago, until the rest is within `limit` bytes."""
+    """Removes the least recently used files until the rest is within `limit` bytes."""
     files = sorted((file for file in folder.glob("*.npy*") if file != keep), key=lambda file: file.stat().st_mtime)
     total = sum(file.stat().st_size for file in [*files, keep])
     with writing(folder):

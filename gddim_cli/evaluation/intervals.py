@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.evaluation.moments import Gaussian
-from gddim_cli.evaluation.subset import some
+from gddim_cli.images.subset import some
 
 NORMAL = 1.959964
 """The standard normal distribution lies within this many standard deviations with probability 0.95."""

@@ -44,8 +44,15 @@ PROTOCOLS = {
 }
 
 
+def find_mode(name: str) -> Mode:
+    """The mode of that name; raises UsageError for an unknown one."""
+    if name not in MODES:
+        raise UsageError(f"--mode: there is no '{name}'; {nearest(name, MODES)}")
+    return name
+
+
 def find_protocol(name: str) -> Protocol:
-    """Raises UsageError for an unknown one."""
+    """The protocol of that name; raises UsageError for an unknown one."""
     if name not in PROTOCOLS:
         raise UsageError(f"--protocol: there is no '{name}'; {nearest(name, PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -1,27 +1,29 @@
-"""What images are measured against, by name: published statistics, and the bundled ones of MNIST."""
+"""Named references: published statistics, and the bundled ones of MNIST. Importing the names imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gddim_cli.errors import DataError, UsageError, nearest
-from gddim_cli.evaluation.extractors import Extractor
-from gddim_cli.evaluation.statistics import Reference, Shape, read_statistics
-from gddim_cli.hub.store import bundled_folder, file_names, find_file, read_record
+
+if TYPE_CHECKING:
+    from gddim_cli.evaluation.extractors import Extractor
+    from gddim_cli.evaluation.statistics import Reference, Shape
 
 KEPT = 5000
-"""Features of a bundled reference that are kept, for KID and PRDC."""
+"""Features that a bundled reference keeps, for KID and PRDC."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A reference that has a name.
+    """A named reference.
 
     Attributes:
-        title: what it is of.
-        n: how many images.
-        files: the published file of each mode; the keys are the modes that it goes with.
+        title: its images, in words.
+        n: the number of images.
+        files: the published file for each mode; the keys are the modes that it supports.
         shape: height, width and channels of its images.
     """
 
@@ -32,11 +34,12 @@ class Named:
 
 
 def inception_of_2015(name: str) -> dict[str, str]:
-    """One file of features of TensorFlow's Inception, which legacy_tensorflow's network is."""
+    """A file of features of TensorFlow's Inception, the network of legacy_tensorflow."""
     return {"legacy_tensorflow": name}
 
 
 def cleanfid_files(split: str) -> dict[str, str]:
+    """clean-fid's files for a split of CIFAR-10."""
     return {
         "legacy_tensorflow": f"stats-cifar10-legacy-tensorflow{split}",
         "clean": f"stats-cifar10-clean{split}",
@@ -69,14 +72,16 @@ def named_file(name: str, mode: str) -> Path:
     """The statistics file of a named reference for a mode.
 
     Raises:
-        UsageError: the reference does not go with the mode.
-        DataError: it is not on this machine; the message says how to get it.
+        UsageError: the reference does not support the mode.
+        DataError: it is not on this machine; the message names the command that gets it.
     """
+    from gddim_cli.hub.store import bundled_folder, find_file
+
     known = REFERENCES[name]
     if mode not in known.files:
         raise UsageError(
             f"--ref {name}: was made with {', '.join(known.files)}, not with --mode {mode}; "
-            "features of different networks do not compare"
+            "features of different networks are not comparable"
         )
     file = known.files[mode]
     path = bundled_folder() / file if mode == "lenet" else find_file(file)
@@ -91,6 +96,8 @@ def read_named(name: str, extractor: Extractor) -> Reference:
     Raises:
         UsageError, DataError: as `named_file` and `read_statistics`.
     """
+    from gddim_cli.evaluation.statistics import read_statistics
+
     known = REFERENCES[name]
     found = read_statistics(named_file(name, extractor.mode), extractor, name, known.title, known.n, known.shape)
     check_recorded(known.files[extractor.mode], found)
@@ -98,12 +105,14 @@ def read_named(name: str, extractor: Extractor) -> Reference:
 
 
 def check_recorded(file: str, found: Reference) -> None:
-    """Raises DataError where a downloaded file is not what it was when it came."""
+    """Raises DataError for a downloaded file that has changed since."""
+    from gddim_cli.hub.store import file_names, read_record
+
     record = read_record(file) if file in file_names() else None
     if record and record.sha256 != found.sha256:
         raise DataError(
             f"--ref {found.name}: {file} has changed since it was downloaded (sha256 {found.sha256[:12]}..., then "
-            f"{record.sha256[:12]}...); remove it and: gddim download {file}"
+            f"{record.sha256[:12]}...); remove it and run: gddim download {file}"
         )
 
 
@@ -111,11 +120,14 @@ def find(name: str) -> str | Path:
     """A known reference's name, or a path.
 
     Raises:
+        UsageError: empty.
         DataError: neither.
     """
+    if not name:
+        raise UsageError(f"--ref: is empty; known: {', '.join(REFERENCES)}, or a path")
     name = canonical(name)
     if name in REFERENCES:
         return name
     if not Path(name).exists():
-        raise DataError(f"--ref {name}: no such file or folder, nor a known reference; {nearest(name, REFERENCES)}")
+        raise DataError(f"--ref {name}: neither a file, a folder nor a known reference; {nearest(name, REFERENCES)}")
     return Path(name)

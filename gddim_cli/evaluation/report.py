@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.sources import ImageSource
+from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.versions import versions
 
 UNCERTAINTY = ("standard_error", "low", "high")
@@ -23,7 +24,8 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
         metric: its label: `FID`, or `FD(network)`, which is not comparable with FID.
         metric_name, metric_options: what `--metrics` calls it.
         value: of the first metric; `standard_error`, `low` and `high` are its standard error and 95 % interval if known.
-        n: images.
+        n: the number of images.
+        chosen_from: if they are a fixed random subset, the number of images that they were chosen from.
         metrics: for each metric, as `--metrics` chooses it, all its numbers; `label` is `metric` with the number of images.
         protocol_followed: whether count and quantisation are the protocol's too; None without a protocol.
         files_left_aside: files in the images' folder or archive that are not images by their names.
@@ -51,6 +53,7 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     files_left_aside: int
     warnings: list[str]
     versions: dict[str, str]
+    chosen_from: int | None = None
     standard_error: float | None = None
     low: float | None = None
     high: float | None = None
@@ -84,8 +87,9 @@ def report(
         **first.identity(),
         value=values["value"],
         n=len(features),
+        chosen_from=source.chosen_from,
         metrics=found,
-        images=source.name,
+        images=printable(source.name),
         quantize=source.quantize,
         protocol_followed=followed(source, first, len(features)),
         device=str(first.extractor.device),
@@ -117,10 +121,8 @@ def warnings(source: ImageSource, evaluators: Sequence[Evaluator], features: NDA
         official = first.metric.spec.title.format(**msgspec.to_builtins(first.metric.options))
         yield f"{label} is not {official} and cannot be compared with published {official} values"
     if not reference.stated:
-        yield (
-            f"{reference.name} does not state the mode that it was made with; {first.extractor.mode} is assumed, "
-            "--mode chooses another"
-        )
+        network = f"{first.extractor.name}, mode {first.extractor.mode}"
+        yield f"{reference.name} does not state which network and mode made it; {network}, is assumed"
     odd = first.mismatch(source.shape)
     if odd:
         yield odd
@@ -133,8 +135,10 @@ def warnings(source: ImageSource, evaluators: Sequence[Evaluator], features: NDA
 def lines(found: Measurement) -> list[str]:
     """The measurement as text: a line for each metric, then what the values depend on."""
     of = found.reference_n
+    count = f"a fixed random subset of {found.n} of {found.chosen_from}" if found.chosen_from else f"{found.n}"
+    quantised = f"quantised by {found.quantize}" if found.quantize else "quantisation unknown"
     rows = {
-        "images": f"{found.images}, {found.n}, {f'quantised by {found.quantize}' if found.quantize else 'quantisation unknown'}",
+        "images": f"{found.images}, {count}, {quantised}",
         "reference": f"{found.reference} ({found.reference_title}{f', {of} images' if of else ''})",
         "network": f"{found.network}, sha256 {found.weights_sha256[:12]}, mode {found.mode}",
     }

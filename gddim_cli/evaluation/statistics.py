@@ -1,11 +1,11 @@
-"""Files of statistics: what they hold, what ours say of themselves, what is refused."""
+"""Statistics files: a mean and a covariance of features, or the features, and in our own files what made them."""
 
 from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -17,12 +17,15 @@ from gddim_cli.evaluation.frechet import factor
 from gddim_cli.evaluation.moments import Gaussian, check_finite, gaussian_of
 from gddim_cli.runtime.arrays import read_archive, read_member
 from gddim_cli.runtime.files import replacing, sha256
+from gddim_cli.runtime.text import printable
 
 Shape = tuple[int, int, int]
 Header = tuple[np.dtype[Any], tuple[int, ...]]
 ABOUT = "gddim"
 ARRAYS = {"mu": 1, "sigma": 2, "pool_3": 2}
-"""What statistics files hold, and of how many axes."""
+"""The arrays of statistics files, with their number of axes."""
+LARGEST = 1 << 30
+"""Bytes of an array in a statistics file: 128 000 features of Inception in float32."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,13 @@ class Reference:
     """The features that others are compared with.
 
     Attributes:
-        name: as it was given.
-        title: what it is of, in words.
-        gaussian: their mean and covariance.
-        features: they themselves, or some of them, [N, d]; None where the file has statistics only.
-        sha256: of the file; of the content, where they are images.
-        shape: height, width and channels of the images, where that is known.
-        stated: whether it says by which network and mode it was made.
+        name: as the user gave it.
+        title: its images, in words.
+        gaussian: mean and covariance of the features.
+        features: the features, or some of them, [N, d]; None if the file has only mean and covariance.
+        sha256: of the file, or of the images' content.
+        shape: height, width and channels of the images, if known.
+        stated: whether it states the network and mode that made it.
     """
 
     name: str
@@ -49,14 +52,15 @@ class Reference:
 
     @property
     def n(self) -> int | None:
+        """The number of images, if known."""
         return self.gaussian.n
 
 
 class About(msgspec.Struct, frozen=True):
-    """What our own statistics files say of themselves, as JSON in the array `gddim`."""
+    """What made a statistics file of ours, as JSON in the array `gddim`."""
 
     title: str
-    n: int
+    n: Annotated[int, msgspec.Meta(ge=2, le=10**12)]
     network: str
     mode: str
     weights_sha256: str
@@ -75,57 +79,77 @@ def is_statistics(path: Path) -> bool:
 def read_statistics(
     path: Path, extractor: Extractor, name: str, title: str = "", n: int | None = None, shape: Shape | None = None
 ) -> Reference:
-    """An .npz with `mu` and `sigma`, or with the features themselves as `pool_3` [N, d]; ours says more of itself.
+    """The reference in an .npz with `mu` and `sigma`, or with the features as `pool_3` [N, d].
 
     Args:
-        title, n, shape: what is known of the images, where the file does not say.
+        title, n, shape: of the images, unless the file states them.
 
     Raises:
-        DataError: not readable, of another dimension or another network than the images' features, or not finite.
+        DataError: unreadable, of another dimension or another network than the images' features, not finite, or all zero.
     """
     arrays = read_archive(path)
     check_arrays({key: arrays[key] for key in ARRAYS if key in arrays}, extractor, name)
     about = read_about(path) if ABOUT in arrays else None
     if about:
         check_network(about, extractor, name)
-        title, n, shape = about.title, about.n, about.shape
+        title, n, shape = printable(about.title), about.n, about.shape
     statistics = {"mu", "sigma"} <= arrays.keys()
     if not statistics and "pool_3" not in arrays:
-        raise DataError(f"--ref {name}: {path} holds {', '.join(arrays)}; mu and sigma, or pool_3, are needed")
-    features = read_member(path, "pool_3") if "pool_3" in arrays else None
+        raise DataError(
+            f"--ref {name}: {path} holds {printable(', '.join(arrays))}; mu and sigma, or pool_3, are needed"
+        )
     try:
-        if features is not None:
-            check_finite(features)
-        if features is not None and (len(features) == n or not statistics):
-            gaussian = gaussian_of(features)  # exact, where there are no more of them than dimensions
-        else:
-            gaussian = checked(read_member(path, "mu"), read_member(path, "sigma"), n)
+        features = read_member(path, "pool_3", LARGEST) if "pool_3" in arrays else None
+        gaussian = gaussian_in(path, features, n, statistics)
     except DataError as error:
         raise DataError(f"--ref {name}: {error}") from error
     return Reference(name, title or path.name, gaussian, features, sha256(path), shape, stated=about is not None)
 
 
+def gaussian_in(path: Path, features: NDArray[Any] | None, n: int | None, statistics: bool) -> Gaussian:
+    """The Gaussian of a file's features if those are of all n images, else of its mean and covariance.
+
+    Args:
+        n: the number of images, if known.
+        statistics: whether the file has a mean and a covariance.
+
+    Raises:
+        DataError: not finite, all zero, too few features or too many, or as `checked`.
+    """
+    if features is not None:
+        check_finite(features)
+        if n is not None and len(features) > n:
+            raise DataError(f"{len(features)} features of {n} images; the file is damaged, fetch or make it again")
+    if features is not None and (len(features) == n or not statistics):
+        gaussian = gaussian_of(features)  # exact even if there are no more features than dimensions
+    else:
+        gaussian = checked(read_member(path, "mu", LARGEST), read_member(path, "sigma", LARGEST), n)
+    if not gaussian.mean.any() and not gaussian.covariance.any():
+        raise DataError("all numbers are zero; the file is damaged, fetch or make it again")
+    return gaussian
+
+
 def check_arrays(arrays: dict[str, Header], extractor: Extractor, name: str) -> None:
-    """Raises DataError for arrays that are no statistics of the extractor's features."""
+    """Raises DataError for arrays that cannot be statistics of the extractor's features."""
     for key, (dtype, shape) in arrays.items():
         if dtype.kind not in "fiu" or len(shape) != ARRAYS[key]:
             raise DataError(
-                f"--ref {name}: {key} is {dtype}{list(shape)}; real numbers of {ARRAYS[key]} axes are needed: no statistics"
+                f"--ref {name}: {key} is {dtype}{list(shape)}; real numbers with {ARRAYS[key]} axes are needed"
             )
         if shape[-1] != extractor.dimension:
             raise DataError(
                 f"--ref {name}: {key} is {list(shape)}, but {extractor.name} gives features of "
-                f"{extractor.dimension} numbers; another network's statistics"
+                f"{extractor.dimension} numbers: these are another network's statistics"
             )
 
 
 def check_network(about: About, extractor: Extractor, name: str) -> None:
-    """Raises DataError where a file of ours was made by another network, or in another mode."""
+    """Raises DataError for a file that another network made, or another mode."""
     if (about.weights_sha256, about.mode) != (extractor.sha256, extractor.mode):
         raise DataError(
-            f"--ref {name}: made by {about.network} in mode {about.mode} (weights {about.weights_sha256[:12]}...), the "
-            f"images are measured by {extractor.name} in mode {extractor.mode} ({extractor.sha256[:12]}...); "
-            "features of different networks do not compare"
+            f"--ref {name}: made by {printable(about.network)} in mode {printable(about.mode)} (weights "
+            f"{printable(about.weights_sha256, 12)}), the images are measured by {extractor.name} in mode {extractor.mode} "
+            f"({extractor.sha256[:12]}...); features of different networks are not comparable"
         )
 
 
@@ -144,12 +168,12 @@ def checked(mean: NDArray[Any], covariance: NDArray[Any], n: int | None) -> Gaus
     if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max():
         raise DataError("sigma is not symmetric; the file is damaged, fetch or make it again")
     gaussian = Gaussian(mean, covariance / 2 + covariance.T / 2, n)
-    factor(gaussian)  # what is no covariance is refused here, by its file's name
+    factor(gaussian)  # refuses a matrix that is not a covariance, here with the file's name
     return gaussian
 
 
 def mode_of(path: Path) -> str | None:
-    """The mode that a statistics file was made with, where it is one of ours.
+    """The mode that a statistics file states; None if it states none.
 
     Raises:
         DataError: it cannot be read.
@@ -157,15 +181,23 @@ def mode_of(path: Path) -> str | None:
     return read_about(path).mode if ABOUT in read_archive(path) else None
 
 
+def title_of(path: Path) -> str | None:
+    """The images that a statistics file of ours states; None for any other file."""
+    try:
+        return read_about(path).title if is_statistics(path) and ABOUT in read_archive(path) else None
+    except DataError:
+        return None
+
+
 def read_about(path: Path) -> About:
-    """What a statistics file of ours says of itself.
+    """What made a statistics file of ours.
 
     Raises:
         DataError: damaged.
     """
     try:
-        return msgspec.json.decode(str(read_member(path, ABOUT)), type=About)
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(str(read_member(path, ABOUT, most=1 << 20)), type=About)
+    except (UnicodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(f"{path}: its array '{ABOUT}' is damaged: {error}; make the file again") from error
 
 
@@ -177,7 +209,7 @@ def write_statistics(
     title: str,
     shape: Shape | None = None,
 ) -> None:
-    """Writes `mu`, `sigma`, `pool_3` where there are features, and `gddim`: what they are of. Equal content, equal bytes.
+    """Writes `mu`, `sigma`, the features as `pool_3` if given, and `gddim`: what made them. Equal content makes equal bytes.
 
     Raises:
         OutputError: it cannot be written.
@@ -189,7 +221,7 @@ def write_statistics(
     arrays[ABOUT] = np.array(msgspec.json.encode(about).decode())
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
-            # A date of its own: NumPy writes the time, and the same statistics would differ.
+            # A fixed date: with the time, as NumPy writes it, equal statistics would differ.
             entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as member:

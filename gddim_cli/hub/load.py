@@ -13,13 +13,15 @@ import torch
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card
 from gddim_cli.checkpoints.convert import convert_file
-from gddim_cli.checkpoints.formats.base import build_options, given_values
+from gddim_cli.checkpoints.formats.base import build_options, given_values, parse_settings
 from gddim_cli.checkpoints.formats.registry import recognize
 from gddim_cli.checkpoints.load import Checkpoint, build
 from gddim_cli.errors import CheckpointError, UsageError
 from gddim_cli.hub import store
+from gddim_cli.hub.user_model import is_user_model, load_user_model
 from gddim_cli.models.acceleration import Accelerated, Speed
 from gddim_cli.models.network import Counted
+from gddim_cli.models.wrapped import Denoiser
 from gddim_cli.runtime.files import sha256
 
 VERSION = 1
@@ -33,12 +35,12 @@ def load(
     *,
     say: Callable[[str], object] = lambda _: None,
     **settings: Any,
-) -> Checkpoint:
+) -> Checkpoint | Denoiser:
     """The checkpoint that `--checkpoint reference` means.
 
     Args:
         reference: a name of the catalogue; the path of a native file; or that of a file or folder of another program, which
-            is converted into the cache the first time.
+            is converted into the cache the first time; or `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
         speed: how it runs. Default: plainly, in float32.
         say: called with what a conversion assumes.
         settings: what a file of another program does not tell, by the names of its format's options.
@@ -47,6 +49,8 @@ def load(
         UsageError: unsupported by the device; settings that are unknown, contradict the file, or are needed and missing.
         CheckpointError: unknown, not on this machine, damaged, or a card that contradicts its weights.
     """
+    if is_user_model(reference):
+        return load_user_model(reference, device, settings)
     path, pinned = locate(reference)
     if pinned is None and not is_native(path):
         path = convert_into_cache(path, settings, say)
@@ -79,6 +83,8 @@ def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[s
         OutputError: the cache cannot be written.
     """
     spec = recognize(path)
+    texts = [f"{name}={value}" for name, value in settings.items() if isinstance(value, str)]
+    settings = {**settings, **parse_settings(spec, texts)}
     given = given_values(build_options(spec, settings, "{}"))
     identity = [spec.name, content_digest(path), VERSION, given]
     key = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()

@@ -1,22 +1,165 @@
-"""Which arrays are images."""
+"""Images in arrays: .npy files, and .npz archives, compressed or not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from gddim_cli.errors import DataError, nearest
-from gddim_cli.runtime.arrays import read_archive
+from gddim_cli.images.archives import named
+from gddim_cli.images.decode import refuse_mixed
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.images.sources import ImageSource, Read
+from gddim_cli.images.subset import unbroken
+from gddim_cli.runtime.arrays import read_archive, read_array, read_header
+from gddim_cli.runtime.files import sha256
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ArraySource(ImageSource):
+    """The images of one .npy, memory-mapped: [N, H, W] or [N, H, W, C]."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, name: str, path: Path) -> ArraySource:
+        """The images of an .npy.
+
+        Raises:
+            DataError: it cannot be read, or is not an array of uint8 images.
+        """
+        array = read_array(path, memory_map=True)
+        if not are_images(array.dtype, array.shape):
+            raise DataError(
+                f"{path}: uint8 images [N, H, W] or [N, H, W, C] (1 or 3 channels) are needed, found "
+                f"{array.dtype}{list(array.shape)}; {way_out([(array.dtype, array.shape)])}"
+            )
+        return cls(name, len(array), image_shape(array.shape), path)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Read]:
+        array = read_array(self.path, memory_map=True)
+        whole = isinstance(self.rows, range)
+
+        def read(begin: int, end: int) -> Pixels:
+            images = array[begin:end] if whole else array[list(self.rows[begin:end])]
+            return np.array(images).reshape(-1, *self.shape)
+
+        yield read
+
+    def fingerprint(self) -> str:
+        return combined([self.path], self.count, self.chosen_from)
+
+
+@dataclass(frozen=True)
+class ArchiveSource(ImageSource):
+    """The arrays of one or more .npz, one after another; read as streams, thus by one thread.
+
+    Attributes:
+        parts: for each archive, its path and number of images.
+        key: the array in each.
+    """
+
+    parts: Sequence[tuple[Path, int]]
+    key: str
+
+    @classmethod
+    def of(cls, name: str, paths: Sequence[Path], key: str) -> ArchiveSource:
+        """The images of these archives.
+
+        Raises:
+            DataError: an array that is not uint8 images, or not of the first one's size.
+        """
+        shapes = [read_archive(path)[images_key(path, key)][1] for path in paths]
+        for path, shape in zip(paths, shapes, strict=True):
+            refuse_mixed(image_shape(shape), path, image_shape(shapes[0]), paths[0].name)
+        parts = [(path, shape[0]) for path, shape in zip(paths, shapes, strict=True)]
+        return cls(name, sum(count for _, count in parts), image_shape(shapes[0]), parts, key)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Read]:
+        with ExitStack() as stack:
+            reader = ArchiveReader(self.parts, self.key, self.shape, stack)
+            yield lambda begin, end: np.concatenate([reader.read(*run) for run in unbroken(self.rows[begin:end])])
+
+    def fingerprint(self) -> str:
+        return combined([path for path, _ in self.parts], self.count, self.chosen_from, self.key)
+
+
+@dataclass
+class ArchiveReader:
+    """Reads images forwards from one or more .npz, one after another, as streams.
+
+    Attributes:
+        parts: for each archive, its path and number of images.
+        key: the array in each, uint8.
+        shape: of one image, (H, W, C).
+        stack: closes the archive that is open.
+        number: which of the parts that is.
+        member: its array, from image `row` on.
+    """
+
+    parts: Sequence[tuple[Path, int]]
+    key: str
+    shape: tuple[int, int, int]
+    stack: ExitStack
+    number: int = -1
+    row: int = 0
+    member: IO[bytes] = field(default_factory=io.BytesIO)
+
+    def read(self, begin: int, end: int) -> Pixels:
+        """Images `begin` to `end`; `begin` is not before the last call's `end`.
+
+        Raises:
+            DataError: an archive is damaged.
+        """
+        images = np.empty((end - begin, *self.shape), np.uint8)
+        first = 0
+        for number, (path, count) in enumerate(self.parts):
+            low, high = max(begin, first), min(end, first + count)
+            if low < high:
+                with named(f"{path}: array '{self.key}'"):
+                    if number != self.number:
+                        self._open(number)
+                    self._fill(images[low - begin : high - begin], low - first)
+            first += count
+        return images
+
+    def _open(self, number: int) -> None:
+        path, _ = self.parts[number]
+        self.stack.close()
+        archive = self.stack.enter_context(zipfile.ZipFile(path))
+        self.member = self.stack.enter_context(archive.open(f"{self.key}.npy"))
+        self.number, self.row = number, 0
+        shape, fortran, _ = read_header(self.member)
+        if fortran and len(shape) > 1:
+            raise DataError(f"{path}: in Fortran's order; save np.ascontiguousarray(x) instead")
+
+    def _fill(self, images: Pixels, row: int) -> None:
+        size = images[0].nbytes
+        self.member.seek((row - self.row) * size, io.SEEK_CUR)
+        raw = self.member.read(len(images) * size)  # with the last byte zipfile compares the checksum
+        if len(raw) < len(images) * size:
+            raise EOFError("truncated")
+        images[:] = np.frombuffer(raw, np.uint8).reshape(images.shape)
+        self.row = row + len(images)
 
 
 def images_key(path: Path, key: str | None) -> str:
     """The array of an .npz that holds images: `key`, else `train_images`, else the only one that can.
 
     Raises:
-        DataError: none, or several.
+        DataError: no such array, or several.
     """
     arrays = read_archive(path)
     if key is not None and key not in arrays:
@@ -33,14 +176,14 @@ def images_key(path: Path, key: str | None) -> str:
     return found[0]
 
 
-def are_images(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+def are_images(dtype: np.dtype[Any], shape: Shape) -> bool:
     """Whether an array is [N, H, W] or [N, H, W, C] of uint8; [H, W, 3] is one image, not H of them 3 wide."""
     if dtype != np.uint8 or len(shape) not in (3, 4) or min(shape) == 0:
         return False
     return (shape[3] in (1, 3)) if len(shape) == 4 else shape[2] not in (1, 3)
 
 
-def way_out(arrays: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> str:
+def way_out(arrays: Sequence[tuple[np.dtype[Any], Shape]]) -> str:
     """What to do with arrays, of these types and shapes, none of which `are_images`."""
     for dtype, shape in arrays:
         if len(shape) not in (3, 4) or min(shape) == 0:
@@ -57,3 +200,17 @@ def way_out(arrays: Sequence[tuple[np.dtype[Any], tuple[int, ...]]]) -> str:
         if shape[1] in (1, 3):
             return "the channels come first: save x.transpose(0, 2, 3, 1) instead"
     return "save the images as one array, np.savez(path, images=x)"
+
+
+def image_shape(shape: Shape) -> tuple[int, int, int]:
+    """(H, W, C) of an array [N, H, W] or [N, H, W, C]."""
+    return shape[1], shape[2], shape[3] if len(shape) == 4 else 1
+
+
+def combined(paths: Sequence[Path], *more: object) -> str:
+    """SHA-256 of files and of whatever else distinguishes two sources."""
+    total = hashlib.sha256(repr(more).encode())
+    for path in paths:
+        with named(path):
+            total.update(sha256(path).encode())
+    return total.hexdigest()

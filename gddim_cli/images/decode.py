@@ -1,12 +1,11 @@
-"""Picture files as uint8: finding them, decoding them, and refusing what would lose something on the way."""
+"""Picture files as uint8; refuses any whose content 8 bits of grey or RGB cannot hold."""
 
 from __future__ import annotations
 
 import io
-import os
 import struct
+import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,65 +15,33 @@ from gddim_cli.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
-# What Pillow may raise for a file that is not whole.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-
-
-def find_images(folder: Path) -> tuple[list[str], int]:
-    """Paths below `folder` of the images there, in a fixed order, and how many other files there are.
-
-    What is hidden (a name with a dot in front) is not an image, whatever its suffix. Links are followed.
-
-    Raises:
-        DataError: a folder cannot be read, or is reached twice; no images.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-    names: list[str] = []
-    others, seen = 0, set()
-    for here, _, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = Path(here).resolve()
-        if real in seen:
-            raise DataError(f"{here}: a link to a folder that is searched already; remove the link")
-        seen.add(real)
-        below = Path(here).relative_to(folder).as_posix()
-        found = [name if below == "." else f"{below}/{name}" for name in files]
-        images = [name for name in found if is_image(name)]
-        names += images
-        others += len(found) - len(images)
-    if not names:
-        raise DataError(f"{folder}: {no_images(others)}")
-    return sorted(names, key=in_order), others
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of this name, with / or \\ between folders, should be an image."""
-    parts = name.replace("\\", "/").split("/")
-    hidden = any(part.startswith(".") and part.strip(".") for part in parts)
-    return name.lower().endswith(SUFFIXES) and not hidden
-
-
-def in_order(name: str) -> list[str]:
-    """Sorts names folder by folder, as paths are sorted."""
-    return name.split("/")
-
-
-def no_images(others: int) -> str:
-    files = "1 other file" if others == 1 else f"{others} other files"
-    return f"no images there ({', '.join(SUFFIXES)}), {files}; give a folder or an archive of images"
+LARGEST = 1 << 25
+"""Pixels of a picture, those of an 8K screen; a larger one is refused before it is decoded."""
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+"""What Pillow may raise for a damaged file."""
+for category in (Image.DecompressionBombWarning, UserWarning):  # LARGEST is lower; damaged tags of a TIFF do not matter
+    warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
 
 def decode(content: bytes, name: object) -> NDArray[np.uint8]:
-    """A picture file's content as [H, W, C]: grey (modes L and 1) has one channel; all else, palettes too, RGB.
+    """A picture file's content as uint8 [H, W, C]: one channel for grey (modes L and 1), else RGB, palettes included.
 
     Args:
         content: the file's bytes.
         name: of the file, for messages.
 
     Raises:
-        DataError: truncated, damaged or of another format; alpha, more than 8 bits a channel, several frames.
+        DataError: truncated, damaged, too large or of another format; alpha, more than 8 bits a channel, several frames.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -85,12 +52,16 @@ def decode(content: bytes, name: object) -> NDArray[np.uint8]:
             raw = (image if image.mode == mode else image.convert(mode)).tobytes()
             return np.frombuffer(raw, np.uint8).reshape(image.height, image.width, -1)  # quicker than np.asarray(image)
     except DAMAGE as error:
-        reason = str(error).split("<")[0].strip()  # Pillow tells of an object in memory
+        reason = str(error).split("<")[0].strip()  # Pillow adds the address of an object
         raise DataError(f"{name}: not a readable image: {reason}; replace it or remove it") from error
 
 
 def _refuse_unfit(image: Image.Image, name: object) -> None:
-    """Refuses what would lose something on the way to 8 bits of grey or RGB."""
+    """Refuses a picture that is too large, or would lose something on the way to 8 bits of grey or RGB."""
+    if image.width * image.height > LARGEST:
+        raise DataError(
+            f"{name}: {image.width}x{image.height} pixels; at most {LARGEST} are read: shrink it or remove it"
+        )
     mode, tiles = image.mode, getattr(image, "tile", [])
     deep = bool(tiles) and ";16" in str(tiles[0][3])  # only here does Pillow say that its RGB was of 16 bits
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -101,14 +72,14 @@ def _refuse_unfit(image: Image.Image, name: object) -> None:
     elif mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr"):
         way = "save it as RGB"
     elif getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's JPEG with its preview
-        raise DataError(f"{name}: it holds several frames; save each as an image of its own")
+        raise DataError(f"{name}: holds several frames; save each as a separate image")
     else:
         return
     raise DataError(f"{name}: its mode is {mode}; 8-bit images without alpha are needed: {way}")
 
 
 def png_is_whole(content: bytes) -> bool:
-    """Whether the checksums of all chunks up to the last are right; Pillow does not look at the pixels'."""
+    """Whether the checksums of all chunks up to the last are right; Pillow does not check those of the pixels."""
     at = 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4])
@@ -121,7 +92,7 @@ def png_is_whole(content: bytes) -> bool:
 
 
 def refuse_mixed(shape: tuple[int, ...], name: object, first_shape: tuple[int, ...], first: object) -> None:
-    """Raises a DataError where a picture [H, W, C] is not like the first one."""
+    """Raises DataError where a picture [H, W, C] is not of the first one's size and kind."""
     if shape != first_shape:
         raise DataError(
             f"{name}: {describe(shape)}, but {first} is {describe(first_shape)}; "
@@ -130,5 +101,6 @@ def refuse_mixed(shape: tuple[int, ...], name: object, first_shape: tuple[int, .
 
 
 def describe(shape: tuple[int, ...]) -> str:
+    """A height, width and channels in words: `32x32 RGB`."""
     height, width, channels = shape
-    return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
+    return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"

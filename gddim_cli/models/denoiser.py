@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, KChoice
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.models.network import KEPT_TIMES, Network
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
@@ -59,10 +59,18 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
 
     Returns:
         The weights `psi^T Sigma^{-1} / g` [D] that turn u_t into y; the noise level `g^{-1/2}` of y; and `psi` [D].
+
+    Raises:
+        NumericsError: u_t holds nothing of the image, or no noise at all.
     """
     psi = diffusion.Psi(t, 0.0)[:, 0]
     weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
     g = float(psi @ weights)
+    if not 0 < g < np.inf:
+        state = "holds nothing of the image" if g == 0 else "has no finite noise level"
+        raise NumericsError(
+            f"{diffusion.name}: the state at t = {t:g} {state}; choose other rates, or another t_start or t_end"
+        )
     return weights / g, float(g**-0.5), psi
 
 

@@ -33,7 +33,7 @@ class Mixture:
     weights: Tensor
     name: ClassVar[str] = "mixture"
     sha256: ClassVar[str] = ""
-    sigma_range: ClassVar[None] = None
+    classes: ClassVar[int] = 0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -50,6 +50,9 @@ class Mixture:
     def diffusion(self) -> Diffusion:
         """CLD, as for every denoiser."""
         return CLD()
+
+    def sigma_range_in(self, _: Diffusion) -> None:
+        """Its score is exact at every noise level."""
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """The diffusion's own defaults."""
@@ -68,10 +71,11 @@ class Mixture:
         """The gradient of `log p_t(u)`, a function of u [B, D, C, H, W] and t."""
         return MixtureScore(self, diffusion)
 
-    def eps(self, diffusion: Diffusion, k: KChoice, times: Sequence[float] = ()) -> Eps:
+    def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None, times: Sequence[float] = ()) -> Eps:  # noqa: ARG002
         """`eps(u, t) = -K_t^T grad log p_t(u)`, the exact noise prediction.
 
         Args:
+            labels: ignored, as a mixture has no classes.
             times: times whose matrices are computed at once, in advance; at any other time they are computed when needed.
         """
         score, at = self.score(diffusion), TimeTable(lambda t: (diffusion.K(t, k).swapaxes(-1, -2),))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
     from gddim_cli.models.network import Counted
     from gddim_cli.samplers.base import Eps
@@ -34,14 +36,20 @@ class Model(Protocol):
         """The diffusion that it is sampled in by default."""
 
     @property
-    def sigma_range(self) -> tuple[float, float] | None:
-        """The lowest and highest noise level that a denoiser knows; None for networks of one diffusion."""
+    def classes(self) -> int:
+        """Number of class labels; 0 for an unconditional model."""
+
+    def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
+        """The noise levels to stay within in `diffusion`; None where any are known."""
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """How it is sampled in `diffusion` by default."""
 
-    def eps(self, diffusion: Diffusion, k: KChoice) -> Eps:
+    def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:
         """Its noise prediction in `diffusion` for `k`.
+
+        Args:
+            labels: classes of the images of a batch, [N], for a conditional model.
 
         Raises:
             UsageError: it cannot be sampled in that diffusion, or not with that K.

@@ -29,6 +29,7 @@ class Denoiser:
     """
 
     sha256 = ""
+    classes = 0
 
     def __init__(
         self,
@@ -62,11 +63,15 @@ class Denoiser:
         """The noise levels that the module knows."""
         return self.sigma_min, self.sigma_max
 
+    def sigma_range_in(self, _: Diffusion) -> tuple[float, float]:
+        """The noise levels that the module knows, in any diffusion."""
+        return self.sigma_range
+
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """The diffusion's own defaults."""
         return diffusion.sampling
 
-    def eps(self, diffusion: Diffusion, k: KChoice) -> Eps:
+    def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:  # noqa: ARG002
         """The noise prediction in `diffusion` for `k`; raises UsageError for diffusions that are not per pixel."""
         return DenoiserEps(self.network, diffusion, k)
 

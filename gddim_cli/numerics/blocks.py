@@ -14,7 +14,7 @@ def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
     """`sum_k M_k u_k`, computed as one product with the blocks side by side.
 
     Args:
-        matrices: blocks [D, D] that all pixels share; or, for a diffusion in frequency space, one number a frequency,
+        matrices: blocks [D, D] that all pixels share; or, for a diffusion in frequency space, one number per frequency,
             [H, W, 1, 1].
         states: one for each block, [B, D, C, H, W] (any shape after D); in frequency space [B, 1, C, H, W]. Dtype and
             device are those of the matrices.

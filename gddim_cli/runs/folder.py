@@ -153,6 +153,14 @@ class RunFolder:
         with locked(self.path, "gddim sample", GRACE, on_wait):
             yield
 
+    def record(self) -> Run | None:
+        """The record of the run in the folder, whatever its settings; None if there is none.
+
+        Raises:
+            DataError: its run.json cannot be read.
+        """
+        return read_run(self.path) if (self.path / RUN).exists() else None
+
     def open(self, request: SamplingRequest, overwrite: bool) -> Run | None:
         """The run in the folder, if any, after checking that `request` may continue it.
 

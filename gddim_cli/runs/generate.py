@@ -22,12 +22,13 @@ from gddim_cli.numerics.blocks import to_device
 from gddim_cli.runs.batch import Batch, ResumeState
 from gddim_cli.runs.batch_size import BatchSizeProbe, OomRetry, best_size
 from gddim_cli.runs.folder import GRID, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.runs.labels import ALL, rows_by_class
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
 from gddim_cli.runtime.background_writer import Writer, to_host
 from gddim_cli.runtime.distributed import World
 from gddim_cli.runtime.distributed import world as this_world
-from gddim_cli.runtime.files import eventually, probe, sha256
+from gddim_cli.runtime.files import eventually, probe, refuse_foreign, sha256
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.row_file import RowFile
 
@@ -51,6 +52,7 @@ class Generation:
         raw: the file of `--save-raw`, or None.
         trajectory: the file of `--trajectory`, or None.
         overwrite: remove an earlier run first.
+        force: replace files of `raw` and `trajectory` that this run did not write.
         speed: the enabled speed options, for `run.json`.
         world: the processes.
         notes: what `prepare` found that the user should know.
@@ -63,6 +65,7 @@ class Generation:
     raw: Path | None = None
     trajectory: Path | None = None
     overwrite: bool = False
+    force: bool = False
     automatic: bool = False
     speed: Sequence[str] = ()
     world: World = field(default_factory=this_world)
@@ -91,9 +94,14 @@ class Generation:
         return start.todo
 
     def _open(self, sharing: int) -> ResumeState:
-        for path in (self.raw, self.trajectory):
+        before = self.folder.record()
+        for option, path, extra in (
+            ("--save-raw", self.raw, before and before.raw),
+            ("--trajectory", self.trajectory, before and before.trajectory),
+        ):
             if path:
                 probe(path)
+                refuse_foreign(option, path, extra.sha256 if extra else None, self.force)
         self.earlier = earlier = self.folder.open(self.prepared.request, self.overwrite)
         there = self._intact(earlier) if earlier else set()
         num = max(self.num, 1 + max(there, default=-1))
@@ -301,6 +309,13 @@ class Generation:
     def _pixels(self, images: NDArray) -> Pixels:
         return quantize(images, self.prepared.config.quantize)
 
+    def _grid(self, images: Pixels) -> Pixels:
+        """The first images as one picture; with `--class all` one row for each class."""
+        classes = self.prepared.model.classes
+        if self.prepared.request.classes != ALL:
+            return grid(images)
+        return grid(images[rows_by_class(len(images), classes)], columns=-(-len(images) // classes))
+
     def _finish(self, run: Run) -> None:
         images = self.folder.images
         if not eventually(lambda: len(images.done(self.num)) == self.num, PATIENCE if self.world.size > 1 else 0.0):
@@ -310,7 +325,7 @@ class Generation:
             )
         images.join(self.num)
         shown = min(self.num, IN_GRID)
-        write_png(self.folder.path / GRID, grid(images.read(range(shown))), make_folder=False)
+        write_png(self.folder.path / GRID, self._grid(images.read(range(shown))), make_folder=False)
         if self.states:
             run.raw = Extra(self.states.finish(), self.num)
         if self.trajectory and self.frames:
@@ -318,7 +333,7 @@ class Generation:
                 len(frames) for frames in self.frames
             )  # adaptive batches differ in length: hold the last frame
             parts = [[*frames, *[frames[-1]] * (longest - len(frames))] for frames in self.frames]
-            write_gif(self.trajectory, [grid(np.concatenate(step)) for step in zip(*parts, strict=True)])
+            write_gif(self.trajectory, [self._grid(np.concatenate(step)) for step in zip(*parts, strict=True)])
             run.trajectory = Extra(sha256(self.trajectory), shown)
         known = read_manifest(self.folder.path)
         if known is None or known.images != self.num:

@@ -1,15 +1,20 @@
-"""The images of a run's folder, or of any other source."""
+"""The images of a run's folder, or of any other folder or file."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from gddim_cli.errors import DataError
-from gddim_cli.images.arrays import images_key
+from gddim_cli.images.archives import Tar, TarShards, Zip
+from gddim_cli.images.arrays import ArchiveSource, ArraySource, images_key
 from gddim_cli.images.decode import SUFFIXES
-from gddim_cli.images.picture_files import Folder, Tar, Tars, Zip
-from gddim_cli.images.sources import ArchiveSource, ArraySource, ImageSource, PictureSource
+from gddim_cli.images.folders import Folder
+from gddim_cli.images.pictures import PictureSource
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.images.sources import ImageSource
 from gddim_cli.runs.folder import RUN
 from gddim_cli.runs.run_files import RunFiles, run_files
 
@@ -17,26 +22,30 @@ KINDS = "give a folder, .zip or .tar of images, or an .npz or .npy of uint8 imag
 
 
 def of_run(name: str, run: RunFiles) -> ImageSource:
-    """The run's images; raises a DataError where a file is damaged."""
+    """The images of a run.
+
+    Raises:
+        DataError: a damaged file.
+    """
     if run.format == "npz":
         source: ImageSource = ArchiveSource.of(name, [run.folder / file for file in run.names], "images")
     elif run.format == "tar":
-        source = PictureSource.of(name, Tars.of(run.folder, run.names))
+        source = PictureSource.of(name, TarShards.of(run.folder, run.names))
     else:
         source = PictureSource.of(name, Folder(run.folder, run.names, run.ignored))
     if source.count < run.count:
-        raise DataError(f"{name}: its files hold {source.count} images, not {run.count}; gddim sample --overwrite anew")
-    return replace(source, quantize=run.quantize, ignored=run.ignored, count=run.count)
+        raise DataError(f"{name}: its files hold {source.count} images, not {run.count}; run gddim sample --overwrite")
+    return replace(source, quantize=run.quantize, ignored=run.ignored, count=run.count, is_run=True)
 
 
 def open_images(path: Path, key: str | None = None, num: int | None = None) -> ImageSource:
-    """A person's images, to be read batch by batch.
+    """A user's images, to be read batch by batch.
 
     Args:
         path: a folder, searched through, or one of `gddim sample`, of which only the run's own images count; a .zip or
             .tar of images; an .npz or .npy of uint8 [N, H, W] or [N, H, W, C].
         key: the array in the .npz, as in `images_key`.
-        num: only the first so many.
+        num: at most this many: the first ones of a run, else a fixed random choice.
 
     Raises:
         DataError: no images there, or fewer than `num`; not all of one size and kind (known of the first one here, of
@@ -45,6 +54,8 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; {KINDS}")
+    if not (path.is_dir() or path.is_file()):
+        raise DataError(f"{path}: not a plain file; {KINDS}")
     suffix = "" if path.is_dir() else path.suffix.lower()
     if key is not None and suffix != ".npz":
         raise DataError(f"--key: {path} is not an .npz; only an .npz has arrays")
@@ -62,8 +73,17 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
     elif suffix == ".npy":
         source = ArraySource.of(name, path)
     else:
-        what = "one image" if suffix in SUFFIXES else "of no kind that is read here"
+        what = "a single image" if suffix in SUFFIXES else "not a kind of file that is read here"
         raise DataError(f"{path}: {what}; {KINDS}")
     if num is not None and num > source.count:
         raise DataError(f"--num {num}: {path} holds {source.count} images; lower --num or give more")
-    return source if num is None else replace(source, count=num)
+    return source if num is None else source.at_most(num)
+
+
+def read_images(path: Path, key: str | None = None) -> Pixels:
+    """All images of a folder, an archive or an array in memory, uint8 [N, C, H, W].
+
+    Raises:
+        DataError: as `open_images`; an image that cannot be read.
+    """
+    return np.ascontiguousarray(open_images(path, key).read_all().transpose(0, 3, 1, 2))

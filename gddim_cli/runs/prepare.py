@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from gddim_cli.hub.load import load
 from gddim_cli.hub.store import default_name
 from gddim_cli.models.acceleration import Speed
 from gddim_cli.models.model import Model
+from gddim_cli.runs.labels import check_classes
 from gddim_cli.runs.noise_range import start_factor, within_range
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest, refuse_unused
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
-from gddim_cli.samplers.registry import SAMPLERS
+from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.settings import values
 
 
@@ -36,6 +38,7 @@ def prepare(
     compile: bool = False,
     cuda_graph: bool = False,
     batch_size: int = 64,
+    say: Callable[[str], object] = lambda _: None,
 ) -> PreparedRun:
     """Everything that a request needs, checked before anything is computed.
 
@@ -46,6 +49,7 @@ def prepare(
         diffusion: an object in place of the request's name.
         initial: states u_T [N, D, C, H, W] in place of the request's `init_noise` file.
         compile, cuda_graph: how a network that is loaded here runs.
+        say: called with what the conversion of a foreign checkpoint assumes.
         batch_size: recorded where the images of a batch depend on each other.
 
     Raises:
@@ -54,7 +58,7 @@ def prepare(
         DataError: a diffusion file or initial states that cannot be used.
     """
     refuse_unused(request)
-    model = model or load_model(request, device, compile, cuda_graph)
+    model = model or load_model(request, device, compile, cuda_graph, say)
     if request.checkpoint_sha256 and request.checkpoint_sha256 != model.sha256:
         raise CheckpointError(
             f"{model.name}: sha256 {model.sha256[:16]}... is not the requested {request.checkpoint_sha256[:16]}..."
@@ -63,9 +67,10 @@ def prepare(
     prior_time = config.t_start
     config = dataclasses.replace(config, **given_config(request))
     eps = model.eps(chosen, config.k)
-    config, notes = within_range(chosen, config, model.sigma_range)
+    config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     budget = request.nfe - config.denoise
-    sampler = SAMPLERS.find(request.sampler, "--sampler").prepare(chosen, config, budget, request.sampler_options)
+    spec = find_sampler(request.sampler)
+    sampler = spec.prepare(chosen, config, budget, request.sampler_options)
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)
     resolved = SamplingRequest(
@@ -74,7 +79,9 @@ def prepare(
         diffusion=chosen.name,
         parameters=parameters_of(chosen),
         diffusion_sha256=sha256_of_python(request.diffusion) or request.diffusion_sha256,
-        sampler=request.sampler,
+        classes=check_classes(request.classes, model.classes, model.name),
+        sampler=spec.name,
+        sampler_sha256=sha256_of_python(request.sampler) or request.sampler_sha256,
         nfe=request.nfe,
         seed=request.seed,
         options=values(sampler.options),
@@ -94,7 +101,11 @@ def prepare(
 
 
 def load_model(
-    request: SamplingRequest, device: torch.device, compile: bool = False, cuda_graph: bool = False
+    request: SamplingRequest,
+    device: torch.device,
+    compile: bool = False,
+    cuda_graph: bool = False,
+    say: Callable[[str], object] = lambda _: None,
 ) -> Model:
     """The request's checkpoint, or the default one, ready to run in the request's precision.
 
@@ -105,7 +116,7 @@ def load_model(
     if request.dtype == "float64" and device.type == "mps":
         raise UsageError("--dtype float64: unsupported by Apple GPUs; use --device cpu")
     speed = Speed(getattr(torch, request.dtype), tf32=request.tf32, compile=compile, cuda_graph=cuda_graph)
-    return load(request.checkpoint or default_name()[0], device, speed.on(device))
+    return load(request.checkpoint or default_name()[0], device, speed.on(device), say=say, **request.model_settings)
 
 
 def choose_diffusion(
@@ -153,7 +164,7 @@ def parameters_of(diffusion: Diffusion) -> dict[str, Any]:
 
 
 def sha256_of_python(reference: str | None) -> str | None:
-    """The sha256 of a Python file that defines a diffusion; None for anything else."""
+    """The sha256 of a Python file that defines a diffusion or a sampler; None for anything else."""
     return sha256(Path(reference)) if reference and reference.endswith(".py") else None
 
 

@@ -17,6 +17,7 @@ from gddim_cli.numerics.blocks import combine, to_device, to_tensor_like
 from gddim_cli.numerics.dct import idct
 from gddim_cli.numerics.noise import standard_normal
 from gddim_cli.numerics.quadrature import Array
+from gddim_cli.runs.labels import labels_of
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.samplers.base import Eps, PreparedSampler, Step
 from gddim_cli.samplers.multistep import final_state
@@ -83,7 +84,7 @@ class PreparedRun:
         """Calibrates an adaptive sampler's tolerance, always on the same few images; nothing for other samplers."""
         if self.sampler.calibrate_tolerance:
             pilot = self.start(range(PILOT if self.initial is None else 1))
-            self.sampler = self.sampler.calibrate_tolerance(self.eps, pilot)
+            self.sampler = self.sampler.calibrate_tolerance(self.eps_of(range(len(pilot))), pilot)
 
     def use_tolerance(self, tolerance: float | None) -> None:
         """Takes a tolerance that was calibrated earlier."""
@@ -98,7 +99,15 @@ class PreparedRun:
         """
         self.calibrate()
         draw = lambda k: self.normal(indices, FIRST_STREAM + k)  # noqa: E731
-        return self.sampler.solve(eps or self.eps, self.start(indices), draw)
+        return self.sampler.solve(eps or self.eps_of(indices), self.start(indices), draw)
+
+    def eps_of(self, indices: Sequence[int]) -> Eps:
+        """The noise prediction for these images: of their classes, where the model is conditional."""
+        classes = self.request.classes
+        if classes is None:
+            return self.eps
+        labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
+        return self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
 
     @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gddim_cli.errors import UsageError
-from gddim_cli.samplers.registry import SAMPLERS, options_of, sampler_options
+from gddim_cli.samplers.registry import SAMPLERS, find_sampler, options_of, sampler_options
 from gddim_cli.settings import Setting, about, build, declared, values
 
 LARGEST_SEED = 2**64 - 1
@@ -31,8 +31,8 @@ def diffusion_names() -> list[str]:
 Checkpoint = Annotated[
     str,
     about(
-        "Checkpoint: a name that `gddim checkpoints` lists, or the path of a file. Default: cld-cifar10 if it has been "
-        "downloaded, else the bundled mnist.",
+        "Checkpoint: a name that `gddim checkpoints` lists, the path of a file, or FILE.py:FUNCTION for a network of your own. "
+        "Default: cld-cifar10 if it has been downloaded, else the bundled mnist.",
         panel="Model",
         metavar="NAME|PATH",
         complete=checkpoint_names,
@@ -50,12 +50,30 @@ DiffusionName = Annotated[
         min_length=1,
     ),
 ]
+Classes = Annotated[
+    str,
+    about(
+        "Class labels of a conditional model: a number, a list 0,1,2 taken in turn, uniform (drawn per image from seed and "
+        "index), or all (each class in turn, one row of the grid for each). Default: uniform.",
+        panel="Model",
+        metavar="N|N,M|uniform|all",
+        label="class {}",
+        complete=lambda: ["uniform", "all"],
+        pattern=r"^[0-9a-z, ]+$",
+        max_length=10_000,
+    ),
+]
 Nfe = Annotated[
     int,
     about("Network evaluations per image (NFE), including the denoising step.", label="NFE {}", ge=1, le=100_000),
 ]
 SamplerName = Annotated[
-    str, about("Sampler: a name that `gddim samplers` lists.", metavar="NAME", complete=lambda: list(SAMPLERS))
+    str,
+    about(
+        "Sampler: a name that `gddim samplers` lists, or a .py file that defines one.",
+        metavar="NAME|FILE",
+        complete=lambda: list(SAMPLERS),
+    ),
 ]
 Seed = Annotated[
     int,
@@ -128,7 +146,9 @@ InitNoise = Annotated[
 ]
 
 
-class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SamplingRequest(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"classes": "class"}
+):
     """What to sample. None stands for the default of the checkpoint, the diffusion or the sampler.
 
     `prepare` resolves a request: it fills in every default and the fields without a help text. Equal resolved requests make
@@ -136,17 +156,21 @@ class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     Attributes:
         options: the sampler's options by key.
+        model_settings: what the checkpoint's file does not tell, by the names of the program that wrote it.
         parameters: of the diffusion.
-        diffusion_sha256, checkpoint_sha256, init_noise_sha256: of the files.
+        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: of the files.
         batch_size: where the images of a batch depend on each other.
     """
 
     checkpoint: Checkpoint | None = None
     checkpoint_sha256: str | None = None
+    model_settings: dict[str, int | float | bool | str | None] = {}
     diffusion: DiffusionName | None = None
     parameters: dict[str, int | float | bool | str | None] | None = None
     diffusion_sha256: str | None = None
+    classes: Classes | None = None
     sampler: SamplerName = "gddim"
+    sampler_sha256: str | None = None
     nfe: Nfe = 50
     seed: Seed = 0
     options: dict[str, int | float | bool | str | None] = {}
@@ -191,7 +215,8 @@ class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def flat(self) -> dict[str, Any]:
         """All settings in one mapping by key, the sampler's options among them."""
-        found = {name: getattr(self, name) for name in self.__struct_fields__ if name != "options"}
+        keys = zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True)
+        found = {key: getattr(self, name) for name, key in keys if name != "options"}
         return {**found, **self.options}
 
 
@@ -208,6 +233,6 @@ def differences(old: SamplingRequest, new: SamplingRequest) -> list[str]:
 
 def refuse_unused(request: SamplingRequest) -> None:
     """Raises UsageError for settings that the sampler would ignore."""
-    spec = SAMPLERS.find(request.sampler, "--sampler")
+    spec = find_sampler(request.sampler)
     if request.time_grid is not None and not spec.uses_time_grid:
         raise UsageError(f"--time-grid: {spec.name} chooses its own steps; leave --time-grid out")

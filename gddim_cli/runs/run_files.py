@@ -5,43 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from gddim_cli.errors import DataError
 from gddim_cli.runs.folder import GRID, RUN
-from gddim_cli.runs.storage.manifest import MANIFEST
+from gddim_cli.runs.storage.manifest import MANIFEST, read_manifest
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runs.storage.shards import Shards
 from gddim_cli.runtime.files import LOCK
 
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+
 
 class RunSettings(msgspec.Struct):
-    """What is needed of a run's settings; of other versions of gddim too."""
+    """The settings of a run that matter here, whatever the version of gddim."""
 
     quantize: str
 
 
 class RunRecord(msgspec.Struct):
-    """What is needed of `run.json`."""
+    """The part of `run.json` that matters here."""
 
     format: str
     settings: RunSettings
-    num: int
+    num: Count
     complete: bool
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Files of the run's images 0 to `count` - 1, in order.
+    """The files of a run's images 0 to `count` - 1, in order.
 
     Attributes:
-        folder: the run's.
-        format: "png", one file an image; "npz" or "tar", several in each.
+        folder: the run's folder.
+        format: "png", one file per image; "npz" or "tar", several images in each.
         names: of the files.
-        count: images to be read of them.
-        ignored: files there that are not the run's.
-        quantize: how the images were brought to 8 bits.
+        count: the number of images to read from them.
+        ignored: the number of files there that are not the run's.
+        quantize: how the images became uint8.
     """
 
     folder: Path
@@ -53,16 +56,16 @@ class RunFiles:
 
 
 def run_files(folder: Path, num: int | None) -> RunFiles:
-    """The files of the run's images, or of its first `num`.
+    """The files of a run's images, or of its first `num`, after comparing them with the manifest of the finished run.
 
     Raises:
-        DataError: `run.json` cannot be read or names another format; the images that are wanted are not all there.
+        DataError: `run.json` cannot be read or names another format; an image is missing, damaged or not the run's.
     """
     try:
         run = msgspec.json.decode((folder / RUN).read_bytes(), type=RunRecord)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(
-            f"{folder / RUN}: cannot be read as that of a run ({error}); remove it to measure all images of the folder"
+            f"{folder / RUN}: not the record of a run ({error}); remove it to measure all images of the folder"
         ) from error
     kind = run.format
     if kind not in FORMATS:
@@ -76,16 +79,21 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
     whole = next((i for i, index in enumerate(indices) if i != index), len(indices))  # 0 to whole - 1 are there
     if num is not None and num > run.num:
         raise DataError(
-            f"--num {num}: the run in {folder} has {run.num} images; gddim sample --num {num} makes the others"
+            f"--num {num}: the run in {folder} has {run.num} images; gddim sample --num {num} makes the missing ones"
         )
     if (num is None and not run.complete) or whole < (num or run.num):
-        some = f", or measure the first ones alone: --num {whole}" if whole else ""
-        raise DataError(
-            f"{folder}: the run is not complete: {len(indices)} of {run.num} images are there; "
-            f"run the same gddim sample command again{some}"
-        )
+        some = f", or measure the first images only: --num {whole}" if whole else ""
+        state = f"{len(indices)} of {run.num} images are there" if whole < run.num else "it was interrupted at its end"
+        raise DataError(f"{folder}: the run is not complete: {state}; rerun the same gddim sample command{some}")
     own = {file.name for file in files} | {RUN, GRID, MANIFEST, LOCK}
     ignored = sum(file.is_file() and file.name not in own for file in folder.rglob("*"))
     count = num or run.num
+    damaged = sorted(file.name for file in storage.damaged(count, read_manifest(folder)))
+    if damaged:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        raise DataError(
+            f"{folder}: {damaged[0]}{more}: damaged, or not written by this run; rerun the same gddim sample command, "
+            "which makes damaged images again"
+        )
     names = [file.name for file in files]
     return RunFiles(folder, kind, names[:count] if kind == "png" else names, count, ignored, run.settings.quantize)

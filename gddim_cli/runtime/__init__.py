@@ -1,1 +1,1 @@
-"""What a run needs of the machine: processes, whole files, arrays on disk, memory, versions, background writing."""
+"""The machine: processes, atomic files, arrays on disk, memory, versions, background writing, registries of named things."""

@@ -1,7 +1,10 @@
-"""Arrays from .npy and .npz files."""
+"""Arrays from .npy and .npz files. A header is believed only as far as the file behind it is long."""
 
 from __future__ import annotations
 
+import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,61 +15,132 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 
+Shape = tuple[int, ...]
+Header = tuple[Shape, bool, np.dtype[Any]]
+DEFLATE = 1032
+"""A compressed byte holds at most this many."""
+DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+"""What numpy and zipfile may raise for a file that is damaged, or was made to mislead them."""
+
 
 def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
-    """The one array of an .npy, in the machine's byte order unless mapped.
+    """The array of an .npy.
 
     Raises:
-        DataError: missing, truncated, not an .npy, or of Python objects.
+        DataError: missing, shorter than its header says, not an .npy, or of Python objects.
     """
     try:
-        array = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read as an .npy: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: an .npz; a single array, .npy, is needed")
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                raise DataError(f"{path}: an .npz; a single array, .npy, is needed")
+            file.seek(0)
+            shape, _, dtype = read_header(file)
+            check_length(shape, dtype, path.stat().st_size - file.tell())
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except DAMAGE as error:
+        raise DataError(f"{path}: cannot be read as an .npy: {reason(error)}") from error
     return array
 
 
-def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:
     """Names, dtypes and shapes of the arrays of an .npz, without reading them.
 
     Raises:
-        DataError: not an .npz.
+        DataError: not an .npz, or an array that is shorter than its header says.
     """
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".npy"):
-                    with archive.open(name) as member:
+            for info in archive.infolist():
+                if info.filename.endswith(".npy"):
+                    with archive.open(info) as member:
                         shape, _, dtype = read_header(member)
-                    found[name.removesuffix(".npy")] = (dtype, shape)
-    except (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz: {error}") from error
+                        check_length(shape, dtype, content_length(info, path) - member.tell())
+                    found[info.filename.removesuffix(".npy")] = (dtype, shape)
+    except DAMAGE as error:
+        raise DataError(f"{path}: not a readable .npz: {reason(error)}") from error
     return found
 
 
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
+    """One array of an .npz.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises:
+        DataError: not an .npz, or damaged, or without this array, or the array is too large.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{name}.npy")
+            with archive.open(info) as member:
+                shape, _, dtype = read_header(member)
+                size = check_length(shape, dtype, content_length(info, path) - member.tell())
+            if most is not None and size > most:
+                raise ValueError(f"{size} bytes; at most {most} are read")
+            with archive.open(info) as member:
+                array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+                member.read(1)  # beyond the last byte zipfile compares the checksum
+    except DAMAGE as error:
+        raise DataError(f"{path}: array '{name}' cannot be read: {reason(error)}") from error
+    return array
+
+
+def read_header(file: IO[bytes]) -> Header:
     """Shape, whether in Fortran's order, and dtype of an .npy; `file` is then at its data.
 
     Raises:
-        ValueError: not an .npy.
-    """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
-
-
-def read_member(path: Path, name: str) -> NDArray[Any]:
-    """One array of an .npz.
-
-    Raises:
-        DataError: not an .npz, or damaged, or without it.
+        ValueError: not an .npy, or of Python objects.
     """
     try:
-        # numpy leaves a file that it opened, and could not read, open
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return archive[name]
-    except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: array '{name}' cannot be read: {error}") from error
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+    except (TypeError, SyntaxError, RecursionError, MemoryError, OverflowError, tokenize.TokenError) as error:
+        raise ValueError("its header is damaged") from error
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    return shape, fortran, dtype
+
+
+def check_length(shape: Shape, dtype: np.dtype[Any], length: int) -> int:
+    """The bytes of an array of this shape.
+
+    Raises:
+        ValueError: a negative size, or more bytes than the `length` that there are.
+    """
+    if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
+        raise ValueError(f"its shape is {list(shape)}")
+    needed = math.prod(shape) * dtype.itemsize
+    if needed > length:
+        raise ValueError(f"truncated: {dtype}{list(shape)} takes {needed} bytes, and there are {max(length, 0)}")
+    return needed
+
+
+def content_length(info: zipfile.ZipInfo, path: Path) -> int:
+    """The most bytes that a member of a .zip can hold: what it claims, if its compressed bytes can hold that."""
+    packed = min(info.compress_size, path.stat().st_size)
+    return min(info.file_size, packed if info.compress_type == zipfile.ZIP_STORED else packed * DEFLATE)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())[:200] or type(error).__name__

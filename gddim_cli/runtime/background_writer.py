@@ -1,4 +1,4 @@
-"""Work for another thread, so that encoding and writing do not hold up the computing; and copies that a GPU makes meanwhile."""
+"""Encoding and writing on another thread, and copies from a GPU that overlap with its computing."""
 
 from __future__ import annotations
 
@@ -16,40 +16,45 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 DEPTH = 2
-"""Pieces that may be under way: the one being written and one that waits, so that memory stays flat."""
+"""How many items may be pending: the one being written and one that waits, so that memory stays bounded."""
 
 
 class Writer(Generic[T, R]):
-    """Does `work` on the things that it is given, in order, on one thread of its own.
+    """Calls `work` on items, in order, on a thread of its own.
 
-    Its errors come out on the calling thread, at the next call; `on_done` is called there too.
+    Errors of `work` are raised on the calling thread, by the next call of a method; `on_done` is called there too.
     """
 
     def __init__(self, work: Callable[[T], R], on_done: Callable[[R], object]) -> None:
-        """Args: `work` for each thing; `on_done` with each result, in order."""
+        """Starts the thread.
+
+        Args:
+            work: called with each item, on the thread.
+            on_done: called with each result, in order, on the calling thread.
+        """
         self._work, self._on_done = work, on_done
         self._pool = ThreadPoolExecutor(1, "writer")
         self._pending: deque[Future[R]] = deque()
 
-    def put(self, thing: T) -> None:
-        """Hands over; waits while `DEPTH` things are under way. Raises what `work` raised on an earlier one."""
+    def put(self, item: T) -> None:
+        """Adds an item; waits while `DEPTH` items are pending. Raises what `work` raised on an earlier one."""
         while len(self._pending) >= DEPTH:
             self._take()
-        self._pending.append(self._pool.submit(self._work, thing))
+        self._pending.append(self._pool.submit(self._work, item))
 
     def check(self) -> None:
-        """Raises what `work` raised, if it did; does not wait."""
+        """Raises what `work` has raised so far; does not wait."""
         while self._pending and self._pending[0].done():
             self._take()
 
     def finish(self) -> None:
-        """Waits for all that was handed over. Raises what `work` raised."""
+        """Waits for all items. Raises what `work` raised."""
         while self._pending:
             self._take()
         self._pool.shutdown()
 
     def stop(self) -> None:
-        """Ends after an error: what was handed over is still done; errors of its own are no longer news."""
+        """Ends after an error: pending items are still processed, and their own errors are ignored."""
         self._pool.shutdown()
         for future in self._pending:
             if future.exception() is None:
@@ -63,12 +68,12 @@ class Writer(Generic[T, R]):
 
 
 def to_host(x: Tensor) -> Callable[[], NDArray]:
-    """Starts bringing a tensor to the CPU; the returned function waits for it.
+    """Starts to copy a tensor to the CPU; the returned function waits for the copy and returns it.
 
-    From a GPU it goes by a stream of its own into pinned memory, while the next batch computes.
+    From a GPU, a separate stream copies into pinned memory while the next batch is computed.
 
     Args:
-        x: a tensor that nobody will write to.
+        x: a tensor that will not be written to.
     """
     if not x.is_cuda:
         return lambda: x.cpu().numpy()
@@ -89,4 +94,5 @@ def to_host(x: Tensor) -> Callable[[], NDArray]:
 
 @functools.cache
 def copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a device for copies to the CPU."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

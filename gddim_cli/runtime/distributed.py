@@ -1,9 +1,10 @@
-"""Several processes on one run, started by torch's own launcher: who is there, who does what, and how all end as one.
+"""A run in several processes, started by torch's launcher: ranks, communication, and a common end.
 
-`torchrun --nproc-per-node N -m gddim_cli ...` starts N of them, ranks 0 to N - 1. They talk through the launcher's store
-(counts, who has failed) and a gloo group (small objects; nothing is summed across GPUs). No wait here is inside a
-collective: each polls the store, so that Ctrl-C works and the failure of one ends all. Where the store itself falls
-silent, its machine lost, a thread ends the process. Without torchrun there is one rank and no group.
+`torchrun --nproc-per-node N -m gddim_cli ...` starts N processes, with ranks 0 to N - 1. They communicate through the
+launcher's key-value store (counts, failures) and a gloo process group (small objects; nothing is reduced across GPUs).
+They never wait inside a collective but poll the store, so that Ctrl-C works and the failure of one rank ends all. If the
+store does not respond because its machine is lost, a thread ends the process. Without torchrun there is one rank and no
+process group.
 """
 
 from __future__ import annotations
@@ -24,33 +25,34 @@ from gddim_cli.errors import GddimError, PeerError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=1)
-"""Of meeting the other processes, and of a collective."""
+"""The longest wait for the other processes to start, and for a collective."""
 RESUME_HINT = "finished work is kept; rerun the same command to resume"
 POLL = 0.05
+"""Seconds between two looks at the store while waiting."""
 REPORT = 0.25
 """Seconds between two reports of a rank's progress."""
 BEAT = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 SILENCE = 60.0
-"""Seconds without a sign of life after which a rank is taken for dead: its machine, perhaps, with its launcher; and the store."""
+"""Seconds without a heartbeat after which a rank, or the store, counts as lost, perhaps with its machine."""
 
 
 @dataclass
 class World:
-    """The processes of this run, as one of them sees them.
+    """The processes of this run, seen from one of them.
 
     Attributes:
-        rank: of this process, from 0.
-        size: how many there are.
-        local_rank: of this process among those of its machine.
+        rank: the rank of this process, from 0.
+        size: the number of processes.
+        local_rank: the rank of this process on its machine.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     _store: Any = field(default=None, repr=False)
-    _meetings: int = 0
-    _tallies: int = 0
+    _barriers: int = 0
+    _counters: int = 0
     _counted: int = 0
     _seen: int = 0
     _reported: float = 0.0
@@ -61,18 +63,19 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this is the rank that prints, and that writes what there is one of."""
+        """Whether this is rank 0, which prints, and writes the files that all ranks share."""
         return self.rank == 0
 
     @property
     def name(self) -> str:
+        """The rank and the machine of this process, for messages."""
         return f"rank {self.rank} on {socket.gethostname()}"
 
     def join(self) -> World:
-        """Meets the other processes; at once where there is one.
+        """Joins the process group of all ranks; returns itself. A single process has nothing to join.
 
         Raises:
-            GddimError: they cannot be reached.
+            GddimError: the other processes cannot be reached.
         """
         if self.size == 1 or self._store is not None:
             return self
@@ -86,41 +89,42 @@ class World:
         except RuntimeError as error:
             raise GddimError(
                 f"the {self.size} processes cannot reach each other ({first_line(error)}); "
-                "where a machine has several networks, name one: GLOO_SOCKET_IFNAME=eth0"
+                "if a machine has several networks, choose one, for example GLOO_SOCKET_IFNAME=eth0"
             ) from error
         self._store = distributed.PrefixStore("gddim", store)  # type: ignore[attr-defined]
         self.listen()
         return self
 
     def listen(self) -> None:
-        """Begins to give signs of life, and to watch for the store's."""
+        """Starts to send heartbeats, and to watch whether the store responds."""
         self._left.clear()
         threading.Thread(target=self._beat, args=(self._store,), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _beat(self, store: Any) -> None:
-        """Gives signs of life, on a thread of its own."""
-        with suppress(RuntimeError):  # the launcher has ended: who asks next is told
+        """Sends heartbeats, on a thread of its own."""
+        with suppress(RuntimeError):  # the launcher has ended; the next call on the main thread raises an error
             while not self._left.wait(BEAT):
                 store.add(f"beat {self.rank}", 1)
                 self._answers += 1
         self._left.set()
 
     def _watch(self) -> None:
-        """Ends the process where the store is silent: who waits for its answer hears no signal. Files are whole all the same.
+        """Ends the process if the store does not respond, because a thread that waits for the store receives no signals.
 
-        It counts waits, not time, since a process that was stopped for a while (Ctrl-Z) has missed its beats too.
+        Files are complete all the same, since they are written atomically. The method counts its own waits, not seconds,
+        because a process that was stopped for a while (Ctrl-Z) has sent no heartbeats either.
         """
         answers, waits = -1, 0
         while not self._left.wait(BEAT):
             answers, waits = self._answers, waits + 1 if self._answers == answers else 0
             if waits * BEAT > SILENCE:
-                silent = f"the machine of the first launcher has been silent for {SILENCE:.0f} s; {RESUME_HINT}\n"
+                silent = f"the machine of the first launcher has not responded for {SILENCE:.0f} s; {RESUME_HINT}\n"
                 os.write(2, f"gddim: rank {self.rank}: {silent}".encode() if self.local_rank == 0 else b"")
                 os._exit(1)
 
     def _listen(self) -> None:
-        """Raises PeerError where a rank has been silent for too long."""
+        """Raises PeerError if a rank has sent no heartbeat for too long."""
         now = time.monotonic()
         if now - self._listened < BEAT:
             return
@@ -130,10 +134,10 @@ class World:
             last, since = self._beats.get(rank, (-1, now))
             self._beats[rank] = (beat, since if beat == last else now)
             if now - self._beats[rank][1] > SILENCE:
-                raise PeerError(f"rank {rank} has been silent for {SILENCE:.0f} s; {RESUME_HINT}")
+                raise PeerError(f"rank {rank} has not responded for {SILENCE:.0f} s; {RESUME_HINT}")
 
     def leave(self, failed: bool = False) -> None:
-        """Parts from the others; where this rank failed, they end too."""
+        """Leaves the process group. If this rank has failed, the others end too."""
         if self._store is None:
             return
         from torch import distributed
@@ -146,12 +150,12 @@ class World:
         self._store = None
         self._left.set()
 
-    def share(self, things: Sequence[T]) -> list[T]:
-        """This rank's part of the work: every `size`-th thing."""
-        return list(things[self.rank :: self.size])
+    def share(self, items: Sequence[T]) -> list[T]:
+        """This rank's share of the work: every `size`-th item, from the `rank`-th on."""
+        return list(items[self.rank :: self.size])
 
     def check(self) -> None:
-        """Raises PeerError where another rank has failed, or has been silent for too long."""
+        """Raises PeerError if another rank has failed, or has not responded for too long."""
         if self._store is None:
             return
         if self._ask(lambda store: store.check(["failed"])):
@@ -160,19 +164,19 @@ class World:
         self._listen()
 
     def barrier(self, on_wait: Callable[[], object] | None = None) -> None:
-        """Waits until every rank is here.
+        """Waits until all ranks have reached the same barrier.
 
         Args:
-            on_wait: called now and then.
+            on_wait: called repeatedly while waiting.
 
         Raises:
-            PeerError: another rank has failed, or is silent.
+            PeerError: another rank has failed, or does not respond.
         """
         if self.size == 1:
             return
         self._flush()
-        self._meetings += 1
-        key = f"meeting {self._meetings}"
+        self._barriers += 1
+        key = f"barrier {self._barriers}"
         self.add(key, 1)
         while self.add(key, 0) < self.size:
             time.sleep(POLL)
@@ -180,37 +184,37 @@ class World:
             if on_wait:
                 on_wait()
 
-    def broadcast(self, thing: T) -> T:
-        """Rank 0's `thing`, on every rank: any picklable object. Raises PeerError as `barrier`."""
+    def broadcast(self, item: T) -> T:
+        """The object that rank 0 passes, on every rank; any picklable object. Raises PeerError as `barrier`."""
         if self.size == 1:
-            return thing
+            return item
         from torch import distributed
 
         self.barrier()
-        box = [thing]
+        box = [item]
         self._collective(lambda: distributed.broadcast_object_list(box, src=0))
         return box[0]
 
-    def gather(self, thing: T) -> list[T]:
-        """Every rank's `thing`, in their order, on rank 0; an empty list on the others. Raises PeerError as `barrier`."""
+    def gather(self, item: T) -> list[T]:
+        """The objects of all ranks, in order, on rank 0; an empty list on the others. Raises PeerError as `barrier`."""
         if self.size == 1:
-            return [thing]
+            return [item]
         from torch import distributed
 
         self.barrier()
         everyone: list[Any] | None = [None] * self.size if self.main else None
-        self._collective(lambda: distributed.gather_object(thing, everyone, dst=0))
+        self._collective(lambda: distributed.gather_object(item, everyone, dst=0))
         return everyone or []
 
     def sharing(self, device: object) -> int:
-        """How many ranks use one device of one machine, at most; rank 0 is told. Raises PeerError as `barrier`."""
+        """The largest number of ranks on one device of one machine, on rank 0; 1 on the others. Raises PeerError as `barrier`."""
         places = self.gather(f"{socket.gethostname()} {device}")
         return max(map(places.count, places), default=1)
 
     def count(self, amount: int = 0, at_once: bool = False) -> int:
-        """Counts what this rank has done; returns how much has newly become known of what all have done.
+        """Adds to the work done by this rank; returns the work of all ranks since the last report.
 
-        The others are asked at most every `REPORT` seconds, unless `at_once`; between, what it returns is 0.
+        The store is asked at most every `REPORT` seconds, unless `at_once`; in between the result is 0.
 
         Raises:
             PeerError: another rank has failed.
@@ -225,28 +229,28 @@ class World:
         return self._seen - before
 
     def _flush(self) -> int:
-        """Tells the others what this rank has counted; returns what all have."""
+        """Reports this rank's work; returns the work of all ranks."""
         amount, self._counted = self._counted, 0
         return self.add("progress", amount)
 
     def shared_counter(self) -> SharedCounter:
-        """A new count that all ranks keep together; each makes the same ones in the same order."""
-        self._tallies += 1
-        return SharedCounter(self, f"shared_counter {self._tallies}")
+        """A new counter that all ranks share. Every rank has to create the same counters in the same order."""
+        self._counters += 1
+        return SharedCounter(self, f"counter {self._counters}")
 
     def claim_error_report(self) -> bool:
-        """Whether a last word is this rank's to say: that of the first to end, since the others end because of it."""
+        """Whether this rank reports why the run ends: the first one to end, since the others end because of it."""
         if self.size == 1:
             return True
-        if self._store is None:  # too early to ask: all of a machine have met the same
+        if self._store is None:  # not joined yet: all ranks of a machine have met the same error
             return self.local_rank == 0
         try:
-            return self.add("last word", 1) == 1
+            return self.add("error reports", 1) == 1
         except PeerError:
             return self.main
 
     def add(self, key: str, amount: int) -> int:
-        """Adds to a number in the store, and returns it."""
+        """Adds to a number in the store; returns the sum."""
         return int(self._ask(lambda store: store.add(key, amount)))
 
     def _ask(self, question: Callable[[Any], T]) -> T:
@@ -264,10 +268,12 @@ class World:
 
 @dataclass
 class SharedCounter:
-    """A count that all ranks add to.
+    """A counter that all ranks add to.
 
     Attributes:
-        total: as last known.
+        world: the processes.
+        key: its name in the store.
+        total: its value at the last call of `add`.
     """
 
     world: World
@@ -275,7 +281,7 @@ class SharedCounter:
     total: int = 0
 
     def add(self, amount: int = 0) -> None:
-        """Adds to it and looks what it is.
+        """Adds an amount and updates `total`.
 
         Raises:
             PeerError: the launcher has ended.
@@ -285,7 +291,7 @@ class SharedCounter:
 
 @functools.cache
 def world() -> World:
-    """The world that torchrun put this process in; without torchrun, of this process alone."""
+    """The processes that torchrun has started; without torchrun, this process alone."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return World()
     rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -293,4 +299,5 @@ def world() -> World:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the name of its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and typed YAML."""
+"""Files that are written atomically, locked folders, checksums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import filelock
 
-from gddim_cli.errors import OutputError
+from gddim_cli.errors import OutputError, UsageError
 
 T = TypeVar("T")
 
@@ -23,10 +23,10 @@ LOCK = ".lock"
 
 @contextmanager
 def replacing(path: Path, make_folder: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well and removed when it does not.
+    """A context with a temporary path beside `path`: renamed to `path` at the end, removed if the block raises.
 
     Args:
-        make_folder: whether the folder is made where it is missing; not where its loss is worth a message.
+        make_folder: whether a missing folder is created; False where a missing folder is an error.
 
     Raises:
         OutputError: the folder or the file cannot be written (no permission, disk full, not a folder).
@@ -34,7 +34,7 @@ def replacing(path: Path, make_folder: bool = True) -> Iterator[Path]:
     with writing(path):
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        # A random name, so that two programs writing the same file do not spoil each other.
+        # A random name, so that two programs that write the same file do not interfere.
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -48,24 +48,24 @@ def replacing(path: Path, make_folder: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Names `path` and the cause when the system refuses to write there.
+    """A context for writing to `path`.
 
     Raises:
-        OutputError: in place of the `OSError`.
+        OutputError: in place of an `OSError`; it names the path, the cause and the way out.
     """
     try:
         yield
     except OSError as error:
         reasons = {
-            errno.ENOSPC: "the disk is full; free some space and run the same command again",
-            errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-            errno.EACCES: "no permission to write there; choose another place",
-            errno.EROFS: "the file system is read-only; choose another place",
-            errno.ENOENT: "its folder is gone (removed?); run the same command again",
-            errno.EFBIG: "the file is larger than this system or its limits allow; choose another place",
-            errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
-            errno.EEXIST: "a file stands where a folder is needed; choose another place",
-            errno.EISDIR: "a folder stands where a file is needed; choose another place",
+            errno.ENOSPC: "the disk is full; free some space and rerun the same command",
+            errno.EDQUOT: "the disk quota is exhausted; free some space and rerun the same command",
+            errno.EACCES: "permission denied; choose another path",
+            errno.EROFS: "the file system is read-only; choose another path",
+            errno.ENOENT: "its folder has been removed; rerun the same command",
+            errno.EFBIG: "the file would exceed a size limit of this system; choose another path",
+            errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",
+            errno.EEXIST: "there is a file where a folder is needed; choose another path",
+            errno.EISDIR: "this is a folder, but a file is needed; choose another path",
         }
         reason = reasons.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"{path}: cannot be written: {reason}") from error
@@ -75,15 +75,17 @@ def writing(path: Path) -> Iterator[None]:
 def locked(
     folder: Path, program: str, patience: float = 0.0, on_wait: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
-    """The folder, made where it is missing, for one program at a time; the system lets go of it whatever ends the program.
+    """A context in which this program alone works in a folder, which is created if missing.
+
+    The operating system releases the lock however the program ends.
 
     Args:
-        program: what is at work there, for the message.
-        patience: seconds to wait for another one to end.
+        program: the program's name, for the message.
+        patience: seconds to wait for another program to finish.
         on_wait: called before that wait.
 
     Raises:
-        OutputError: another is at work there, or the folder cannot be written.
+        OutputError: another program works there, or the folder cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,16 +99,16 @@ def locked(
                 lock.acquire(timeout=patience)
         except filelock.Timeout as error:
             raise OutputError(
-                f"{folder}: another {program} is at work there; wait for it, or choose another --out"
+                f"{folder}: another {program} is running in this folder; wait for it to finish, or choose another --out"
             ) from error
     try:
         yield
     finally:
-        lock.release()  # the file stays: who removes it lets two in
+        lock.release()  # the lock file stays: if it were removed, two programs could lock the folder
 
 
 def current_umask() -> int:
-    """The process's umask: there is no way to read it but to set it."""
+    """The process's umask. The only way to read it is to set it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -116,10 +118,10 @@ UMASK = current_umask()  # read once at import, when no other thread is running
 
 
 def probe(path: Path) -> None:
-    """Makes sure that a file can be written at `path`, before work is spent on what will go there.
+    """Checks that a file can be written at `path`, before any work is spent on its content.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: it cannot be written.
     """
     with writing(path):
         if path.is_dir():
@@ -129,8 +131,23 @@ def probe(path: Path) -> None:
             pass
 
 
+def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> None:
+    """Refuses to replace a file that this run did not write.
+
+    Args:
+        option: what names the file.
+        known: sha256 of the file that this run wrote there earlier, or None.
+        force: whether any file may be replaced.
+
+    Raises:
+        UsageError: there is another file.
+    """
+    if path.is_file() and not force and (known is None or sha256(path) != known):
+        raise UsageError(f"{option}: {path} exists and was not written by this run; choose another name, or --force")
+
+
 def eventually(holds: Callable[[], bool], patience: float) -> bool:
-    """Whether it holds within `patience` seconds: a shared file system may show files late."""
+    """Whether `holds()` becomes true within `patience` seconds: files may appear late on a shared file system."""
     since = time.monotonic()
     while not holds():
         if time.monotonic() - since >= patience:
@@ -140,6 +157,6 @@ def eventually(holds: Callable[[], bool], patience: float) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

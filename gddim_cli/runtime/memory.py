@@ -1,4 +1,4 @@
-"""What to say, and to whom, when something does not fit in the memory."""
+"""Recognising that memory has run out, and the message for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from gddim_cli.errors import CapacityError
 
 SHORT_OF_MEMORY = (
-    "DefaultCPUAllocator",  # of the CPU's allocator torch has no exception of its own
+    "DefaultCPUAllocator",  # torch has no exception of its own for the CPU
     "out of memory",  # the CUDA driver, Apple
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -18,7 +18,7 @@ SHORT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error that torch or NumPy raised, or what it came from, says that memory ran out."""
+    """Whether an error of torch or NumPy, or an error that caused it, means that memory has run out."""
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
@@ -30,18 +30,20 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 @contextmanager
 def memory_for(images: int, device: torch.device) -> Iterator[None]:
-    """Says the way out where so many images at once do not fit.
+    """A context for work on a batch of images that may run out of memory.
+
+    Args:
+        images: the batch size.
 
     Raises:
-        CapacityError: in place of what torch and NumPy raise then.
+        CapacityError: memory has run out; in place of the errors of torch and NumPy.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        smaller = f" ({images // 2}, or auto, which finds one)" if images > 1 else ""
+        smaller = f"a smaller --batch-size ({images // 2}, or auto)" if images > 1 else "smaller images or more memory"
         raise CapacityError(
-            f"--batch-size: {images} images at once do not fit in the memory of {device}; "
-            f"run the same command again with a smaller --batch-size{smaller}"
+            f"--batch-size: {images} images at once do not fit in the memory of {device}; rerun the same command with {smaller}"
         ) from error

@@ -1,4 +1,4 @@
-"""`--save-raw FILE.npy`: final states by index, filled in as images are made."""
+"""An .npy file of float32 rows that is filled in by index, in any order, and renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -8,37 +8,34 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gddim_cli.errors import DataError
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import replacing, sha256, writing
 
 
 class RowFile:
-    """Rows of float32 states; rows of NaN are still missing.
+    """Float32 rows; rows of NaN are still missing.
 
-    Until every row is there it is `FILE.npy.RUN.partial`, RUN naming the run's settings, so that no other run takes it
-    for its own. Written with plain writes, since a memory map ends the program where the disk is full.
+    Until it is complete the file is called `FILE.npy.RUN.partial`, where RUN names the run's settings, so that no other run
+    continues it. It is written with plain writes: with a memory map a full disk would kill the program.
     """
 
     def __init__(
         self, path: Path, num: int, shape: Sequence[int], run: str, finished: str | None, overwrite: bool
     ) -> None:
-        """Begins the file for `num` states of `shape`, or goes on with what this run has.
+        """Starts the file for `num` rows of `shape`, or continues the one of this run.
 
         Args:
             run: names the run's settings.
             finished: sha256 of the file that this run finished earlier, or None.
-            overwrite: whether a file that is not this run's may be replaced.
+            overwrite: start again, even if this run has a partial file.
 
         Raises:
             OutputError: it cannot be written.
-            DataError: `path` exists and is not this run's.
+            DataError: the partial file is damaged.
         """
         self.path = path
         self.partial = path.with_name(f"{path.name}.{run}.partial")
         known = path.exists() and finished is not None and sha256(path) == finished
-        if path.exists() and not known and not overwrite:
-            raise DataError(f"--save-raw: {path} exists and is not of this run; choose another file, or remove it")
         source = self.partial if self.partial.exists() and not overwrite else path if known else None
         old = None if source is None else read_array(source, memory_map=True)
         self.complete = source == path and old is not None and len(old) == num
@@ -46,7 +43,7 @@ class RowFile:
             self._begin(num, shape, old)
 
     def _begin(self, num: int, shape: Sequence[int], old: NDArray[np.float32] | None) -> None:
-        """A file of NaN, with the rows there are; whole or not at all."""
+        """Writes a file of NaN with the rows of `old`, atomically."""
         missing = np.full(shape, np.nan, "<f4").tobytes()
         with replacing(self.partial) as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)})
@@ -54,7 +51,7 @@ class RowFile:
                 file.write(old[row].tobytes() if old is not None and row < len(old) else missing)
 
     def done(self, num: int) -> set[int]:
-        """Indices of the rows that are there."""
+        """The indices of the rows that exist."""
         if self.complete:
             return set(range(num))
         states = read_array(self.partial, memory_map=True)

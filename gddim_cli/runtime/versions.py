@@ -1,4 +1,4 @@
-"""Versions of what makes the numbers."""
+"""The versions that a result depends on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gddim_cli import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of gddim, Python and the packages whose arithmetic is in a result."""
+    """The versions of gddim, Python and the packages that compute results, by name; absent packages are left out."""
     found = {"gddim": __version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "scipy", "pillow", "clean-fid"):
         with suppress(PackageNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from gddim_cli.errors import UsageError
 from gddim_cli.runtime.registry import Registry
 from gddim_cli.samplers import ancestral, ddim, em, gddim, heun, rk45, sscs
 from gddim_cli.samplers.base import SamplerSpec
+from gddim_cli.samplers.user_sampler import load_user_sampler
 from gddim_cli.settings import Setting, build, declared
 
 SAMPLERS = Registry(
@@ -21,6 +23,21 @@ SAMPLERS = Registry(
 def sampler_options() -> dict[str, Setting]:
     """The options of all samplers by key. Samplers that share an option share its declaration."""
     return {key: setting for spec in SAMPLERS.values() for key, setting in declared(spec.options).items()}
+
+
+def find_sampler(reference: str, where: str = "--sampler") -> SamplerSpec:
+    """The sampler of a name, or of a Python file that defines one.
+
+    Args:
+        where: how messages name the place.
+
+    Raises:
+        UsageError: an unknown name.
+        DataError: a file that does not define exactly one sampler.
+    """
+    if reference.endswith(".py"):
+        return load_user_sampler(Path(reference), SAMPLERS)
+    return SAMPLERS.find(reference, where)
 
 
 def having(key: str) -> list[str]:
@@ -37,7 +54,7 @@ def options_of(name: str, given: Mapping[str, Any], where: Mapping[str, str] | N
     Raises:
         UsageError: an unknown sampler, an option that it does not have, or a value outside its range.
     """
-    spec = SAMPLERS.find(name, (where or {}).get("sampler", "--sampler"))
+    spec = find_sampler(name, (where or {}).get("sampler", "--sampler"))
     known = declared(spec.options)
     places = {key: (where or {}).get(key, f"--{key.replace('_', '-')}") for key in given}
     for key, value in given.items():

@@ -23,7 +23,7 @@ IMAGE_BOUND = 0.2
 PRIOR_BOUND = 0.05
 SLOPE_BOUND = 0.2
 FIRST_STEPS, MAX_STEPS = 160, 5120
-CONVERGED = 1e-10
+CONVERGED = 1e-12
 """An error that is rounding, so that no slope can be measured any more."""
 LAST_FRACTION = 0.05
 """Where the orders of convergence are measured: from `t_start` to this fraction of it."""
@@ -63,7 +63,7 @@ class Subject:
         """Raises UsageError for a diffusion whose sampling leaves its times."""
         check_times(diffusion, diffusion.sampling)
         self.diffusion = diffusion
-        self.start, self.end = diffusion.sampling.t_start, diffusion.sampling.t_end
+        self.k, self.start, self.end = diffusion.sampling.k, diffusion.sampling.t_start, diffusion.sampling.t_end
 
     @cached_property
     def edges(self) -> Array:
@@ -71,7 +71,7 @@ class Subject:
         d = self.diffusion
 
         def matrices(t: Array) -> Array:
-            noise = d.GG(t) @ np.linalg.inv(d.K(t, "R")).swapaxes(-1, -2)
+            noise = d.GG(t) @ np.linalg.inv(d.K(t, self.k)).swapaxes(-1, -2)
             return np.concatenate([d.F(t), d.GG(t), noise], axis=-1).reshape(len(t), -1)
 
         return short_edges(d.F, short_edges(self.rate, resolving_edges(matrices, self.end, self.start)))
@@ -103,7 +103,7 @@ class Subject:
     @cached_property
     def flow(self) -> ExactFlow:
         """The exact flow against which orders of convergence are measured."""
-        return exact_flow(self.diffusion, t_end=LAST_FRACTION * self.start)
+        return exact_flow(self.diffusion, self.k, LAST_FRACTION * self.start)
 
 
 def largest(values: Array) -> float:
@@ -266,15 +266,20 @@ CHECKS: tuple[Callable[[Subject], Result], ...] = (
 )
 
 
+def checks_of(diffusion: Diffusion) -> list[Callable[[Subject], Result]]:
+    """The checks of a diffusion. One that is sampled with K = L has no use for R, and R may not be defined."""
+    return [check for check in CHECKS if diffusion.sampling.k == "R" or check not in (check_r, check_one_step)]
+
+
 def examine(diffusion: Diffusion) -> Iterator[Result]:
-    """The results of all `CHECKS`, each as soon as it is known.
+    """The results of the diffusion's checks, each as soon as it is known.
 
     Raises:
-        NumericsError: the diffusion's matrices are not finite, not smooth, or K = R is not defined.
+        NumericsError: the diffusion's matrices are not finite, not smooth, or the K that it is sampled with is not defined.
         UsageError: its sampling leaves its times, or it cannot be tested in frequency space.
     """
     subjects = [Subject(part) for part in parts_to_test(diffusion)]
-    for check in CHECKS:
+    for check in checks_of(diffusion):
         with np.errstate(all="ignore"):  # NaN and infinity fail the check
             results = [check(subject) for subject in subjects]
         yield min(results, key=lambda result: (result.passed, -result.value))

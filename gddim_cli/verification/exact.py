@@ -120,7 +120,7 @@ def informed_end(exact: ExactFlow, order: int, steps: int) -> Tensor:
     """Where gDDIM ends when its first `order` evaluations are taken on the exact flow."""
     c = gddim_coefficients(exact.diffusion, grid_of(exact, steps), order, exact.k)
     times = c.t.tolist()
-    eps = exact.mixture.eps(exact.diffusion, exact.k, times)
+    eps = exact.mixture.eps(exact.diffusion, exact.k, times=times)
     past = [eps(exact.at(t), t) for t in times[:order][::-1]]
     return multistep(eps, exact.at(times[order]), c, first_step=order, history=past)
 
@@ -160,7 +160,7 @@ def corrected_errors(exact: ExactFlow, order: int, steps: Sequence[int]) -> list
         c = gddim_coefficients(exact.diffusion, grid, order, exact.k)
         corrector = corrector_integrals(exact.diffusion, grid, order, exact.k)
         times = grid.tolist()
-        eps = exact.mixture.eps(exact.diffusion, exact.k, times)
+        eps = exact.mixture.eps(exact.diffusion, exact.k, times=times)
         past = [eps(exact.at(t), t) for t in times[:order][::-1]]
         steps_taken = predict_correct_steps(eps, exact.at(times[order]), c, corrector, first_step=order, history=past)
         errors.append(error_of(exact, final_state(steps_taken)))

@@ -154,13 +154,13 @@ def test_a_folder_that_cannot_be_written(gddim, tiny: Path, tmp_path: Path) -> N
     assert "file/imgs: cannot be written: a part of the path is a file" in result.err
     result = gddim("sample", "--checkpoint", tiny, "--nfe", 4, "--num", 2, "--out", tmp_path / "file")
     assert result.status == 1
-    assert "a file stands where a folder is needed" in result.err
+    assert "there is a file where a folder is needed" in result.err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(refused, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert "no permission to write there" in refused(status=1)
+    assert "permission denied; choose another path" in refused(status=1)
 
 
 def test_a_disk_that_fills(gddim, tiny: Path, tmp_path: Path, monkeypatch) -> None:
@@ -179,9 +179,7 @@ def test_a_disk_that_fills(gddim, tiny: Path, tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(gddim_cli.images.render, "as_picture", as_picture)
     result = gddim(*words)
     assert result.status == 1
-    assert (
-        "000002.png: cannot be written: the disk is full; free some space and run the same command again" in result.err
-    )
+    assert "000002.png: cannot be written: the disk is full; free some space and rerun the same command" in result.err
     names = sorted(path.name for path in (tmp_path / "imgs").iterdir())
     assert names == [".lock", "000000.png", "000001.png", "run.json"]
     assert json.loads((tmp_path / "imgs" / "run.json").read_text())["complete"] is False

@@ -80,6 +80,27 @@ def test_for_people_it_says_what_the_number_is(gddim: Callable, digits: Path) ->
     assert "quantised by floor" in gddim("fid", digits).out
 
 
+def test_num_of_sorted_images_is_a_fair_sample(gddim: Callable, tmp_path: Path) -> None:
+    """Files are often sorted by class. The choice is said, in the text, in JSON and in a file of statistics."""
+    dark, bright = pictures(200, 28, 1) // 3, pictures(200, 28, 1, seed=1) // 2 + 128
+    images = folder_of(tmp_path / "sorted", np.concatenate([dark, bright]))
+    whole = json.loads(gddim("fid", images, "--ref", images, "--json").out)
+    few = json.loads(gddim("fid", images, "--ref", images, "--num", 150, "--json").out)
+    folder_of(tmp_path / "dark", dark[:150])
+    first = json.loads(gddim("fid", tmp_path / "dark", "--ref", images, "--json").out)
+    assert whole["value"] < 1e-6
+    assert few["value"] < 0.1 * first["value"]
+    assert (few["n"], few["chosen_from"], "chosen_from" in whole) == (150, 400, False)
+    shown = gddim("fid", images, "--ref", images, "--num", 150).out
+    assert f"{images}, a fixed random subset of 150 of 400, " in shown
+    assert gddim("fid", "stats", images, tmp_path / "stats.npz", "--num", 150).status == 0
+    found = json.loads(gddim("fid", tmp_path / "dark", "--ref", tmp_path / "stats.npz", "--json").out)
+    assert found["reference_title"] == f"a fixed random subset of 150 of 400 images of {images}"
+    assert (found["reference_n"], found["metric"]) == (150, "FD(lenet-mnist)")
+    run = gddim("fid", run_json(images, "floor"), "--num", 150, "--json")
+    assert "chosen_from" not in json.loads(run.out)
+
+
 def test_images_against_themselves_are_at_zero(gddim: Callable, digits: Path, tmp_path: Path) -> None:
     found = json.loads(gddim("fid", digits, "--ref", digits, "--metrics", "fid,prdc", "--json").out)
     assert found["value"] == pytest.approx(0, abs=1e-8)
@@ -147,6 +168,57 @@ def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
     assert json.loads(gddim("fid", digits, "--json").out)["value"] == second
 
 
+@pytest.mark.parametrize("partial", [False, True])
+def test_altered_features_are_noticed_and_measured_again(
+    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch, partial: bool
+) -> None:
+    """Of a finished file, and of one whose call was interrupted: only the rows that changed."""
+    first = json.loads(gddim("fid", digits, "--json").out)["value"]
+    (kept,) = (home / "features").glob("*.npy")
+    features = np.load(kept)
+    features[[3, 40, 59], [0, 83, 5]] = [1e6, np.nan, -1]
+    if partial:
+        kept.unlink()
+        kept = kept.with_name(f"{kept.name}.features.partial")
+    with kept.open("wb") as file:
+        np.save(file, features)
+    calls: list[int] = []
+    original = extractors.Extractor.__call__
+
+    def counted(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(extractors.Extractor, "__call__", counted)
+    found = gddim("fid", digits, "--batch-size", 10, "--json")
+    assert json.loads(found.out)["value"] == pytest.approx(first, rel=1e-6)
+    assert calls == [10, 10, 10]
+    assert not list((home / "features").glob("*.partial"))
+    assert json.loads(gddim("fid", digits, "--json").out)["value"] == json.loads(found.out)["value"]
+    assert calls == [10, 10, 10]
+
+
+def test_a_foreign_picture_in_a_finished_run_is_noticed(gddim: Callable, tmp_path: Path) -> None:
+    for kind in ("png", "npz", "tar"):
+        run = tmp_path / kind
+        words = ("sample", "--checkpoint", "mnist", "--nfe", 2, "--num", 6, "--format", kind, "--out", run)
+        assert gddim(*words).status == 0
+        whole = json.loads(gddim("fid", run, "--json").out)["value"]
+        if kind == "png":
+            Image.fromarray(pictures(1, 28, 1)[0, ..., 0]).save(run / "000004.png")
+        else:
+            (shard,) = run.glob(f"images-*.{kind}")
+            shard.write_bytes(shard.read_bytes().replace(b"images.npy", b"images.npz", 1) + b"\0")
+        found = gddim("fid", run)
+        assert found.status == 1
+        name = "000004.png" if kind == "png" else shard.name
+        assert f"{run}: {name}: damaged, or not written by this run; rerun the same gddim sample command" in found.err
+        if kind == "png":
+            assert gddim("fid", run, "--num", 4).status == 0
+        assert gddim(*words).status == 0
+        assert json.loads(gddim("fid", run, "--json").out)["value"] == whole
+
+
 def test_features_go_on_where_they_were_cut(
     gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +257,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, home: Path) -> None:
         process.send_signal(signal.SIGINT)
         error = process.communicate(timeout=60)[1]
         assert process.returncode == 130, error
-        assert error.splitlines()[-1] == "gddim: stopped; finished work is kept; rerun the same command to resume"
+        assert error.splitlines()[-1] == "gddim: interrupted; finished work is kept; rerun the same command to resume"
         assert not out.exists()
     assert not [file for file in (*tmp_path.iterdir(), *(home / "features").iterdir()) if file.suffix == ".tmp"]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 0
@@ -267,26 +339,29 @@ def test_another_network_is_never_called_fid(gddim: Callable, colour: Path, ince
     assert "mode clean" in found.out
     assert "is not FID" in found.err
     other = gddim("fid", colour, "--ref", out, "--inception", inception, "--mode", "legacy_tensorflow")
-    assert (other.status, "features of different networks do not compare" in other.err) == (1, True)
+    assert (other.status, "features of different networks are not comparable" in other.err) == (1, True)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"mu": np.zeros(84), "sigma": np.eye(85)}, "sigma is [85, 85], but lenet-mnist gives features of 84 numbers"),
-        ({"mu": np.zeros(2048), "sigma": np.eye(2048)}, "gives features of 84 numbers; another network's statistics"),
+        ({"mu": np.zeros(2048), "sigma": np.eye(2048)}, "gives features of 84 numbers: these are another network's"),
         ({"pool_3": np.full((90, 84), np.nan)}, "features of 90 of 90 images are not finite"),
         ({"mu": np.full(84, np.nan), "sigma": np.eye(84)}, "mu or sigma holds NaN"),
         ({"mu": np.zeros(84), "sigma": np.triu(np.ones((84, 84)))}, "sigma is not symmetric"),
         ({"mu": np.zeros(84), "sigma": -np.eye(84)}, "has the eigenvalue -1"),
         ({"sigma": np.eye(84)}, "mu and sigma, or pool_3, are needed"),
         ({"mu": np.zeros(84), "sigma": np.full((84, 84), 1e308)}, "beyond all features"),
-        ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers of 2 axes are needed"),
+        ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers with 2 axes are needed"),
         ({"pool_3": np.zeros((5, 1, 84))}, "pool_3 is float64[5, 1, 84]"),
         ({"pool_3": np.full((9, 84), "a")}, "pool_3 is <U1[9, 84]; real numbers"),
         ({"mu": np.zeros(84) * 1j, "sigma": np.eye(84)}, "mu is complex128[84]; real numbers"),
         ({"pool_3": np.zeros((1, 84))}, "ref.npz: 1 image: a covariance needs at least two"),
         ({"mu": np.zeros(84)}, "mu and sigma, or pool_3, are needed"),
+        ({"mu": np.zeros(84), "sigma": np.zeros((84, 84))}, "all numbers are zero; the file is damaged"),
+        ({"pool_3": np.zeros((90, 84))}, "all numbers are zero; the file is damaged"),
+        ({"pool_3": np.array([None] * 84)}, "not a readable .npz: it holds Python objects"),
     ],
 )
 def test_a_bad_reference_is_named(gddim: Callable, digits: Path, tmp_path: Path, arrays: dict, message: str) -> None:
@@ -317,11 +392,15 @@ def test_bad_calls_are_refused(gddim: Callable, digits: Path, colour: Path, tmp_
         ((digits, "--ref", odd), 1, f"--ref {odd}: lenet-mnist: the images are 40x40 with 3 channels"),
         ((digits, "--mode", "clean"), 2, "--ref mnist: was made with lenet, not with --mode clean"),
         ((digits, "--inception", "x.pt"), 2, "is measured with lenet-mnist, not with Inception"),
-        ((digits, colour), 2, "one set of images at a time, not 2"),
+        ((digits, colour), 2, "takes one set of images, not 2"),
         (("stats", digits), 2, "gddim fid stats IMAGES OUT.npz"),
         (("stats", digits, "out.txt"), 2, "out.txt does not end in .npz"),
         (("stats", digits, tmp_path / "o.npz", "--ref", "mnist"), 2, "takes no reference"),
         ((tmp_path / "nowhere",), 1, "nowhere"),
+        ((digits, "--ref", ""), 2, "--ref: is empty; known: mnist"),
+        ((digits, "--inception", "/dev/zero", "--mode", "clean", "--ref", digits), 1, "/dev/zero: not a plain file"),
+        ((digits, "--batch-size", 10**20), 2, "--batch-size"),
+        ((), 1, "imgs: no such folder; make images with gddim sample"),
     ]
     for words, status, message in cases:
         found = gddim("fid", *words)
@@ -408,9 +487,20 @@ def test_images_that_change_while_they_are_measured_are_not_kept(
 def test_statistics_are_written_over_no_input(gddim: Callable, digits: Path, tmp_path: Path) -> None:
     data, stats = tmp_path / "data.npz", tmp_path / "stats.npz"
     np.savez(data, x=pictures(30, 28, 1))
+    (tmp_path / "same.npz").hardlink_to(data)
     assert gddim("fid", "stats", digits, stats).status == 0
-    assert gddim("fid", "stats", data, stats).status == 0
-    cases = [("stats", data, data), ("stats", digits, data), (digits, "--ref", stats, "--save-stats", stats)]
+    assert gddim("fid", "stats", digits, stats).status == 0
+    assert gddim("fid", "stats", data, stats, "--force").status == 0
+    (tmp_path / "link.npz").hardlink_to(stats)
+    cases = [
+        ("stats", data, data),
+        ("stats", data, data, "--force"),
+        ("stats", data, tmp_path / "same.npz", "--force"),
+        ("stats", digits, data),
+        ("stats", digits, stats),
+        (digits, "--ref", stats, "--save-stats", stats, "--force"),
+        (digits, "--ref", stats, "--save-stats", tmp_path / "link.npz", "--force"),
+    ]
     before = data.read_bytes(), stats.read_bytes()
     for words in cases:
         found = gddim("fid", *words)
@@ -453,7 +543,7 @@ def test_a_file_that_does_not_say_its_mode_is_told_of(gddim: Callable, digits: P
     own = references.read_named("mnist", lenet)
     np.savez(tmp_path / "bare.npz", mu=own.gaussian.mean, sigma=own.gaussian.covariance.astype(np.float32))
     found = gddim("fid", digits, "--ref", tmp_path / "bare.npz", "--mode", "lenet", "--json")
-    assert "does not state the mode" not in found.err
+    assert "bare.npz does not state which network and mode made it; lenet-mnist, mode lenet, is assumed" in found.err
     exact = json.loads(gddim("fid", digits, "--json").out)["value"]
     assert json.loads(found.out)["value"] == pytest.approx(exact, rel=1e-4)
     few = gddim("fid", digits, "--ref", digits)

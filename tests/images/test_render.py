@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from gddim_cli.errors import DataError, NumericsError
+from gddim_cli.errors import NumericsError
 from gddim_cli.images.quantize import quantize
-from gddim_cli.images.read import read_images
 from gddim_cli.images.render import grid, half_blocks, write_png
 
 images = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.just(4), st.just(5), st.sampled_from([1, 3])))
@@ -64,44 +63,3 @@ def test_a_preview_has_two_pixels_a_character() -> None:
     assert [len(re.findall("▀", line)) for line in lines] == [6, 6]
     assert "38;2;0;0;0;48;2;200;200;200" in lines[0]
     assert len(re.findall("▀", half_blocks(np.zeros((40, 60, 3), np.uint8), width=30).splitlines()[0])) == 30
-
-
-def test_images_of_a_folder_and_of_an_npz_are_the_same(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-    (tmp_path / "photos" / "deep").mkdir(parents=True)
-    for i, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / "photos" / ("deep" if i else "") / f"{i}.png")
-    np.savez(tmp_path / "a.npz", x=pixels, labels=np.arange(3))
-    from_folder, from_npz = read_images(tmp_path / "photos"), read_images(tmp_path / "a.npz")
-    assert from_npz.shape == (3, 3, 8, 8)
-    np.testing.assert_array_equal(np.sort(from_folder, axis=0), np.sort(from_npz, axis=0))
-
-
-def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    def refuse(message: str, path: Path, key: str | None = None) -> None:
-        with pytest.raises(DataError, match=message):
-            read_images(path, key)
-
-    refuse("none: no such file or folder", tmp_path / "none")
-    refuse("no images there", tmp_path)
-    np.savez(tmp_path / "two.npz", a=np.zeros((2, 4, 4), np.uint8), b=np.zeros((2, 4, 4), np.uint8))
-    refuse(r"needs one array.*found a uint8\[2, 4, 4\], b uint8.*--key", tmp_path / "two.npz")
-    refuse("no array 'aa'; did you mean 'a'", tmp_path / "two.npz", "aa")
-    assert read_images(tmp_path / "two.npz", "b").shape == (2, 1, 4, 4)
-    np.savez(tmp_path / "float.npz", a=np.zeros((2, 4, 4)))
-    refuse(r"needs one array.*float64\[2, 4, 4\]", tmp_path / "float.npz")
-    np.save(tmp_path / "single.npy", np.zeros((2, 4, 4), np.uint8))
-    refuse("not a readable .npz", tmp_path / "single.npy")
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:200])
-    refuse("not a readable .npz", tmp_path / "cut.npz")
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    Image.new("L", (4, 4)).save(photos / "a.png")
-    Image.new("RGB", (4, 4)).save(photos / "b.png")
-    Image.new("I;16", (4, 4)).save(photos / "0.png")
-    refuse("0.png: its mode is I;16; 8-bit images without alpha are needed", photos)
-    (photos / "0.png").unlink()
-    refuse("--key: .*photos is a folder", photos, "x")
-    refuse(r"b.png: 4x4 colour, but a.png is 4x4 grey", photos)
-    (photos / "b.png").write_bytes(b"\x89PNG")
-    refuse("b.png: not a readable image", photos)

@@ -21,7 +21,7 @@ from PIL import Image
 from gddim_cli.errors import DataError
 from gddim_cli.images.decode import decode
 from gddim_cli.images.sources import ImageSource
-from gddim_cli.runs.images import open_images
+from gddim_cli.runs.images import open_images, read_images
 
 pixels = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.just(3), st.just(5), st.sampled_from([1, 3])))
 KINDS = ("folder", "zip", "tar", "npz", "packed", "npy")
@@ -98,13 +98,30 @@ def test_every_kind_holds_the_same_images_whatever_the_batches(tmp_path_factory,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_num_is_the_first_ones(tmp_path: Path, kind: str) -> None:
-    images = random_images(7, 4, 4, 3)
+def test_num_is_a_fixed_random_choice(tmp_path: Path, kind: str) -> None:
+    """In the images' order, the same ones in every call, and part of a larger choice."""
+    images = random_images(40, 4, 4, 3)
     path = laid_out(images, tmp_path, kind)
-    few = open_images(path, num=5)
-    assert few.count == 5
-    np.testing.assert_array_equal(all_of(few, 2), images[:5])
-    assert few.fingerprint() != open_images(path).fingerprint()
+    few, more = open_images(path, num=15), open_images(path, num=25)
+    assert (few.count, few.chosen_from) == (15, 40)
+    rows = np.sort(np.random.default_rng(0).permutation(40)[:15])
+    assert not np.array_equal(rows, np.arange(15))
+    for size in (1, 4, 100):
+        np.testing.assert_array_equal(all_of(few, size), images[rows])
+    np.testing.assert_array_equal(all_of(few, 2, start=3, stop=9), images[rows[3:9]])
+    np.testing.assert_array_equal(few.read_all(4), images[rows])
+    assert set(rows) < set(more.rows)
+    np.testing.assert_array_equal(
+        all_of(more.at_most(15)), all_of(more)[np.sort(np.random.default_rng(0).permutation(25)[:15])]
+    )
+    assert more.at_most(15).chosen_from == 40
+    prints = {source.fingerprint() for source in (few, more, open_images(path))}
+    assert len(prints) == 3
+    assert few.fingerprint() == open_images(path, num=15).fingerprint()
+    whole = open_images(path, num=40)
+    assert (whole.chosen_from, whole.fingerprint()) == (None, open_images(path).fingerprint())
+    images = images[:7]
+    path = laid_out(images, tmp_path / "seven", kind)
     with pytest.raises(DataError, match=rf"--num 8: .*{path.name} holds 7 images"):
         open_images(path, num=8)
 
@@ -184,9 +201,9 @@ BAD = {
     "palette with transparency": (saved("P", transparency=0), "mode is P with transparency"),
     "colour key": (saved("RGB", transparency=(0, 0, 0)), "mode is RGB with transparency"),
     "LAB": (saved("LAB", "TIFF"), "mode is LAB.*save it as RGB"),
-    "frames": (saved("RGB", "TIFF", save_all=True, append_images=[Image.new("RGB", (4, 4))]), "several frames"),
-    "other size": (saved("RGB", size=(5, 4)), "5x4 colour, but 0.png is 4x4 colour.*convert it or move it away"),
-    "grey among colour": (saved("L"), "4x4 grey, but 0.png is 4x4 colour"),
+    "frames": (saved("RGB", "TIFF", save_all=True, append_images=[Image.new("RGB", (4, 4))]), "holds several frames"),
+    "other size": (saved("RGB", size=(5, 4)), "5x4 RGB, but 0.png is 4x4 RGB.*convert it or move it away"),
+    "grey among colour": (saved("L"), "4x4 grey, but 0.png is 4x4 RGB"),
 }
 
 
@@ -228,7 +245,7 @@ def test_modes_become_grey_or_colour(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_other_files_are_counted_and_no_images_is_an_error(tmp_path: Path, kind: str) -> None:
     text = {"a.txt": b"x", "deep/b.json": b"{}", "deep/._0.png": b"x", ".cache/1.png": b"x"}
-    with pytest.raises(DataError, match=rf"x.{kind}: no images there \(.png, .*\), 4 other files; give"):
+    with pytest.raises(DataError, match=rf"x.{kind}: holds no images \(.png, .*\) and 4 other files; give"):
         open_images(write(tmp_path / f"x.{kind}", text))
     source = open_images(write(tmp_path / f"y.{kind}", {**text, "ü b\\ø.png": saved("L"), "b?*.png": saved("L")}))
     assert (source.count, source.ignored) == (2, 4)
@@ -310,8 +327,8 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
 
     refuse("none: no such file or folder; give a folder", tmp_path / "none")
     write(tmp_path / "x", {"0.png": saved("L"), "notes.txt": b"x"})
-    refuse("0.png: one image; give a folder", tmp_path / "x" / "0.png")
-    refuse("notes.txt: of no kind that is read here; give a folder", tmp_path / "x" / "notes.txt")
+    refuse("0.png: a single image; give a folder", tmp_path / "x" / "0.png")
+    refuse("notes.txt: not a kind of file that is read here; give a folder", tmp_path / "x" / "notes.txt")
     refuse("--key: .*x is not an .npz", tmp_path / "x", "images")
     (tmp_path / "x" / "loop").symlink_to(tmp_path / "x")
     refuse("loop: a link to a folder that is searched already", tmp_path / "x")
@@ -359,20 +376,20 @@ def test_a_run_that_is_not_whole_is_refused_with_the_way_out(gddim: Callable, ti
     whole = (run / "run.json").read_text()
     images = all_of(open_images(run))
     (run / "000003.png").unlink()
-    with pytest.raises(DataError, match=r"not complete: 4 of 5 images.*same gddim sample command.*--num 3"):
+    with pytest.raises(DataError, match=r"not complete: 4 of 5 images.*rerun the same gddim sample command.*--num 3"):
         open_images(run)
     with pytest.raises(DataError, match=r"not complete: 4 of 5 images"):
         open_images(run, num=4)
     np.testing.assert_array_equal(all_of(open_images(run, num=3)), images[:3])
     cut_short(run, complete=False, num=3, brought_by="a later version")
-    with pytest.raises(DataError, match=r"not complete: 3 of 3 images.*--num 3"):
+    with pytest.raises(DataError, match=r"not complete: it was interrupted at its end; rerun.*--num 3"):
         open_images(run)
     (run / "000000.png").unlink()
-    with pytest.raises(DataError, match=r"2 of 3 images are there; run the same gddim sample command again$"):
+    with pytest.raises(DataError, match=r"2 of 3 images are there; rerun the same gddim sample command$"):
         open_images(run)
     for content, message in {
-        "{": "cannot be read as that of a run.*remove it",
-        "{}": "cannot be read as that of a run",
+        "{": "not the record of a run.*remove it",
+        "{}": "not the record of a run",
         whole.replace('"png"', '"jxl"'): "its format is jxl",
     }.items():
         (run / "run.json").write_text(content)
@@ -393,10 +410,13 @@ def test_shards_make_one_source(tmp_path: Path) -> None:
         np.testing.assert_array_equal(all_of(source, size), images)
     np.testing.assert_array_equal(all_of(source, 3, start=5, stop=9), images[5:9])
     np.savez(tmp_path / "images-000006-000009.npz", images=images[6:8], index=np.arange(6, 10))
-    with pytest.raises(DataError, match="its files hold 8 images, not 10"):
+    with pytest.raises(
+        DataError,
+        match=r"images-000006-000009.npz: damaged, or not written by this run; rerun the same gddim sample command",
+    ):
         open_images(tmp_path)
     np.savez(tmp_path / "images-000006-000009.npz", images=images[6:, :2], index=np.arange(6, 10))
-    with pytest.raises(DataError, match=r"images-000006-000009.npz: 4x2 colour, but images-000000-000005.npz is 4x4"):
+    with pytest.raises(DataError, match=r"images-000006-000009.npz: 4x2 RGB, but images-000000-000005.npz is 4x4"):
         open_images(tmp_path)
 
 
@@ -427,10 +447,10 @@ def test_larger_pictures_keep_their_order_with_two_threads(tmp_path: Path, kind:
 
 
 def test_no_more_is_read_ahead_than_a_few_batches(tmp_path: Path, monkeypatch) -> None:
-    from gddim_cli.images import sources as image_sources
+    from gddim_cli.images import pictures as picture_sources
 
     decoded = []
-    monkeypatch.setattr(image_sources, "decode", lambda content, name: decoded.append(name) or decode(content, name))
+    monkeypatch.setattr(picture_sources, "decode", lambda content, name: decoded.append(name) or decode(content, name))
     source = open_images(laid_out(random_images(60, 4, 4, 3), tmp_path, "folder"))
     decoded.clear()
     batches = source.batches(5)
@@ -450,3 +470,46 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, kind: str) -> None
     finally:
         tracemalloc.stop()
     assert peak < images.nbytes / 2
+
+
+def test_images_of_a_folder_and_of_an_npz_are_the_same(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "photos" / ("deep" if i else "") / f"{i}.png")
+    np.savez(tmp_path / "a.npz", x=pixels, labels=np.arange(3))
+    from_folder, from_npz = read_images(tmp_path / "photos"), read_images(tmp_path / "a.npz")
+    assert from_npz.shape == (3, 3, 8, 8)
+    np.testing.assert_array_equal(np.sort(from_folder, axis=0), np.sort(from_npz, axis=0))
+
+
+def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    def refuse(message: str, path: Path, key: str | None = None) -> None:
+        with pytest.raises(DataError, match=message):
+            read_images(path, key)
+
+    refuse("none: no such file or folder", tmp_path / "none")
+    refuse("holds no images", tmp_path)
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 4, 4), np.uint8), b=np.zeros((2, 4, 4), np.uint8))
+    refuse(r"needs one array.*found a uint8\[2, 4, 4\], b uint8.*--key", tmp_path / "two.npz")
+    refuse("no array 'aa'; did you mean 'a'", tmp_path / "two.npz", "aa")
+    assert read_images(tmp_path / "two.npz", "b").shape == (2, 1, 4, 4)
+    np.savez(tmp_path / "float.npz", a=np.zeros((2, 4, 4)))
+    refuse(r"needs one array.*float64\[2, 4, 4\]", tmp_path / "float.npz")
+    np.save(tmp_path / "single.npz.npy", np.zeros((2, 4, 4), np.uint8))
+    assert read_images(tmp_path / "single.npz.npy").shape == (2, 1, 4, 4)
+    (tmp_path / "single.npz.npy").rename(tmp_path / "single.npz")
+    refuse("not a readable .npz", tmp_path / "single.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:200])
+    refuse("not a readable .npz", tmp_path / "cut.npz")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("L", (4, 4)).save(photos / "a.png")
+    Image.new("RGB", (4, 4)).save(photos / "b.png")
+    Image.new("I;16", (4, 4)).save(photos / "0.png")
+    refuse("0.png: its mode is I;16; 8-bit images without alpha are needed", photos)
+    (photos / "0.png").unlink()
+    refuse("--key: .*photos is not an .npz", photos, "x")
+    refuse(r"b.png: 4x4 RGB, but a.png is 4x4 grey", photos)
+    (photos / "b.png").write_bytes(b"\x89PNG")
+    refuse("b.png: not a readable image", photos)

@@ -6,6 +6,7 @@ import torch
 
 from gddim_cli.diffusions.cld import CLD
 from gddim_cli.diffusions.vp import VP
+from gddim_cli.errors import NumericsError
 from gddim_cli.models.denoiser import DenoiserEps, isotropic_view
 from gddim_cli.models.network import Counted
 from gddim_cli.models.parameterization import NoiseEps
@@ -39,6 +40,11 @@ def test_the_view_is_unbiased() -> None:
     for t in np.geomspace(1e-3, 1, 7):
         to_y, _, psi = isotropic_view(CLD(), t)
         assert to_y @ psi == pytest.approx(1, abs=1e-12)
+
+
+def test_a_state_without_an_image_is_refused() -> None:
+    with pytest.raises(NumericsError, match="vp: the state at t = 1 holds nothing of the image; choose other rates"):
+        isotropic_view(VP(beta_1=1e5), 1.0)
 
 
 def test_evaluations_are_counted_at_the_network() -> None:

@@ -146,7 +146,7 @@ def test_a_store_that_falls_silent_ends_the_process(local_rank: int, lines: int)
         [sys.executable, "-c", SILENT, str(local_rank)], capture_output=True, text=True, env=ALONE, timeout=60
     )
     assert (done.returncode, done.stdout) == (1, "silent from now on\n")
-    assert done.stderr.count("gddim: rank 0: the machine of the first launcher has been silent") == lines, done.stderr
+    assert done.stderr.count("gddim: rank 0: the machine of the first launcher has not responded") == lines, done.stderr
     assert done.stderr.count("\n") == lines
 
 
@@ -156,7 +156,7 @@ def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path, ranks_of) -> 
     """All of them wait in the store's client, which hears no signal."""
     script = tmp_path / "team.py"
     script.write_text(
-        "from gddim_cli import distributed\n"
+        "from gddim_cli.runtime import distributed\n"
         "distributed.BEAT, distributed.SILENCE = 0.1, 1.0\n"
         "team = distributed.world().join()\n"
         "team.barrier()\n"
@@ -178,7 +178,7 @@ def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path, ranks_of) -> 
     finally:
         process.send_signal(signal.SIGCONT)
         message = process.communicate(timeout=60)[1]
-    assert message.count("has been silent for 1 s; finished work is kept") == 1, message
+    assert message.count("has not responded for 1 s; finished work is kept") == 1, message
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_a_killed_process_ends_all_and_three_go_on(gddim, ranks_of, tiny: Path, 
     os.kill(found[1], signal.SIGKILL)
     message = process.communicate(timeout=60)[1]
     assert process.returncode != 0
-    assert message.count("gddim: rank 0: stopped; finished work is kept") == 1, message
+    assert message.count("gddim: rank 0: interrupted; finished work is kept") == 1, message
     assert message.count("gddim: ") == 1
     before = record(out)
     there = sum(len(np.load(part)["index"]) for part in out.glob("images-*.npz"))

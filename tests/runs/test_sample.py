@@ -211,11 +211,17 @@ def test_files_of_another_run_are_not_taken_for_this_ones(sample, tmp_path: Path
     first, shown = np.load(raw), film.read_bytes()
     sample("--num", 2, out="b")
     result = sample("--num", 2, "--save-raw", raw, out="b")
-    assert result.status == 1
-    assert "r.npy exists and is not of this run" in result.err
+    assert result.status == 2
+    assert "--save-raw: " in result.err
+    assert "r.npy exists and was not written by this run; choose another name, or --force" in result.err
     np.testing.assert_array_equal(np.load(raw), first)
-    assert sample("--num", 2, "--trajectory", film, out="b").status == 0
+    refused = sample("--num", 2, "--trajectory", film, out="b")
+    assert "--trajectory: " in refused.err
+    assert sample("--num", 2, "--trajectory", film, "--overwrite", out="b").status == 2
+    assert film.read_bytes() == shown
+    assert sample("--num", 2, "--trajectory", film, "--save-raw", raw, "--force", out="b").status == 0
     assert film.read_bytes() != shown
+    assert len(np.load(raw)) == 2
     np.save(tmp_path / "n.npy", first)
     result = sample("--init-noise", tmp_path / "n.npy", "--save-raw", tmp_path / "n.npy", out="c")
     assert (result.status, "is the --init-noise file" in result.err) == (2, True)

@@ -91,7 +91,7 @@ def test_a_given_size_that_does_not_fit_is_named_with_the_way_out(sample, small_
     result = sample("--batch-size", 10)
     assert result.status == 1
     assert "--batch-size: 10 images at once do not fit in the memory of cpu" in result.err
-    assert "a smaller --batch-size (5, or auto, which finds one)" in result.err
+    assert "rerun the same command with a smaller --batch-size (5, or auto)" in result.err
     assert small_memory == [10]
 
 

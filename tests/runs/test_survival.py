@@ -83,7 +83,7 @@ def test_a_disk_that_is_full(sample, small_disk, tmp_path: Path, format: str) ->
     words, num = ("--format", format), 120
     result = sample(*words, out=disk / "imgs", num=num)
     assert result.status == 1
-    assert "cannot be written: the disk is full; free some space and run the same command again" in one_line(result.err)
+    assert "cannot be written: the disk is full; free some space and rerun the same command" in one_line(result.err)
     storage = open_storage(disk / "imgs", format)
     there = storage.done(num)
     assert 0 < len(there) < num
@@ -118,7 +118,7 @@ def test_a_folder_that_is_removed(sample, at_batch, tmp_path: Path, format: str)
     at_batch(5, lambda: shutil.rmtree((tmp_path / "imgs").rename(tmp_path / "bin")))  # at one stroke, beside a writer
     result = sample(*words)
     assert result.status == 1
-    assert "cannot be written: its folder is gone (removed?); run the same command again" in one_line(result.err)
+    assert "cannot be written: its folder has been removed; rerun the same command" in one_line(result.err)
     assert not (tmp_path / "imgs").exists()
     assert sample(*words).status == 0
     sample(*words, out="whole")
@@ -156,7 +156,7 @@ def test_memory_that_runs_out(sample, at_batch, tmp_path: Path, happening) -> No
     assert result.status == 1
     message = one_line(result.err)
     assert "4 images at once do not fit in the memory of cpu" in message
-    assert "the same command again with a smaller --batch-size" in message
+    assert "rerun the same command with a smaller --batch-size" in message
     assert len(list((tmp_path / "imgs").glob("0*.png"))) == 8
     again = sample("--batch-size", 2)
     assert (again.status, "8 of 48 images exist" in again.err) == (0, True)
@@ -219,7 +219,9 @@ def test_a_folder_in_which_another_is_at_work(sample, busy, tmp_path: Path, monk
     monkeypatch.setattr("gddim_cli.runs.folder.GRACE", 0.2)
     result = sample()
     assert result.status == 1
-    assert "another gddim sample is at work there; wait for it, or choose another --out" in one_line(result.err)
+    assert "another gddim sample is running in this folder; wait for it to finish, or choose another --out" in one_line(
+        result.err
+    )
     assert [path.name for path in (tmp_path / "imgs").iterdir()] == [".lock"]
     busy()
     assert sample().status == 0
@@ -259,7 +261,7 @@ def test_a_run_that_was_stopped_keeps_its_folder(sample, tiny: Path, tmp_path: P
     result = sample("--format", "npz", num=600)
     first.send_signal(signal.SIGCONT)
     assert result.status == 1
-    assert "another gddim sample is at work there" in one_line(result.err)
+    assert "another gddim sample is running in this folder" in one_line(result.err)
     assert (first.wait(60), first.communicate()[1].count("images/s")) == (0, 1)
     assert (record(out)["complete"], len(record(out)["sessions"])) == (True, 1)
     assert [file.name for file in out.glob("images-*")] == ["images-000000-000599.npz"]

@@ -247,6 +247,17 @@ def test_a_sampler_that_does_not_converge_is_given_up_early() -> None:
     assert "has not settled at 2 by 640 steps" in result.message
 
 
+def test_a_diffusion_that_is_sampled_with_cholesky_s_factor_needs_no_r() -> None:
+    @dataclass(frozen=True)
+    class Lower(CLD):
+        sampling = SamplingConfig(k="L")
+
+    results = list(examine(Lower(numerical_eps=0.0)))
+    assert [result for result in results if not result.passed] == []
+    assert len(results) == len(CHECKS) - 2
+    assert not any(result.check.startswith(("dR/dt", "one step")) for result in results)
+
+
 def test_times_outside_are_refused() -> None:
     class TooLate(Fading):
         sampling = SamplingConfig(t_start=2.0)

@@ -233,6 +233,7 @@ def convert(contents: Contents, conversion: Conversion, layout: Layout, like: Ca
         shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
         given = {name: value for name, value in given_values(conversion.options).items() if name in OPTION_NAMES}
         network = complete(infer(shapes, layout, path), given, like.network, conversion.say)
+        network |= {key: like.network[key] for key in ("centered", "scale_by_sigma") if key in like.network}
         card = variant(like, network, conversion)
     try:
         empty = empty_network(card, path)

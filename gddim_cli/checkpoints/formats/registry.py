@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gddim_cli.checkpoints.formats import cldsgm, gddim_flax, score_sde
+from gddim_cli.checkpoints.formats import cldsgm, edm, gddim_flax, openai, score_sde, torchcfm
 from gddim_cli.checkpoints.formats.base import FormatSpec
 from gddim_cli.errors import CheckpointError
 from gddim_cli.runtime.registry import Registry
 
-FORMATS = Registry("checkpoint format", FormatSpec, [gddim_flax.SPEC, cldsgm.SPEC, score_sde.SPEC])
+FORMATS = Registry(
+    "checkpoint format",
+    FormatSpec,
+    [gddim_flax.SPEC, cldsgm.SPEC, score_sde.SPEC, edm.SPEC, openai.SPEC, torchcfm.SPEC],
+)
 
 
 def recognize(path: Path) -> FormatSpec:

@@ -1,12 +1,43 @@
-"""Score-SDE's training states (Song et al., arXiv 2011.13456)."""
+"""Score-SDE's training states (Song et al., arXiv 2011.13456): VE, VP and subVP."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
 
 from gddim_cli.checkpoints.formats import ncsnpp
 from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
 from gddim_cli.checkpoints.formats.torch_outline import ncsnpp_channels
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.checkpoints.card import Card
+
+LIKE = {"vesde": "ve-cifar10", "vpsde": "vp-cifar10", "subvpsde": "subvp-cifar10"}
+"""Released models by the names of their SDE."""
+
+
+class Options(ncsnpp.Options, frozen=True, kw_only=True):
+    """What the tensors do not tell, by the names in the configurations of Score-SDE."""
+
+    sde: (
+        Annotated[
+            Literal["vesde", "vpsde", "subvpsde"],
+            about("SDE that it was trained in. Default: vesde with a Fourier embedding, else vpsde."),
+        ]
+        | None
+    ) = None
+    sigma_max: (
+        Annotated[
+            float, about("Highest noise level of vesde, for images in [0, 1]. Default: the file's.", gt=0, le=1e6)
+        ]
+        | None
+    ) = None
+    beta_max: Annotated[float, about("beta at t = 1, of vpsde and subvpsde. Default: 20.", gt=0.1, le=1e3)] | None = (
+        None
+    )
 
 
 def detect(path: Path) -> bool:
@@ -16,16 +47,52 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged weights by their names, `3.weight` and so on."""
+    """The averaged weights by their names, `3.weight` and so on, and the ends of the table of noise levels."""
     from gddim_cli.checkpoints.formats import torch_pickle
 
-    return Contents(torch_pickle.read_training_state(path))
+    weights, levels = torch_pickle.training_state(path)
+    return Contents(weights, {"sigmas": levels})
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """A variant of the released model, whose network is read off the tensors."""
-    like = conversion.like or conversion.find_card("vp-cifar10")
+    """A variant of the released model in the same SDE, whose network is read off the tensors."""
+    like = conversion.like
+    if like is None:
+        like = conversion.find_card(LIKE[sde_of(contents, conversion)])
+    if not conversion.exact:
+        like = with_rates(like, contents, conversion.options)
     return ncsnpp.convert(contents, conversion, "torch", like)
+
+
+def sde_of(contents: Contents, conversion: Conversion) -> str:
+    """The SDE that the user names, else the one that released models with this embedding were trained in."""
+    named: str | None = conversion.options.sde
+    if named is not None:
+        return named
+    found = "vesde" if "0.W" in contents.tensors else "vpsde"
+    conversion.say(f"sde={found} is assumed, because the tensors do not tell; change it with --set sde=...")
+    return found
+
+
+def with_rates(card: Card, contents: Contents, options: Options) -> Card:
+    """The card with the ends of its SDE as the file or the user has them."""
+    diffusion: dict[str, Any] = dict(card.diffusion)
+    if card.parameterization == "ve_score":
+        low, high = contents.facts.get("sigmas") or (0.01, 50.0)
+        low, high = (
+            2 * low,
+            2 * (options.sigma_max or high),
+        )  # images in [-1, 1] have twice the noise of those in [0, 1]
+        return msgspec.structs.replace(
+            card, noise_range=(low, high), diffusion={**diffusion, "sigma_min": low, "sigma_max": high}
+        )
+    if options.beta_max is None:
+        return card
+    rates = {"beta_0": 0.1, "beta_1": options.beta_max - 0.1}
+    if card.parameterization == "eps":
+        return msgspec.structs.replace(card, diffusion={**diffusion, **rates})
+    schedule = {**card.convention.get("schedule", {"kind": "linear"}), **rates}
+    return msgspec.structs.replace(card, convention={"schedule": schedule}, noise_range=None)
 
 
 SPEC = FormatSpec(
@@ -34,5 +101,5 @@ SPEC = FormatSpec(
     detect=detect,
     read=read,
     convert=convert,
-    options=ncsnpp.Options,
+    options=Options,
 )

@@ -33,10 +33,18 @@ BROKEN = (
 
 
 def read_training_state(path: Path) -> dict[str, Tensor]:
+    """The weights of `training_state`."""
+    return training_state(path)[0]
+
+
+def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
     """The averaged weights by their names, `3.weight` and so on (without `module.all_modules.`), as stored.
 
-    The frozen Fourier `W` comes from `model`, all else from the averages. Score-SDE's unused `module.sigmas` is checked
-    and left out.
+    The frozen Fourier `W` comes from `model`, all else from the averages. Score-SDE's table `module.sigmas`, which no
+    network uses, is checked and left out.
+
+    Returns:
+        The weights; and the lowest and highest noise level of that table, where there is one.
 
     Raises:
         CheckpointError: truncated, not such a state, more in it than tensors and numbers, or averages that do not fit.
@@ -48,7 +56,7 @@ def read_training_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(averages, list) or not all(isinstance(value, Tensor) for value in [*averages, *model.values()]):
         raise CheckpointError(f"{path}: ema['shadow_params'] and 'model' must hold tensors only; fetch it again")
     check_sizes(averages, path)
-    check_sigmas(model.get(UNUSED), path)
+    levels = ends_of_sigmas(model.get(UNUSED), path)
     weights: dict[str, Tensor] = {}
     trained = []
     for key, value in model.items():
@@ -72,7 +80,28 @@ def read_training_state(path: Path) -> dict[str, Tensor]:
                 f"{path}: the average of {PREFIX}{name} is {list(value.shape)}, the model's is {list(weights[name].shape)}"
             )
         weights[name] = value
-    return weights
+    return weights, levels
+
+
+def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """A dictionary of tensors, as stored.
+
+    Args:
+        key: of the dictionary in the file's; None: the file is it.
+
+    Raises:
+        CheckpointError: truncated, or not such a dictionary.
+    """
+    state = unpickle(path)
+    if key is not None:
+        state = state.get(key) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path}: not a dictionary of tensors{f' under {key!r}' if key else ''}; fetch it again")
+    tensors = {str(name): value for name, value in state.items()}
+    if not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{path}: must hold tensors only; fetch it again")
+    check_sizes(tensors.values(), path)
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def unpickle(path: Path) -> Any:
@@ -131,14 +160,15 @@ def check_sizes(tensors: Iterable[Tensor], path: Path) -> None:
         raise CheckpointError(f"{path}: its tensors claim {claimed} bytes, the file has {held}; fetch it again")
 
 
-def check_sigmas(sigmas: Tensor | None, path: Path) -> None:
-    """Refuses a `module.sigmas` that is not the unused table of falling noise levels.
+def ends_of_sigmas(sigmas: Tensor | None, path: Path) -> tuple[float, float] | None:
+    """The lowest and highest noise level of the table `module.sigmas`.
 
     Raises:
-        CheckpointError: it is anything else.
+        CheckpointError: it is not a table of falling noise levels.
     """
     if sigmas is None:
-        return
+        return None
     levels = sigmas.dim() == 1 and sigmas.is_floating_point() and len(sigmas) > 1
     if not levels or not bool((sigmas[1:] < sigmas[:-1]).all()) or not bool(sigmas[-1] > 0):
         raise CheckpointError(f"{path}: {UNUSED} is not a table of falling noise levels; not a file of Score-SDE's")
+    return float(sigmas[-1]), float(sigmas[0])

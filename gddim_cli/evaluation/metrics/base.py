@@ -69,6 +69,11 @@ class MetricSpec(Spec):
     notes: Callable[[Features, Reference], Iterable[str]] = no_notes
 
 
+def plain(value: Any) -> str:
+    """A value as a user would write it: 2 for 2.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric with its options, as `--metrics prdc:k=3` chooses it."""
@@ -79,7 +84,7 @@ class Metric:
     @property
     def text(self) -> str:
         """What chooses it on the command line: its name and the options that are not at their defaults."""
-        return ":".join([self.spec.name, *(f"{key}={value}" for key, value in self.changed().items())])
+        return ":".join([self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())])
 
     def changed(self) -> dict[str, Any]:
         """The options that are not at their defaults, by key."""

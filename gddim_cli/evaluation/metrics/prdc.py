@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.metrics.base import MetricSpec, OnStep
-from gddim_cli.evaluation.subset import some
+from gddim_cli.images.subset import some
 from gddim_cli.settings import about
 
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
-from torch import nn
+from torch import Tensor, nn
 
 from gddim_cli.runtime.registry import Spec
 
@@ -21,6 +21,7 @@ Sides = Annotated[list[Side], msgspec.Meta(max_length=10)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Classes = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 Scale = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Taps = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=64)]], msgspec.Meta(min_length=2, max_length=8)]
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,25 @@ def keywords(arguments: msgspec.Struct) -> dict[str, Any]:
     """The arguments that are set, by name."""
     values = {name: getattr(arguments, name) for name in arguments.__struct_fields__}
     return {name: value for name, value in values.items() if value is not msgspec.UNSET}
+
+
+def split_condition(condition: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The time or noise level [N], and the one-hot class columns [N, classes]."""
+    if condition.dim() == 1:
+        return condition, condition.new_zeros(len(condition), classes)
+    return condition[:, 0], condition[:, 1:]
+
+
+def check_levels(side: int, levels: int, attention: Sequence[int]) -> None:
+    """Refuses an image that does not halve once per level, or attention at a side that no level has.
+
+    Raises:
+        ValueError: naming both.
+    """
+    unit = 2 ** (levels - 1)
+    if side % unit:
+        raise ValueError(f"image side {side} is not a multiple of 2**(levels - 1) = {unit}")
+    sides = [side >> level for level in range(levels)]
+    for at in attention:
+        if at not in sides:
+            raise ValueError(f"attention at side {at}, but the levels of this network have {sides}")

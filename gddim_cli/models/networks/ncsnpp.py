@@ -46,6 +46,8 @@ class NCSNpp(nn.Module):
         progressive_input: `residual` adds the downsampled, convolved input at each level; `none` does not.
         embedding_type: `fourier` (of the logarithm of the time) or `positional`.
         dropout: its probability in training.
+        centered: whether input images are in [-1, 1]; otherwise they are in [0, 1] and are rescaled first.
+        scale_by_sigma: whether the output is divided by the time, which is then a noise level.
 
     Raises:
         ValueError: sizes that do not divide, or an unknown `progressive_input` or `embedding_type`.
@@ -64,8 +66,11 @@ class NCSNpp(nn.Module):
         progressive_input: ProgressiveInput = "residual",
         embedding_type: Embedding = "fourier",
         dropout: float = 0.1,
+        centered: bool = True,
+        scale_by_sigma: bool = False,
     ) -> None:
         super().__init__()
+        self.centered, self.scale_by_sigma = centered, scale_by_sigma
         check(image_size, nf, ch_mult, num_res_blocks, attn_resolutions)
         check_kinds(progressive_input=progressive_input, embedding_type=embedding_type)
         make = Maker(4 * nf, fir, dropout)
@@ -96,6 +101,7 @@ class NCSNpp(nn.Module):
         """The prediction, [B, out_channels, H, W], for states x [B, in_channels, H, W] and positive times [B]."""
         # Every block applies swish to the embedding; it is computed once, here.
         embedding = fn.silu(self.time_out(fn.silu(self.time_in(self.embed(time)))))
+        x = x if self.centered else 2 * x - 1
         h, pyramid = self.conv_in(x), x
         skips = [h]
         for stage in self.down:
@@ -104,7 +110,8 @@ class NCSNpp(nn.Module):
         h = after(attention(before(h, embedding)), embedding)
         for stage in self.up:
             h = stage(h, embedding, skips)
-        return self.conv_out(fn.silu(self.norm_out(h), inplace=True))
+        out = self.conv_out(fn.silu(self.norm_out(h), inplace=True))
+        return out / time[:, None, None, None] if self.scale_by_sigma else out
 
 
 @dataclass(frozen=True)
@@ -207,6 +214,8 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     progressive_input: ProgressiveInput | UnsetType = UNSET
     embedding_type: Embedding | UnsetType = UNSET
     dropout: Share | UnsetType = UNSET
+    centered: bool | UnsetType = UNSET
+    scale_by_sigma: bool | UnsetType = UNSET
 
 
 SPEC = NetworkSpec(

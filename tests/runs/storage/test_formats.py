@@ -114,7 +114,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, format: str) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path, format: str) -> None:
-    with pytest.raises(OutputError, match="its folder is gone"):
+    with pytest.raises(OutputError, match="its folder has been removed"):
         open_storage(tmp_path / "gone", format).store([0], PIXELS[:1])
     assert not (tmp_path / "gone").exists()
 

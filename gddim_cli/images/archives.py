@@ -1,101 +1,63 @@
-"""Where picture files lie: a folder, a .zip or a .tar. They are read in place and never unpacked."""
+"""Picture files in a .zip or a .tar."""
 
 from __future__ import annotations
 
+import struct
 import tarfile
 import threading
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from itertools import accumulate
 from pathlib import Path
 
 from gddim_cli.errors import DataError
-from gddim_cli.images.decode import find_images, in_order, is_image, no_images
-
-Content = Callable[[int], bytes]
-
-
-@dataclass(frozen=True)
-class Pictures(ABC):
-    """Picture files, in the order of their names, folder by folder.
-
-    Attributes:
-        path: the folder or the archive.
-        names: of the files in it.
-        ignored: how many files beside them were left out: other suffixes, hidden ones.
-    """
-
-    path: Path
-    names: Sequence[str]
-    ignored: int
-
-    @abstractmethod
-    def opened(self) -> AbstractContextManager[Content]:
-        """Opens what holds the files; then each is read by its number, from any thread.
-
-        Raises:
-            DataError: it cannot be opened; by the function, a file cannot be read.
-        """
-
-
-@dataclass(frozen=True)
-class Folder(Pictures):
-    """A folder, searched through."""
-
-    @classmethod
-    def of(cls, path: Path) -> Folder:
-        """Raises a DataError where there are no images, or a folder cannot be read."""
-        return cls(path, *find_images(path))
-
-    @contextmanager
-    def opened(self) -> Iterator[Content]:
-        def content(i: int) -> bytes:
-            name = f"{self.path}/{self.names[i]}"
-            try:
-                with FileIO(name) as file:  # half the time of Path.read_bytes, which tells on 50 000 small files
-                    return file.readall()
-            except OSError as error:
-                raise DataError(f"{name}: cannot be read: {error.strerror}") from error
-
-        yield content
+from gddim_cli.images.folders import in_order, is_image, no_images
+from gddim_cli.images.pictures import Content, Pictures, refuse_large
+from gddim_cli.runtime.text import printable
 
 
 @dataclass(frozen=True)
 class Zip(Pictures):
-    """A .zip; `members` beside `names`, since two of them may have one name."""
+    """A .zip; `members` beside `names`, since two members may have one name."""
 
     members: Sequence[zipfile.ZipInfo]
 
     @classmethod
     def of(cls, path: Path) -> Zip:
-        """Raises a DataError where it is no .zip, is encrypted, or there are no images."""
-        with naming(path):
+        """The images of a .zip.
+
+        Raises:
+            DataError: not a .zip, encrypted, or no images.
+        """
+        with named(path):
             archive = zipfile.ZipFile(path)
         with archive:
-            files = [info for info in archive.infolist() if not info.is_dir()]
+            files = [info for info in archive.infolist() if not info.filename.endswith("/")]
         members = [info for info in files if is_image(info.filename) and not info.filename.startswith("__MACOSX/")]
         ignored = len(files) - len(members)
         if not members:
             raise DataError(f"{path}: {no_images(ignored)}")
         for info in members:
             if info.flag_bits & 1:
-                raise DataError(f"{path}: {info.filename} is encrypted; unpack it and zip it without a password")
+                raise DataError(
+                    f"{path}: {printable(info.filename)} is encrypted; unpack it and zip it without a password"
+                )
+            refuse_large(info.file_size, f"{path}: {printable(info.filename)}")
         members.sort(key=lambda info: in_order(info.filename))
         return cls(path, [info.filename for info in members], ignored, members)
 
     @contextmanager
     def opened(self) -> Iterator[Content]:
-        with naming(self.path):
+        with named(self.path):
             archive = zipfile.ZipFile(self.path)
 
         def content(i: int) -> bytes:
-            with naming(f"{self.path}: {self.names[i]}"):
+            with named(f"{self.path}: {printable(self.names[i])}"):
                 return archive.read(self.members[i])
 
         with archive:
@@ -110,11 +72,19 @@ class Tar(Pictures):
 
     @classmethod
     def of(cls, path: Path) -> Tar:
-        """Raises a DataError where it is no .tar, holds links for images, or there are no images."""
+        """The images of a .tar.
+
+        Raises:
+            DataError: not a .tar, links or sparse files in place of images, or no images.
+        """
         found: list[tuple[str, tuple[int, int]]] = []
-        ignored = 0
-        with naming(path), tarfile.open(path, "r:") as archive:
+        ignored, end = 0, -1
+        with named(path), tarfile.open(path, "r:") as archive:
+            length = path.stat().st_size
             for member in archive:
+                if member.offset <= end or member.size < 0:  # a damaged length leads back: without this, for ever
+                    raise DataError(f"{path}: {printable(member.name)} is damaged; make the archive again")
+                end = member.offset
                 if member.isdir():
                     continue
                 name = member.name.removeprefix("./")
@@ -122,9 +92,12 @@ class Tar(Pictures):
                     ignored += 1
                 elif not member.isreg() or member.issparse():
                     raise DataError(
-                        f"{path}: {name} is a link or no plain file; make the archive with tar --dereference"
+                        f"{path}: {printable(name)} is a link or not a plain file; make the archive with tar --dereference"
                     )
+                elif member.offset_data + member.size > length:
+                    raise DataError(f"{path}: {printable(name)} is truncated; make the archive again")
                 else:
+                    refuse_large(member.size, f"{path}: {printable(name)}")
                     found.append((name, (member.offset_data, member.size)))
         if not found:
             raise DataError(f"{path}: {no_images(ignored)}")
@@ -134,12 +107,12 @@ class Tar(Pictures):
     @contextmanager
     def opened(self) -> Iterator[Content]:
         lock = threading.Lock()
-        with naming(self.path):
+        with named(self.path):
             file = FileIO(self.path)
 
         def content(i: int) -> bytes:
             offset, size = self.places[i]
-            with lock, naming(f"{self.path}: {self.names[i]}"):
+            with lock, named(f"{self.path}: {printable(self.names[i])}"):
                 file.seek(offset)
                 return file.read(size)
 
@@ -148,15 +121,15 @@ class Tar(Pictures):
 
 
 @dataclass(frozen=True)
-class Tars(Pictures):
-    """The shards of a run, one after another; `ends`: how many files there are up to the end of each."""
+class TarShards(Pictures):
+    """The shards of a run, one after another; `ends`: the number of files up to the end of each."""
 
     parts: Sequence[Tar]
     ends: Sequence[int]
 
     @classmethod
-    def of(cls, folder: Path, names: Sequence[str]) -> Tars:
-        """Raises a DataError as `Tar.of`."""
+    def of(cls, folder: Path, names: Sequence[str]) -> TarShards:
+        """The images of the shards of these names; raises DataError as `Tar.of`."""
         parts = [Tar.of(folder / name) for name in names]
         ends = list(accumulate(len(part.names) for part in parts))
         return cls(folder, [name for part in parts for name in part.names], 0, parts, ends)
@@ -174,11 +147,11 @@ class Tars(Pictures):
 
 
 @contextmanager
-def naming(what: object) -> Iterator[None]:
-    """A DataError that names `what` in place of what the archive modules raise.
+def named(what: object) -> Iterator[None]:
+    """A DataError that names `what` in place of the archive modules' own errors.
 
     Raises:
-        DataError: damaged, encrypted or of an unknown compression, or it cannot be read.
+        DataError: damaged, encrypted, of an unknown compression, or unreadable.
     """
     try:
         yield
@@ -187,6 +160,9 @@ def naming(what: object) -> Iterator[None]:
         EOFError,
         ValueError,
         RuntimeError,  # and NotImplementedError, which zipfile raises for a compression
+        OverflowError,
+        IndexError,
+        struct.error,
         zlib.error,
         zipfile.BadZipFile,
         tarfile.TarError,

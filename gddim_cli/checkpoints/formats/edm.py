@@ -1,0 +1,292 @@
+"""EDM's pickles (Karras et al., arXiv 2206.00364): released networks and training snapshots.
+
+The original loads them by executing the Python source inside. Here the pickle is only described (`pickle_outline`): the few
+names that real files import are let through, and the numbers are taken from where they lie in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
+from gddim_cli.checkpoints.pickle_outline import Call, Interpreter, Name, OutlineError, Persistent, mapped
+from gddim_cli.errors import CheckpointError
+from gddim_cli.runtime.text import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
+STORAGE = "torch.storage._load_from_bytes"
+PARAMETER = "torch._utils._rebuild_parameter"
+TENSOR = "torch._utils._rebuild_tensor_v2"
+DICTIONARY = "torch.nn.modules.container.ModuleDict"
+ALLOWED = {
+    "collections.OrderedDict", "dnnlib.util.EasyDict", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+    "numpy.dtype", PARAMETER, TENSOR, DICTIONARY, OBJECT, STORAGE,
+}  # fmt: skip
+"""What the files import. Each is recorded and none is imported."""
+DTYPES = {"torch.FloatStorage": "<f4", "torch.HalfStorage": "<f2", "torch.DoubleStorage": "<f8"}
+MOST_MODULES, DEEPEST = 20_000, 16
+
+NETWORKS = {"SongUNet": "songunet", "DhariwalUNet": "dhariwal-unet"}
+TRAINING_ONLY = ("augment_dim", "label_dropout")
+SAMPLED = (0.002, 80.0)
+"""The noise levels of EDM's sampler; its preconditioning has no ends."""
+
+
+def detect(path: Path) -> bool:
+    """Whether it is a pickle that begins with a persistent object of EDM's program under `ema`."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return start[:1] == b"\x80" and b"torch_utils.persistence" in start and b"ema" in start
+
+
+def read(path: Path) -> Contents:
+    """The averaged network's tensors, `model.enc.32x32_conv.weight` and so on, and the arguments of its classes.
+
+    Raises:
+        CheckpointError: damaged, more in it than such files have, or not such a network.
+    """
+
+    def refuse(name: str) -> None:
+        if name not in ALLOWED and name not in DTYPES:
+            raise CheckpointError(
+                f"{path}: refused: it would run {printable(name, 60)}, and a checkpoint has no need to run anything"
+            )
+
+    try:
+        content = Interpreter(mapped(path), 0, refuse).run()
+        average = content["ema"]
+        tensors = {
+            name: tensor_of(value, refuse)
+            for prefix, module in walk(average)
+            for kind in ("_parameters", "_buffers")
+            for name, value in named(prefix, state_of(module).get(kind))
+        }
+        network = state_of(average)["_modules"]["model"]
+        facts = {
+            "class": class_of(average),
+            "attributes": plain_values(state_of(average)),
+            "network": class_of(network),
+            "arguments": plain_values(state_of(network)["_init_kwargs"]),
+        }
+    except OutlineError as error:
+        raise CheckpointError(f"{path}: not a whole pickle of EDM's program ({error}); fetch it again") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path}: its 'ema' is not a network as EDM's program saves it ({type(error).__name__}); fetch it again"
+        ) from error
+    return Contents(tensors, facts)
+
+
+def state_of(module: Any) -> dict[str, Any]:
+    """The attributes of a module in the outline.
+
+    Raises:
+        TypeError: it is none.
+    """
+    state = module.args[0]["state"] if isinstance(module, Call) and module.name == OBJECT else None
+    if isinstance(module, Call) and module.name == DICTIONARY:
+        state = module.state
+    if not isinstance(state, dict):
+        raise TypeError("not a module")
+    return state
+
+
+def class_of(module: Any) -> str:
+    """The name of a persistent object's class."""
+    return str(module.args[0]["class_name"])
+
+
+def walk(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A module and all inside, with the prefix of their tensors' names.
+
+    Raises:
+        ValueError: more modules than any network has, or deeper ones, as where they contain themselves.
+    """
+    waiting = [(prefix, module)]
+    for _ in range(MOST_MODULES):
+        if not waiting:
+            return
+        prefix, found = waiting.pop()
+        if prefix.count(".") > DEEPEST:
+            break
+        yield prefix, found
+        inside = state_of(found).get("_modules") or {}
+        waiting += [(f"{prefix}{name}.", child) for name, child in inside.items() if child is not None]
+    raise ValueError("too many modules")
+
+
+def named(prefix: str, values: Any) -> Iterator[tuple[str, Any]]:
+    """The tensors of a module by their full names."""
+    for name, value in (values or {}).items():
+        if value is not None:
+            yield f"{prefix}{name}", value
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers, words and lists of numbers among attributes."""
+    kept = (bool, int, float, str, list)
+    return {name: value for name, value in values.items() if isinstance(value, kept) and not name.startswith("_")}
+
+
+def tensor_of(value: Any, refuse: Any) -> Tensor:
+    """A tensor, as float32, in memory of its own.
+
+    Raises:
+        ValueError, TypeError: it is not one, or claims numbers that the file does not hold.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(value, Call) and value.name == PARAMETER:
+        value = value.args[0]
+    if not isinstance(value, Call) or value.name != TENSOR:
+        raise TypeError("not a tensor")
+    storage, offset, size, stride = value.args[:4]
+    numbers = numbers_of(storage, refuse)
+    steps = [step * numbers.itemsize for step in stride]
+    extent = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True)) + 1
+    whole = all(isinstance(side, int) and side > 0 for side in size) and all(step >= 0 for step in steps)
+    if not whole or offset < 0 or extent > len(numbers) or int(np.prod(size, dtype=object)) > len(numbers):
+        raise ValueError("a tensor outside its storage")
+    view = np.lib.stride_tricks.as_strided(numbers[offset:], size, steps, writeable=False)
+    return torch.from_numpy(np.array(view, dtype=np.float32))
+
+
+def numbers_of(storage: Any, refuse: Any) -> Any:
+    """The numbers of a storage that was saved by torch inside the pickle, as a view of the file.
+
+    Three pickles (a magic number, a version, the system), the storage's description, its keys, its length, its numbers.
+
+    Raises:
+        ValueError, TypeError, OutlineError: it is not one.
+    """
+    import numpy as np
+
+    if not isinstance(storage, Call) or storage.name != STORAGE:
+        raise TypeError("not a storage")
+    inner = Interpreter(storage.args[0], 0, refuse)
+    *_, description, _ = (inner.run() for _ in range(5))
+    if not isinstance(description, Persistent):
+        raise TypeError("not a storage")
+    kind = description.identity[1]
+    if not isinstance(kind, Name) or kind.name not in DTYPES:
+        raise TypeError("not numbers")
+    dtype = np.dtype(DTYPES[kind.name])
+    count = inner.number("<q")
+    return np.frombuffer(inner.take(count * dtype.itemsize), dtype)
+
+
+def convert(contents: Contents, conversion: Conversion) -> Native:
+    """The card of the preconditioned network, and its tensors under their names without `model.`.
+
+    Raises:
+        CheckpointError: a class that is not EDM's, or arguments that are missing.
+    """
+    from gddim_cli.checkpoints.card import Card, Images, Sampling
+
+    facts, path = contents.facts, conversion.path
+    kind, made_by = facts["network"], facts["class"]
+    if kind not in NETWORKS or made_by not in PRECONDITIONED:
+        raise CheckpointError(
+            f"{path}: a {printable(made_by, 60)} around a {printable(kind, 60)}; known are {', '.join(PRECONDITIONED)} "
+            f"around {' or '.join(NETWORKS)}"
+        )
+    arguments = {name: value for name, value in facts["arguments"].items() if name not in TRAINING_ONLY}
+    described = PRECONDITIONED[made_by](facts["attributes"])
+    try:
+        images = Images(facts["attributes"]["img_channels"], facts["attributes"]["img_resolution"])
+    except KeyError as error:
+        raise CheckpointError(f"{path}: its {made_by} does not say {error}; fetch it again") from error
+    card = Card(
+        name=conversion.name,
+        title=f"{path.name}: {made_by} of EDM around a {kind}",
+        images=images,
+        network={"kind": NETWORKS[kind], **arguments},
+        labels=int(facts["attributes"].get("label_dim", 0)),
+        sampling=Sampling(quantize="round"),
+        **described,
+    )
+    return card, {
+        name.removeprefix("model."): tensor
+        for name, tensor in contents.tensors.items()
+        if name.startswith("model.") and not name.endswith(".resample_filter") and ".map_augment." not in name
+    }
+
+
+def of_edm(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's fields for `EDMPrecond`."""
+    low, high = SAMPLED
+    return {
+        "parameterization": "edm",
+        "convention": {"sigma_data": float(attributes.get("sigma_data", 0.5))},
+        "noise_range": SAMPLED,
+        "diffusion": {"name": "ve", "sigma_min": low, "sigma_max": high},
+    }
+
+
+def of_vp(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's fields for `VPPrecond`."""
+    from gddim_cli.models.conventions.schedules import LinearSchedule
+
+    schedule = LinearSchedule(
+        beta_0=float(attributes.get("beta_min", 0.1)),
+        beta_1=float(attributes.get("beta_d", 19.9)),
+        time_scale=float(attributes.get("M", 1000) - 1),
+        t_min=float(attributes.get("epsilon_t", 1e-5)),
+    )
+    return {
+        "parameterization": "vp_eps",
+        "convention": {"schedule": to_builtins(schedule)},
+        "noise_range": schedule.sigma_range,
+        "diffusion": {"name": "vp", "beta_0": schedule.beta_0, "beta_1": schedule.beta_1},
+    }
+
+
+def of_ve(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's fields for `VEPrecond`."""
+    low, high = float(attributes.get("sigma_min", 0.02)), float(attributes.get("sigma_max", 100))
+    return {
+        "parameterization": "ve_residual",
+        "noise_range": (low, high),
+        "diffusion": {"name": "ve", "sigma_min": low, "sigma_max": high},
+    }
+
+
+def of_iddpm(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's fields for `iDDPMPrecond`, which takes the nearest of its steps."""
+    from gddim_cli.models.conventions.schedules import DiscreteSchedule
+
+    schedule = DiscreteSchedule("cosine", steps=int(attributes.get("M", 1000)), nearest=True)
+    return {
+        "parameterization": "vp_eps",
+        "convention": {"schedule": to_builtins(schedule)},
+        "noise_range": schedule.sigma_range,
+        "diffusion": {"name": "vp-cosine"},
+    }
+
+
+def to_builtins(value: Any) -> Any:
+    """A struct as plain data."""
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+PRECONDITIONED = {"EDMPrecond": of_edm, "VPPrecond": of_vp, "VEPrecond": of_ve, "iDDPMPrecond": of_iddpm}
+
+SPEC = FormatSpec(
+    name="edm",
+    title="pickle of EDM's program",
+    detect=detect,
+    read=read,
+    convert=convert,
+)

@@ -1,0 +1,221 @@
+"""State dicts of OpenAI's improved-diffusion (arXiv 2102.09672) and guided-diffusion (arXiv 2105.05233)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
+from gddim_cli.checkpoints.formats.torch_outline import outline_of, tensor_shapes
+from gddim_cli.errors import CheckpointError, UsageError
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.models.conventions.schedules import DiscreteSchedule
+
+Shapes = Mapping[str, tuple[int, ...]]
+NAMES = ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")
+"""Tensors that every such network has."""
+RESCALED = 1000
+"""Steps that the network's time counts, with `rescale_timesteps`."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tensors do not tell, by the names of the programs' flags."""
+
+    image_size: Annotated[int, about("Side of the images.", ge=1, le=1024)] | None = None
+    num_heads: Annotated[int, about("Attention heads.", ge=1, le=64)] | None = None
+    num_heads_upsample: (
+        Annotated[int, about("Attention heads on the way up. Default: num_heads.", ge=1, le=64)] | None
+    ) = None
+    num_head_channels: Annotated[int, about("Channels of an attention head, in place of num_heads.", ge=1, le=4096)] | (
+        None
+    ) = None
+    use_new_attention_order: (
+        Annotated[bool, about("Query, key and value are split before the heads. Default: false.")] | None
+    ) = None
+    noise_schedule: Annotated[Literal["linear", "cosine"], about("Noise schedule.")] | None = None
+    diffusion_steps: Annotated[int, about("Steps of the noise schedule.", ge=2, le=100_000)] | None = None
+    rescale_timesteps: (
+        Annotated[bool, about("The network's time runs to 1000 whatever the number of steps.")] | None
+    ) = None
+    predict_xstart: (
+        Annotated[bool, about("The network predicts the clean image, not the noise. Default: false.")] | None
+    ) = None
+
+
+def detect(path: Path) -> bool:
+    """Whether it is a dictionary of tensors that holds those of such a network."""
+    return set(NAMES) <= set(tensor_shapes(outline_of(path)))
+
+
+def read(path: Path) -> Contents:
+    """The tensors by their names."""
+    from gddim_cli.checkpoints.formats import torch_pickle
+
+    return Contents(torch_pickle.read_state_dict(path))
+
+
+def convert(contents: Contents, conversion: Conversion) -> Native:
+    """The card of a noise prediction at the steps of a discrete schedule, and its tensors under their names.
+
+    Raises:
+        CheckpointError: tensors that are not such a network's.
+        UsageError: a setting that is needed and missing.
+    """
+    from gddim_cli.checkpoints.card import Card, Images, Sampling
+
+    options: Options = conversion.options
+    require(conversion, ("image_size", "num_heads", "noise_schedule", "diffusion_steps"))
+    shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
+    network = {**infer(shapes, conversion.path, options.image_size or 0), **heads(conversion)}
+    schedule = schedule_of(conversion)
+    card = Card(
+        name=conversion.name,
+        title=f"{conversion.path.name}: U-Net of OpenAI's programs, {options.noise_schedule} schedule",
+        images=Images(network["in_channels"], network["image_size"]),
+        network={"kind": "openai-unet", **network},
+        parameterization="x0" if options.predict_xstart else "vp_eps",
+        convention={"schedule": msgspec.to_builtins(schedule)},
+        labels=network.get("num_classes", 0),
+        noise_range=schedule.sigma_range,
+        diffusion={"name": "vp-cosine" if options.noise_schedule == "cosine" else "vp"},
+        sampling=Sampling(quantize="floor"),
+    )
+    return card, contents.tensors
+
+
+def require(conversion: Conversion, names: tuple[str, ...]) -> None:
+    """Refuses a conversion without these settings.
+
+    Raises:
+        UsageError: naming all that are missing.
+    """
+    options = conversion.options
+    given = {name for name in options.__struct_fields__ if getattr(options, name) is not None}
+    given |= {"num_heads"} if "num_head_channels" in given else set()
+    missing = [name for name in names if name not in given]
+    if missing:
+        shown = ", ".join("num_heads (or num_head_channels)" if name == "num_heads" else name for name in missing)
+        raise UsageError(
+            f"{conversion.path}: the tensors do not tell {shown}; give the values of the training program's flags, each as "
+            "--set NAME=VALUE"
+        )
+
+
+def heads(conversion: Conversion) -> dict[str, Any]:
+    """The network's arguments on attention heads."""
+    options: Options = conversion.options
+    if options.use_new_attention_order is None:
+        conversion.say(
+            "use_new_attention_order=false is assumed, because the tensors do not tell; change it with "
+            "--set use_new_attention_order=true"
+        )
+    names = ("num_heads", "num_heads_upsample", "num_head_channels")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return {**given, "use_new_attention_order": bool(options.use_new_attention_order)}
+
+
+def schedule_of(conversion: Conversion) -> DiscreteSchedule:
+    """The steps and the times that the network is given at them.
+
+    Raises:
+        UsageError: where `rescale_timesteps` matters and is missing: the programs' defaults differ.
+    """
+    from gddim_cli.models.conventions.schedules import DiscreteSchedule
+
+    options: Options = conversion.options
+    steps = options.diffusion_steps or RESCALED
+    if steps != RESCALED:
+        require(conversion, ("rescale_timesteps",))
+    scale = RESCALED / steps if options.rescale_timesteps else 1.0
+    if options.noise_schedule == "cosine":
+        return DiscreteSchedule("cosine", steps=steps, time_scale=scale)
+    # The programs shorten the steps of a longer schedule, so that its ends stay.
+    start, end = 1e-4 * RESCALED / steps, 0.02 * RESCALED / steps
+    if end >= 1:
+        raise UsageError(f"{conversion.path}: diffusion_steps={steps} is too few for the linear schedule")
+    return DiscreteSchedule("linear", steps=steps, beta_start=start, beta_end=end, time_scale=scale)
+
+
+def infer(shapes: Shapes, path: Path, image_size: int) -> dict[str, Any]:
+    """The arguments of the network that these tensors can only have.
+
+    Blocks on the way up tell the levels: each level has one block more than on the way down, and all but the last end in
+    a layer that doubles the side.
+
+    Raises:
+        CheckpointError: they are not those of such a network.
+    """
+    try:
+        blocks = up_blocks(shapes)
+        levels, per_level = count_levels(blocks)
+        base = shapes["time_embed.0.weight"][1]
+        lowest_first = [shapes[f"output_blocks.{i * per_level}.0.out_layers.3.weight"][0] for i in range(levels)]
+        multiples = [width / base for width in reversed(lowest_first)]
+        attention = [level for level in range(levels) if "attention" in blocks[(levels - 1 - level) * per_level]]
+        width = shapes["input_blocks.1.0.out_layers.3.weight"][0]
+        return {
+            "image_size": image_size,
+            "in_channels": shapes["input_blocks.0.0.weight"][1],
+            "out_channels": shapes["out.2.weight"][0],
+            "num_channels": base,
+            "num_res_blocks": per_level - 1,
+            "channel_mult": [int(multiple) if multiple == int(multiple) else multiple for multiple in multiples],
+            "attention_resolutions": [image_size >> level for level in attention],
+            "num_classes": shapes["label_emb.weight"][0] if "label_emb.weight" in shapes else 0,
+            "use_scale_shift_norm": shapes["input_blocks.1.0.emb_layers.1.weight"][0] == 2 * width,
+            "resblock_updown": any("block" in layers for layers in blocks),
+        }
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{path}: its tensors are not those of a U-Net of OpenAI's programs; is it whole?"
+        ) from error
+
+
+def count_levels(blocks: list[set[str]]) -> tuple[int, int]:
+    """The levels, and the blocks of each on the way up.
+
+    Raises:
+        ValueError: levels of different lengths.
+    """
+    ends = [i for i, layers in enumerate(blocks) if "up" in layers]
+    levels = len(ends) + 1
+    per_level, rest = divmod(len(blocks), levels)
+    if rest or per_level < 2 or ends != [(i + 1) * per_level - 1 for i in range(levels - 1)]:
+        raise ValueError("levels")
+    return levels, per_level
+
+
+def up_blocks(shapes: Shapes) -> list[set[str]]:
+    """What each block on the way up holds besides its first residual block: `attention`, `up`, and `block` if that is one.
+
+    Raises:
+        ValueError: blocks that are not numbered from 0.
+    """
+    found: dict[int, set[str]] = {}
+    for name in shapes:
+        match = re.fullmatch(r"output_blocks\.(\d{1,4})\.(\d)\.(qkv|conv|in_layers\.2)\.weight", name)
+        if match:
+            layers = found.setdefault(int(match[1]), set())
+            if match[3] == "qkv":
+                layers.add("attention")
+            elif match[2] != "0":
+                layers |= {"up"} if match[3] == "conv" else {"up", "block"}
+    if sorted(found) != list(range(len(found))):
+        raise ValueError("blocks")
+    return [found[i] for i in range(len(found))]
+
+
+SPEC = FormatSpec(
+    name="openai",
+    title="state dict of OpenAI's improved-diffusion or guided-diffusion",
+    detect=detect,
+    read=read,
+    convert=convert,
+    options=Options,
+)

@@ -1,0 +1,88 @@
+"""Training states of torchcfm (Tong et al., arXiv 2302.00482): conditional flow matching with OpenAI's U-Net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from gddim_cli.checkpoints.formats import openai
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
+from gddim_cli.checkpoints.formats.torch_outline import outline_of, tensor_shapes
+from gddim_cli.errors import UsageError
+from gddim_cli.settings import about
+
+AVERAGE = "ema_model"
+KNOWN = (0.001, 999.0)
+"""Noise levels (1 - t) / t for t from 0.999 to 0.001: at t = 0 there is no image left."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tensors do not tell, by the names of the program's flags."""
+
+    model: (
+        Annotated[Literal["icfm", "fm", "otcfm", "si"], about("Flow matcher that it was trained with: icfm or fm.")]
+        | None
+    ) = None
+    image_size: Annotated[int, about("Side of the images. Default: 32.", ge=1, le=1024)] | None = None
+    num_heads: Annotated[int, about("Attention heads, in place of num_head_channels.", ge=1, le=64)] | None = None
+    num_head_channels: Annotated[int, about("Channels of an attention head. Default: 64.", ge=1, le=4096)] | None = None
+
+
+def detect(path: Path) -> bool:
+    """Whether it is a training state whose average is such a network."""
+    state = outline_of(path)
+    return isinstance(state, dict) and set(openai.NAMES) <= set(tensor_shapes(state.get(AVERAGE)))
+
+
+def read(path: Path) -> Contents:
+    """The averaged weights by their names."""
+    from gddim_cli.checkpoints.formats import torch_pickle
+
+    return Contents(torch_pickle.read_state_dict(path, AVERAGE))
+
+
+def convert(contents: Contents, conversion: Conversion) -> Native:
+    """The card of a velocity along straight paths, and its tensors under their names.
+
+    Raises:
+        CheckpointError: tensors that are not such a network's.
+        UsageError: the flow matcher is missing, or one whose network is no denoiser of isotropic noise.
+    """
+    from gddim_cli.checkpoints.card import Card, Images, Sampling
+
+    options: Options = conversion.options
+    openai.require(conversion, ("model",))
+    if options.model in ("otcfm", "si"):
+        reason = "pairs images with noise" if options.model == "otcfm" else "follows other paths"
+        raise UsageError(
+            f"{conversion.path}: model={options.model} {reason}, so its velocity is not that of isotropic noise on images; "
+            "icfm and fm can be sampled"
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
+    heads = {"num_heads": options.num_heads} if options.num_heads else {}
+    heads = heads or {"num_head_channels": options.num_head_channels or 64}
+    network = {**openai.infer(shapes, conversion.path, options.image_size or 32), **heads}
+    card = Card(
+        name=conversion.name,
+        title=f"{conversion.path.name}: flow matching ({options.model}) of torchcfm",
+        images=Images(network["in_channels"], network["image_size"]),
+        network={"kind": "openai-unet", **network},
+        parameterization="flow",
+        labels=network.get("num_classes", 0),
+        noise_range=KNOWN,
+        diffusion={"name": "ve", "sigma_min": 0.01, "sigma_max": 80.0},
+        sampling=Sampling(quantize="floor"),
+    )
+    return card, contents.tensors
+
+
+SPEC = FormatSpec(
+    name="torchcfm",
+    title="training state of torchcfm",
+    detect=detect,
+    read=read,
+    convert=convert,
+    options=Options,
+)

@@ -1,0 +1,55 @@
+"""How a network's prediction becomes a denoiser: four functions of the noise level, as in Table 1 of arXiv 2206.00364."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+from torch import Tensor
+
+from gddim_cli.runtime.registry import Spec
+
+
+class Scaling(NamedTuple):
+    """`D(y, sigma) = skip y + out F(inside y; level)`, each [N], float64.
+
+    Attributes:
+        skip, out, inside: of the noisy images, the prediction, and what the network sees.
+        level: the time or noise level that the network is given.
+    """
+
+    skip: Tensor
+    out: Tensor
+    inside: Tensor
+    level: Tensor
+
+
+class Convention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of a convention. A card holds them under `convention`."""
+
+    def scaling(self, sigma: Tensor) -> Scaling:
+        """The functions at these noise levels.
+
+        Args:
+            sigma: standard deviations of the noise, in units of the images that the network was trained on, [N], float64.
+        """
+        raise NotImplementedError
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The noise levels at which the prediction is defined."""
+        return 0.0, float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConventionSpec(Spec):
+    """A convention by the name that cards give as `parameterization`.
+
+    Attributes:
+        title: what the network predicts.
+        parameters: the class of its parameters.
+    """
+
+    title: str
+    parameters: type[Convention]

@@ -1,0 +1,29 @@
+"""Networks of rectified flow and conditional flow matching with straight paths."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from torch import Tensor
+
+from gddim_cli.models.conventions.base import Convention, ConventionSpec, Scaling
+
+
+class Flow(Convention, frozen=True):
+    """`x_t = t x_0 + (1 - t) n`, `v = x_0 - n` (Lipman et al., arXiv 2210.02747): `D = x_t + (1 - t) v`.
+
+    `y = x_t / t`, `sigma = (1 - t) / t`, so `t = 1 / (1 + sigma)`.
+
+    Attributes:
+        time_scale: the network is given `time_scale t`.
+    """
+
+    time_scale: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1.0
+
+    def scaling(self, sigma: Tensor) -> Scaling:
+        t = 1 / (1 + sigma)
+        return Scaling(t, sigma * t, t, self.time_scale * t)
+
+
+SPEC = ConventionSpec(name="flow", title="the velocity of a straight path from noise to image", parameters=Flow)

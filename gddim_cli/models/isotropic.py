@@ -1,0 +1,100 @@
+"""One interface for every network that denoises images with isotropic noise: `D(y, sigma, labels)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gddim_cli.errors import UsageError
+from gddim_cli.models.conventions.base import Convention
+from gddim_cli.models.network import Network
+
+ROUNDING = 1e-5
+"""By how much, relatively, a noise level may miss the range."""
+
+
+@dataclass(frozen=True)
+class IsotropicDenoiser:
+    """`D(y, sigma, labels) = E[x_0 | y = x_0 + N(0, sigma^2 I), class]`, for images in [-1, 1].
+
+    Attributes:
+        network: the raw network: states [N, C, H, W] and a condition to a prediction, whose first C channels are used. The
+            condition is the level, [N]; with class labels [N, 1 + classes], its other columns one-hot.
+        convention: what the network predicts.
+        sigma_min, sigma_max: the noise levels that it knows.
+        classes: number of class labels; 0: it takes none.
+        data_range: of the images that the network was trained on.
+    """
+
+    network: Network
+    convention: Convention
+    sigma_min: float
+    sigma_max: float
+    classes: int = 0
+    data_range: tuple[float, float] = (-1.0, 1.0)
+
+    def __call__(self, y: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The denoised images, [N, C, H, W], in y's dtype.
+
+        Args:
+            y: images in [-1, 1] plus noise, [N, C, H, W].
+            sigma: the noise levels, [N]; not checked against the range.
+            labels: classes, [N], whole numbers; None: the empty class.
+        """
+        low, high = self.data_range
+        gain, offset = (high - low) / 2, (high + low) / 2
+        native = y if self.data_range == (-1.0, 1.0) else y * gain + offset
+        # Times and levels are computed in float64 where the device has it: embeddings multiply them by up to 1000.
+        precise = sigma.to(torch.float32 if sigma.device.type == "mps" else torch.float64)
+        scaling = self.convention.scaling(precise * gain)
+        skip, out, inside = (part.to(y.dtype)[:, None, None, None] for part in scaling[:3])
+        raw = self.network(inside * native, self.condition(scaling.level.to(y.dtype), labels))
+        denoised = torch.addcmul(skip * native, out, raw[:, : y.shape[1]].to(y))
+        return denoised if self.data_range == (-1.0, 1.0) else (denoised - offset) / gain
+
+    def condition(self, level: Tensor, labels: Tensor | None) -> Tensor:
+        """The network's condition: the level, and the classes as one-hot columns where it takes them."""
+        if not self.classes:
+            return level
+        columns = level.new_zeros(len(level), self.classes)
+        if labels is not None:
+            columns.scatter_(1, labels.to(level.device, torch.int64)[:, None], 1.0)
+        return torch.cat([level[:, None], columns], dim=1)
+
+    def labelled(self, labels: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+        """`D(y, sigma)` of these classes."""
+        return lambda y, sigma: self(y, sigma, labels)
+
+
+def check_levels(denoiser: IsotropicDenoiser, sigma: Tensor, name: str) -> None:
+    """Refuses noise levels outside the range that the network knows.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    low, high = denoiser.sigma_min * (1 - ROUNDING), denoiser.sigma_max * (1 + ROUNDING)
+    outside = sigma[~((sigma >= low) & (sigma <= high))]
+    if len(outside):
+        raise UsageError(
+            f"sigma {float(outside[0]):g} is outside the noise levels that {name} knows, {denoiser.sigma_min:g} to "
+            f"{denoiser.sigma_max:g}"
+        )
+
+
+def check_labels(denoiser: IsotropicDenoiser, labels: Tensor | None, count: int, name: str) -> None:
+    """Refuses labels of a network that takes none, of another shape, or outside its classes.
+
+    Raises:
+        UsageError: naming them.
+    """
+    if labels is None:
+        return
+    if not denoiser.classes:
+        raise UsageError(f"{name} takes no class labels")
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise UsageError(f"labels: {list(labels.shape)} of {labels.dtype}; whole numbers of shape [{count}] are needed")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < denoiser.classes:
+        raise UsageError(f"labels: {name} has classes 0 to {denoiser.classes - 1}")

@@ -1,0 +1,146 @@
+"""EDM's `DhariwalUNet` (Karras et al., arXiv 2206.00364): the ADM network of Dhariwal & Nichol as EDM trains it.
+
+It is the raw network `F`; `gddim_cli.models.conventions` turns it into a denoiser. Modules and parameters are called as in
+the released files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import torch
+from msgspec import UNSET, UnsetType
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from gddim_cli.models.networks.base import (
+    Channels,
+    Classes,
+    Count,
+    Interface,
+    Multiples,
+    NetworkSpec,
+    Share,
+    Side,
+    Sides,
+    Width,
+    check_levels,
+    split_condition,
+)
+from gddim_cli.models.networks.edm_layers import Convolution, PositionalEmbedding, Style, UNetBlock, norm
+
+HEAD_WIDTH = 64
+
+
+class DhariwalUNet(nn.Module):
+    """A U-Net conditioned on a noise level and perhaps a class.
+
+    Args:
+        img_resolution: side of the (square) images; divisible by `2**(len(channel_mult) - 1)`.
+        in_channels, out_channels: of images and prediction.
+        label_dim: classes; 0 without labels.
+        model_channels: width of the first level.
+        channel_mult: width of each level in units of model_channels.
+        channel_mult_emb: width of the embedding, in the same units.
+        num_blocks: residual blocks a level on the way down; one more on the way up.
+        attn_resolutions: sides at which blocks have attention.
+        dropout: in training.
+
+    Raises:
+        ValueError: sizes that do not divide.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        model_channels: int = 192,
+        channel_mult: Sequence[int] = (1, 2, 3, 4),
+        channel_mult_emb: int = 4,
+        num_blocks: int = 3,
+        attn_resolutions: Sequence[int] = (32, 16, 8),
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_levels(img_resolution, len(channel_mult), attn_resolutions)
+        width_embedding = model_channels * channel_mult_emb
+        self.label_dim = label_dim
+        style = Style(width_embedding, True, 1.0, 1e-5, False, HEAD_WIDTH, (1, 1), dropout)
+        self.map_noise = PositionalEmbedding(model_channels, endpoint=False)
+        self.map_layer0 = nn.Linear(model_channels, width_embedding)
+        self.map_layer1 = nn.Linear(width_embedding, width_embedding)
+        self.map_label = nn.Linear(label_dim, width_embedding, bias=False) if label_dim else None
+        levels = [(img_resolution >> i, model_channels * multiple) for i, multiple in enumerate(channel_mult)]
+        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
+        width, skips = levels[0][1], []
+        for i, (side, out) in enumerate(levels):
+            at = f"{side}x{side}"
+            self.enc[f"{at}_down" if i else f"{at}_conv"] = (
+                UNetBlock(style, width, width, "down") if i else Convolution(in_channels, width, 3)
+            )
+            skips.append(width)
+            for block in range(num_blocks):
+                self.enc[f"{at}_block{block}"] = UNetBlock(style, width, out, None, side in attn_resolutions)
+                width = out
+                skips.append(width)
+        for i, (side, out) in reversed(list(enumerate(levels))):
+            at = f"{side}x{side}"
+            if i == len(levels) - 1:
+                self.dec[f"{at}_in0"] = UNetBlock(style, width, width, None, attention=True)
+                self.dec[f"{at}_in1"] = UNetBlock(style, width, width)
+            else:
+                self.dec[f"{at}_up"] = UNetBlock(style, width, width, "up")
+            for block in range(num_blocks + 1):
+                attention = side in attn_resolutions
+                self.dec[f"{at}_block{block}"] = UNetBlock(style, width + skips.pop(), out, None, attention)
+                width = out
+        self.out_norm = norm(width)
+        self.out_conv = Convolution(width, out_channels, 3)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """The prediction, [N, out_channels, H, W], for images x [N, in_channels, H, W].
+
+        Args:
+            condition: the level `c_noise`, [N], or [N, 1 + label_dim] with one-hot class columns.
+        """
+        level, classes = split_condition(condition, self.label_dim)
+        embedding = self.map_layer1(fn.silu(self.map_layer0(self.map_noise(level))))
+        if self.map_label is not None:
+            embedding = embedding + self.map_label(classes)
+        embedding, skips = fn.silu(embedding), []
+        for name, step in self.enc.items():
+            x = step(x) if name.endswith("_conv") else step(x, embedding)
+            skips.append(x)
+        for name, step in self.dec.items():
+            x = torch.cat([x, skips.pop()], dim=1) if "_block" in name else x
+            x = step(x, embedding)
+        return self.out_conv(fn.silu(self.out_norm(x)))
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of `DhariwalUNet`."""
+
+    img_resolution: Side
+    in_channels: Channels
+    out_channels: Channels
+    label_dim: Classes | UnsetType = UNSET
+    model_channels: Width | UnsetType = UNSET
+    channel_mult: Multiples | UnsetType = UNSET
+    channel_mult_emb: Count | UnsetType = UNSET
+    num_blocks: Count | UnsetType = UNSET
+    attn_resolutions: Sides | UnsetType = UNSET
+    dropout: Share | UnsetType = UNSET
+
+
+SPEC = NetworkSpec(
+    name="dhariwal-unet",
+    title="EDM's ADM network (DhariwalUNet)",
+    arguments=Arguments,
+    build=DhariwalUNet,
+    interface=lambda given: Interface(
+        given.in_channels, given.out_channels, given.img_resolution, given.label_dim or 0
+    ),
+)

@@ -1,0 +1,204 @@
+"""The parts of EDM's networks (Karras et al., arXiv 2206.00364): resampling convolutions, embeddings, residual blocks.
+
+Modules and parameters are called as in the released files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+Resample = Literal["up", "down"] | None
+FOURIER_SCALE = 16.0
+
+
+class Resampling(nn.Module):
+    """Half or twice the side by a separable filter.
+
+    Args:
+        resample: `up` or `down`.
+        taps: the filter, for example (1, 3, 3, 1).
+    """
+
+    taps: Tensor
+
+    def __init__(self, resample: Resample, taps: Sequence[float]) -> None:
+        super().__init__()
+        line = torch.tensor(taps, dtype=torch.float32)
+        self.resample = resample
+        self.register_buffer("taps", torch.outer(line, line)[None, None] / line.sum() ** 2, persistent=False)
+
+    @property
+    def reach(self) -> int:
+        """Pixels that the filter reaches to each side."""
+        return (self.taps.shape[-1] - 1) // 2
+
+    def forward(self, x: Tensor, padding: int | None = None) -> Tensor:
+        """x [N, C, H, W] at half or twice the side.
+
+        Args:
+            padding: of the image; by default what keeps its place.
+        """
+        padding, channels = self.reach if padding is None else padding, x.shape[1]
+        taps = self.taps.to(x.dtype).expand(channels, 1, -1, -1)
+        if self.resample == "up":
+            return fn.conv_transpose2d(x, taps * 4, stride=2, padding=padding, groups=channels)
+        return fn.conv2d(x, taps, stride=2, padding=padding, groups=channels)
+
+
+class Convolution(nn.Conv2d):
+    """A convolution, perhaps after resampling by 2.
+
+    Args:
+        width_in, width_out: channels.
+        kernel: side of the kernel.
+        resample: `up` doubles the side of the image, `down` halves it.
+        taps: the resampling filter.
+        fused: `down` filters after the convolution, and the image is padded once for both.
+    """
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        kernel: int,
+        resample: Resample = None,
+        taps: Sequence[float] = (1, 1),
+        fused: bool = False,
+    ) -> None:
+        super().__init__(width_in, width_out, kernel, padding=kernel // 2)
+        self.resampling = Resampling(resample, taps) if resample else None
+        self.fused, self.margin = fused, kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.resampling is None:
+            return super().forward(x)
+        if not self.fused:
+            return super().forward(self.resampling(x))
+        assert self.bias is not None
+        h = self.resampling(fn.conv2d(x, self.weight, padding=self.margin + self.resampling.reach), padding=0)
+        return h + self.bias.to(h.dtype)[:, None, None]
+
+
+class PositionalEmbedding(nn.Module):
+    """`[cos, sin](level f_i)`, `f_i = 10000^{-i / (width/2 - e)}`, [N] to [N, width]; e is 1 where the last f is 1/10000."""
+
+    def __init__(self, width: int, endpoint: bool) -> None:
+        super().__init__()
+        self.pairs, self.last = width // 2, width // 2 - endpoint
+
+    def forward(self, level: Tensor) -> Tensor:
+        index = torch.arange(self.pairs, dtype=torch.float32, device=level.device)
+        angle = level[:, None] * (1 / 10000) ** (index / self.last).to(level.dtype)
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class FourierEmbedding(nn.Module):
+    """`[cos, sin](2 pi level f_i)` at fixed random frequencies, [N] to [N, width]."""
+
+    freqs: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("freqs", torch.randn(width // 2) * FOURIER_SCALE)
+
+    def forward(self, level: Tensor) -> Tensor:
+        angle = level[:, None] * (2 * math.pi * self.freqs).to(level.dtype)
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+@dataclass(frozen=True)
+class Style:
+    """In what the residual blocks of the two networks differ.
+
+    Attributes:
+        embedding: width of the noise-level embedding.
+        adaptive_scale: the embedding scales and shifts; else it is added.
+        skip_scale: of the sum of a branch and its input.
+        eps: of the norms.
+        project: blocks that resample have a 1x1 convolution on their skip even where the width stays.
+        head_width: channels of an attention head; None: one head.
+        taps: the resampling filter.
+        dropout: in training.
+    """
+
+    embedding: int
+    adaptive_scale: bool
+    skip_scale: float
+    eps: float
+    project: bool
+    head_width: int | None
+    taps: Sequence[float]
+    dropout: float
+
+    def heads(self, width: int) -> int:
+        """Attention heads at this width.
+
+        Raises:
+            ValueError: the width is not a multiple of the heads' width.
+        """
+        if self.head_width is None:
+            return 1
+        if width % self.head_width:
+            raise ValueError(f"attention over {width} channels does not divide into heads of {self.head_width}")
+        return width // self.head_width
+
+
+class UNetBlock(nn.Module):
+    """Norm, SiLU, (resampling) convolution, the noise level, norm, SiLU, convolution; then perhaps attention."""
+
+    def __init__(
+        self, style: Style, width_in: int, width_out: int, resample: Resample = None, attention: bool = False
+    ) -> None:
+        super().__init__()
+        self.style = style
+        self.norm0 = norm(width_in, style.eps)
+        self.conv0 = Convolution(width_in, width_out, 3, resample, style.taps)
+        self.affine = nn.Linear(style.embedding, width_out * (2 if style.adaptive_scale else 1))
+        self.norm1 = norm(width_out, style.eps)
+        self.conv1 = Convolution(width_out, width_out, 3)
+        self.skip: nn.Module | None = None
+        if width_in != width_out or (resample and style.project):
+            self.skip = Convolution(width_in, width_out, 1, resample, style.taps)
+        elif resample:
+            self.skip = Resampling(resample, style.taps)
+        self.heads = style.heads(width_out) if attention else 0
+        if attention:
+            self.norm2 = norm(width_out, style.eps)
+            self.qkv = Convolution(width_out, 3 * width_out, 1)
+            self.proj = Convolution(width_out, width_out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x [N, width_in, H, W] and the embedding [N, E] to [N, width_out, H', W']."""
+        h = self.conv0(fn.silu(self.norm0(x)))
+        effect = self.affine(embedding)[:, :, None, None]
+        if self.style.adaptive_scale:
+            scale, shift = effect.chunk(2, dim=1)
+            h = fn.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+        else:
+            h = fn.silu(self.norm1(h + effect))
+        h = self.conv1(fn.dropout(h, self.style.dropout, self.training))
+        h = (h + (x if self.skip is None else self.skip(x))) * self.style.skip_scale
+        return self._attended(h) if self.heads else h
+
+    def _attended(self, x: Tensor) -> Tensor:
+        # Channels of qkv: for each head, for each of its channels, query, key and value.
+        parts = self.qkv(self.norm2(x)).unflatten(1, (self.heads, -1, 3)).flatten(4)
+        query, key, value = (part.transpose(2, 3) for part in parts.unbind(3))
+        mixed = fn.scaled_dot_product_attention(query, key, value)
+        return (self.proj(mixed.transpose(2, 3).reshape(x.shape)) + x) * self.style.skip_scale
+
+
+def norm(width: int, eps: float = 1e-5) -> nn.GroupNorm:
+    """Groups of at least four channels, 32 at most.
+
+    Raises:
+        ValueError: the width does not divide into them.
+    """
+    return nn.GroupNorm(max(min(32, width // 4), 1), width, eps)

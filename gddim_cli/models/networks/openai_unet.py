@@ -1,0 +1,298 @@
+"""The U-Net of OpenAI's improved-diffusion and guided-diffusion (Nichol & Dhariwal, 2102.09672; Dhariwal & Nichol, 2105.05233).
+
+Modules and parameters are called as in the released files, whose numbers count every layer of a block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+import torch
+from msgspec import UNSET, UnsetType
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from gddim_cli.models.networks.base import (
+    Channels,
+    Classes,
+    Count,
+    Interface,
+    NetworkSpec,
+    Share,
+    Side,
+    Sides,
+    Width,
+    check_levels,
+    split_condition,
+)
+
+GROUPS = 32
+
+
+class OpenAIUNet(nn.Module):
+    """A U-Net conditioned on a time step and perhaps a class.
+
+    Args:
+        image_size: side of the (square) images.
+        in_channels, out_channels: of images and prediction (twice as many with `learn_sigma`).
+        num_channels: width of the first level in units of its `channel_mult`.
+        num_res_blocks: residual blocks a level on the way down; one more on the way up.
+        channel_mult: width of each level in units of num_channels.
+        attention_resolutions: sides at which blocks are followed by attention.
+        num_classes: classes; 0 without labels.
+        num_heads: attention heads; `num_heads_upsample` on the way up, where it differs.
+        num_head_channels: width of a head, in place of their number.
+        use_scale_shift_norm: the time scales and shifts; else it is added.
+        resblock_updown: residual blocks resample; else plain convolutions do.
+        use_new_attention_order: query, key and value are split before the heads.
+        dropout: in training.
+
+    Raises:
+        ValueError: sizes that do not divide, or no heads.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        in_channels: int,
+        out_channels: int,
+        num_channels: int,
+        num_res_blocks: int,
+        channel_mult: Sequence[float],
+        attention_resolutions: Sequence[int] = (),
+        num_classes: int = 0,
+        num_heads: int | None = None,
+        num_heads_upsample: int | None = None,
+        num_head_channels: int | None = None,
+        use_scale_shift_norm: bool = True,
+        resblock_updown: bool = False,
+        use_new_attention_order: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_levels(image_size, len(channel_mult), attention_resolutions)
+        if num_heads is None and num_head_channels is None:
+            raise ValueError("neither num_heads nor num_head_channels")
+        self.num_channels, self.num_classes = num_channels, num_classes
+        style = Style(4 * num_channels, use_scale_shift_norm, use_new_attention_order, dropout)
+        down = Heads(num_heads, num_head_channels, style)
+        up = Heads(num_heads_upsample or num_heads, num_head_channels, style)
+        self.time_embed = nn.Sequential(
+            nn.Linear(num_channels, style.embedding), nn.SiLU(), nn.Linear(style.embedding, style.embedding)
+        )
+        if num_classes:
+            self.label_emb = nn.Embedding(num_classes, style.embedding)
+        levels = [(image_size >> i, int(multiple * num_channels)) for i, multiple in enumerate(channel_mult)]
+        width, skips = levels[0][1], [levels[0][1]]
+        self.input_blocks = nn.ModuleList([nn.ModuleList([conv3x3(in_channels, width)])])
+        for i, (side, out) in enumerate(levels):
+            for _ in range(num_res_blocks):
+                attention = [down(out)] if side in attention_resolutions else []
+                self.input_blocks.append(nn.ModuleList([ResBlock(style, width, out), *attention]))
+                width = out
+                skips.append(width)
+            if i + 1 < len(levels):
+                half = ResBlock(style, width, width, "down") if resblock_updown else Downsample(width)
+                self.input_blocks.append(nn.ModuleList([half]))
+                skips.append(width)
+        self.middle_block = nn.ModuleList([ResBlock(style, width, width), down(width), ResBlock(style, width, width)])
+        self.output_blocks = nn.ModuleList()
+        for i, (side, out) in reversed(list(enumerate(levels))):
+            for block in range(num_res_blocks + 1):
+                steps: list[nn.Module] = [ResBlock(style, width + skips.pop(), out)]
+                width = out
+                if side in attention_resolutions:
+                    steps.append(up(width))
+                if i and block == num_res_blocks:
+                    steps.append(ResBlock(style, width, width, "up") if resblock_updown else Upsample(width))
+                self.output_blocks.append(nn.ModuleList(steps))
+        self.out = nn.Sequential(norm(width), nn.SiLU(), conv3x3(width, out_channels))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """The prediction, [N, out_channels, H, W], for images x [N, in_channels, H, W].
+
+        Args:
+            condition: the time step, [N], or [N, 1 + num_classes] with one-hot class columns.
+        """
+        time, classes = split_condition(condition, self.num_classes)
+        embedding = self.time_embed(time_embedding(time, self.num_channels))
+        if self.num_classes:
+            embedding = embedding + classes @ self.label_emb.weight.to(classes.dtype)
+        embedding, skips = fn.silu(embedding), []  # as every block takes it
+        for block in self.input_blocks:
+            x = run(block, x, embedding)
+            skips.append(x)
+        x = run(self.middle_block, x, embedding)
+        for block in self.output_blocks:
+            x = run(block, torch.cat([x, skips.pop()], dim=1), embedding)
+        return self.out(x)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What all blocks of one network share: the embedding's width and how they use it, attention's order, dropout."""
+
+    embedding: int
+    scale_shift: bool
+    new_order: bool
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Makes attention layers, by the number of heads or by their width."""
+
+    number: int | None
+    width: int | None
+    style: Style
+
+    def __call__(self, width: int) -> AttentionBlock:
+        heads = width // self.width if self.width else self.number or 0
+        if not heads or width % heads or (self.width and width % self.width):
+            raise ValueError(f"{width} channels do not divide into {heads or 'these'} attention heads")
+        return AttentionBlock(width, heads, self.style.new_order)
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, (resampling,) convolution, the time, norm, SiLU, convolution; plus the input."""
+
+    def __init__(
+        self, style: Style, width_in: int, width_out: int, resample: Literal["up", "down"] | None = None
+    ) -> None:
+        super().__init__()
+        self.style, self.resample = style, resample
+        self.in_layers = nn.Sequential(norm(width_in), nn.SiLU(), conv3x3(width_in, width_out))
+        out = 2 * width_out if style.scale_shift else width_out
+        self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(style.embedding, out))  # the SiLU is done before
+        self.out_layers = nn.Sequential(
+            norm(width_out), nn.SiLU(), nn.Dropout(style.dropout), conv3x3(width_out, width_out)
+        )
+        self.skip_connection = nn.Identity() if width_in == width_out else nn.Conv2d(width_in, width_out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x [N, width_in, H, W] and the (swished) embedding [N, E] to [N, width_out, H', W']."""
+        normed, activation, convolution = self.in_layers
+        h = activation(normed(x))
+        if self.resample == "up":
+            h, x = fn.interpolate(h, scale_factor=2), fn.interpolate(x, scale_factor=2)
+        elif self.resample == "down":
+            h, x = fn.avg_pool2d(h, 2), fn.avg_pool2d(x, 2)
+        h, effect = convolution(h), self.emb_layers(embedding)[:, :, None, None]
+        if self.style.scale_shift:
+            scale, shift = effect.chunk(2, dim=1)
+            h = self.out_layers[0](h) * (1 + scale) + shift
+            h = self.out_layers[1:](h)
+        else:
+            h = self.out_layers(h + effect)
+        return self.skip_connection(x) + h
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over the pixels; plus the input."""
+
+    def __init__(self, width: int, heads: int, new_order: bool) -> None:
+        super().__init__()
+        self.heads, self.new_order = heads, new_order
+        self.norm = norm(width)
+        self.qkv = nn.Conv1d(width, 3 * width, 1)
+        self.proj_out = nn.Conv1d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        qkv = self.qkv(self.norm(flat))
+        # Channels: query, key, value, each with all heads; or all heads, each with query, key, value.
+        parts = (
+            qkv.unflatten(1, (3, self.heads, -1)).unbind(1)
+            if self.new_order
+            else qkv.unflatten(1, (self.heads, 3, -1)).unbind(2)
+        )
+        query, key, value = (part.transpose(2, 3) for part in parts)
+        mixed = fn.scaled_dot_product_attention(query, key, value).transpose(2, 3).flatten(1, 2)
+        return x + self.proj_out(mixed).view(x.shape)
+
+
+class Downsample(nn.Module):
+    """Half the side by a strided convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Twice the side by repetition and a convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(fn.interpolate(x, scale_factor=2))
+
+
+def run(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
+    """The layers of a block in turn."""
+    assert isinstance(block, nn.ModuleList)
+    for layer in block:
+        x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)
+    return x
+
+
+def time_embedding(time: Tensor, width: int) -> Tensor:
+    """`[cos, sin](time 10000^{-i / (width/2)})`, [N] to [N, width]."""
+    half = width // 2
+    index = torch.arange(half, dtype=torch.float32, device=time.device)
+    angle = time[:, None] * torch.exp(-math.log(10000) * index / half).to(time.dtype)
+    found = torch.cat([angle.cos(), angle.sin()], dim=1)
+    return fn.pad(found, (0, width % 2))
+
+
+def conv3x3(width_in: int, width_out: int) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width_out, 3, padding=1)
+
+
+def norm(width: int) -> nn.GroupNorm:
+    """32 groups.
+
+    Raises:
+        ValueError: the width does not divide into them.
+    """
+    return nn.GroupNorm(GROUPS, width)
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of `OpenAIUNet`."""
+
+    image_size: Side
+    in_channels: Channels
+    out_channels: Channels
+    num_channels: Width
+    num_res_blocks: Count
+    channel_mult: Annotated[
+        list[Annotated[float, msgspec.Meta(gt=0, le=32)]], msgspec.Meta(min_length=1, max_length=10)
+    ]
+    attention_resolutions: Sides | UnsetType = UNSET
+    num_classes: Classes | UnsetType = UNSET
+    num_heads: Count | UnsetType = UNSET
+    num_heads_upsample: Count | UnsetType = UNSET
+    num_head_channels: Width | UnsetType = UNSET
+    use_scale_shift_norm: bool | UnsetType = UNSET
+    resblock_updown: bool | UnsetType = UNSET
+    use_new_attention_order: bool | UnsetType = UNSET
+    dropout: Share | UnsetType = UNSET
+
+
+SPEC = NetworkSpec(
+    name="openai-unet",
+    title="OpenAI's U-Net (improved-diffusion, guided-diffusion)",
+    arguments=Arguments,
+    build=OpenAIUNet,
+    interface=lambda given: Interface(given.in_channels, given.out_channels, given.image_size, given.num_classes or 0),
+)

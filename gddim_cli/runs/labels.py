@@ -1,0 +1,56 @@
+"""The class of each image of a conditional model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Philox
+from numpy.typing import NDArray
+
+from gddim_cli.errors import UsageError
+from gddim_cli.numerics.noise import to_unit
+
+STREAM = 2**63
+"""The noise stream that classes are drawn from: far beyond those of the samplers' steps."""
+UNIFORM, ALL = "uniform", "all"
+
+
+def check_classes(text: str | None, classes: int, model: str) -> str | None:
+    """The resolved `--class`: None for an unconditional model; `uniform` by default for a conditional one.
+
+    Raises:
+        UsageError: labels for an unconditional model, or a label outside its classes.
+    """
+    if not classes:
+        if text is not None:
+            raise UsageError(f"--class: {model} is an unconditional model; leave --class out")
+        return None
+    if text is None or text in (UNIFORM, ALL):
+        return text or UNIFORM
+    for part in text.split(","):
+        if not part.strip().isdecimal() or int(part) >= classes:
+            raise UsageError(
+                f"--class: '{part.strip()}' is not one of the classes 0 to {classes - 1}, {UNIFORM} or {ALL}"
+            )
+    return ",".join(str(int(part)) for part in text.split(","))
+
+
+def labels_of(text: str, classes: int, seed: int, indices: Sequence[int]) -> NDArray[np.int64]:
+    """The class of each image, [N], from its seed and index only.
+
+    `uniform` draws it, `all` takes the classes in turn, and a list its members in turn.
+    """
+    if text == UNIFORM:
+        drawn = [
+            Philox(key=np.array([seed, index], np.uint64), counter=np.array([0, 0, 0, STREAM], np.uint64)).random_raw(1)
+            for index in indices
+        ]
+        return np.floor(to_unit(np.concatenate(drawn)) * classes).astype(np.int64)
+    listed = range(classes) if text == ALL else [int(part) for part in text.split(",")]
+    return np.array([listed[index % len(listed)] for index in indices], np.int64)
+
+
+def rows_by_class(count: int, classes: int) -> list[int]:
+    """The indices below `count` of images whose classes are taken in turn, one class after the other."""
+    return sorted(range(count), key=lambda index: (index % classes, index))

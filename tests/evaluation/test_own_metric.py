@@ -1,0 +1,101 @@
+"""A metric from outside the package: registered by a program, or offered by an installed plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from support import folder_of, pictures
+
+from gddim_cli.errors import UsageError
+from gddim_cli.evaluation.extractors import load_lenet
+from gddim_cli.evaluation.metrics.base import MetricSpec
+from gddim_cli.evaluation.metrics.registry import METRICS
+from gddim_cli.runtime.registry import register
+from gddim_cli.settings import about
+
+TOY = """
+import numpy as np
+from gddim_cli.evaluation.metrics.base import MetricSpec
+
+def compute(features, reference, options, on_step):
+    on_step(1.0)
+    return {"value": float(np.abs(features.mean(axis=0) - reference.gaussian.mean).sum())}
+
+TOY = MetricSpec(name="toy", title="Toy", lower_is_better=True, compute=compute)
+"""
+
+
+class ToyOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the toy metric."""
+
+    power: Annotated[float, about("The power that differences are raised to.", label="power {}", gt=0, le=8)] = 1.0
+
+
+def compute(features, reference, options: ToyOptions, on_step) -> dict[str, float]:
+    """The sum of the powers of differences between the mean features."""
+    on_step(1.0)
+    distances = np.abs(features.mean(axis=0) - reference.gaussian.mean)
+    return {"value": float((distances**options.power).sum()), "largest": float(distances.max())}
+
+
+@pytest.fixture
+def toy() -> Iterator[MetricSpec]:
+    spec = MetricSpec(name="toy", title="Toy", lower_is_better=True, options=ToyOptions, compute=compute)
+    register(spec)
+    yield spec
+    METRICS.remove("toy")
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
+    return folder_of(tmp_path / "digits", pictures(30, 28, 1))
+
+
+def test_a_registered_metric_is_a_metric_like_the_others(gddim: Callable, digits: Path, toy: MetricSpec) -> None:
+    words = ("fid", digits, "--ref", digits.parent / "other")
+    other = folder_of(digits.parent / "other", pictures(40, 28, 1, seed=1))
+    found = gddim(*words, "--metrics", "toy,fid,toy:power=2", "--json")
+    assert found.status == 0, found.err
+    said = json.loads(found.out)
+    lenet = load_lenet(torch.device("cpu"))
+    means = [lenet(pictures(n, 28, 1, seed=seed)).mean(axis=0) for n, seed in ((30, 0), (40, 1))]
+    for name, power in (("toy", 1), ("toy:power=2", 2)):
+        exact = (np.abs(means[0] - means[1]) ** power).sum()
+        assert said["metrics"][name]["value"] == pytest.approx(exact, rel=1e-4)
+    assert (said["metric"], said["metric_name"], said["metric_options"]) == ("Toy(lenet-mnist)", "toy", {"power": 1})
+    assert said["metrics"]["toy:power=2"]["metric"] == "Toy(lenet-mnist) (power 2)"
+    assert other.exists()
+    shown = gddim(*words, "--metrics", "toy:power=2").out
+    assert shown.startswith("Toy(lenet-mnist) (power 2)@30 = ")
+    assert "largest" in shown.splitlines()[0]
+    refused = gddim(*words, "--metrics", "toy:power=9")
+    assert (refused.status, "--metrics toy:power: 9" in refused.err) == (2, True)
+    with pytest.raises(UsageError, match="there is a metric 'fid' already"):
+        register(MetricSpec(name="fid", title="Mine", lower_is_better=True, compute=compute))
+
+
+def test_a_plugins_metric_is_found(digits: Path, tmp_path: Path) -> None:
+    """As after `pip install` of a package with an entry point in the group gddim.plugins."""
+    site = tmp_path / "site"
+    (site / "toy-1.0.dist-info").mkdir(parents=True)
+    (site / "toy_metric.py").write_text(TOY)
+    (site / "toy-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    (site / "toy-1.0.dist-info" / "entry_points.txt").write_text("[gddim.plugins]\ntoy = toy_metric:TOY\n")
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")]), *sys.path])
+    words = [sys.executable, "-m", "gddim_cli", "fid", str(digits), "--metrics", "toy", "--json"]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["metric"] == "Toy(lenet-mnist)"
+    assert said["value"] > 0

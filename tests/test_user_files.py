@@ -1,0 +1,122 @@
+"""A model, a sampler and a diffusion from Python files of the user's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gddim_cli
+from gddim_cli.samplers.registry import SAMPLERS
+from gddim_cli.samplers.user_sampler import LOADED
+
+MODEL = """
+import torch
+import gddim_cli as gddim
+
+class Shrink(torch.nn.Module):
+    def forward(self, y, sigma):
+        return y * (0.25 / (0.25 + sigma**2)).view(-1, 1, 1, 1)
+
+def build(side=4):
+    return gddim.Denoiser(Shrink(), image_shape=(3, int(side), 5), sigma_min=0.001, sigma_max=300.0)
+
+def number():
+    return 5
+
+def broken():
+    raise KeyError("weights")
+"""
+SAMPLER = """
+import dataclasses
+from typing import Annotated
+import msgspec
+import gddim_cli as gddim
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    stretch: Annotated[float, gddim.about("Stretch of each step.", ge=0, le=1)] = 0.0
+
+def prepare(diffusion, config, budget, options):
+    from gddim_cli.samplers.base import multistep_sampler, time_grid
+    from gddim_cli.samplers.em import em_coefficients
+    found = em_coefficients(diffusion, time_grid(config, budget, budget), 0.0, config.k, config.denoise)
+    return multistep_sampler(dataclasses.replace(found, C=found.C * (1 + options.stretch)), options)
+
+SPEC = gddim.SamplerSpec(
+    name="stretched", title="Stretched", order="1", evaluations="1", noise="deterministic", source="mine",
+    prepare=prepare, options=Options,
+)
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(MODEL)
+    (tmp_path / "own.py").write_text(SAMPLER)
+    yield tmp_path
+    SAMPLERS.remove("stretched")
+    LOADED.clear()
+
+
+def test_a_model_of_ones_own(gddim, files: Path, tmp_path: Path) -> None:
+    words = ("--checkpoint", f"{files / 'mine.py'}:build", "--nfe", 6, "--num", 3, "--set", "side=6", "--json")
+    result = gddim("sample", *words, "--out", tmp_path / "imgs")
+    assert result.status == 0, result.err
+    settings = json.loads(result.out)["settings"]
+    assert len(settings["checkpoint_sha256"]) == 64
+    model = gddim_cli.load_model(f"{files / 'mine.py'}:build", device="cpu", side=6)
+    assert model.image_shape == (3, 6, 5)
+    assert gddim_cli.sample(model, nfe=6, num=3).shape == (3, 6, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("mine.py:none", "mine.py: defines no function 'none'"),
+        ("mine.py:number", "number() returned int; a gddim.Denoiser is needed"),
+        ("mine.py:broken", "broken() raised KeyError: 'weights'"),
+        ("absent.py:build", "absent.py: no such file"),
+    ],
+)
+def test_models_that_are_none(gddim, files: Path, tmp_path: Path, reference: str, message: str) -> None:
+    result = gddim("sample", "--checkpoint", files / reference, "--nfe", 5, "--out", tmp_path / "imgs")
+    assert result.status == 1
+    assert message in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_sampler_of_ones_own(gddim, tiny: Path, files: Path, tmp_path: Path) -> None:
+    path = files / "own.py"
+    words = ("--checkpoint", tiny, "--sampler", path, "--stretch", 0.5, "--nfe", 4, "--num", 2, "--json")
+    result = gddim("sample", *words, "--out", tmp_path / "imgs")
+    assert result.status == 0, result.err
+    settings = json.loads(result.out)["settings"]
+    assert (settings["sampler"], settings["options"]) == ("stretched", {"stretch": 0.5})
+    assert len(settings["sampler_sha256"]) == 64
+    assert "--stretch" in gddim("sample", "--sampler", path, "--help").out
+    model = gddim_cli.load_model(str(tiny), device="cpu")
+    euler = gddim_cli.sample(model, nfe=4, num=2, sampler="em", lam=0.0)
+    np.testing.assert_array_equal(gddim_cli.sample(model, nfe=4, num=2, sampler=str(path)), euler)
+    refused = gddim("sample", "--checkpoint", tiny, "--sampler", path, "--stretch", 2, "--out", tmp_path / "no")
+    assert "--stretch: 2: expected a number from 0 to 1" in refused.err
+
+
+def test_samplers_that_are_none(gddim, files: Path, tmp_path: Path) -> None:
+    (files / "none.py").write_text("x = 1\n")
+    result = gddim("sample", "--sampler", files / "none.py", "--out", tmp_path / "imgs")
+    assert (result.status, "defines 0 samplers; exactly one SamplerSpec is needed" in result.err) == (1, True)
+    (files / "exit.py").write_text("raise SystemExit\n")
+    result = gddim("sample", "--sampler", files / "exit.py", "--out", tmp_path / "imgs")
+    assert (result.status, "raised SystemExit" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize("text", ["side", "=5", "side=4=", "side=4,side=5"])
+def test_settings_of_a_checkpoint(gddim, files: Path, tmp_path: Path, text: str) -> None:
+    words = [word for part in text.split(",") for word in ("--set", part)]
+    result = gddim(
+        "sample", "--checkpoint", f"{files / 'mine.py'}:build", *words, "--nfe", 5, "--out", tmp_path / "imgs"
+    )
+    assert result.status in (1, 2)
+    assert result.err.count("\n") == 1
