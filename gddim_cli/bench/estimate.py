@@ -62,7 +62,7 @@ def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[flo
     indices, spent = range(min(resources.batch_size, result.num)), (0.0, 0.0)
     for _ in range(2):
         u, begun = prepared.start(indices), time.perf_counter()
-        images = prepared.images(prepared.eps(u, prepared.config.t_start))
+        images = prepared.images(prepared.eps_of(indices)(u, prepared.config.t_start))
         evaluated = time.perf_counter()
         extract(quantize(np.zeros_like(images), "floor"))
         spent = (evaluated - begun) / len(indices), (time.perf_counter() - evaluated) / len(indices)

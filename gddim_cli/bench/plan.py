@@ -19,7 +19,7 @@ from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Result, pending
 from gddim_cli.errors import GddimError, UsageError
 from gddim_cli.hub.store import BUNDLED, card_of, names
-from gddim_cli.samplers.registry import SAMPLERS, having, sampler_options
+from gddim_cli.samplers.registry import find_sampler, having, sampler_options
 from gddim_cli.settings import declared
 
 PRESETS = Path(__file__).parent / "presets"
@@ -107,7 +107,7 @@ class Planner:
             if not supported and key in own:
                 wrong = f"unsupported by {', '.join(samplers)}; an option of {', '.join(having(key))}"
                 self.problems.append(f"{own[key][0][1]}: {wrong}")
-        without = [name for name in samplers if len(given.get("k", [])) > 1 and not SAMPLERS[name].uses_k]
+        without = [name for name in samplers if len(given.get("k", [])) > 1 and not find_sampler(name).uses_k]
         self.notes += [f"K has no effect on {name}; one row stands for all." for name in without]
 
     def _product(self, given: Values, place: str) -> Iterator[tuple[Cell, Where]]:
@@ -116,7 +116,7 @@ class Planner:
         for values in product(*given.values()):
             own = dict(zip(given, values, strict=True))
             where = {"row": place, **{key: at for key, (_, at) in own.items()}}
-            spec = SAMPLERS[own["sampler"][0]]
+            spec = find_sampler(own["sampler"][0])
             unused = sampler_options().keys() - declared(spec.options).keys() | (set() if spec.uses_k else {"k"})
             cell = Cell.of({key: value for key, (value, _) in own.items() if key not in unused}, where)
             if (encoded := msgspec.json.encode(cell)) not in seen:

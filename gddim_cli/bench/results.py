@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +17,7 @@ from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.arrays import read_array
-from gddim_cli.runtime.files import locked, replacing, writing
+from gddim_cli.runtime.files import replacing, writing
 from gddim_cli.runtime.row_file import RowFile
 from gddim_cli.samplers.registry import SAMPLERS
 
@@ -154,12 +152,6 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """The folder for one program at a time; raises OutputError where another works there."""
-        with locked(self.path, "gddim bench"):
-            yield
 
     def write(self, name: str, value: Any) -> None:
         """Writes a JSON file atomically; raises OutputError where it cannot be written."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from gddim_cli import __version__
 from gddim_cli.bench.reference_solution import solver_error
 from gddim_cli.bench.resources import Clock, Resources
 from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result, SolverError
-from gddim_cli.errors import DataError, GddimError, OutputError, PeerError, UsageError
+from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.quantize import quantize
 from gddim_cli.images.render import grid, write_png
@@ -31,9 +30,9 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.row_file import RowFile
+from gddim_cli.runtime.shared_work import SharedWork, WorkError
 from gddim_cli.runtime.versions import versions
 
-T = TypeVar("T")
 IN_GRID = 100
 
 
@@ -50,10 +49,6 @@ class BenchCallback:
         """These results have their values, or have failed."""
 
 
-class GroupError(GddimError):
-    """What failed on one of the processes, raised on all of them."""
-
-
 class Runner:
     """One call of `gddim bench` that measures.
 
@@ -68,6 +63,7 @@ class Runner:
         self.callback, self.keep_images, self.world = callback, keep_images, world()
         self.features = Clock(torch.device("cpu"))  # features come back to the CPU
         resources.on_evaluation = lambda images: callback.advance(self.world.count(images))
+        self.work = SharedWork(self.world, resources.memory, lambda: callback.advance(self.world.count()))
 
     def run(self) -> list[Result]:
         """Measures what is missing and returns all results. A failure is kept as a result, and the rest go on.
@@ -78,30 +74,31 @@ class Runner:
         device, start, results = self.resources.device, self._times(), []
         cuda = device.type == "cuda"
         name = torch.cuda.get_device_name(device) if cuda else f"{platform.machine()}, {os.cpu_count()} cores"
+        cells: list[dict[str, Any]] = []
         session = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": str(device),
             "device_name": name,
         }
-        session |= {"batch_size": self.resources.batch_size, "cells": (cells := [])}
         before = self.folder.read(SESSIONS, list[dict[str, Any]]) or []
         self._write(PLAN, self.plan)
-        try:
-            for group in self.plan.groups():
-                begun = self._times()
-                found, made = self._group(group)
-                results += found
-                if made:
-                    cells.append({"key": group[0].key, "images": made, **self._times(begun)})
-        finally:
-            if cells:
-                with suppress(OutputError):  # the first error is the one to report
-                    self._write(SESSIONS, [*before, {**session, **self._times(start)}])
+        for group in self.plan.groups():
+            begun = self._times()
+            found, made = self._group(group)
+            results += found
+            if made:
+                cells.append({"key": group[0].key, "images": made, **self._times(begun)})
+                counts = {"batch_size": self.resources.batch_size, **self._times(start), "cells": cells}
+                self._write(SESSIONS, [*before, {**session, **counts}])
         return results
 
     def _times(self, since: dict[str, float] | None = None) -> dict[str, float]:
         """Seconds in all, in the network and in the features."""
-        now = {"seconds": time.perf_counter(), "network": self.resources.clock.read(), "features": self.features.read()}
+        now = {
+            "seconds": time.perf_counter(),
+            "network": self.resources.clock.seconds,
+            "features": self.features.seconds,
+        }
         return {name: value - (since or {}).get(name, 0.0) for name, value in now.items()}
 
     def _write(self, name: str, value: Any) -> None:
@@ -111,7 +108,7 @@ class Runner:
     def _group(self, group: list[Result]) -> tuple[list[Result], int]:
         """The results of a group, and how many images were made for them."""
         images = self.plan.solver_error if group[0].deterministic else 0
-        kept, whole = self.world.broadcast(self._known(group) if self.world.main else ([], False))
+        kept, whole = self.work.on_main(lambda: self._known(group))
         made, prepared = 0, None
         if not whole:
             self.callback.begin(group)
@@ -145,14 +142,14 @@ class Runner:
         """Fills in the values of a group, or why there are none; how many images were made, and what made them."""
         made, prepared, first = 0, None, group[0]
         try:
-            prepared = self._together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
-            prepared.use_tolerance(self._on_main(lambda: (prepared.calibrate(), prepared.sampler.tolerance)[1]))
-            evaluators = self._together(lambda: [self._evaluator(result, prepared) for result in group])
-            rows, done = self._on_main(lambda: self._begin(first, evaluators[0].extractor.dimension + 1))
+            prepared = self.work.together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
+            prepared.use_tolerance(self.work.on_main(lambda: (prepared.calibrate(), prepared.sampler.tolerance)[1]))
+            evaluators = self.work.together(lambda: [self._evaluator(result, prepared) for result in group])
+            rows, done = self.work.on_main(lambda: self._begin(first, evaluators[0].extractor.dimension + 1))
             stream = partial(self._stream, first, prepared, evaluators[0], rows, done)
-            made = sum(self.world.gather(self._together(stream)))
-            self._on_main(lambda: self._finish(group, prepared, evaluators, rows))
-        except GroupError as error:
+            made = sum(self.world.gather(self.work.together(stream)))
+            self.work.on_main(lambda: self._finish(group, prepared, evaluators, rows))
+        except WorkError as error:
             for result in group:
                 result.failed = str(error)
         for result in group:
@@ -160,32 +157,6 @@ class Runner:
         if self.world.main and not any(result.failed for result in group):
             self.folder.forget_rows(first.features)
         return made, prepared
-
-    def _attempt(self, work: Callable[[], T]) -> tuple[Any, str | None]:
-        """What the work returns, or why it has failed where that fails the group and not the benchmark."""
-        try:
-            with self.resources.memory():
-                return work(), None
-        except (OutputError, PeerError):
-            raise
-        except GddimError as error:
-            return None, str(error)
-
-    def _together(self, work: Callable[[], T]) -> T:
-        """Work of every process; raises GroupError on all where it fails on one."""
-        value, reason = self._attempt(work)
-        self.world.barrier(lambda: self.callback.advance(self.world.count()))
-        self.callback.advance(self.world.count(at_once=True))
-        self._on_main(lambda: None, next((why for why in self.world.gather(reason) if why), None))
-        return value
-
-    def _on_main(self, work: Callable[[], T], reason: str | None = None) -> T:
-        """What the first process's work returns, on all; raises GroupError on all where it fails."""
-        found = (None, reason) if reason or not self.world.main else self._attempt(work)
-        value, reason = self.world.broadcast(found)
-        if reason:
-            raise GroupError(reason)
-        return value
 
     def _evaluator(self, result: Result, prepared: PreparedRun) -> Evaluator:
         return self.resources.evaluator(self.plan.cell(result.key), prepared.model.image_shape)
@@ -234,7 +205,7 @@ class Runner:
         """Every metric of all rows, each with a failure of its own; and the images' folder, where they are kept."""
         rows = read_array(file.partial, memory_map=True)
         for result, evaluator in zip(group, evaluators, strict=True):
-            found, result.failed = self._attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
+            found, result.failed = self.work.attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
             result.value = found["value"] if found else None
             result.nfe = float(np.asarray(rows[:, -1], dtype=np.float64).mean())
             result.tolerance = prepared.sampler.tolerance
@@ -253,7 +224,7 @@ class Runner:
             ready.use_tolerance(group[0].tolerance)
             return solver_error(group[0], request, ready, self.resources, self.folder, images)
 
-        error, reason = self._attempt(measure)
+        error, reason = self.work.attempt(measure)
         for result in group:
             result.solver_error = error or SolverError(images, failed=reason)
             self.folder.write(f"cells/{result.key}.json", result)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gddim_cli.bench.plan import expand, read_plan
+from gddim_cli.bench.plan import Planner, read_plan
 from gddim_cli.bench.plan_file import from_options
 
 BAD = """\
@@ -45,7 +45,7 @@ def cells(text: str, tmp_path: Path, **options: str) -> list[dict]:
     path.write_text(text)
     problems: list[str] = []
     over = from_options(options, problems)
-    found = [cell for cell, _ in expand(read_plan(path, None, over, problems), over, problems, [])]
+    found = [cell for cell, _ in Planner(read_plan(path, None, over, problems), over, problems).expand()]
     assert problems == []
     given = [{**cell.request.flat(), "num": cell.num} for cell in found]
     return [{key: msgspec.to_builtins(value) for key, value in one.items() if value is not None} for one in given]
