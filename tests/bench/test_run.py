@@ -231,7 +231,7 @@ def test_two_at_once_in_one_folder_are_refused(bench, tmp_path: Path) -> None:
     with locked(tmp_path / "out", "gddim bench"):
         result = bench("--nfe", "4", "--num", "4")
     assert result.status == 1
-    assert "another gddim bench is at work there" in result.err
+    assert "another gddim bench is running in this folder" in result.err
 
 
 def test_on_a_terminal_the_cells_fill_in(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
