@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import math
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ DATA = Path(__file__).parent / "data"
 TINY = {"image_channels": 1, "image_size": 8, "sigma_data": 0.5, "channels": [16], "blocks": 1, "embedding": 16}
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # In a script's background job (`pytest &`) SIGINT is ignored, also by the processes that tests start and stop with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gddim_cli.diffusions.parameters import parameters_of
 from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.protocols import PROTOCOLS
 from gddim_cli.hub.store import card_of
-from gddim_cli.runs.prepare import parameters_of
 from gddim_cli.runtime.typed_yaml import read_yaml
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gddim_cli.settings import Setting
 
 BATCH_SIZE = 64
-PANELS = ("Model", "Sampler", "Images", "Reference", "Metrics", "Output", "Speed", "Advanced")
+PANELS = ("Model", "Sampler", "Data", "Training", "Images", "Reference", "Metrics", "Output", "Speed", "Advanced")
 """The groups of options in `--help`, in their order."""
 
 Device = Annotated[

@@ -94,12 +94,13 @@ class Progress:
 class Interrupts:
     """Holds Ctrl-C and polite kills back until `check`, so that a step of the work is done whole or not at all.
 
-    A second one is not held back.
+    A second one is not held back. A signal that is ignored (Ctrl-C in a script's background job) stays ignored.
     """
 
     def __enter__(self) -> Self:
         self._asked = False
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._ask) for number in heard}
         return self
 
     def __exit__(

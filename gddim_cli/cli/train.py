@@ -1,8 +1,9 @@
-"""`gddim train`: a folder of images to a checkpoint."""
+"""`gddim train`: from a folder of images to a checkpoint."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +18,10 @@ from gddim_cli.runtime.device import find_device
 if TYPE_CHECKING:
     import torch
 
-    from gddim_cli.training.recipe import Recipe
-    from gddim_cli.training.trainer import Trainer
+    from gddim_cli.images.quantize import Pixels
+    from gddim_cli.training.run import TrainingRun
+
+MOST_STEPS = 10**9
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -26,107 +29,190 @@ gddim train mnist --data mnist.npz --out runs/mnist
 
 gddim train mine.yaml --data photos/ --out runs/mine --steps 20000
 
+gddim train mine.yaml --data photos/ --conditional --out runs/classes
+
 gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="mnist (the bundled checkpoint's) or a YAML file.")],
-    data: Annotated[Path, typer.Option(help="A folder of images of one size, or an .npz with uint8 images.")],
-    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on with what is there.")],
-    steps: Annotated[int | None, typer.Option(help="In all, earlier calls included (default: the recipe's).")] = None,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or mnist, the recipe of the bundled checkpoint.")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="Square images of one size: a folder, .zip or .tar of images, a folder of gddim sample, or an .npz or .npy of "
+            "uint8 images.",
+            rich_help_panel="Data",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder of the run. Rerun the same command to resume.", rich_help_panel="Output"
+        ),
+    ],
     key: Annotated[
-        str | None, typer.Option(help="The array in the .npz (default: train_images, or the only images).")
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Array of the .npz that holds the images. Default: train_images, or the only array of images.",
+            rich_help_panel="Data",
+        ),
     ] = None,
-    every: Annotated[int, typer.Option(help="Steps between savings, each with a grid of samples.")] = 500,
+    conditional: Annotated[
+        bool,
+        typer.Option(
+            "--conditional",
+            help="Train a class-conditional model. Class labels are the sub-folders of the images, or an array of the .npz.",
+            rich_help_panel="Data",
+        ),
+    ] = False,
+    label_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Array of the .npz that holds the class labels; implies --conditional. Default: train_labels.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Steps in all, including those of earlier calls. Default: the recipe's.",
+            rich_help_panel="Training",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the model and of its files. Default: the recipe's.",
+            rich_help_panel="Training",
+        ),
+    ] = None,
+    every: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MOST_STEPS,
+            metavar="N",
+            help="Steps between saves, each with a grid of samples.",
+            rich_help_panel="Output",
+        ),
+    ] = 500,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace files in the folder that this run did not write, a run with other settings among them.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     device: options.Device = "auto",
+    threads: options.Threads = None,
 ) -> None:
-    """Train a denoiser that every diffusion of small blocks can sample from.
+    """Train a denoiser that can be sampled through every diffusion with a small block per pixel.
 
-    Writes state.pt, log.csv, grid-STEP.png, and the averaged weights with their card.
+    Writes state.pt, log.csv, grid-STEP.png, the averaged weights and their model card.
     """
-    options.positive("--every", every)
+    options.folder("--out", out)
+    from gddim_cli.training.recipe import read_recipe, with_changes
 
-    import torch
+    chosen = with_changes(read_recipe(recipe), steps=steps, name=name)
+    keep_inputs(recipe, data, out, chosen.name)
 
-    from gddim_cli.runs.images import read_images
-    from gddim_cli.training.trainer import Trainer
+    from gddim_cli.runtime.files import locked
+    from gddim_cli.training.dataset import read_dataset
+    from gddim_cli.training.run import TrainingRun
 
     where = find_device(device)
-    chosen = read_recipe(recipe, steps)
-    trainer = Trainer(chosen, torch.from_numpy(read_images(data, key)), out, where)
-    say(describe(trainer))
-    if trainer.done >= chosen.steps:
-        say(f"{out} has its {trainer.done} steps; give more --steps to go on")
-    else:
-        run(trainer, every)
-    say(f"gddim sample --checkpoint {trainer.export(machine(where))} --out imgs/")
+    options.use_threads(threads, where)
+    dataset = read_dataset(data, key, conditional, label_key)
+    with locked(out, "gddim train"):
+        run = TrainingRun(chosen, dataset, out, where, force)
+        describe(run)
+        if run.done >= chosen.steps:
+            say(f"{out}: all {run.done} steps are done; raise --steps to train on")
+        else:
+            execute(run, every)
+        weights = run.export(machine(where))
+    say(f"next: gddim sample --checkpoint {shlex.quote(str(weights))} --out imgs/")
 
 
-def read_recipe(reference: str, steps: int | None) -> Recipe:
-    """The recipe of a bundled checkpoint by name, or of a YAML file.
+def keep_inputs(recipe: str, data: Path, out: Path, name: str) -> None:
+    """Refuses an output folder in which this run would write among its own inputs.
 
     Raises:
-        UsageError: an unknown name, or --steps that is not positive.
-        DataError: a file that is no recipe.
+        UsageError: the current folder, the data's folder or one inside it, or a recipe that would be replaced.
     """
-    import msgspec
+    from gddim_cli.training.folder import output_files
 
-    from gddim_cli.hub.store import bundled_folder
-    from gddim_cli.runtime.typed_yaml import read_yaml, typed
-    from gddim_cli.training.recipe import Recipe
+    if out.resolve() == Path.cwd():
+        raise UsageError("--out: needs a folder of its own, not the current one")
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"--out: {out} is in the folder of --data, {data}; choose a folder outside of it")
+    for path in (Path(recipe), data):
+        for file in (out / output for output in output_files(name)):
+            if file.exists() and path.exists() and file.samefile(path):
+                raise UsageError(
+                    f"--out: this run would write {file}, which is its input; choose another folder or --name"
+                )
 
-    path = Path(reference)
-    if not path.suffix:
-        path = bundled_folder() / f"{reference}.train.yaml"
-        if not path.is_file():
-            raise UsageError(f"there is no recipe '{reference}'; known: mnist, or the path of a YAML file")
-    found = typed(read_yaml(path), Recipe, path)
-    return found if steps is None else msgspec.structs.replace(found, steps=options.positive("--steps", steps))
 
+def execute(run: TrainingRun, every: int) -> None:
+    """Trains up to the recipe's steps.
 
-def run(trainer: Trainer, every: int) -> None:
-    """Trains to the recipe's steps. Ctrl-C and a polite kill wait for the step's end, and what is done is saved."""
-    total, saved = trainer.recipe.steps, trainer.done
-    with Interrupts() as interrupts, Progress(total, "steps", start=trainer.done) as progress:
+    Ctrl-C and SIGTERM take effect at the end of a step; finished steps are saved.
+    """
+    total, saved = run.recipe.steps, run.done
+    with Interrupts() as interrupts, Progress(total, "steps", start=run.done) as progress:
         try:
-            while trainer.done < total:
-                loss = trainer.step()
-                progress.advance(1, f"loss {loss:.4f}")
-                if trainer.done % every == 0 or trainer.done == total:
-                    trainer.save()
-                    saved = trainer.done
-                    progress.say(preview(trainer))
+            while run.done < total:
+                run.step()
+                progress.advance(1, f"loss {run.mean_loss:.4f}")
+                if run.done % every == 0 or run.done == total:
+                    run.save()
+                    saved = run.done
+                    progress.say(summary(run, *run.preview()))
                 interrupts.check()
         except KeyboardInterrupt:
-            if trainer.done > saved:
-                trainer.save()
+            if run.done > saved:
+                run.save()
             raise
 
 
-def preview(trainer: Trainer) -> str:
-    """Writes `grid-STEP.png`; on a terminal, shows some of it too."""
-    from gddim_cli.images.render import grid, half_blocks, write_png
+def summary(run: TrainingRun, path: Path, picture: Pixels) -> str:
+    """What a save has to say; on a terminal with the first images of the grid."""
+    from gddim_cli.images.render import half_blocks
 
-    path = trainer.out / f"grid-{trainer.done:06d}.png"
-    images = trainer.samples(64)
-    write_png(path, grid(images))
-    step, loss, seconds = trainer.log[-1]
-    text = f"step {step}: mean loss {loss:.4f}, {duration(seconds)} in all, samples in {path}"
+    step, loss, seconds = run.log[-1]
+    text = f"step {step}: mean loss {loss:.4f}, {duration(seconds)} of training, samples in {path}"
     if not sys.stderr.isatty():
         return text
-    width = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals do not know theirs
-    columns = max(1, min(8, width // (images.shape[2] + 2)))
-    return f"{text}\n{half_blocks(grid(images[:columns], columns), width)}"
+    width = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # some terminals report 0
+    cell = run.data.image_shape[1] + 2
+    return f"{text}\n{half_blocks(picture[: cell + 2, : max(1, width // cell) * cell], width)}"
 
 
-def describe(trainer: Trainer) -> str:
-    count, channels, size, _ = trainer.images.shape
-    parameters = sum(p.numel() for p in trainer.network.parameters())
-    what = f"{count} images {size}x{size}x{channels}, {parameters:,} parameters, on {trainer.device}"
-    return what + (f", going on from step {trainer.done}" if trainer.done else "")
+def describe(run: TrainingRun) -> None:
+    """Says what is trained on what, and what the model card will not say."""
+    from gddim_cli.training.model_card import described, is_about
+
+    say(f"{described(run.data)}, {run.trainer.parameters:,} parameters, on {run.device}")
+    if not is_about(run.recipe, run.settings.images):
+        say(
+            f"note: these are not the images that recipe {run.recipe.name} is about; the model card says that they are your own, "
+            "and claims no licence"
+        )
+    if run.done:
+        say(f"resuming at step {run.done}")
 
 
 def machine(device: torch.device) -> str:
+    """The device in words, for the model card."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"

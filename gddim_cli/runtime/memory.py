@@ -1,7 +1,8 @@
-"""Recognising that memory has run out, and the message for it."""
+"""How much memory there is, recognising that it has run out, and the message for it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,12 +29,21 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def physical_memory() -> int:
+    """Bytes of memory of this machine; 2^62 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 62
+
+
 @contextmanager
-def memory_for(images: int, device: torch.device) -> Iterator[None]:
+def memory_for(images: int, device: torch.device, remedy: str | None = None) -> Iterator[None]:
     """A context for work on a batch of images that may run out of memory.
 
     Args:
         images: the batch size.
+        remedy: what the message advises. Default: a smaller `--batch-size`.
 
     Raises:
         CapacityError: memory has run out; in place of the errors of torch and NumPy.
@@ -43,6 +53,8 @@ def memory_for(images: int, device: torch.device) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        if remedy:
+            raise CapacityError(f"{images} images at once do not fit in the memory of {device}; {remedy}") from error
         smaller = f"a smaller --batch-size ({images // 2}, or auto)" if images > 1 else "smaller images or more memory"
         raise CapacityError(
             f"--batch-size: {images} images at once do not fit in the memory of {device}; rerun the same command with {smaller}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import types
+import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,6 +112,37 @@ def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = Dat
         text = (
             str(problem).replace("Object ", "the mapping ", 1).replace("`object`, got `array`", "a mapping, got a list")
         )
-        unknown = re.search(r"unknown field `(\w+)`", text)
-        hint = f"; {nearest(unknown[1], kind.__struct_fields__)}" if unknown else ""  # type: ignore[attr-defined]
+        unknown = re.search(r"unknown field `(.+?)`(?: - at `\$(\S*)`)?$", text)
+        hint = f"; {nearest(unknown[1], fields_at(kind, unknown[2] or ''))}" if unknown else ""
         raise error(f"{source}: {text}{hint}") from problem
+
+
+def fields_at(kind: Any, path: str) -> list[str]:
+    """The keys of the struct that stands at a path like `.rows[0].network` in `kind`; none where it cannot be followed."""
+    for step in re.findall(r"\w+|\[.*?\]", path):
+        plain = unwrapped(kind)
+        if step.startswith("["):
+            kind = next(iter(typing.get_args(plain)[-1:]), None)
+        elif is_struct(plain):
+            names = dict(zip(plain.__struct_encode_fields__, plain.__struct_fields__, strict=True))
+            kind = typing.get_type_hints(plain, include_extras=True).get(names.get(step, ""))
+        else:
+            return []
+    found = unwrapped(kind)
+    return list(found.__struct_encode_fields__) if is_struct(found) else []
+
+
+def unwrapped(kind: Any) -> Any:
+    """A type without its annotations, and without `None`."""
+    while True:
+        if hasattr(kind, "__metadata__"):
+            kind = typing.get_args(kind)[0]
+        elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+            kind = next((part for part in typing.get_args(kind) if part is not types.NoneType), None)
+        else:
+            return kind
+
+
+def is_struct(kind: Any) -> bool:
+    """Whether it is a `msgspec.Struct`."""
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)

@@ -1,46 +1,158 @@
-"""A training recipe."""
+"""A training recipe: everything that a training run depends on besides its images."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
+from gddim_cli.errors import DataError, UsageError
+from gddim_cli.hub.store import bundled_folder
+from gddim_cli.runtime.typed_yaml import read_yaml, typed
+from gddim_cli.settings import about, declared
+
+RECIPE = ".train.yaml"
+"""The suffix of bundled recipes."""
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+Width = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+FROM_IMAGES = ("image_channels", "image_size", "sigma_data", "classes")
+"""Arguments of the network that the training images determine."""
 
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The architecture of the denoiser."""
 
-
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+    patch: Annotated[
+        int,
+        about("Side of the pixel blocks folded into channels at the input and unfolded at the output.", ge=1, le=64),
+    ] = 2
+    channels: Annotated[
+        tuple[Width, ...],
+        msgspec.Meta(min_length=1, max_length=10),
+        about("Width of each level; every level after the first halves the resolution."),
+    ] = (64, 96)
+    blocks: Annotated[
+        int, about("Residual blocks per level, on the way down and again on the way up.", ge=1, le=64)
+    ] = 2
+    embedding: Annotated[int, about("Width of the embedding of the noise level.", ge=1, le=4096)] = 128
 
 
 class NoiseLevels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The law of `ln sigma` in training: normal, with a share spread evenly from `min` to `max`."""
+    """The distribution of noise levels: `ln sigma` is normal, except for a share that is uniform from `min` to `max`."""
 
-    mean: float = -0.6
-    std: Positive = 1.4
-    even: Share = 0.15
-    min: Positive = 0.001
-    max: Positive = 260.0
+    mean: Annotated[float, about("Mean of ln(sigma).", ge=-20, le=20)] = -0.6
+    std: Annotated[float, about("Standard deviation of ln(sigma).", gt=0, le=20)] = 1.4
+    even: Annotated[float, about("Share of ln(sigma) drawn uniformly from ln(min) to ln(max).", ge=0, le=1)] = 0.15
+    min: Annotated[float, about("Lowest noise level; lower draws are raised to it.", ge=1e-6, le=1e6)] = 0.001
+    max: Annotated[float, about("Highest noise level; higher draws are lowered to it.", ge=1e-6, le=1e6)] = 260.0
+
+
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the model card says of the images."""
+
+    title: Annotated[Text, about("What the images are.")] | None = None
+    source: Annotated[Text, about("Whom to cite for them.")] | None = None
+    license: Annotated[Text, about("Their licence.")] | None = None
+    sha256: (
+        Annotated[
+            str,
+            about(
+                "Fingerprint of the images. With other images the card leaves out this section and `license`.",
+                pattern=r"^[0-9a-f]{64}\Z",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a training run is. All but `steps` is fixed once it has begun; the cooldown comes before whatever they are."""
+    """What a training run does. Once it has begun, only `steps`, `data` and `license` may change."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[\w-]+$")]
-    steps: Count
-    batch_size: Count = 64
-    learning_rate: Positive = 1e-3
-    warmup: Count = 500
-    decay_from: Count = 5000
-    """From this step on the learning rate falls as 1/sqrt(step)."""
-    cooldown: Count = 1000
-    """Over so many last steps it falls to nothing."""
-    ema: Share = 0.9995
-    seed: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
-    flip: bool = False
-    network: dict[str, Any] = {}
+    name: Annotated[
+        str,
+        about(
+            "Name of the model and of its files: letters, digits, _ and -.",
+            pattern=r"^[\w-]+\Z",
+            min_length=1,
+            max_length=64,
+        ),
+    ]
+    steps: Annotated[int, about("Optimizer steps.", ge=1, le=10**9)]
+    batch_size: Annotated[int, about("Images per step.", ge=1, le=65_536)] = 64
+    learning_rate: Annotated[float, about("Peak learning rate of Adam.", gt=0, le=10)] = 1e-3
+    warmup: Annotated[int, about("Steps over which the learning rate rises linearly to its peak.", ge=1, le=10**9)] = (
+        500
+    )
+    decay_from: Annotated[int, about("Step from which the learning rate falls as 1/sqrt(step).", ge=1, le=10**9)] = 5000
+    cooldown: Annotated[
+        int,
+        about(
+            "Last steps, over which the learning rate falls linearly to zero; at most a third of all steps.",
+            ge=1,
+            le=10**9,
+        ),
+    ] = 1000
+    ema: Annotated[float, about("Decay per step of the averaged weights, which the checkpoint holds.", ge=0, le=1)] = (
+        0.9995
+    )
+    seed: Annotated[int, about("Seed of the initial weights and of every batch.", ge=0, le=10**12)] = 0
+    flip: Annotated[bool, about("Mirror half of the images left to right, at random.")] = False
+    label_dropout: Annotated[
+        float,
+        about("Share of the images whose class label is hidden (class-conditional training only).", ge=0, le=1),
+    ] = 0.1
+    network: Network = Network()
     sigma: NoiseLevels = NoiseLevels()
-    data: dict[str, str] = {}
-    """What the card will say of the data: `title`, `license`, `source`."""
+    data: Data = Data()
+    license: Annotated[Text, about("Licence of the weights, for the model card.")] | None = None
+
+
+def read_recipe(reference: str) -> Recipe:
+    """The bundled recipe of that name, or the one in a YAML file.
+
+    Raises:
+        UsageError: an unknown name.
+        DataError: the file cannot be read, or is not a recipe.
+    """
+    path = Path(reference)
+    if not path.suffix and not path.is_file():
+        path = bundled_folder() / f"{reference}{RECIPE}"
+        if not path.is_file() or path.name != f"{reference}{RECIPE}":
+            raise UsageError(
+                f"there is no recipe '{reference}'; known: {', '.join(recipe_names())}, or the path of a YAML file"
+            )
+    return as_recipe(read_yaml(path), path)
+
+
+def with_changes(recipe: Recipe, steps: int | None, name: str | None) -> Recipe:
+    """The recipe with what the command line gives in place of its own.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+    given = {"steps": steps, "name": name}
+    checked = {key: declared(Recipe)[key].check(value, f"--{key}") for key, value in given.items() if value is not None}
+    return msgspec.structs.replace(recipe, **checked)
+
+
+def recipe_names() -> list[str]:
+    """The bundled recipes."""
+    return sorted(path.name.removesuffix(RECIPE) for path in bundled_folder().glob(f"*{RECIPE}"))
+
+
+def as_recipe(raw: Any, source: object) -> Recipe:
+    """A recipe from plain dicts and lists; `source` names it in messages.
+
+    Raises:
+        DataError: an unknown or missing key, a value of the wrong type or outside its range, contradicting values.
+    """
+    network = raw.get("network") if isinstance(raw, dict) else None
+    for key in FROM_IMAGES:
+        if isinstance(network, dict) and key in network:
+            raise DataError(f"{source}: network.{key} is determined by the images; leave it out")
+    recipe = typed(raw, Recipe, source)
+    if recipe.sigma.min >= recipe.sigma.max:
+        raise DataError(f"{source}: sigma.min {recipe.sigma.min:g} is not below sigma.max {recipe.sigma.max:g}")
+    return recipe

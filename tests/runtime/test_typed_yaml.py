@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import pytest
 
 from gddim_cli.errors import DataError
-from gddim_cli.runtime.typed_yaml import read_yaml
+from gddim_cli.runtime.typed_yaml import read_yaml, typed
 
 
 def read(tmp_path: Path, text: str) -> object:
@@ -67,3 +69,29 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
     with pytest.raises(DataError, match="not valid YAML"):
         read_yaml(tmp_path / "latin.yaml")
+
+
+class Inner(msgspec.Struct, forbid_unknown_fields=True):
+    width: int = 1
+
+
+class Outer(msgspec.Struct, forbid_unknown_fields=True):
+    inner: Inner | None = None
+    rows: list[Annotated[Inner, msgspec.Meta(description="a row")]] = []
+    named: dict[str, Inner] = {}
+
+
+@pytest.mark.parametrize(
+    ("raw", "hint"),
+    [
+        ({"inne": {}}, "did you mean 'inner'?"),
+        ({"inner": {"widht": 1}}, "at `$.inner`; did you mean 'width'?"),
+        ({"rows": [{}, {"widht": 1}]}, "at `$.rows[1]`; did you mean 'width'?"),
+        ({"named": {"a": {"widht": 1}}}, "at `$.named[...]`; did you mean 'width'?"),
+        ({"inner": {"a b": 1}}, "unknown field `a b` - at `$.inner`; known: width"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_one_of_its_place(raw: object, hint: str) -> None:
+    with pytest.raises(DataError) as refused:
+        typed(raw, Outer, "file.yaml")
+    assert hint in str(refused.value)

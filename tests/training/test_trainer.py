@@ -1,8 +1,7 @@
-"""`gddim train` on a few 8x8 pictures."""
+"""Optimisation: exact resuming, learning rate, finite weights, class labels."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -11,186 +10,142 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 
-from gddim_cli.checkpoints import native
-from gddim_cli.cli.train import run as run_training
-from gddim_cli.errors import DataError, OutputError, UsageError
-from gddim_cli.hub.load import load
-from gddim_cli.runtime.typed_yaml import read_yaml, typed
-from gddim_cli.training.recipe import Recipe
-from gddim_cli.training.trainer import Trainer
+from gddim_cli.cli.train import execute
+from gddim_cli.errors import CapacityError, DataError, NumericsError, OutputError, UsageError
+from gddim_cli.models.networks.unet import DenoisingUNet
+from gddim_cli.training.dataset import Dataset
+from gddim_cli.training.recipe import Recipe, as_recipe
+from gddim_cli.training.trainer import Trainer, with_classes
 
 CPU = torch.device("cpu")
-RECIPE = {
-    "name": "squares",
-    "steps": 30,
-    "batch_size": 8,
-    "cooldown": 1,
-    "network": {"channels": [16], "blocks": 1, "embedding": 16},
-    "data": {"title": "Squares", "license": "CC0", "source": "This test"},
-}
 
 
-@pytest.fixture(scope="module")
-def squares() -> np.ndarray:
-    """White squares on black, 8x8."""
-    x = np.zeros((32, 8, 8), np.uint8)
-    for i in range(32):
-        x[i, i % 4 : i % 4 + 4, i // 8 : i // 8 + 4] = 255
-    return x
+def same_weights(a: torch.nn.Module | dict, b: torch.nn.Module) -> None:
+    """Both have the same weights, bit for bit."""
+    found = a if isinstance(a, dict) else a.state_dict()
+    for name, tensor in b.state_dict().items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
 
 
-@pytest.fixture
-def config(tmp_path: Path, squares: np.ndarray) -> Path:
-    np.savez(tmp_path / "squares.npz", squares)
-    (tmp_path / "squares.yaml").write_text(yaml.safe_dump(RECIPE))
-    return tmp_path / "squares.yaml"
-
-
-def trainer(images: np.ndarray, out: Path, **changes: object) -> Trainer:
-    recipe = msgspec.convert({**RECIPE, **changes}, Recipe)
-    return Trainer(recipe, torch.from_numpy(images)[:, None], out, CPU)
-
-
-def test_a_cut_run_makes_the_weights_of_an_uncut_one(tmp_path: Path, squares: np.ndarray) -> None:
-    whole = trainer(squares, tmp_path / "whole", flip=True)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_an_interrupted_run_makes_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, squares: np.ndarray, training, conditional: bool
+) -> None:
+    labels = np.arange(32) % 4 if conditional else None
+    whole = training(squares, tmp_path / "whole", labels, flip=True)
     losses = [whole.step() for _ in range(20)]
-    cut = trainer(squares, tmp_path / "cut", flip=True)
+    first = training(squares, tmp_path / "parts", labels, flip=True)
     for _ in range(7):
-        cut.step()
-    cut.save()
-    again = trainer(squares, tmp_path / "cut", flip=True, steps=99)
-    assert again.done == 7
-    assert [again.step() for _ in range(13)] == losses[7:]
-    for name, tensor in whole.average.state_dict().items():
-        torch.testing.assert_close(again.average.state_dict()[name], tensor, rtol=0, atol=0)
+        first.step()
+    first.save()
+    second = training(squares, tmp_path / "parts", labels, flip=True, steps=99)
+    assert second.done == 7
+    assert [second.step() for _ in range(13)] == losses[7:]
+    same_weights(second.trainer.average, whole.trainer.average)
 
 
-def test_it_learns(tmp_path: Path, squares: np.ndarray) -> None:
-    run = trainer(squares, tmp_path, learning_rate=5e-3, warmup=10, steps=150)
+def test_it_learns(tmp_path: Path, squares: np.ndarray, training) -> None:
+    run = training(squares, tmp_path, learning_rate=5e-3, warmup=10, steps=150)
     losses = [run.step() for _ in range(150)]
     assert np.mean(losses[-30:]) < 0.8 * np.mean(losses[:10])
 
 
-def test_the_command_writes_a_checkpoint_that_samples(gddim, config: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    words = ("train", config, "--data", tmp_path / "squares.npz", "--out", out, "--every", 10, "--device", "cpu")
-    result = gddim(*words, "--steps", 20)
-    assert result.status == 0, result.err
-    assert "32 images 8x8x1" in result.err
-    assert "step 10: mean loss" in result.err
-    assert {path.name for path in out.iterdir()} == {
-        "state.pt", "log.csv", "grid-000010.png", "grid-000020.png", "squares.safetensors", "squares.yaml",
-    }  # fmt: skip
-    with Image.open(out / "grid-000010.png") as picture:
-        assert picture.size == (8 * 10 + 2, 8 * 10 + 2)
-    assert len((out / "log.csv").read_text().splitlines()) == 3
+def test_class_labels_are_learned(tmp_path: Path, training) -> None:
+    """Black images of class 0, white ones of class 1: in strong noise only the label tells them apart."""
+    images = np.zeros((32, 8, 8), np.uint8)
+    images[16:] = 255
+    labels = np.arange(32) // 16
+    run = training(images, tmp_path, labels, learning_rate=1e-2, warmup=1, steps=300, ema=0.9, label_dropout=0.3)
+    for _ in range(300):
+        run.step()
+    y, sigma = 100 * torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((64,), 100.0)
 
-    assert "going on from step 20" in gddim(*words).err
-    card, _ = native.read(out / "squares.safetensors")
-    assert (card.training["steps"], card.training["data"], card.license["data"]) == (30, "Squares", "CC0")
-    written = read_yaml(out / "squares.yaml")
-    assert written["sha256"] == load(str(out / "squares.safetensors"), CPU).sha256
-    sampled = gddim(
-        "sample", "--checkpoint", out / "squares.safetensors", "--nfe", 5, "--num", 2, "--out", tmp_path / "i", "--json"
-    )
-    assert json.loads(sampled.out)["settings"]["checkpoint"] == "squares"
+    def mean(label: int) -> float:
+        with torch.no_grad():
+            return float(run.trainer.average(y, with_classes(sigma, torch.full((64,), label), 2)).mean())
 
-
-def test_a_folder_of_colour_images(gddim, config: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for i in range(4):
-        Image.new("RGB", (8, 8), (60 * i, 0, 255)).save(photos / f"{i}.png")
-    assert gddim("train", config, "--data", photos, "--out", tmp_path / "run", "--steps", 2).status == 0
-    assert native.read(tmp_path / "run" / "squares.safetensors")[0].images.channels == 3
+    assert mean(0) < -0.6
+    assert mean(1) > 0.6
+    assert abs(mean(-1)) < 0.5  # without a class: the mean of both
+    with torch.no_grad():
+        unconditional = run.trainer.average(y, sigma)
+        torch.testing.assert_close(
+            unconditional, run.trainer.average(y, with_classes(sigma, torch.full((64,), -1), 2)), rtol=0, atol=0
+        )
 
 
-def test_refusals(gddim, config: Path, tmp_path: Path, squares: np.ndarray) -> None:
-    def refuse(
-        message: str, status: int, *words: object, recipe: object = config, data: object = tmp_path / "squares.npz"
-    ) -> None:
-        result = gddim("train", recipe, "--data", data, "--out", tmp_path / "run", *words)
-        assert result.status == status, result.err
-        assert message in result.err
-        assert "Traceback" not in result.err
-
-    refuse("there is no recipe 'mnits'", 2, recipe="mnits")
-    refuse("none.yaml: cannot be read", 1, recipe=tmp_path / "none.yaml")
-    refuse("--steps: 0 is not a positive count", 2, "--steps", 0)
-    refuse("none.npz: no such file", 1, data=tmp_path / "none.npz")
-    wrong = tmp_path / "wrong.yaml"
-    for change, message in [
-        ({"learning_rat": 1e-3}, "unknown field `learning_rat`; did you mean 'learning_rate'?"),
-        ({"steps": "many"}, "Expected `int`, got `str` - at `$.steps`"),
-        ({"network": {"depth": 3}}, "the network cannot be built"),
-        ({"network": {"patch": 3}}, "image_size 8 is not a multiple of patch"),
-        ({"batch_size": 0}, "batch_size"),
-    ]:
-        wrong.write_text(yaml.safe_dump({**RECIPE, **change}))
-        refuse(message, 1, recipe=wrong)
-    wrong.write_text("name: [")
-    refuse("not valid YAML", 1, recipe=wrong)
-    np.savez(tmp_path / "wide.npz", np.zeros((2, 8, 12), np.uint8))
-    refuse("12x8", 1, data=tmp_path / "wide.npz")
-    assert (
-        gddim("train", config, "--data", tmp_path / "squares.npz", "--out", tmp_path / "run", "--steps", 1).status == 0
-    )
-    wrong.write_text(yaml.safe_dump({**RECIPE, "seed": 4}))
-    refuse("that run had other settings: seed", 2, recipe=wrong)
-    (tmp_path / "run" / "state.pt").write_bytes(b"nonsense")
-    refuse("state.pt: not a training state of gddim", 1)
+def test_a_network_without_classes_is_unchanged_by_their_support() -> None:
+    """The same initial weights with and without classes; without a label the same output, bit for bit."""
+    arguments = {
+        "image_channels": 1,
+        "image_size": 8,
+        "sigma_data": 0.5,
+        "channels": [16],
+        "blocks": 1,
+        "embedding": 16,
+    }
+    torch.manual_seed(3)
+    plain = DenoisingUNet(**arguments)
+    torch.manual_seed(3)
+    conditional = DenoisingUNet(**arguments, classes=5)
+    assert set(conditional.state_dict()) - set(plain.state_dict()) == {"label.weight"}
+    same_weights(conditional, plain)
+    y, sigma = torch.randn(2, 1, 8, 8), torch.tensor([0.1, 3.0])
+    torch.testing.assert_close(conditional(y, sigma), plain(y, sigma), rtol=0, atol=0)
 
 
-def test_the_recipe_of_the_bundled_checkpoint_is_one(monkeypatch) -> None:
-    from gddim_cli.hub.store import bundled_folder, card_of
-
-    recipe = typed(read_yaml(bundled_folder() / "mnist.train.yaml"), Recipe, "mnist.train.yaml")
-    made = card_of("mnist")
-    wanted = {k: v for k, v in msgspec.to_builtins(recipe).items() if k not in ("data", "network", "name")}
-    assert made.training["recipe"] == wanted
-    assert made.training["steps"] == recipe.steps
-    assert {k: made.network[k] for k in recipe.network} == recipe.network
-
-
-def test_other_images_or_a_foreign_state_do_not_go_on(tmp_path: Path, squares: np.ndarray) -> None:
-    run = trainer(squares, tmp_path)
-    run.step()
-    run.save()
-    with pytest.raises(UsageError, match="other settings: images"):
-        trainer(255 - squares, tmp_path)
-    for foreign in ({"step": 1}, torch.zeros(3)):
-        torch.save(foreign, tmp_path / "state.pt")
-        with pytest.raises(DataError, match="not a training state of gddim"):
-            trainer(squares, tmp_path)
+def test_labels_do_not_change_the_other_draws(squares: np.ndarray, training, tmp_path: Path) -> None:
+    labels = np.arange(32) % 4
+    plain = training(squares, tmp_path / "a").trainer._batch(3)
+    given = training(squares, tmp_path / "b", labels, label_dropout=0.5).trainer._batch(3)
+    for a, b in zip(plain[:3], given[:3], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert plain[3] is None
+    shown = {tuple(image.flatten().tolist()): i for i, image in enumerate(torch.tensor(squares))}
+    for image, label in zip(given[0], given[3].tolist(), strict=True):
+        pixels = tuple(((image + 1) * 127.5).round().int().flatten().tolist())
+        assert label in (-1, labels[shown[pixels]])
 
 
-def test_an_interrupt_waits_for_the_steps_end(tmp_path: Path, squares: np.ndarray, monkeypatch) -> None:
-    """SIGTERM in the middle of step 4: the step is whole, and the state is that of an uncut run after 4 steps."""
-    cut, whole = trainer(squares, tmp_path / "cut"), trainer(squares, tmp_path / "whole")
+def test_label_dropout_hides_its_share(squares: np.ndarray, training, tmp_path: Path) -> None:
+    labels = np.arange(32) % 4
+    trainer = training(squares, tmp_path, labels, label_dropout=0.25, batch_size=4000).trainer
+    hidden = float((trainer._batch(0)[3] == -1).float().mean())
+    assert abs(hidden - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+
+
+def test_one_hot_columns() -> None:
+    found = with_classes(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1, -1, 0]), 2)
+    assert found.tolist() == [[2, 0, 1], [3, 0, 0], [4, 1, 0]]
+
+
+def test_an_interrupt_waits_for_the_end_of_the_step(
+    tmp_path: Path, squares: np.ndarray, training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM in the middle of step 4: the step is finished, and the state is that of an uninterrupted run after 4 steps."""
+    stopped, whole = training(squares, tmp_path / "stopped"), training(squares, tmp_path / "whole")
     average = Trainer._average
 
     def interrupted(self: Trainer, decay: float) -> None:
-        if self is cut and self.done == 4:
+        if self is stopped.trainer and self.done == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         average(self, decay)
 
     monkeypatch.setattr(Trainer, "_average", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_training(cut, every=100)
+        execute(stopped, every=100)
     for _ in range(4):
         whole.step()
-    saved = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)
+    saved = torch.load(tmp_path / "stopped" / "state.pt", weights_only=True)
     assert saved["step"] == 4
-    for name, tensor in whole.average.state_dict().items():
-        torch.testing.assert_close(saved["average"][name], tensor, rtol=0, atol=0)
+    same_weights(saved["average"], whole.trainer.average)
 
 
-def test_the_learning_rate_warms_up_and_cools_down(tmp_path: Path, squares: np.ndarray) -> None:
-    run = trainer(squares, tmp_path, steps=90, warmup=10, decay_from=40, cooldown=1000, learning_rate=1.0)
-    rates = [run.learning_rate(step) for step in range(90)]
+def test_the_learning_rate_warms_up_and_cools_down(squares: np.ndarray, small: dict) -> None:
+    recipe = {**small, "steps": 90, "warmup": 10, "decay_from": 40, "cooldown": 1000, "learning_rate": 1.0}
+    trainer = Trainer(msgspec.convert(recipe, Recipe), Dataset(squares[:, None]), CPU)
+    rates = [trainer.learning_rate(step) for step in range(90)]
     assert rates[4] == pytest.approx(0.5)
     assert rates[20] == 1.0
     assert rates[54] == pytest.approx((40 / 55) ** 0.5)
@@ -198,7 +153,104 @@ def test_the_learning_rate_warms_up_and_cools_down(tmp_path: Path, squares: np.n
     assert rates[89] < 0.03
 
 
-def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, squares: np.ndarray) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_and_spoils_nothing(
+    tmp_path: Path, squares: np.ndarray, training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training(squares, tmp_path)
+    run.step()
+    before = {name: tensor.clone() for name, tensor in run.trainer.network.state_dict().items()}
+    monkeypatch.setattr(
+        run.trainer, "_loss", lambda *_: sum(p.sum() for p in run.trainer.network.parameters()) * float("nan")
+    )
+    with pytest.raises(
+        NumericsError, match=r"the loss is nan at step 2; lower learning_rate in the recipe \(it is 0.001\)"
+    ):
+        run.step()
+    same_weights(before, run.trainer.network)
+    assert run.done == 1
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, squares: np.ndarray, training) -> None:
+    run = training(squares, tmp_path)
+    run.step()
+    run.save()
+    before = (tmp_path / "state.pt").read_bytes()
+    with torch.no_grad():
+        next(run.trainer.network.parameters())[0] = float("inf")
+    with pytest.raises(NumericsError, match="the weights are not finite at step 1; lower learning_rate"):
+        run.save()
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_a_batch_that_does_not_fit_says_which_to_try(
+    tmp_path: Path, squares: np.ndarray, training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training(squares, tmp_path)
+
+    def too_large(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 133 GB")
+
+    monkeypatch.setattr(run.trainer, "_loss", too_large)
+    with pytest.raises(
+        CapacityError, match=r"8 images at once do not fit in the memory of cpu; lower batch_size .*\(to 4\)"
+    ):
+        run.step()
+
+
+def test_a_preview_is_drawn_in_smaller_batches_where_memory_runs_out(
+    tmp_path: Path, squares: np.ndarray, training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training(squares, tmp_path, batch_size=30)
+    _, expected = run.preview()
+    forward, sizes = DenoisingUNet.forward, []
+
+    def limited(self: DenoisingUNet, y: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(y))
+        if len(y) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 133 GB")
+        return forward(self, y, condition)
+
+    monkeypatch.setattr(DenoisingUNet, "forward", limited)
+    _, found = run.preview()
+    assert max(sizes) == 30  # never more than a batch of training
+    assert np.abs(found.astype(int) - expected).max() <= 1  # rounding depends on the batch size
+
+
+def test_networks_that_do_not_fit(squares: np.ndarray, small: dict) -> None:
+    def refuse(message: str, **network: object) -> None:
+        recipe = as_recipe({**small, "network": network}, "r.yaml")
+        with pytest.raises(DataError, match=message):
+            Trainer(recipe, Dataset(squares[:, None]), CPU)
+
+    refuse("image_size 8 is not a multiple of patch", patch=3)
+    refuse("image_size 8 is not a multiple of patch", channels=[8] * 5)
+    refuse(r"training this network takes at least \d.*GB, more than .* memory; lower", channels=[4096] * 10, blocks=64)
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, squares: np.ndarray, gddim, config: Path
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"file/state.pt: cannot be written"):
-        trainer(squares, tmp_path / "file")
+    result = gddim("train", config, "--data", tmp_path / "squares.npz", "--out", tmp_path / "file")
+    assert result.status == OutputError.exit_code
+    assert "file: cannot be written: there is a file where a folder is needed" in result.err
+    (tmp_path / "run" / "state.pt").mkdir(parents=True)
+    result = gddim("train", config, "--data", tmp_path / "squares.npz", "--out", tmp_path / "run")
+    assert "state.pt: cannot be written: this is a folder, but a file is needed" in result.err
+
+
+def test_other_images_labels_or_a_foreign_state_are_not_resumed(tmp_path: Path, squares: np.ndarray, training) -> None:
+    run = training(squares, tmp_path)
+    run.step()
+    run.save()
+    with pytest.raises(UsageError, match="other settings: images"):
+        training(255 - squares, tmp_path)
+    with pytest.raises(UsageError, match="other settings: class labels"):
+        training(squares, tmp_path, np.arange(32) % 4)
+    (tmp_path / "train.json").unlink()
+    with pytest.raises(UsageError, match=r"state.pt: that run had other settings: network.blocks: 1 -> 2"):
+        training(squares, tmp_path, network={"channels": [16], "blocks": 2, "embedding": 16})
+    for foreign in ({"step": 1}, torch.zeros(3)):
+        torch.save(foreign, tmp_path / "state.pt")
+        with pytest.raises(DataError, match="not a training state of gddim"):
+            training(squares, tmp_path)

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import Channels, Count, Interface, NetworkSpec, Scale, Side, Width
+from gddim_cli.models.networks.base import Channels, Classes, Count, Interface, NetworkSpec, Scale, Side, Width
 
 
 class DenoisingUNet(nn.Module):
@@ -34,6 +34,7 @@ class DenoisingUNet(nn.Module):
         channels: width of each level; every level after the first halves the resolution.
         blocks: residual blocks per level, on the way down and again on the way up.
         embedding: width of the noise-level embedding.
+        classes: number of class labels; 0 for an unconditional network.
 
     Raises:
         ValueError: the image does not divide into patches and levels, or a size is not positive.
@@ -48,6 +49,7 @@ class DenoisingUNet(nn.Module):
         channels: Sequence[int] = (64, 96),
         blocks: int = 2,
         embedding: int = 128,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         sizes = {"image_channels": image_channels, "patch": patch, "blocks": blocks, "embedding": embedding}
@@ -79,27 +81,33 @@ class DenoisingUNet(nn.Module):
             if level:
                 self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), conv3x3(wide, wide)))
         self.head = nn.Sequential(norm(width), nn.SiLU(), zero(conv3x3(width, image_channels * patch**2)))
+        if classes:
+            self.label = nn.Linear(classes, embedding, bias=False)
 
-    def forward(self, y: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, y: Tensor, condition: Tensor) -> Tensor:
         """The denoised images.
 
         Args:
             y: noisy images, [B, C, H, W].
-            sigma: noise levels (standard deviations, > 0), [B], of `y`'s dtype.
+            condition: noise levels (standard deviations, > 0), [B], of `y`'s dtype; with class labels [B, 1 + classes]: the noise
+                level, then the class as one-hot columns (all zero: no class).
 
         Returns:
-            `E[x_0 | y]`, [B, C, H, W], `y`'s dtype.
+            `E[x_0 | y]`, or given the class too, [B, C, H, W], `y`'s dtype.
         """
+        sigma, labels = (condition, None) if condition.ndim == 1 else (condition[:, 0], condition[:, 1:])
         s = sigma[:, None, None, None]
         total = s**2 + self.sigma_data**2
         c_skip = self.sigma_data**2 / total
         c_out = s * self.sigma_data / total.sqrt()
-        raw = self.unet(y / total.sqrt(), sigma.log() / 4)
+        raw = self.unet(y / total.sqrt(), sigma.log() / 4, labels)
         return c_skip * y + c_out * raw
 
-    def unet(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """The raw network `F`: images [B, C, H, W] and `c_noise` [B] to images of the same shape."""
+    def unet(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The raw network `F`: images [B, C, H, W], `c_noise` [B] and labels [B, classes] to images of the same shape."""
         emb = self.embed(c_noise)
+        if labels is not None:
+            emb = emb + self.label(labels)
         h = self.stem(fn.pixel_unshuffle(x, self.patch))
         skips = []
         for part in self.down:
@@ -201,6 +209,7 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: Annotated[list[Width], msgspec.Meta(min_length=1, max_length=10)] | UnsetType = UNSET
     blocks: Count | UnsetType = UNSET
     embedding: Width | UnsetType = UNSET
+    classes: Classes | UnsetType = UNSET
 
 
 SPEC = NetworkSpec(
@@ -208,5 +217,7 @@ SPEC = NetworkSpec(
     title="preconditioned denoiser of gddim train",
     arguments=Arguments,
     build=DenoisingUNet,
-    interface=lambda given: Interface(given.image_channels, given.image_channels, given.image_size),
+    interface=lambda given: Interface(
+        given.image_channels, given.image_channels, given.image_size, 0 if given.classes is UNSET else given.classes
+    ),
 )

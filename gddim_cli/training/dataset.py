@@ -1,0 +1,183 @@
+"""The images that a training run learns from, in memory, and their class labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gddim_cli.errors import DataError, nearest
+from gddim_cli.images.pictures import PictureSource
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.images.sources import ImageSource
+from gddim_cli.runs.folder import RUN
+from gddim_cli.runs.images import open_images
+from gddim_cli.runtime.arrays import read_archive, read_member
+from gddim_cli.runtime.memory import physical_memory
+from gddim_cli.runtime.text import printable
+
+BATCH = 256
+LARGEST_SIDE = 1024
+MOST_CLASSES = 100_000
+LABELS = "train_labels"
+"""The array of an .npz that holds class labels by default."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class labels of images.
+
+    Attributes:
+        labels: int64 [N], from 0 to `count` - 1.
+        count: number of classes.
+        names: of the classes, where they are folders.
+    """
+
+    labels: NDArray[np.int64]
+    count: int
+    names: Sequence[str] = ()
+
+    def fingerprint(self) -> str:
+        """SHA-256, hexadecimal, of the labels as little-endian int64."""
+        return hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Square images of one size.
+
+    Attributes:
+        images: uint8 [N, C, H, W].
+        classes: their class labels; None for unconditional training.
+    """
+
+    images: Pixels
+    classes: Classes | None = None
+
+    def __post_init__(self) -> None:
+        """Raises DataError for images that are not square, or too large."""
+        height, width = self.images.shape[2:]
+        refuse_shape(height, width)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def fingerprint(self) -> str:
+        """SHA-256, hexadecimal, of all pixels [N, C, H, W]."""
+        return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
+
+    def root_mean_square(self) -> float:
+        """Of all pixels in [-1, 1]: `sigma_data`, to four decimals."""
+        counts = np.zeros(256, np.int64)
+        for begin in range(0, len(self.images), BATCH):
+            counts += np.bincount(self.images[begin : begin + BATCH].reshape(-1), minlength=256)
+        grey = np.arange(256) / 127.5 - 1
+        return round(float(np.sqrt((grey**2 * counts).sum() / counts.sum())), 4)
+
+
+def read_dataset(
+    path: Path, key: str | None = None, conditional: bool = False, label_key: str | None = None
+) -> Dataset:
+    """The images at a path, as `open_images` finds them, with class labels if asked for.
+
+    Args:
+        path: a folder (of `gddim sample`: only the run's images), a .zip or .tar of images, an .npz or .npy.
+        key: the array of an .npz that holds the images.
+        conditional: whether to read labels: from the first folder in each image's path, or from an array of the .npz.
+        label_key: the array of an .npz that holds the labels; by default `train_labels`. Implies `conditional`.
+
+    Raises:
+        DataError: no images, images that are not square, of one size and kind, or that do not fit in memory; labels that are
+            missing or not whole numbers, one per image.
+    """
+    source = open_images(path, key)
+    height, width, channels = source.shape
+    refuse_shape(height, width)
+    size = source.count * height * width * channels
+    if size > physical_memory():
+        raise DataError(
+            f"{path}: {source.count} images of {width}x{height}x{channels} take {size / 1e9:.3g} GB, more than the "
+            f"{physical_memory() / 1e9:.3g} GB of memory; give fewer or smaller images"
+        )
+    classes = read_classes(path, source, label_key) if conditional or label_key is not None else None
+    return Dataset(np.ascontiguousarray(source.read_all().transpose(0, 3, 1, 2)), classes)
+
+
+def refuse_shape(height: int, width: int) -> None:
+    """Raises DataError for images that are not square, or too large."""
+    if height != width:
+        raise DataError(f"the images are {width}x{height}; square images are needed: crop or pad them")
+    if height > LARGEST_SIDE:
+        raise DataError(f"the images are {width}x{height}; at most {LARGEST_SIDE}x{LARGEST_SIDE} is supported")
+
+
+def read_classes(path: Path, source: ImageSource, label_key: str | None) -> Classes:
+    """The class labels of a source's images.
+
+    Raises:
+        DataError: none, or labels that cannot be used.
+    """
+    if path.is_dir() and (path / RUN).exists():
+        raise DataError(f"--conditional: {path} is a run of gddim sample, which has no class labels; leave it out")
+    if path.suffix.lower() == ".npz" and path.is_file():
+        return array_classes(path, source.count, label_key)
+    if label_key is not None:
+        raise DataError(f"--label-key: {path} is not an .npz; only an .npz has arrays")
+    if not isinstance(source, PictureSource):
+        raise DataError(f"--conditional: {path} has no class labels; give a folder per class, or an .npz with labels")
+    return folder_classes(path, source.pictures.names)
+
+
+def folder_classes(path: Path, names: Sequence[str]) -> Classes:
+    """The first folder in each image's path as its class, numbered in alphabetical order.
+
+    Raises:
+        DataError: an image outside of a folder, or fewer than two folders.
+    """
+    folders = [name.split("/")[0] if "/" in name else "" for name in names]
+    if "" in folders:
+        stray = printable(names[folders.index("")])
+        raise DataError(f"--conditional: {path}: {stray} is in no sub-folder; give each class a folder of its own")
+    known = sorted(set(folders))
+    if len(known) < 2:
+        raise DataError(
+            f"--conditional: {path} has one sub-folder with images, {printable(known[0])}; two or more are needed"
+        )
+    number = {name: i for i, name in enumerate(known)}
+    return Classes(
+        np.array([number[name] for name in folders], np.int64), len(known), [printable(name) for name in known]
+    )
+
+
+def array_classes(path: Path, count: int, label_key: str | None) -> Classes:
+    """The labels in an array of an .npz.
+
+    Raises:
+        DataError: no such array, or not whole numbers from 0, one per image.
+    """
+    arrays = read_archive(path)
+    name = label_key or LABELS
+    if name not in arrays:
+        hint = nearest(name, arrays) if label_key else f"name one with --label-key; {nearest(name, arrays)}"
+        raise DataError(f"{path}: there is no array '{name}' of class labels; {hint}")
+    dtype, shape = arrays[name]
+    if dtype.kind not in "iu" or shape != (count,):
+        raise DataError(
+            f"{path}: '{name}' is {dtype}{list(shape)}; class labels are whole numbers, one per image: [{count}]"
+        )
+    labels: NDArray[Any] = read_member(path, name)
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or not 1 <= highest < MOST_CLASSES:
+        raise DataError(
+            f"{path}: '{name}' goes from {lowest} to {highest}; class labels start at 0, of two or more classes and at most "
+            f"{MOST_CLASSES}"
+        )
+    return Classes(labels.astype(np.int64), highest + 1)

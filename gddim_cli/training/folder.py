@@ -1,0 +1,195 @@
+"""A training run's folder: files that the run wrote itself may be replaced, all others are left alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from gddim_cli import __version__
+from gddim_cli.errors import OutputError, UsageError
+from gddim_cli.runs.folder import TEMPORARY
+from gddim_cli.runtime.files import replacing, sha256, writing
+from gddim_cli.training.state import RunSettings
+
+RECORD = "train.json"
+STATE = "state.pt"
+LOG = "log.csv"
+GRID = re.compile(r"grid-\d{6,}\.png")
+LARGEST_RECORD = 1 << 26
+
+
+class Record(msgspec.Struct):
+    """The content of `train.json`.
+
+    Attributes:
+        settings: of the run.
+        files: every file that the run wrote, with its sha256; while a file is being replaced also that of the next one.
+    """
+
+    gddim: str
+    settings: RunSettings
+    files: dict[str, list[str]]
+
+
+class TrainingFolder:
+    """The files of one training run.
+
+    `train.json` lists each file with its sha256, which is added before the file is renamed into place. So a file is known to be
+    the run's own, unchanged, at whatever moment the run was interrupted.
+    """
+
+    def __init__(self, path: Path, settings: RunSettings, force: bool = False) -> None:
+        """The folder must be locked.
+
+        Args:
+            force: also replace files that this run did not write.
+
+        Raises:
+            UsageError: without `force`: the folder holds a run of other settings.
+            OutputError: without `force`: its `train.json` is not one; the folder cannot be read.
+        """
+        self.path, self.settings, self.force = path, settings, force
+        self._files: dict[str, list[str]] = {}
+        self._written: bytes | None = None
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._sweep()
+        record = self._read_record()
+        if record is not None and self.is_this_run(record.settings, RECORD):
+            self._files = record.files
+
+    def is_this_run(self, found: RunSettings, name: str) -> bool:
+        """Whether a file of these settings belongs to this run; with `force` the answer may be no.
+
+        Raises:
+            UsageError: it does not, and there is no `force`.
+        """
+        changed = found.changes(self.settings)
+        if changed and not self.force:
+            raise UsageError(
+                f"{self.path / name}: that run had other settings: {'; '.join(changed)}; choose another --out, or the recipe and "
+                "images it was begun with (only steps, data and license may change), or --force to replace it"
+            )
+        return not changed
+
+    def own(self, name: str) -> None:
+        """Takes a file that is this run's by its content, or that `force` allows to replace."""
+        self._seen[name] = signature(self.path / name)
+
+    def refuse_foreign(self, names: Iterable[str]) -> None:
+        """Refuses to replace files that this run did not write; with `force` they count as its own from now on.
+
+        Raises:
+            OutputError: one of them exists, and not as this run wrote it.
+        """
+        for name in names:
+            path = self.path / name
+            if not path.is_symlink() and not path.exists():
+                continue
+            with writing(path):
+                found = signature(path)
+                if self._seen.get(name) == found:
+                    continue
+                ours = self._files.get(name, [])
+                digest = sha256(path) if path.is_file() else None
+                if digest not in ours:
+                    if not self.force:
+                        what = "has changed since this run wrote it" if ours else "was not written by this run"
+                        raise OutputError(
+                            f"{path}: {what}; move it away, choose another --out, or replace it with --force"
+                        )
+                    self._files[name] = [digest] if digest else []
+                self._seen[name] = found
+
+    def grids(self) -> list[str]:
+        """The names of the grids in the folder."""
+        return sorted(path.name for path in self.path.iterdir() if GRID.fullmatch(path.name))
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """A temporary path, renamed onto the file `name` when the block ends well.
+
+        Raises:
+            OutputError: the file is not this run's; another process has written to the run; the folder cannot be written.
+        """
+        with replacing(self.path / name, make_folder=False) as temporary:
+            yield temporary
+            self._refuse_other_process()
+            self.refuse_foreign([name])
+            digest = sha256(temporary)
+            self._files[name] = [*self._files.get(name, []), digest]
+            self._write_record()
+        self._files[name] = [digest]
+        self._seen[name] = signature(self.path / name)
+
+    def _refuse_other_process(self) -> None:
+        """Raises OutputError where the record is not as this process left it: another one may have trained on."""
+        if self._record_content() != self._written:
+            raise OutputError(
+                f"{self.path / RECORD}: another process has written to this run since; run the same command again to resume "
+                "from there"
+            )
+
+    def _write_record(self) -> None:
+        path = self.path / RECORD
+        content = (
+            msgspec.json.format(msgspec.json.encode(Record(__version__, self.settings, self._files)), indent=1) + b"\n"
+        )
+        with replacing(path, make_folder=False) as temporary:
+            temporary.write_bytes(content)
+        self._written = content
+
+    def _read_record(self) -> Record | None:
+        """The record in the folder; None where there is none, or where `force` allows to replace it."""
+        self._written = self._record_content()
+        if self._written is None:
+            return None
+        path = self.path / RECORD
+        try:
+            return msgspec.json.decode(self._written, type=Record)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if self.force:
+                return None
+            raise OutputError(
+                f"{path}: not the record of a training run ({error}); move it away, choose another --out, or replace it with "
+                "--force"
+            ) from error
+
+    def _record_content(self) -> bytes | None:
+        """The bytes of `train.json`: None where there is none, nothing for what cannot be a record."""
+        path = self.path / RECORD
+        if not path.is_symlink() and not path.exists():
+            return None
+        with writing(path):
+            possible = path.is_file() and path.stat().st_size <= LARGEST_RECORD
+            return path.read_bytes() if possible else b""
+
+    def _sweep(self) -> None:
+        """Removes what a killed process left half-written."""
+        own = output_files(self.settings.recipe.name)
+        with writing(self.path):
+            for file in list(self.path.iterdir()):
+                name = file.name
+                while found := TEMPORARY.fullmatch(name):
+                    name = found[1]
+                if name != file.name and (name in own or GRID.fullmatch(name)):
+                    file.unlink(missing_ok=True)
+
+
+def output_files(name: str) -> set[str]:
+    """The files of a run whose model has this name, besides its grids."""
+    return {RECORD, STATE, LOG, *model_files(name)}
+
+
+def model_files(name: str) -> tuple[str, str]:
+    """The weights and the card of a model."""
+    return f"{name}.safetensors", f"{name}.yaml"
+
+
+def signature(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written to."""
+    found = path.lstat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
