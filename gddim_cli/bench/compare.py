@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from gddim_cli.bench.labels import labels
 from gddim_cli.bench.report import Report, report
 from gddim_cli.bench.results import PLAN, RESULTS, Folder, Result
 from gddim_cli.errors import DataError, UsageError
+from gddim_cli.runs.request_labels import labels
 
 OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
 """Settings in which two runs may differ, unless cells of one run differ in nothing else."""

@@ -74,9 +74,9 @@ def stems(found: Sequence[Table]) -> list[str]:
     return names
 
 
-def blocks(found: Report) -> Iterator[tuple[str, str, Grid, list[str]]]:
+def blocks(tables: Sequence[Table]) -> Iterator[tuple[str, str, Grid, list[str]]]:
     """Every table and, below it, its solver errors: a title, a heading, the texts and notes."""
-    for table in found.tables:
+    for table in tables:
         yield table.title, table.heading, table.grid(), table.notes()
         if solver := table.error_grid():
             yield "", f"Solver error: {SOLVER_ERROR}", solver, []
@@ -85,7 +85,7 @@ def blocks(found: Report) -> Iterator[tuple[str, str, Grid, list[str]]]:
 def markdown(found: Report) -> str:
     """The tables in Markdown."""
     parts = []
-    for title, heading, grid, notes in blocks(found):
+    for title, heading, grid, notes in blocks(found.tables):
         parts += [*([f"### {title}\n"] if title else []), f"{heading}.\n", markdown_grid(grid)]
         parts += [f"{note}\n" for note in notes]
     return "\n".join([*parts, *(f"{note}\n" for note in found.notes)])
@@ -113,6 +113,6 @@ def table_csv(found: Report) -> str:
 def tex(found: Report) -> str:
     """The tables for LaTeX."""
     parts = ["% needs \\usepackage{booktabs}\n"]
-    for title, heading, grid, notes in blocks(found):
+    for title, heading, grid, notes in blocks(found.tables):
         parts.append(latex_grid(grid, " ".join([*([f"{title}."] if title else []), f"{heading}.", *notes])))
     return "\n".join(parts)

@@ -1,8 +1,7 @@
-"""What cells are measured with: models, one in memory at a time, evaluators, each opened once, and a clock."""
+"""What cells are measured with: models, one in memory at a time, and evaluators, each opened once."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,26 +18,11 @@ from gddim_cli.models.model import Model
 from gddim_cli.runs.prepare import load_model, prepare
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.samplers.base import Eps
 
 Shape = tuple[int, int, int]
-
-
-class Clock:
-    """Adds up the seconds that a device works on blocks of code."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Counts the time of the block, which waits for the device."""
-        began = time.perf_counter()
-        yield
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        self.seconds += time.perf_counter() - began
 
 
 @dataclass

@@ -5,35 +5,30 @@ Several processes share each group's batches; rank 0 decides what is missing, ke
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from msgspec.structs import replace
 
-from gddim_cli import __version__
 from gddim_cli.bench.reference_solution import solver_error
-from gddim_cli.bench.resources import Clock, Resources
+from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result, SolverError
-from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.quantize import quantize
-from gddim_cli.images.render import grid, write_png
-from gddim_cli.runs.folder import GRID, Run, RunFolder
+from gddim_cli.runs.folder import new_session
+from gddim_cli.runs.kept_images import KeptImages
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runtime.arrays import read_array
+from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.row_file import RowFile
 from gddim_cli.runtime.shared_work import SharedWork, WorkError
 from gddim_cli.runtime.versions import versions
-
-IN_GRID = 100
 
 
 class BenchCallback:
@@ -50,11 +45,7 @@ class BenchCallback:
 
 
 class Runner:
-    """One call of `gddim bench` that measures.
-
-    Attributes:
-        keep_images: also keep the images, each group's in a folder that `gddim sample --format npz` can continue.
-    """
+    """One call of `gddim bench` that measures, and keeps the images too if it is to."""
 
     def __init__(
         self, plan: BenchPlan, resources: Resources, folder: Folder, callback: BenchCallback, keep_images: bool
@@ -71,35 +62,24 @@ class Runner:
         Raises:
             OutputError: the folder cannot be written.
         """
-        device, start, results = self.resources.device, self._times(), []
-        cuda = device.type == "cuda"
-        name = torch.cuda.get_device_name(device) if cuda else f"{platform.machine()}, {os.cpu_count()} cores"
-        cells: list[dict[str, Any]] = []
-        session = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": str(device),
-            "device_name": name,
-        }
+        session = msgspec.to_builtins(new_session(self.resources.device, self.resources.batch_size, self.world.size))
         before = self.folder.read(SESSIONS, list[dict[str, Any]]) or []
+        start, results, session["cells"] = self._times(), list[Result](), []
         self._write(PLAN, self.plan)
         for group in self.plan.groups():
             begun = self._times()
             found, made = self._group(group)
             results += found
             if made:
-                cells.append({"key": group[0].key, "images": made, **self._times(begun)})
-                counts = {"batch_size": self.resources.batch_size, **self._times(start), "cells": cells}
-                self._write(SESSIONS, [*before, {**session, **counts}])
+                session["cells"].append({"key": group[0].key, "images": made, **self._times(begun)})
+                self._write(SESSIONS, [*before, {**session, **self._times(start)}])
         return results
 
-    def _times(self, since: dict[str, float] | None = None) -> dict[str, float]:
+    def _times(self, since: Mapping[str, float] = {}) -> dict[str, float]:
         """Seconds in all, in the network and in the features."""
-        now = {
-            "seconds": time.perf_counter(),
-            "network": self.resources.clock.seconds,
-            "features": self.features.seconds,
-        }
-        return {name: value - (since or {}).get(name, 0.0) for name, value in now.items()}
+        clocks = {"network": self.resources.clock.seconds, "features": self.features.seconds}
+        now = {"seconds": time.perf_counter(), **clocks}
+        return {name: value - since.get(name, 0.0) for name, value in now.items()}
 
     def _write(self, name: str, value: Any) -> None:
         if self.world.main:
@@ -130,13 +110,7 @@ class Runner:
         if any(result.value is None for result in kept):
             return kept, False
         self.folder.forget_rows(group[0].features)
-        if not self.keep_images:
-            return kept, True
-        try:
-            run = self._images(group[0]).open(group[0].request, overwrite=False)
-        except (DataError, UsageError):
-            return kept, False  # it fails the cell, which opens the folder again
-        return kept, run is not None and run.complete
+        return kept, not self.keep_images or self._images(group[0]).complete
 
     def _measure(self, group: list[Result]) -> tuple[int, PreparedRun | None]:
         """Fills in the values of a group, or why there are none; how many images were made, and what made them."""
@@ -144,7 +118,8 @@ class Runner:
         try:
             prepared = self.work.together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
             prepared.use_tolerance(self.work.on_main(lambda: (prepared.calibrate(), prepared.sampler.tolerance)[1]))
-            evaluators = self.work.together(lambda: [self._evaluator(result, prepared) for result in group])
+            cells, shape = [self.plan.cell(result.key) for result in group], prepared.model.image_shape
+            evaluators = self.work.together(lambda: [self.resources.evaluator(cell, shape) for cell in cells])
             rows, done = self.work.on_main(lambda: self._begin(first, evaluators[0].extractor.dimension + 1))
             stream = partial(self._stream, first, prepared, evaluators[0], rows, done)
             made = sum(self.world.gather(self.work.together(stream)))
@@ -158,26 +133,14 @@ class Runner:
             self.folder.forget_rows(first.features)
         return made, prepared
 
-    def _evaluator(self, result: Result, prepared: PreparedRun) -> Evaluator:
-        return self.resources.evaluator(self.plan.cell(result.key), prepared.model.image_shape)
-
-    def _images(self, result: Result) -> RunFolder:
-        return RunFolder(self.folder.path / "images" / result.features, "npz")
-
-    def _record(self, result: Result, complete: bool) -> None:
-        """Writes `run.json` of the images that are kept."""
-        made = (result.nfe, result.tolerance) if complete else (None, None)
-        run = Run(__version__, "npz", result.request, result.num, [0, result.num - 1], complete, *made, [])
-        self._images(result).save(run)
+    def _images(self, result: Result) -> KeptImages:
+        return KeptImages(self.folder.path / "images" / result.features, result.request, result.num)
 
     def _begin(self, result: Result, width: int) -> tuple[RowFile, set[int]]:
         """The rows of a group's features, and the images that need not be made again."""
-        rows = self.folder.rows(result.features, result.num, width)
-        if not self.keep_images:
-            return rows, rows.done(result.num)
-        if self._images(result).open(result.request, overwrite=False) is None:
-            self._record(result, complete=False)
-        return rows, rows.done(result.num) & self._images(result).images.done(result.num)
+        rows = self.folder.rows(result, width)
+        done = rows.done(result.num)
+        return rows, done & self._images(result).start() if self.keep_images else done
 
     def _stream(
         self, result: Result, prepared: PreparedRun, evaluator: Evaluator, rows: RowFile, done: set[int]
@@ -209,11 +172,8 @@ class Runner:
             result.value = found["value"] if found else None
             result.nfe = float(np.asarray(rows[:, -1], dtype=np.float64).mean())
             result.tolerance = prepared.sampler.tolerance
-        if self.keep_images:  # as `gddim sample --format npz` leaves them
-            folder = self._images(group[0])
-            folder.images.join(group[0].num)
-            write_png(folder.path / GRID, grid(folder.images.read(range(min(group[0].num, IN_GRID)))))
-            self._record(group[0], complete=True)
+        if self.keep_images:
+            self._images(group[0]).finish(group[0].nfe, group[0].tolerance)
 
     def _solver_error(self, group: list[Result], prepared: PreparedRun | None, images: int) -> None:
         """Measures the solver error of a group, or keeps why there is none."""

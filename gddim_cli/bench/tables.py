@@ -10,10 +10,10 @@ import msgspec
 
 from gddim_cli.bench import published
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.labels import labels
 from gddim_cli.bench.results import Result
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
+from gddim_cli.runs.request_labels import labels
 from gddim_cli.runtime.grids import Grid
 from gddim_cli.runtime.text import counted, decimals, figure, signed
 
@@ -109,11 +109,6 @@ class Table(msgspec.Struct, kw_only=True):
         parts = [f"{self.metric} to {self.evaluator['reference']}", f"protocol {protocol}" if protocol else ""]
         parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
         return ", ".join(filter(None, parts))
-
-    @property
-    def caption(self) -> str:
-        """The heading after the title."""
-        return f"{self.title}: {self.heading}" if self.title else self.heading
 
     @property
     def names(self) -> list[str]:

@@ -17,21 +17,20 @@ from rich.text import Text
 
 from gddim_cli.bench.compare import compare
 from gddim_cli.bench.estimate import costs
-from gddim_cli.bench.labels import short_label
 from gddim_cli.bench.report import blocks, report, write
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Folder, Result
 from gddim_cli.bench.run import BenchCallback, Runner
-from gddim_cli.bench.tables import Entry, Table, tables
+from gddim_cli.bench.tables import Table, tables
 from gddim_cli.cli import progress
 from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, duration, grid_table, say, show_json, show_table
+from gddim_cli.runs.request_labels import short_label
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.files import locked
 from gddim_cli.runtime.text import counted, figure, signed
 
 TRUSTED = 0.05
 """Part of the estimate that the measured pace is averaged with."""
-DIM = ("published", "difference")
 
 
 class View(BenchCallback):
@@ -79,47 +78,37 @@ class View(BenchCallback):
             say(f"{described(result)} ({self._line()})")
 
     def _line(self) -> str:
-        share, seconds = self._share()
+        evaluations, seconds = self.costs[self.current[0].features] if self.current else (0, 0.0)
+        share = min(1.0, self.made / max(evaluations, 1))
         done, known = self.done + share * seconds, TRUSTED * self.total
         pace = (time.monotonic() - self.began + known / world().size) / (done + known) if self.total else 0.0
+        parts = [f"{self.ended} of {counted(len(self.plan.results), 'cell')}"]
+        parts += [f"{described(self.current[0])} {100 * share:.0f} %"] if self.current else []
         left = (self.total - done) * pace
-        return f"{self.ended} of {counted(len(self.plan.results), 'cell')}" + (
-            f", {duration(left)} left" if left > 0 else ""
-        )
-
-    def _share(self) -> tuple[float, float]:
-        """How much of the current cells is done, and the estimate of their seconds."""
-        if not self.current:
-            return 0.0, 0.0
-        evaluations, seconds = self.costs[self.current[0].features]
-        return min(1.0, self.made / max(evaluations, 1)), seconds
+        return ", ".join([*parts, f"{duration(left)} left"] if left > 0 else parts)
 
     def _picture(self) -> Group:
         """All tables, or, where the terminal is too low for them, those of the current cells."""
         keys, shown = {result.key for result in self.current}, self.tables
         if keys and sum(len(table.rows) + 9 for table in shown) >= get_terminal_size().lines:
             shown = [table for table in shown if any(keys & {*entry.keys} for entry in table.entries)]
-        now = f"{100 * self._share()[0]:.0f} %"
-        return Group(Text(self._line()), *(live_table(table, keys, now) for table in shown))
+        return Group(Text(self._line()), *drawn(shown))
 
 
-def live_table(table: Table, current: set[str], now: str) -> RichTable:
-    """A table of values; `now` stands at the current cells."""
-    grid = table.grid()
-    for label, row in table.rows.items():
-        line = next(line for line in grid if line[0] == label)
-        for place, entry in enumerate(row, start=1):
-            if entry and current & {*entry.keys}:
-                line[place] = f"{line[place].strip('… *')} {now}".strip()
-    return grid_table(grid, table.caption, table.notes(), DIM)
+def drawn(found: Sequence[Table]) -> list[RichTable]:
+    """Tables, each with its solver errors below it."""
+    titled = [
+        (f"{title}: {heading}" if title else heading, grid, notes) for title, heading, grid, notes in blocks(found)
+    ]
+    return [grid_table(grid, title, notes, ("published", "difference")) for title, grid, notes in titled]
 
 
 def described(result: Result) -> str:
-    """A finished cell in one line."""
+    """A cell in one line, and what came of it."""
     request = result.request
     cell = f"{short_label(request, [request], 'nfe')}, NFE {request.nfe}, seed {request.seed}"
     if result.value is None:
-        return f"{cell}: failed: {result.failed}"
+        return f"{cell}: failed: {result.failed}" if result.failed else cell
     made = f" at NFE {result.nfe:g}" if result.nfe != request.nfe else ""
     failure = f"; {result.failure}" if result.failure else ""
     return f"{cell}: {result.evaluator['metric']} {figure(result.value)}{made}{failure}"
@@ -142,8 +131,8 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
         found = write(plan, folder)
     if json:
         show_json(found)
-    for title, heading, grid, notes in () if json else blocks(found):
-        show_table(grid_table(grid, f"{title}: {heading}" if title else heading, notes, DIM))
+    for table in () if json else drawn(found.tables):
+        show_table(table)
     failed = sum(bool(result.failure) for result in results)
     say(f"{counted(len(results), 'cell')} in {path} (see {path / 'table.md'}, {path / 'fid_vs_nfe.png'})")
     if failed:
@@ -152,8 +141,8 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
 
 
 def show_plan(plan: BenchPlan, resources: Resources, path: Path, json: bool) -> None:
-    """`--print-plan`: every row with its network evaluations, and the time, measured on two batches."""
-    folder, results = Folder(path), {result.key: result for result in plan.results}
+    """`--print-plan`: the tables, what is done of them, and the time for the rest, measured on two batches."""
+    folder = Folder(path)
     cost = costs(plan, resources, folder)
     evaluations, seconds = (sum(values) for values in zip(*cost.values(), strict=True))
     done = [result.key for result in plan.results if not cost[result.features].evaluations]
@@ -163,18 +152,9 @@ def show_plan(plan: BenchPlan, resources: Resources, path: Path, json: bool) -> 
     for note in plan.notes:
         say(f"note: {note}")
 
-    def text(entry: Entry | None) -> str:
-        of = [results[key] for key in entry.keys] if entry else []
-        about = "about " if of and of[0].planned is None else ""
-        return f"{about}{sum(result.per_image * result.num for result in of)}" if of else ""
-
-    for table in tables(folder.pairs(plan)):
-        grid = [["sampler", "seeds", *table.names]]
-        for label, row in table.rows.items():
-            seeds = sorted({results[key].request.seed for entry in row if entry for key in entry.keys})
-            grid.append([label, ", ".join(map(str, seeds)), *map(text, row)])
-        show_table(grid_table(grid, f"{table.caption}; network evaluations, counted per image"))
-    count, before = counted(len(results), "cell"), f" ({len(done)} done)" if done else ""
+    for table in drawn(tables(folder.pairs(plan))):
+        show_table(table)
+    count, before = counted(len(plan.results), "cell"), f" ({len(done)} done)" if done else ""
     what = f"{sum(group[0].num for group in plan.groups())} images, {evaluations} evaluations to make"
     say(
         f"{count}{before}, {what}, with those for solver errors, counted per image: about {duration(seconds)} on "
@@ -195,8 +175,8 @@ def show_status(path: Path, json: bool) -> None:
         count = len(found.results)
         show_json({"source": plan.source, "cells": count, "done": done, "missing": missing, "failed": failed})
         return
-    for table in found.tables:
-        show_table(grid_table(table.grid(), table.caption, table.notes(), DIM))
+    for table in drawn(found.tables):
+        show_table(table)
     say(
         f"{path}: {len(done)} of {counted(len(found.results), 'cell')} done, {len(missing)} missing, {len(failed)} failed"
     )

@@ -167,7 +167,7 @@ def test_values_of_other_kinds_are_reported_with_all_else(gddim, tmp_path: Path)
     result = gddim("bench", path, "--out", tmp_path / "out")
     assert result.status == 2, result.err
     expected = {
-        "$.protocol": "there is no protocol 'bar'", "$.mode": "'foo': expected one of", "$.device": "cuda",
+        "$.protocol": "there is no 'bar'", "$.mode": "'foo': expected one of", "$.device": "cuda",
         "$.table": "one value is needed", "$.nfe": "'012': expected a whole number", "$.num": "expected a whole number",
         "$.corrector": "'yes': expected true or false", "$.t_end": "'1:30': expected a number", "$.order": "expected a whole",
         "$.time_grid[0]": "[1]: expected", "$.k": "expected one of R, L", "$.1": "there is no setting 1",

@@ -13,9 +13,9 @@ from matplotlib.colors import to_hex
 from gddim_cli.bench import compare as comparing
 from gddim_cli.bench import plot, published, report, tables
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.labels import labels
 from gddim_cli.bench.results import BenchPlan, Result, SolverError, short_hash
 from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runs.request_labels import labels
 
 from .conftest import stand_in
 
