@@ -14,15 +14,16 @@ from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card
 from gddim_cli.checkpoints.convert import convert_file
 from gddim_cli.checkpoints.formats.base import build_options, given_values, parse_settings
-from gddim_cli.checkpoints.formats.registry import recognize
+from gddim_cli.checkpoints.formats.registry import FORMATS, recognize
 from gddim_cli.checkpoints.load import Checkpoint, build
 from gddim_cli.errors import CheckpointError, UsageError
-from gddim_cli.hub import store
+from gddim_cli.hub import huggingface, store
 from gddim_cli.hub.user_model import is_user_model, load_user_model
 from gddim_cli.models.acceleration import Accelerated, Speed
 from gddim_cli.models.network import Counted
 from gddim_cli.models.wrapped import Denoiser
 from gddim_cli.runtime.files import sha256
+from gddim_cli.runtime.text import printable
 
 VERSION = 1
 """Of the conversion: what was converted by another one is converted again."""
@@ -39,8 +40,9 @@ def load(
     """The checkpoint that `--checkpoint reference` means.
 
     Args:
-        reference: a name of the catalogue; the path of a native file; or that of a file or folder of another program, which
-            is converted into the cache the first time; or `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
+        reference: a name of the catalogue; the path of a native file, or of a file or folder of another program, which is
+            converted into the cache the first time; a folder that holds one of these; `hf://org/name[@revision]`; or
+            `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
         speed: how it runs. Default: plainly, in float32.
         say: called with what a conversion assumes.
         settings: what a file of another program does not tell, by the names of its format's options.
@@ -51,7 +53,7 @@ def load(
     """
     if is_user_model(reference):
         return load_user_model(reference, device, settings)
-    path, pinned = locate(reference)
+    path, pinned = locate(reference, say)
     if pinned is None and not is_native(path):
         path = convert_into_cache(path, settings, say)
     elif settings:
@@ -105,23 +107,31 @@ def content_digest(path: Path) -> str:
     return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()
 
 
-def locate(reference: str) -> tuple[Path, Card | None]:
-    """The weights file that `reference` means, and, where it is a name, its card.
+def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tuple[Path, Card | None]:
+    """The file or folder that `reference` means, and, where it is a name of the catalogue, its card.
+
+    Args:
+        say: called with what is downloaded.
 
     Raises:
         CheckpointError: neither a file nor a known name, or a name whose weights are not on this machine.
+        DownloadError: an `hf://` reference that cannot be fetched.
     """
-    path = Path(reference)
-    if path.is_dir() and reference not in store.names():
-        inside = sorted(path.glob(f"*{store.WEIGHTS}"))
-        hint = f"; it holds {inside[0]}" if inside else f"; a {store.WEIGHTS} file is needed"
-        raise CheckpointError(f"{reference} is a folder{hint}")
+    if not reference:
+        raise CheckpointError("the checkpoint's name is empty")
+    if reference.startswith(huggingface.SCHEME):
+        return model_in(huggingface.snapshot(reference, say), reference), None
+    path, known = Path(reference), reference in store.names()  # a name wins: ./NAME is the file
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError):  # no file is called so: too long, or with a zero byte
+        is_file = is_folder = False
     if path.suffix in (".yaml", ".yml") and path.with_suffix(store.WEIGHTS).is_file():
         raise CheckpointError(f"{reference} is a card; give the weights, {path.with_suffix(store.WEIGHTS)}")
-    if path.is_file() and reference not in store.names():  # a name wins: ./NAME is the file
-        return path, None
-    if path.suffix or len(path.parts) > 1:
-        raise CheckpointError(f"{reference}: no such file; named checkpoints: {', '.join(store.names())}")
+    if not known and (is_file or is_folder):
+        return (path if is_file else model_in(path, reference)), None
+    if not known and (path.suffix or len(path.parts) > 1):
+        raise CheckpointError(f"{printable(reference)}: no such file; named checkpoints: {', '.join(store.names())}")
     card = store.card_of(reference)
     weights = store.find_weights(reference)
     if weights is None:
@@ -129,6 +139,29 @@ def locate(reference: str) -> tuple[Path, Card | None]:
     if card.sha256 is None and (seen := store.read_record(reference)):
         card = msgspec.structs.replace(card, sha256=seen.native_sha256)
     return weights, card
+
+
+def model_in(folder: Path, reference: str) -> Path:
+    """The one model in a folder: the folder itself where its format is one of folders, else the only file that is one.
+
+    Native files come first: a training run's folder holds its state as well.
+
+    Raises:
+        CheckpointError: none, or several.
+    """
+    if any(spec.detect(folder) for spec in FORMATS.values()):
+        return folder
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found = [path for path in files if path.suffix == store.WEIGHTS]
+    found = found or [path for path in files if any(spec.detect(path) for spec in FORMATS.values())]
+    if not found:
+        raise CheckpointError(f"{printable(reference)}: a folder without a checkpoint of a known format")
+    if len(found) > 1:
+        listed = ", ".join(printable(path.name) for path in found[:5])
+        raise CheckpointError(
+            f"{printable(reference)}: holds {len(found)} checkpoints ({listed}); give the path of one"
+        )
+    return found[0]
 
 
 def check_pinned(pinned: Card, inside: Card, digest: str, path: Path) -> None:

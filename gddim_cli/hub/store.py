@@ -14,6 +14,7 @@ import platformdirs
 from gddim_cli.checkpoints.card import Card, FileCard
 from gddim_cli.errors import CheckpointError, DataError, nearest
 from gddim_cli.runtime.files import replacing, writing
+from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.typed_yaml import read_yaml, typed
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ def card_of(name: str) -> Card:
     """
     if name not in names():
         raise CheckpointError(
-            f"there is no checkpoint '{name}'; {nearest(name, names())} (a file of your own is given by its path)"
+            f"there is no checkpoint '{printable(name, 60)}'; {nearest(name, names())} (a file is given by its path)"
         )
     path = bundled_folder() / f"{name}.yaml"
     return typed(read_yaml(path), Card, path, CheckpointError)
@@ -60,7 +61,7 @@ def file_card_of(name: str) -> FileCard:
         DataError: there is none of that name (the nearest is suggested), or its card is wrong.
     """
     if name not in file_names():
-        raise DataError(f"there is no file '{name}'; {nearest(name, file_names())}")
+        raise DataError(f"there is no file '{printable(name, 60)}'; {nearest(name, file_names())}")
     path = bundled_folder() / f"{name}{FILE_CARD}"
     return typed(read_yaml(path), FileCard, path)
 

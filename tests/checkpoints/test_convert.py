@@ -122,7 +122,7 @@ def test_a_noise_prediction_refuses_another_diffusion(converted, run, tmp_path):
     [
         ("gddim-flax", "flax.msgpack", ["image_size=32", "attn_resolutions=[16]"]),
         ("cldsgm", "cldsgm.pth", ["image_size=32"]),
-        ("score-sde", "scoresde.pth", ["image_size=32", "fir=False"]),
+        ("score-sde", "scoresde.pth", ["sde=vpsde", "image_size=32", "fir=False"]),
     ],
 )
 def test_by_format_says_what_is_assumed(golden_file, run, tmp_path, format, ending, assumed):

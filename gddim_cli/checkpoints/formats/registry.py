@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gddim_cli.checkpoints.formats import cldsgm, edm, gddim_flax, openai, score_sde, torchcfm
+from gddim_cli.checkpoints.formats import cldsgm, diffusers, edm, gddim_flax, openai, score_sde, torchcfm
 from gddim_cli.checkpoints.formats.base import FormatSpec
 from gddim_cli.errors import CheckpointError
 from gddim_cli.runtime.registry import Registry
@@ -12,7 +12,7 @@ from gddim_cli.runtime.registry import Registry
 FORMATS = Registry(
     "checkpoint format",
     FormatSpec,
-    [gddim_flax.SPEC, cldsgm.SPEC, score_sde.SPEC, edm.SPEC, openai.SPEC, torchcfm.SPEC],
+    [gddim_flax.SPEC, cldsgm.SPEC, score_sde.SPEC, edm.SPEC, openai.SPEC, torchcfm.SPEC, diffusers.SPEC],
 )
 
 

@@ -63,18 +63,22 @@ class DiscreteSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     Attributes:
         betas: `linear` and `scaled_linear` (linear in sqrt(beta)) run from beta_start to beta_end; `cosine` is
-            `cos^2((i/steps + 0.008) / 1.008 pi/2)` with betas up to 0.999.
+            `cos^2((i/steps + 0.008) / 1.008 pi/2)` with betas up to 0.999; or the values of all steps.
         steps: their number.
         time_scale: the network is given `time_scale step`.
         nearest: take the nearest step (in sigma) instead of interpolating.
     """
 
-    betas: Literal["linear", "scaled_linear", "cosine"]
+    betas: Literal["linear", "scaled_linear", "cosine"] | tuple[Share, ...]
     steps: Steps = 1000
     beta_start: Share = 1e-4
     beta_end: Share = 0.02
     time_scale: Positive = 1.0
     nearest: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.betas, tuple) and len(self.betas) != self.steps:
+            raise ValueError(f"{len(self.betas)} betas for {self.steps} steps")
 
     def time(self, sigma: Tensor) -> Tensor:
         """The network's time at these noise levels, [N], float64; outside the range it is that of the nearest end."""
@@ -103,6 +107,8 @@ Schedule = LinearSchedule | DiscreteSchedule
 
 def beta_values(schedule: DiscreteSchedule) -> NDArray[np.float64]:
     """`beta_i`, [steps]."""
+    if isinstance(schedule.betas, tuple):
+        return np.array(schedule.betas)
     start, end, steps = schedule.beta_start, schedule.beta_end, schedule.steps
     if schedule.betas == "linear":
         return np.linspace(start, end, steps)

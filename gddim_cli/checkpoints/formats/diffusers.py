@@ -1,0 +1,206 @@
+"""Folders of the diffusers library with a `UNet2DModel`. Needs the extra `gddim[diffusers]`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+
+from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
+from gddim_cli.errors import CheckpointError
+from gddim_cli.runtime.text import printable
+from gddim_cli.runtime.typed_yaml import typed
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.models.conventions.schedules import DiscreteSchedule
+
+LARGEST_CONFIG = 1 << 20
+UNET = "UNet2DModel"
+PREDICTIONS = {"epsilon": "vp_eps", "sample": "x0", "v_prediction": "v"}
+SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The scheduler's values, by their names in `scheduler_config.json`. Default: the folder's."""
+
+    beta_schedule: (
+        Annotated[Literal["linear", "scaled_linear", "squaredcos_cap_v2"], about("Noise schedule.")] | None
+    ) = None
+    beta_start: Annotated[float, about("beta of the first step.", gt=0, lt=1)] | None = None
+    beta_end: Annotated[float, about("beta of the last step.", gt=0, lt=1)] | None = None
+    num_train_timesteps: Annotated[int, about("Steps of the noise schedule.", ge=2, le=100_000)] | None = None
+    prediction_type: (
+        Annotated[Literal["epsilon", "sample", "v_prediction"], about("What the network predicts.")] | None
+    ) = None
+
+
+class Scheduler(msgspec.Struct, frozen=True):
+    """What is read of `scheduler_config.json`."""
+
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    num_train_timesteps: int = 1000
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    trained_betas: list[float] | None = None
+    rescale_betas_zero_snr: bool = False
+
+
+def detect(path: Path) -> bool:
+    """Whether it is a folder with the configuration of a UNet2DModel."""
+    if not path.is_dir():
+        return False
+    try:
+        return read_json(unet_folder(path) / "config.json").get("_class_name") == UNET
+    except CheckpointError:
+        return False
+
+
+def unet_folder(path: Path) -> Path:
+    """Where the network is: `unet/` of a pipeline, or the folder itself."""
+    return path / "unet" if (path / "unet" / "config.json").is_file() else path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A configuration file.
+
+    Raises:
+        CheckpointError: missing, too large, or no JSON object.
+    """
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise CheckpointError(f"{path}: {path.stat().st_size} bytes are no configuration")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON; fetch it again") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: not a JSON object; fetch it again")
+    return found
+
+
+def read(path: Path) -> Contents:
+    """The tensors under the library's names (old names are brought up to date by it), and both configurations.
+
+    Raises:
+        CheckpointError: the library is missing, or the folder is incomplete or damaged.
+    """
+    from gddim_cli.models.networks.diffusers_unet import EXTRA, Bounded
+
+    folder = unet_folder(path)
+    config = {key: value for key, value in read_json(folder / "config.json").items() if not key.startswith("_")}
+    typed(config, Bounded, folder / "config.json", CheckpointError)
+    try:
+        with quiet_library():
+            library: Any = import_module("diffusers")
+            unet = library.UNet2DModel.from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
+    except ImportError as error:
+        raise CheckpointError(f"{path}: {EXTRA}") from error
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        reason = printable(error, 160)
+        raise CheckpointError(f"{path}: diffusers cannot load its {UNET}: {reason}; fetch it again") from error
+    tensors = {f"unet.{name}": tensor.detach().float() for name, tensor in unet.state_dict().items()}
+    schedulers = [path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json"]
+    scheduler = next((read_json(file) for file in schedulers if file.is_file()), {})
+    return Contents(tensors, {"config": config, "scheduler": scheduler})
+
+
+@contextmanager
+def quiet_library() -> Iterator[None]:
+    """Keeps the library's remarks off stderr."""
+    import warnings
+
+    logger = logging.getLogger("diffusers")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def convert(contents: Contents, conversion: Conversion) -> Native:
+    """The card of a prediction at the steps of a discrete schedule, and its tensors.
+
+    Raises:
+        CheckpointError: a scheduler that is no variance preserving one.
+    """
+    from gddim_cli.checkpoints.card import Card, Images, Sampling
+    from gddim_cli.models.networks.diffusers_unet import Arguments
+
+    config, path = contents.facts["config"], conversion.path
+    arguments = typed({"config": config}, Arguments, f"{path}: config.json", CheckpointError)
+    interface = arguments.interface()
+    scheduler = scheduler_of(contents.facts["scheduler"], conversion)
+    schedule = schedule_of(scheduler, path)
+    card = Card(
+        name=conversion.name,
+        title=f"{path.name}: {UNET} of diffusers, {scheduler.prediction_type}, {scheduler.beta_schedule} schedule",
+        images=Images(interface.in_channels, interface.image_size),
+        network={"kind": "diffusers-unet2d", "config": config},
+        parameterization=PREDICTIONS[scheduler.prediction_type],
+        convention={"schedule": msgspec.to_builtins(schedule)},
+        labels=interface.classes,
+        noise_range=schedule.sigma_range,
+        diffusion={"name": "vp-cosine" if scheduler.beta_schedule == "squaredcos_cap_v2" else "vp"},
+        sampling=Sampling(quantize="round"),
+    )
+    return card, contents.tensors
+
+
+def scheduler_of(found: dict[str, Any], conversion: Conversion) -> Scheduler:
+    """The scheduler of the folder, with the user's values in place of its own.
+
+    Raises:
+        CheckpointError: values that it cannot have, or a class whose noise is another one.
+    """
+    options, name = conversion.options, str(found.get("_class_name", "DDPMScheduler"))
+    where = f"{conversion.path}: scheduler_config.json"
+    if any(word in name for word in ("Sde", "Flow", "Karras", "CM")) or found.get("rescale_betas_zero_snr"):
+        raise CheckpointError(
+            f"{where}: {printable(name)} is not supported; schedulers of DDPM's kind with noise at every step are"
+        )
+    for key in options.__struct_fields__:
+        if key not in found and getattr(options, key) is None:
+            default = getattr(Scheduler(), key)
+            conversion.say(
+                f"{key}={default} is assumed, because the folder does not tell; change it with --set {key}=..."
+            )
+    given = {key: getattr(options, key) for key in options.__struct_fields__ if getattr(options, key) is not None}
+    return typed({**found, **given}, Scheduler, where, CheckpointError)
+
+
+def schedule_of(scheduler: Scheduler, path: Path) -> DiscreteSchedule:
+    """The steps of the scheduler.
+
+    Raises:
+        CheckpointError: betas that are no noise schedule's.
+    """
+    from gddim_cli.models.conventions.schedules import DiscreteSchedule
+
+    betas: Any = scheduler.trained_betas or SCHEDULES[scheduler.beta_schedule]
+    steps = len(scheduler.trained_betas) if scheduler.trained_betas else scheduler.num_train_timesteps
+    raw = {"kind": "discrete", "betas": betas, "steps": steps}
+    raw |= {"beta_start": scheduler.beta_start, "beta_end": scheduler.beta_end}
+    return typed(raw, DiscreteSchedule, f"{path}: scheduler_config.json", CheckpointError)
+
+
+SPEC = FormatSpec(
+    name="diffusers",
+    title="diffusers folder with a UNet2DModel",
+    detect=detect,
+    read=read,
+    convert=convert,
+    options=Options,
+)

@@ -1,0 +1,105 @@
+"""`UNet2DModel` of the diffusers library, for checkpoints in its format. Needs the extra `gddim[diffusers]`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Any
+
+import msgspec
+from torch import Tensor, nn
+
+from gddim_cli.models.networks.base import (
+    Channels,
+    Classes,
+    Count,
+    Interface,
+    NetworkSpec,
+    Side,
+    Width,
+    split_condition,
+)
+
+EXTRA = "this needs the package diffusers; install it with: pip install 'gddim[diffusers]'"
+
+
+class DiffusersUNet(nn.Module):
+    """A `UNet2DModel` with the interface of the other networks.
+
+    Args:
+        config: of the library, as in `config.json`.
+
+    Raises:
+        ValueError: the library is not installed, or refuses the configuration.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        try:
+            library: Any = import_module("diffusers")
+        except ImportError as error:
+            raise ValueError(EXTRA) from error
+        self.unet = library.UNet2DModel.from_config(config)
+        self.classes = config.get("num_class_embeds") or 0
+        if self.classes:
+            self.unet.class_embedding = OneHotEmbedding(self.classes, self.unet.class_embedding.embedding_dim)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """The prediction, [N, out_channels, H, W], for images x [N, in_channels, H, W].
+
+        Args:
+            condition: the time step, [N], or [N, 1 + classes] with one-hot class columns.
+        """
+        time, classes = split_condition(condition, self.classes)
+        return self.unet(x, time, class_labels=classes if self.classes else None, return_dict=False)[0]
+
+
+class OneHotEmbedding(nn.Embedding):
+    """An embedding of one-hot columns in place of indices."""
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """[N, classes] to [N, width]."""
+        return columns @ self.weight.to(columns.dtype)
+
+
+class Bounded(msgspec.Struct, frozen=True):
+    """The sizes in a configuration, with their ranges; its other entries are the library's matter."""
+
+    sample_size: Side
+    in_channels: Channels = 3
+    out_channels: Channels = 3
+    block_out_channels: Annotated[list[Width], msgspec.Meta(min_length=1, max_length=10)] = []
+    layers_per_block: Count = 2
+    attention_head_dim: Width | None = None
+    norm_num_groups: Width | None = None
+    time_embedding_dim: Width | None = None
+    num_class_embeds: Classes | None = None
+    down_block_types: Annotated[list[str], msgspec.Meta(max_length=10)] = []
+    up_block_types: Annotated[list[str], msgspec.Meta(max_length=10)] = []
+
+    def __post_init__(self) -> None:
+        for name in ("down_block_types", "up_block_types"):
+            if len(getattr(self, name)) != len(self.block_out_channels):
+                raise ValueError(f"{name} and block_out_channels have different lengths")
+
+
+class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of `DiffusersUNet`."""
+
+    config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        msgspec.convert(self.config, Bounded)
+
+    def interface(self) -> Interface:
+        """What goes in and comes out."""
+        found = msgspec.convert(self.config, Bounded)
+        return Interface(found.in_channels, found.out_channels, found.sample_size, found.num_class_embeds or 0)
+
+
+SPEC = NetworkSpec(
+    name="diffusers-unet2d",
+    title="UNet2DModel of diffusers",
+    arguments=Arguments,
+    build=DiffusersUNet,
+    interface=Arguments.interface,
+)
