@@ -185,10 +185,8 @@ class TrainingFolder:
         own = output_files(self.settings.recipe.name)
         with writing(self.path):
             for file in list(self.path.iterdir()):
-                name = file.name
-                while found := TEMPORARY.fullmatch(name):
-                    name = found[1]
-                if name != file.name and (name in own or GRID.fullmatch(name)):
+                found = TEMPORARY.fullmatch(file.name)
+                if found and (found[1] in own or GRID.fullmatch(found[1])):
                     file.unlink(missing_ok=True)
 
 

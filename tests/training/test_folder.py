@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -308,11 +309,35 @@ def test_fifos_and_folders_in_the_place_of_files(train, tmp_path: Path) -> None:
             assert f"{run / name}: " in result.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("share", [0.1, 0.7, 0.999])
+def test_a_disk_that_fills_up_is_one_line(tmp_path: Path, squares: np.ndarray, training, share: float) -> None:
+    """While state.pt is written, near its start and its end; the files of the run stay."""
+    run = training(squares, tmp_path)
+    run.step()
+    run.save()
+    run.export("")
+    before = content(tmp_path)
+    largest = int(share * len(before["state.pt"]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        run.step()
+        with pytest.raises(OutputError, match=r"state.pt: cannot be written: the file would exceed a size limit"):
+            run.save()
+        if largest < len(before["squares.safetensors"]):
+            with pytest.raises(OutputError, match=r"squares.safetensors: cannot be written: .*size limit"):
+                run.export("")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert content(tmp_path) == before
+    assert training(squares, tmp_path).done == 1
+
+
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path, squares: np.ndarray, training) -> None:
     for name in (
         ".state.pt.abcd1234.tmp",
         ".grid-000500.png.abcd1234.tmp",
-        "..squares.safetensors.abcd1234.tmp.efgh5678.tmp",
+        ".squares.safetensors.abcd1234.tmp",
     ):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / ".notes.txt.abcd1234.tmp").write_bytes(b"not a file of training")
