@@ -151,15 +151,15 @@ class SamplingRequest(
 ):
     """What to sample. None stands for the default of the checkpoint, the diffusion or the sampler.
 
-    `prepare` resolves a request: it fills in every default and the fields without a help text. Equal resolved requests make
+    `prepare` resolves a request: it fills in every default, and the fields that are not options. Equal resolved requests make
     equal images.
 
     Attributes:
         options: the sampler's options by key.
-        model_settings: what the checkpoint's file does not tell, by the names of the program that wrote it.
-        parameters: of the diffusion.
-        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: of the files.
-        batch_size: where the images of a batch depend on each other.
+        model_settings: settings that the checkpoint file does not record, under the names of the program that wrote it.
+        parameters: the parameters of the diffusion.
+        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: the SHA-256 of the files.
+        batch_size: set if the images of a batch depend on each other.
     """
 
     checkpoint: Checkpoint | None = None
