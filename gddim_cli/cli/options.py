@@ -29,7 +29,7 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="auto|cpu|cuda|mps",
-        help="Device the network runs on; auto takes a GPU if there is one.",
+        help="Device the network runs on; auto uses a GPU if there is one.",
         rich_help_panel="Speed",
     ),
 ]

@@ -118,12 +118,14 @@ TEnd = Annotated[
 ]
 Quantize = Annotated[
     Literal["floor", "round"],
-    about("How images in [-1, 1] become 0..255. Default: the checkpoint's.", panel="Advanced", label="quantize {}"),
+    about(
+        "Conversion of images in [-1, 1] to 0..255. Default: the checkpoint's.", panel="Advanced", label="quantize {}"
+    ),
 ]
 Dtype = Annotated[
     Literal["float32", "float64", "bfloat16", "float16"],
     about(
-        "Precision of the network (also float32, float64, bfloat16, float16); 16 bits run under autocast.",
+        "Precision of the network; float32, float64, bfloat16 and float16 are accepted too. 16 bits run under autocast.",
         panel="Speed",
         label="{}",
         metavar="fp32|fp64|bf16|fp16",
