@@ -49,6 +49,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def of(cls, given: Mapping[str, Any], where: Mapping[str, str]) -> Cell:
         """The cell of checked values by key; raises UsageError as `SamplingRequest.of`."""
         own = {key: value for key, value in given.items() if key in declared(cls)}
+        own["table"] = " ".join(own.get("table", "").split())
         rest = {"seed" if key == "seeds" else key: value for key, value in given.items() if key not in own}
         return cls(request=SamplingRequest.of(rest, where), **own)
 

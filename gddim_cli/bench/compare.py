@@ -12,6 +12,7 @@ from gddim_cli.bench.report import Report, report
 from gddim_cli.bench.results import PLAN, RESULTS, Folder, Result
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.runs.request_labels import labels
+from gddim_cli.runtime.json_files import read_json
 
 OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
 """Settings in which two runs may differ, unless cells of one run differ in nothing else."""
@@ -22,7 +23,7 @@ def read(path: Path) -> Report:
     folder = Folder(path)
     if (path / PLAN).is_file():
         return report(folder.plan(), folder)
-    found = folder.read(RESULTS, Report)
+    found = read_json(path / RESULTS, Report)
     if found is None:
         raise DataError(f"{path}: has no {RESULTS}; give a folder in which gddim bench has run")
     return found

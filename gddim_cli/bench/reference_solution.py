@@ -14,6 +14,7 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.json_files import read_json, write_json
 
 
 class Solution(msgspec.Struct):
@@ -37,13 +38,13 @@ def solver_error(
     `request` is the result's, as the plan has it.
     """
     name, size = solution_name(result, images), resources.batch_size
-    array, about = folder.path / f"{name}.npy", folder.read(f"{name}.json", Solution)
+    array, about = folder.path / f"{name}.npy", read_json(folder.path / f"{name}.json", Solution)
     if about is None or not array.is_file():
         half, k = solve(request, NFE // 2, resources.prepare, images, size)
         full, k = solve(request, NFE, resources.prepare, images, size)
         about = Solution({"sampler": "gddim", "order": ORDER, "k": k, "nfe": NFE}, images, rms_distance(half, full))
         with replacing(array) as temporary, temporary.open("wb") as file:
             np.save(file, full)
-        folder.write(f"{name}.json", about)
+        write_json(folder.path / f"{name}.json", about)
     rms = rms_distance(first_images(prepared, images, size), read_array(array))
     return SolverError(images, rms, about.settings, about.converged_to)

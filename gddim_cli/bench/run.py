@@ -26,6 +26,7 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.json_files import read_json, write_json
 from gddim_cli.runtime.row_file import RowFile
 from gddim_cli.runtime.shared_work import SharedWork, WorkError
 from gddim_cli.runtime.versions import versions
@@ -63,16 +64,17 @@ class Runner:
             OutputError: the folder cannot be written.
         """
         session = msgspec.to_builtins(new_session(self.resources.device, self.resources.batch_size, self.world.size))
-        before = self.folder.read(SESSIONS, list[dict[str, Any]]) or []
+        path, write = self.folder.path, write_json if self.world.main else lambda *_: None
+        before = read_json(path / SESSIONS, list[dict[str, Any]]) or []
         start, results, session["cells"] = self._times(), list[Result](), []
-        self._write(PLAN, self.plan)
+        write(path / PLAN, self.plan)
         for group in self.plan.groups():
             begun = self._times()
             found, made = self._group(group)
             results += found
             if made:
                 session["cells"].append({"key": group[0].key, "images": made, **self._times(begun)})
-                self._write(SESSIONS, [*before, {**session, **self._times(start)}])
+                write(path / SESSIONS, [*before, {**session, **self._times(start)}])
         return results
 
     def _times(self, since: Mapping[str, float] = {}) -> dict[str, float]:
@@ -80,10 +82,6 @@ class Runner:
         clocks = {"network": self.resources.clock.seconds, "features": self.features.seconds}
         now = {"seconds": time.perf_counter(), **clocks}
         return {name: value - since.get(name, 0.0) for name, value in now.items()}
-
-    def _write(self, name: str, value: Any) -> None:
-        if self.world.main:
-            self.folder.write(name, value)
 
     def _group(self, group: list[Result]) -> tuple[list[Result], int]:
         """The results of a group, and how many images were made for them."""
@@ -127,8 +125,8 @@ class Runner:
         except WorkError as error:
             for result in group:
                 result.failed = str(error)
-        for result in group:
-            self._write(f"cells/{result.key}.json", result)
+        for result in group if self.world.main else ():
+            self.folder.keep(result)
         if self.world.main and not any(result.failed for result in group):
             self.folder.forget_rows(first.features)
         return made, prepared
@@ -187,4 +185,4 @@ class Runner:
         error, reason = self.work.attempt(measure)
         for result in group:
             result.solver_error = error or SolverError(images, failed=reason)
-            self.folder.write(f"cells/{result.key}.json", result)
+            self.folder.keep(result)

@@ -15,6 +15,7 @@ from gddim_cli.cli.progress import say
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.setting_lists import located
 
 EXAMPLES = """
 gddim bench
@@ -69,7 +70,7 @@ def bench(
         device = find_device(planner.own.device)
     except UsageError as error:  # reported with everything else that is wrong
         place = {**planner.file.top, **over}["device"][0][1]
-        problems.append(plans.located(error, {"device": place}))
+        problems.append(located(error, {"device": place}))
         device = find_device("cpu")
     options.use_threads(threads, device)
     resources = Resources(device, planner.own.batch_size)
@@ -80,6 +81,8 @@ def bench(
             say(line)
         raise
     folder = options.folder("--out", Path(planner.own.out))
+    for note in checked.notes:
+        say(f"note: {note}")
     if print_plan:
         bench_view.show_plan(checked, resources, folder, json)
     elif bench_view.execute(checked, resources, folder, planner.own.keep_images, json):

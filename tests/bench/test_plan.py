@@ -79,7 +79,7 @@ def test_every_problem_is_reported_at_once_with_its_place(
         "$.rows[13].k": "'Q': expected one of R, L",
         "$.rows[13].lambda": "-1: expected a number from 0 to 10",
         "$.rows[14].device": "a setting of the whole plan, not of a row",
-        "$.rows[14].diffusion": "from t = 1 to 2 has",
+        "$.rows[14].t_end": "2 is not between",
         "$.rows[10].checkpoint": "gddim download cld-cifar10",
         "$.rows[10].ref": "gddim download stats-cifar10-tf",
     }
