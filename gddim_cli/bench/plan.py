@@ -24,6 +24,8 @@ from gddim_cli.settings import declared
 PRESETS = Path(__file__).parent / "presets"
 ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
+DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "seeds": 0}
+"""Of a row; in the order of the product, so that each network is loaded once."""
 Where = Mapping[str, str]
 
 
@@ -72,8 +74,7 @@ class Planner:
             given = {**top, **own}
             if not all(given.get(key, True) for key in ("sampler", "checkpoint", "nfe")):
                 continue  # refused already
-            # Checkpoints first, so that each is loaded once.
-            defaults = {key: [(of, place)] for key, of in (("checkpoint", BUNDLED), ("sampler", "gddim"), ("seeds", 0))}
+            defaults: Values = {key: [(of, place)] for key, of in DEFAULTS.items()}
             given = {**defaults, **{key: values for key, values in given.items() if values}}
             self._check_row(given, self.over if "sampler" in self.over else own, place, used)
             yield from self._product(given, place) if "nfe" in given else ()
@@ -119,10 +120,8 @@ class Planner:
         published = [number(cell, self.results[cell.key].request) for cell in self.cells if cell.published]
         if published and not any(published):
             self.notes.append(f"No published numbers: these need the paper's settings, and --protocol {PROTOCOL}.")
-        results = list(self.results.values())
-        models = list(dict.fromkeys(result.model for result in results))
-        features = list(dict.fromkeys(result.features for result in results))
-        results.sort(key=lambda result: (models.index(result.model), features.index(result.features)))
+        features = list(dict.fromkeys(result.features for result in self.results.values()))
+        results = sorted(self.results.values(), key=lambda result: features.index(result.features))
         images = self.own.solver_error_images if self.own.solver_error else 0
         return BenchPlan(self.file.source, images, list(dict.fromkeys(self.notes)), self.cells, results)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,6 @@ def cell_settings() -> dict[str, Setting]:
 def reader(problems: list[str]) -> ListReader:
     """Reads the settings of plans; mistakes are added to `problems`."""
     return ListReader({**cell_settings(), **PLAN_SETTINGS}, {"table", "published", *PLAN_SETTINGS}, FIND, problems)
-
-
-def from_options(given: Mapping[str, Any], problems: list[str]) -> Values:
-    """The checked values of options by key."""
-    return reader(problems).options(given)
 
 
 def read_plan_file(path: Path, problems: list[str], name: str | None = None) -> PlanFile:

@@ -22,10 +22,7 @@ SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution 
 
 
 class Report(msgspec.Struct):
-    """What `results.json` holds, the same however often the run was interrupted: the tables, and every result once.
-
-    `complete` tells whether every cell has its value and nothing has failed.
-    """
+    """What `results.json` holds, the same however often the run was interrupted; `complete` if all values are there."""
 
     gddim: str
     source: str

@@ -25,10 +25,7 @@ NUM = 500
 
 
 class SolverError(msgspec.Struct):
-    """The root mean square difference of the first images, in [-1, 1], from the converged solution `reference`, or why none.
-
-    That solution is `converged_to` from the one at half its NFE.
-    """
+    """How far the first images are from the converged solution, which is `converged_to` from the one at half its NFE."""
 
     images: int
     rms: float | None = None
@@ -40,12 +37,9 @@ class SolverError(msgspec.Struct):
 class Result(msgspec.Struct):
     """A cell's value and everything that it depends on; the same however often the run was interrupted.
 
-    Attributes:
-        key: a hash of `request` (resolved), `num` and `evaluator` (its identity); equal keys are equal values.
-        features: names the images and their features, which cells of several metrics share.
-        planned: network evaluations per image by the sampler's construction; None where it is adaptive.
-        nfe: network evaluations per image as counted, the mean where batches differ.
-        failed: why there is no value; the cell is tried again by the next call.
+    `key` is a hash of the resolved request, the number of images and the evaluator's identity; `features` names the images and
+    features that cells of several metrics share. `planned` and `nfe` are network evaluations per image, by the sampler's
+    construction (None where it is adaptive) and as counted. `failed` says why there is no value; the next call tries again.
     """
 
     key: str
@@ -77,11 +71,6 @@ class Result(msgspec.Struct):
         return self.planned or self.request.nfe
 
     @property
-    def model(self) -> tuple[str | None, str, bool]:
-        """The network and its precision."""
-        return self.request.checkpoint_sha256, self.request.dtype, self.request.tf32
-
-    @property
     def failure(self) -> str | None:
         """Why the value or the solver error is missing."""
         solver = self.solver_error.failed if self.solver_error else None
@@ -107,10 +96,7 @@ def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator) -> Result:
 
 
 class BenchPlan(msgspec.Struct):
-    """A checked plan; `plan.json` holds the one that last ran in a folder.
-
-    `cells` are in the plan's order, `results` without values in the order of work; `solver_error` is a number of images.
-    """
+    """A checked plan: cells in its order, results without values in the order of work, and images for solver errors."""
 
     source: str
     solver_error: int

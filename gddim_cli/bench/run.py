@@ -1,4 +1,4 @@
-"""The work of a benchmark: images streamed into features, group by group, everything kept as it comes.
+"""The work of a benchmark, and what it will take: images streamed into features, group by group, everything kept as it comes.
 
 Several processes share each group's batches; rank 0 decides what is missing, keeps the results and reports them.
 """
@@ -15,11 +15,14 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from gddim_cli.bench.reference_solution import solver_error
+from gddim_cli.bench.reference_solution import solution_name, solver_error
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result, SolverError
+from gddim_cli.errors import CapacityError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.quantize import quantize
+from gddim_cli.runs.batch_size import BatchSizeProbe
+from gddim_cli.runs.converged import COST
 from gddim_cli.runs.folder import new_session
 from gddim_cli.runs.kept_images import KeptImages
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -30,6 +33,9 @@ from gddim_cli.runtime.json_files import read_json, write_json
 from gddim_cli.runtime.row_file import RowFile
 from gddim_cli.runtime.shared_work import SharedWork, WorkError
 from gddim_cli.runtime.versions import versions
+
+Cost = tuple[int, float]
+"""What a group of results has still to do: network evaluations, counted per image, and seconds with the features."""
 
 
 class BenchCallback:
@@ -58,12 +64,9 @@ class Runner:
         self.work = SharedWork(self.world, resources.memory, lambda: callback.advance(self.world.count()))
 
     def run(self) -> list[Result]:
-        """Measures what is missing and returns all results. A failure is kept as a result, and the rest go on.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
+        """Measures what is missing and returns all results; failures are kept, too. Raises OutputError as files are written."""
         session = msgspec.to_builtins(new_session(self.resources.device, self.resources.batch_size, self.world.size))
+        del session["nfe"]
         path, write = self.folder.path, write_json if self.world.main else lambda *_: None
         before = read_json(path / SESSIONS, list[dict[str, Any]]) or []
         start, results, session["cells"] = self._times(), list[Result](), []
@@ -73,6 +76,7 @@ class Runner:
             found, made = self._group(group)
             results += found
             if made:
+                session["images"] += made
                 session["cells"].append({"key": group[0].key, "images": made, **self._times(begun)})
                 write(path / SESSIONS, [*before, {**session, **self._times(start)}])
         return results
@@ -186,3 +190,48 @@ class Runner:
         for result in group:
             result.solver_error = error or SolverError(images, failed=reason)
             self.folder.keep(result)
+
+
+def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
+    """The cost of each group by the name of its features, from one warm batch of each model and extractor.
+
+    Where a batch does not fit in the memory: raises CapacityError if `strict`, else such groups cost nothing.
+    """
+    speeds: dict[object, tuple[float, float]] = {}
+    solutions: set[str] = set()
+    found: dict[str, Cost] = {}
+    for group in plan.groups():
+        first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
+        left = 0 if all(result.value is not None for result in kept) else first.num - folder.rows_done(first.features)
+        solved = not first.deterministic or all(one.solver_error and not one.solver_error.failed for one in kept)
+        images = 0 if solved else plan.solver_error
+        evaluations, name = first.per_image * (left + images), solution_name(first, images)
+        if images and name not in solutions and not (folder.path / f"{name}.json").is_file():
+            solutions.add(name)
+            evaluations += images * COST
+        request, extractor = first.request, first.evaluator["weights_sha256"]
+        kind = (request.checkpoint_sha256, request.dtype, request.tf32, request.diffusion, extractor)
+        if (left or images) and kind not in speeds:
+            try:
+                with resources.memory():
+                    speeds[kind] = measured(plan, first, resources)
+            except CapacityError:
+                if strict:
+                    raise
+        network, features = speeds.get(kind, (0.0, 0.0))
+        found[first.features] = evaluations, evaluations * network + left * features
+    return found
+
+
+def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[float, float]:
+    """Seconds of one network evaluation and of the features, per image, of a warm batch."""
+    cell, size = plan.cell(result.key), min(resources.batch_size, result.num)
+    prepared = resources.prepare(cell.request)
+    network = BatchSizeProbe(prepared).seconds(size)
+    channels, height, width = shape = prepared.model.image_shape
+    pixels, spent = np.zeros((size, height, width, channels), np.uint8), 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        resources.evaluator(cell, shape).extractor(pixels)
+        spent = time.perf_counter() - started
+    return network / size, spent / size

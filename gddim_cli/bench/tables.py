@@ -25,11 +25,8 @@ Pair = tuple[Cell, Result]
 class Entry(msgspec.Struct, kw_only=True):
     """One place of a table: results that differ in the seed only, by their keys, of which `seeds` have a value.
 
-    Attributes:
-        asked, nfe: network evaluations asked for, and made on average.
-        solver_error: root mean square over the seeds; `difference`: of the mean from the published number.
-        failed, solver_failed: why values are missing; `missing` cells have not been measured.
-        overspent: whether calibrated RK45 spent over 5 % (and one evaluation) more; tables and plots omit such values.
+    `asked` and `nfe` are the network evaluations asked for and made; `failed` says why values are missing, `missing` counts
+    those not measured yet. Calibrated RK45 is `overspent` where it made over 5 % (and one) more: tables and plots omit it.
     """
 
     keys: list[str]
@@ -73,10 +70,9 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class Table(msgspec.Struct, kw_only=True):
-    """Values that compare: of one metric and evaluator, one number of images and one quantisation.
+    """Values of one metric, reference, number of images and quantisation, by label and column.
 
-    `axis` is what the columns are, `nfe` or, for cells of one NFE, `lambda`; `rows` by their labels have an entry or None for
-    each column; `apart` says in what the table differs from others with its heading.
+    Columns are `nfe` or, with one NFE, `lambda`; `apart` says in what the table differs from others with its heading.
     """
 
     title: str

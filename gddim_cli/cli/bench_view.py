@@ -15,38 +15,30 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gddim_cli.bench.compare import compare
-from gddim_cli.bench.estimate import costs
 from gddim_cli.bench.report import blocks, report, write
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Folder, Result
-from gddim_cli.bench.run import BenchCallback, Runner
+from gddim_cli.bench.run import BenchCallback, Runner, costs
 from gddim_cli.bench.tables import Table, tables
 from gddim_cli.cli import progress
-from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, duration, grid_table, say, show_json, show_table
+from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, TimeLeft, duration, grid_table, say, show_json, show_table
 from gddim_cli.runs.request_labels import short_label
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.files import locked
 from gddim_cli.runtime.text import counted, figure, signed
 
-TRUSTED = 0.05
-"""Part of the estimate that the measured pace is averaged with."""
-
 
 class View(BenchCallback):
-    """Progress on stderr: on a terminal tables that fill in, elsewhere lines; with the time left.
-
-    That is the plan's estimate, corrected by how long the part that is done has taken.
-    """
+    """Progress on stderr: on a terminal tables that fill in, elsewhere lines; with the time left."""
 
     def __init__(self, plan: BenchPlan, resources: Resources, folder: Folder) -> None:
         self.plan, self.folder, self.costs = plan, folder, costs(plan, resources, folder, strict=False)
-        self.total = sum(cost.seconds for cost in self.costs.values())
-        self.done, self.ended, self.made = 0.0, 0, 0
+        self.left = TimeLeft(sum(seconds for _, seconds in self.costs.values()), world().size)
+        self.done, self.ended, self.made, self.said = 0.0, 0, 0, time.monotonic()
         self.current: Sequence[Result] = ()
         self.live: Live | None = None
 
     def __enter__(self) -> Self:
-        self.began = self.said = time.monotonic()
         if sys.stderr.isatty() and world().main and not progress.QUIET:
             self.tables = drawn(tables(self.folder.pairs(self.plan)))
             picture, console = lambda: Group(Text(self._line()), *self.tables), Console(stderr=True)
@@ -70,7 +62,7 @@ class View(BenchCallback):
 
     def end(self, group: Sequence[Result]) -> None:
         measured, self.current = bool(self.current), ()
-        self.done += self.costs[group[0].features].seconds
+        self.done += self.costs[group[0].features][1]
         self.ended += len(group)
         if self.live:
             self.tables = drawn(tables(self.folder.pairs(self.plan)))
@@ -80,12 +72,9 @@ class View(BenchCallback):
     def _line(self) -> str:
         evaluations, seconds = self.costs[self.current[0].features] if self.current else (0, 0.0)
         share = min(1.0, self.made / max(evaluations, 1))
-        done, known = self.done + share * seconds, TRUSTED * self.total
-        pace = (time.monotonic() - self.began + known / world().size) / (done + known) if self.total else 0.0
-        parts = [f"{self.ended} of {counted(len(self.plan.results), 'cell')}"]
-        parts += [f"{described(self.current[0])}: {100 * share:.0f} %"] if self.current else []
-        left = (self.total - done) * pace
-        return ", ".join([*parts, f"{duration(left)} left"] if left > 0 else parts)
+        now = f", {described(self.current[0])}: {100 * share:.0f} %" if self.current else ""
+        count = f"{self.ended} of {counted(len(self.plan.results), 'cell')}"
+        return f"{count}{now}{self.left.text(self.done + share * seconds)}"
 
 
 def drawn(found: Sequence[Table]) -> list[RichTable]:
@@ -108,11 +97,7 @@ def described(result: Result) -> str:
 
 
 def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool) -> bool:
-    """Measures what is missing, writes the reports and shows them; returns whether a cell failed.
-
-    Raises:
-        OutputError: the folder cannot be written, or another program works there.
-    """
+    """Measures what is missing and reports; returns whether a cell failed. Raises OutputError where it cannot write."""
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
         with View(plan, resources, folder) as view:
@@ -141,7 +126,7 @@ def show_plan(plan: BenchPlan, resources: Resources, path: Path, json: bool) -> 
     folder = Folder(path)
     cost = costs(plan, resources, folder)
     evaluations, seconds = (sum(values) for values in zip(*cost.values(), strict=True))
-    done = [result.key for result in plan.results if not cost[result.features].evaluations]
+    done = [result.key for result in plan.results if not cost[result.features][0]]
     found = {"plan": plan, "done": done, "evaluations": evaluations, "seconds": seconds}
     show(found, tables(folder.pairs(plan)), json)
     count, before = counted(len(plan.results), "cell"), f" ({len(done)} done)" if done else ""
