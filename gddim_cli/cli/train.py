@@ -39,7 +39,7 @@ def train(
         str, typer.Argument(metavar="RECIPE", help="A YAML file, or mnist, the recipe of the bundled checkpoint.")
     ],
     data: Annotated[
-        Path,
+        str,
         typer.Option(
             metavar="PATH",
             help="Square images of one size: a folder, .zip or .tar of images, a folder of gddim sample, or an .npz or .npy of "
@@ -58,6 +58,17 @@ def train(
         typer.Option(
             metavar="KEY",
             help="Array of the .npz that holds the images. Default: train_images, or the only array of images.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            "--num",
+            "-n",
+            min=1,
+            metavar="N",
+            help="Train on this many of the images only: the first ones of a folder of gddim sample, else a fixed random choice.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -119,10 +130,13 @@ def train(
     Writes state.pt, log.csv, grid-STEP.png, the averaged weights and their model card.
     """
     options.folder("--out", out)
+    if not data:
+        raise UsageError("--data: is empty; give a folder or a file of images")
+    source = Path(data)
     from gddim_cli.training.recipe import read_recipe, with_changes
 
     chosen = with_changes(read_recipe(recipe), steps=steps, name=name)
-    keep_inputs(recipe, data, out, chosen.name)
+    keep_inputs(recipe, source, out, chosen.name)
 
     from gddim_cli.runtime.files import locked
     from gddim_cli.training.dataset import read_dataset
@@ -130,7 +144,7 @@ def train(
 
     where = find_device(device)
     options.use_threads(threads, where)
-    dataset = read_dataset(data, key, conditional, label_key)
+    dataset = read_dataset(source, key, num, conditional, label_key)
     with locked(out, "gddim train"):
         run = TrainingRun(chosen, dataset, out, where, force)
         describe(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +84,18 @@ class Dataset:
 
 
 def read_dataset(
-    path: Path, key: str | None = None, conditional: bool = False, label_key: str | None = None
+    path: Path,
+    key: str | None = None,
+    num: int | None = None,
+    conditional: bool = False,
+    label_key: str | None = None,
 ) -> Dataset:
     """The images at a path, as `open_images` finds them, with class labels if asked for.
 
     Args:
         path: a folder (of `gddim sample`: only the run's images), a .zip or .tar of images, an .npz or .npy.
         key: the array of an .npz that holds the images.
+        num: at most this many images: the first ones of a run of `gddim sample`, else a fixed random choice.
         conditional: whether to read labels: from the first folder in each image's path, or from an array of the .npz.
         label_key: the array of an .npz that holds the labels; by default `train_labels`. Implies `conditional`.
 
@@ -98,7 +103,7 @@ def read_dataset(
         DataError: no images, images that are not square, of one size and kind, or that do not fit in memory; labels that are
             missing or not whole numbers, one per image.
     """
-    source = open_images(path, key)
+    source = open_images(path, key, num)
     height, width, channels = source.shape
     refuse_shape(height, width)
     size = source.count * height * width * channels
@@ -128,12 +133,14 @@ def read_classes(path: Path, source: ImageSource, label_key: str | None) -> Clas
     if path.is_dir() and (path / RUN).exists():
         raise DataError(f"--conditional: {path} is a run of gddim sample, which has no class labels; leave it out")
     if path.suffix.lower() == ".npz" and path.is_file():
-        return array_classes(path, source.count, label_key)
-    if label_key is not None:
+        known = array_classes(path, source.chosen_from or source.count, label_key)
+    elif label_key is not None:
         raise DataError(f"--label-key: {path} is not an .npz; only an .npz has arrays")
-    if not isinstance(source, PictureSource):
+    elif isinstance(source, PictureSource):
+        known = folder_classes(path, source.pictures.names)
+    else:
         raise DataError(f"--conditional: {path} has no class labels; give a folder per class, or an .npz with labels")
-    return folder_classes(path, source.pictures.names)
+    return replace(known, labels=known.labels[list(source.rows[: source.count])])
 
 
 def folder_classes(path: Path, names: Sequence[str]) -> Classes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from gddim_cli import __version__
-from gddim_cli.errors import OutputError, UsageError
+from gddim_cli.errors import DataError, OutputError, UsageError
 from gddim_cli.runs.folder import TEMPORARY
 from gddim_cli.runtime.files import replacing, sha256, writing
 from gddim_cli.training.state import RunSettings
@@ -75,9 +75,22 @@ class TrainingFolder:
             )
         return not changed
 
-    def own(self, name: str) -> None:
-        """Takes a file that is this run's by its content, or that `force` allows to replace."""
-        self._seen[name] = signature(self.path / name)
+    def own_state(self) -> None:
+        """Takes `state.pt`, which is this run's if its content says so.
+
+        Raises:
+            DataError: without `force`: it has changed since this run wrote it, and may be damaged.
+        """
+        path, known = self.path / STATE, self._files.get(STATE)
+        if known and not self.force and path.is_file():
+            with writing(path):
+                changed = sha256(path) not in known
+            if changed:
+                raise DataError(
+                    f"{path}: has changed since this run wrote it, and may be damaged; restore it, move it away to start "
+                    "again, or resume from it as it is with --force"
+                )
+        self._seen[STATE] = signature(path)
 
     def refuse_foreign(self, names: Iterable[str]) -> None:
         """Refuses to replace files that this run did not write; with `force` they count as its own from now on.
@@ -172,10 +185,8 @@ class TrainingFolder:
         own = output_files(self.settings.recipe.name)
         with writing(self.path):
             for file in list(self.path.iterdir()):
-                name = file.name
-                while found := TEMPORARY.fullmatch(name):
-                    name = found[1]
-                if name != file.name and (name in own or GRID.fullmatch(name)):
+                found = TEMPORARY.fullmatch(file.name)
+                if found and (found[1] in own or GRID.fullmatch(found[1])):
                     file.unlink(missing_ok=True)
 
 

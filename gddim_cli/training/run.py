@@ -125,7 +125,7 @@ class TrainingRun:
         weights, text = model_files(self.recipe.name)
         card = self.card(machine)
         with self.folder.replacing(weights) as temporary:
-            native.write(temporary, card, self.trainer.average.state_dict())
+            native.save(temporary, card, self.trainer.average.state_dict())
         card = msgspec.structs.replace(card, sha256=sha256(self.out / weights))
         with self.folder.replacing(text) as temporary:
             temporary.write_text(yaml.safe_dump(msgspec.to_builtins(card), sort_keys=False), encoding="utf-8")
@@ -140,7 +140,7 @@ class TrainingRun:
         path = self.out / STATE
         if not path.is_symlink() and not path.exists():
             return None
-        self.folder.own(STATE)
+        self.folder.own_state()
         try:
             saved, tensors = read_state(path)
         except DataError:

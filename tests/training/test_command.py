@@ -195,7 +195,10 @@ def test_refusals(gddim, config: Path, tmp_path: Path) -> None:
     refuse("--steps: 0: expected a whole number from 1 to", 2, "--steps", 0)
     refuse("--steps: 10000000000: expected a whole number from 1 to", 2, "--steps", 10**10)
     refuse("--every", 2, "--every", 0)
-    refuse("--name: 'a/b': expected", 2, "--name", "a/b")
+    refuse("--name: 'a/b': expected 1 to 64 letters, digits, _ or -", 2, "--name", "a/b")
+    refuse("--name: '': expected 1 to 64", 2, "--name", "")
+    refuse("--data: is empty", 2, data="")
+    refuse("--num 33:", 1, "--num", 33)
     refuse("none.npz: no such file", 1, data=tmp_path / "none.npz")
     wrong = tmp_path / "wrong.yaml"
     small = yaml.safe_load(config.read_text())

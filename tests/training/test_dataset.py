@@ -117,6 +117,21 @@ def test_classes_are_an_array(tmp_path: Path) -> None:
     assert read_dataset(path).classes is None
 
 
+def test_some_of_the_images_keep_their_own_labels(tmp_path: Path) -> None:
+    pixels = pictures(30, 8)
+    labels = np.arange(30) % 3
+    np.savez(tmp_path / "x.npz", images=pixels, train_labels=labels)
+    folder = write(tmp_path / "photos", pixels, [f"{label}/{i}.png" for i, label in enumerate(labels)])
+    known = {image.tobytes(): label for image, label in zip(pixels.transpose(0, 3, 1, 2), labels, strict=True)}
+    for path in (tmp_path / "x.npz", folder):
+        some = read_dataset(path, num=11, conditional=True)
+        assert some.classes is not None
+        assert (len(some.images), some.classes.count) == (11, 3)
+        assert [known[np.ascontiguousarray(image).tobytes()] for image in some.images] == some.classes.labels.tolist()
+    with pytest.raises(DataError, match=r"--num 31: .*x.npz holds 30 images"):
+        read_dataset(tmp_path / "x.npz", num=31)
+
+
 def test_labels_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     pixels = pictures(4, 8)
 
