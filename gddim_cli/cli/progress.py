@@ -155,6 +155,29 @@ def show_table(table: Table) -> None:
         Console(file=out, width=None if out.isatty() else 140).print(table)
 
 
+class TimeLeft:
+    """The time left by an estimate, corrected by how long what is done has taken.
+
+    Attributes:
+        total: the estimate, in seconds of one process.
+        processes: among which the work is shared.
+    """
+
+    TRUSTED = 0.05
+    """The part of the estimate that the measured pace is averaged with."""
+
+    def __init__(self, total: float, processes: int = 1) -> None:
+        self.total, self.processes, self.started = total, processes, time.monotonic()
+
+    def text(self, done: float) -> str:
+        """`, 1:30 left`, where `done` seconds of the estimate are done; nothing where no time is left or known."""
+        known = self.TRUSTED * self.total
+        if done >= self.total:
+            return ""
+        pace = (time.monotonic() - self.started + known / self.processes) / (done + known)
+        return f", {duration((self.total - done) * pace)} left"
+
+
 def grid_table(
     grid: Sequence[Sequence[str]], title: str, notes: Sequence[str] = (), dim: Collection[str] = ()
 ) -> Table:
