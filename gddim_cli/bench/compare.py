@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from gddim_cli.bench.labels import labels
 from gddim_cli.bench.report import Report, report
 from gddim_cli.bench.results import PLAN, RESULTS, Folder, Result
 from gddim_cli.errors import DataError, UsageError
+from gddim_cli.runs.request_labels import labels
 
 OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
 """Settings in which two runs may differ, unless cells of one run differ in nothing else."""
@@ -64,7 +64,7 @@ def identity(result: Result, kept: Sequence[str]) -> bytes:
 
 def pair(name: str, a: Result | None, b: Result | None) -> dict[str, Any]:
     """A line of the comparison."""
-    one, x, y = a or b, a and a.value, b and b.value
+    one, (x, y) = a or b, (result.value if result else None for result in (a, b))
     assert one is not None
     found = {"sampler": name, "metric": one.evaluator["metric"], "images": one.num, "nfe": one.request.nfe}
     found |= {"seed": one.request.seed, "in_a": a is not None, "in_b": b is not None, "a": x, "b": y}

@@ -6,13 +6,13 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from gddim_cli.bench.reference_solution import NFE, solution_name
+from gddim_cli.bench.reference_solution import solution_name
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Folder, Result
 from gddim_cli.errors import CapacityError
-from gddim_cli.images.quantize import quantize
+from gddim_cli.runs.batch_size import BatchSizeProbe
+from gddim_cli.runs.converged import COST
 
 
 class Cost(NamedTuple):
@@ -39,7 +39,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         evaluations, name = first.per_image * (left + images), solution_name(first, images)
         if images and name not in solutions and not (folder.path / f"{name}.json").is_file():
             solutions.add(name)
-            evaluations += images * (NFE + NFE // 2)
+            evaluations += images * COST
         kind = (first.model, first.request.diffusion, first.evaluator["weights_sha256"])
         if (left or images) and kind not in speeds:
             try:
@@ -53,17 +53,15 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
     return found
 
 
-@torch.inference_mode()
 def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[float, float]:
-    """Seconds of one network evaluation and of the features, per image: those of the second of two batches."""
-    cell = plan.cell(result.key)
+    """Seconds of one network evaluation and of the features, per image, of a warm batch."""
+    cell, size = plan.cell(result.key), min(resources.batch_size, result.num)
     prepared = resources.prepare(cell.request)
-    extract = resources.evaluator(cell, prepared.model.image_shape).extractor
-    indices, spent = range(min(resources.batch_size, result.num)), (0.0, 0.0)
+    network = BatchSizeProbe(prepared).seconds(size)
+    channels, height, width = shape = prepared.model.image_shape
+    pixels, spent = np.zeros((size, height, width, channels), np.uint8), 0.0
     for _ in range(2):
-        u, begun = prepared.start(indices), time.perf_counter()
-        images = prepared.images(prepared.eps(u, prepared.config.t_start))
-        evaluated = time.perf_counter()
-        extract(quantize(np.zeros_like(images), "floor"))
-        spent = (evaluated - begun) / len(indices), (time.perf_counter() - evaluated) / len(indices)
-    return spent
+        started = time.perf_counter()
+        resources.evaluator(cell, shape).extractor(pixels)
+        spent = time.perf_counter() - started
+    return network / size, spent / size

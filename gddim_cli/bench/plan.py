@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Result, pending
 from gddim_cli.errors import GddimError, UsageError
 from gddim_cli.hub.store import BUNDLED, card_of, names
-from gddim_cli.samplers.registry import SAMPLERS, having, sampler_options
+from gddim_cli.samplers.registry import find_sampler, having, sampler_options
 from gddim_cli.settings import declared
 
 PRESETS = Path(__file__).parent / "presets"
@@ -59,13 +59,11 @@ def plan_settings(plan: PlanFile, options: Values) -> PlanSettings:
 class Planner:
     """Makes the cells of a plan: lists multiply, rows add to what stands above them, options replace both.
 
-    Attributes:
-        lenient: leave out cells that the model cannot make, as in a preset with another checkpoint.
-        where: the places of a cell's settings and, as "row", of its row.
+    A preset leaves out cells that another checkpoint or sampler cannot make.
     """
 
     def __init__(self, file: PlanFile, options: Values, problems: list[str], preset: bool = False) -> None:
-        self.file, self.problems, self.preset = file, problems, preset
+        self.file, self.problems = file, problems
         self.over = {key: values for key, values in options.items() if key not in PLAN_SETTINGS}
         self.own = plan_settings(file, options)
         self.lenient = preset and bool(self.over.keys() - ELSEWHERE)
@@ -90,7 +88,7 @@ class Planner:
             given = {**defaults, **{key: values for key, values in given.items() if values}}
             self._check_row(given, self.over if "sampler" in self.over else own, place, used)
             yield from self._product(given, place) if "nfe" in given else ()
-        for key in sampler_options().keys() - used:
+        for key in [key for key in sampler_options() if key not in used]:
             if of := self.over.get(key) or top.get(key):
                 self.problems.append(f"{of[0][1]}: an option of {', '.join(having(key))}; leave it out")
 
@@ -101,27 +99,26 @@ class Planner:
             self.problems.append(f"{place}: nfe is missing; give the network evaluations, as in nfe: [10, 20, 50]")
         elif "rk45" in samplers and {"rtol", "atol"} & given.keys() and len(given["nfe"]) > 1:
             self.problems.append(f"{given['nfe'][1][1]}: rk45 with rtol or atol spends what these take; give one NFE")
-        for key in sampler_options().keys() & given.keys():
+        for key in [key for key in sampler_options() if key in given]:
             supported = bool({*having(key)} & {*samplers})
             used |= {key} if supported or key in own else set()
             if not supported and key in own:
                 wrong = f"unsupported by {', '.join(samplers)}; an option of {', '.join(having(key))}"
                 self.problems.append(f"{own[key][0][1]}: {wrong}")
-        without = [name for name in samplers if len(given.get("k", [])) > 1 and not SAMPLERS[name].uses_k]
+        without = [name for name in samplers if len(given.get("k", [])) > 1 and not find_sampler(name).uses_k]
         self.notes += [f"K has no effect on {name}; one row stands for all." for name in without]
 
-    def _product(self, given: Values, place: str) -> Iterator[tuple[Cell, Where]]:
+    def _product(self, given: Values, place: str) -> Iterable[tuple[Cell, Where]]:
         """The cells of a row, each once: a sampler takes no notice of options that it does not have."""
-        seen: set[bytes] = set()
+        found: dict[bytes, tuple[Cell, Where]] = {}
         for values in product(*given.values()):
             own = dict(zip(given, values, strict=True))
             where = {"row": place, **{key: at for key, (_, at) in own.items()}}
-            spec = SAMPLERS[own["sampler"][0]]
+            spec = find_sampler(own["sampler"][0])
             unused = sampler_options().keys() - declared(spec.options).keys() | (set() if spec.uses_k else {"k"})
             cell = Cell.of({key: value for key, (value, _) in own.items() if key not in unused}, where)
-            if (encoded := msgspec.json.encode(cell)) not in seen:
-                seen.add(encoded)
-                yield cell, where
+            found.setdefault(msgspec.json.encode(cell), (cell, where))
+        return found.values()
 
     def plan(self, resources: Resources) -> BenchPlan:
         """The plan, results of one model and of the same images together; raises PlanError for all that is wrong."""

@@ -13,14 +13,17 @@ from typing import Any
 
 from gddim_cli.bench.cell import PLAN_SETTINGS, Cell
 from gddim_cli.bench.published import find_row
-from gddim_cli.errors import UsageError, nearest
+from gddim_cli.errors import GddimError, UsageError, nearest
 from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.protocols import find_protocol
 from gddim_cli.runs.request import sampling_settings
 from gddim_cli.runtime.typed_yaml import read_yaml
-from gddim_cli.samplers.registry import SAMPLERS
+from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.settings import Setting, brief, declared, split
 
+FIND: dict[str, Callable[[Any, str], object]] = {"sampler": find_sampler, "metric": find_metric, "published": find_row}
+FIND["protocol"] = lambda name, _: find_protocol(name)
+"""What refuses a name that nothing has, called with the name and its place."""
 Values = dict[str, list[tuple[Any, str]]]
 """Values by key, each with its place."""
 
@@ -120,18 +123,13 @@ def checked(
     if len(parts) > 1 and setting.key in ("table", "published", *PLAN_SETTINGS):
         problems.append(f"{place}: one value is needed, not a list")
         return []
-    find = {
-        "sampler": SAMPLERS.find,
-        "metric": find_metric,
-        "published": find_row,
-        "protocol": lambda name, _: find_protocol(name),
-    }
     good: list[tuple[Any, str]] = []
     for part, where in parts:
         try:
             value = read(part, where)
-            find.get(setting.key, lambda *_: None)(value, where)
-        except UsageError as error:
+            if setting.key in FIND:
+                FIND[setting.key](value, where)
+        except GddimError as error:
             problems.append(str(error).replace(f"{setting.flag}:", f"{where}:", 1))
             continue
         if any(value == other for other, _ in good):

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gddim_cli.diffusions.parameters import parameters_of
 from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.protocols import PROTOCOLS
 from gddim_cli.hub.store import card_of
-from gddim_cli.runs.prepare import parameters_of
 from gddim_cli.runtime.typed_yaml import read_yaml
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def find_row(reference: str, where: str = "published") -> dict[str, Any]:
 def number(cell: Cell, request: SamplingRequest) -> Number | None:
     """The published number of a cell, whose resolved request is given; None without the paper's checkpoint and settings."""
     names = (cell.published or "").split(".")
-    checkpoint = next((CHECKPOINTS[name] for name in names if name in CHECKPOINTS), None)
+    checkpoint = next((CHECKPOINTS[name] for name in names if name in CHECKPOINTS), "")
     if not cell.published or (cell.protocol, cell.request.checkpoint) != (PROTOCOL, checkpoint):
         return None
     table, flat, expected = tables()[names[0]], request.flat(), own_settings(checkpoint) | find_row(cell.published)

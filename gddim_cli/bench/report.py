@@ -12,20 +12,15 @@ import msgspec
 from gddim_cli import __version__
 from gddim_cli.bench import plot
 from gddim_cli.bench.results import RESULTS, BenchPlan, Folder, Result
-from gddim_cli.bench.tables import Grid, Table, tables
+from gddim_cli.bench.tables import Table, tables
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.runtime.files import replacing, writing
+from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
 
 SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
-SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
-    ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
-}  # fmt: skip
-"""What LaTeX prints otherwise than it is written."""
 
 
-class Report(msgspec.Struct, kw_only=True):
+class Report(msgspec.Struct):
     """What `results.json` holds, the same however often the run was interrupted: the tables, and every result once.
 
     `complete` tells whether every cell has its value and nothing has failed.
@@ -44,8 +39,7 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
     pairs = folder.pairs(plan)
     results = list({result.key: result for _, result in pairs}.values())
     complete = all(result.value is not None and not result.failure for result in results)
-    made = {"notes": plan.notes, "tables": tables(pairs), "results": results}
-    return Report(gddim=__version__, source=plan.source, complete=complete, **made)
+    return Report(__version__, plan.source, complete, plan.notes, tables(pairs), results)
 
 
 def write(plan: BenchPlan, folder: Folder) -> Report:
@@ -80,9 +74,9 @@ def stems(found: Sequence[Table]) -> list[str]:
     return names
 
 
-def blocks(found: Report) -> Iterator[tuple[str, str, Grid, list[str]]]:
+def blocks(tables: Sequence[Table]) -> Iterator[tuple[str, str, Grid, list[str]]]:
     """Every table and, below it, its solver errors: a title, a heading, the texts and notes."""
-    for table in found.tables:
+    for table in tables:
         yield table.title, table.heading, table.grid(), table.notes()
         if solver := table.error_grid():
             yield "", f"Solver error: {SOLVER_ERROR}", solver, []
@@ -91,11 +85,9 @@ def blocks(found: Report) -> Iterator[tuple[str, str, Grid, list[str]]]:
 def markdown(found: Report) -> str:
     """The tables in Markdown."""
     parts = []
-    for title, heading, grid, notes in blocks(found):
-        head, *body = ([text.replace("|", "\\|") for text in line] for line in grid)
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-        drawn = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        parts += [*([f"### {title}\n"] if title else []), f"{heading}.\n", drawn, *(f"{note}\n" for note in notes)]
+    for title, heading, grid, notes in blocks(found.tables):
+        parts += [*([f"### {title}\n"] if title else []), f"{heading}.\n", markdown_grid(grid)]
+        parts += [f"{note}\n" for note in notes]
     return "\n".join([*parts, *(f"{note}\n" for note in found.notes)])
 
 
@@ -119,17 +111,8 @@ def table_csv(found: Report) -> str:
 
 
 def tex(found: Report) -> str:
-    """The tables for LaTeX, with booktabs."""
+    """The tables for LaTeX."""
     parts = ["% needs \\usepackage{booktabs}\n"]
-    for title, heading, grid, notes in blocks(found):
-        caption = escape(" ".join([*([f"{title}."] if title else []), f"{heading}.", *notes]))
-        head, *body = (" & ".join(map(escape, line)) + " \\\\\n" for line in grid)
-        columns, lines = f"l{'r' * (len(grid[0]) - 1)}", f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
-        tabular = f"\\begin{{tabular}}{{{columns}}}\n{lines}\\end{{tabular}}\n"
-        parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{tabular}\\end{{table}}\n")
+    for title, heading, grid, notes in blocks(found.tables):
+        parts.append(latex_grid(grid, " ".join([*([f"{title}."] if title else []), f"{heading}.", *notes])))
     return "\n".join(parts)
-
-
-def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(SPECIAL.get(letter, letter) for letter in text)

@@ -1,9 +1,8 @@
-"""What cells are measured with: models, one in memory at a time, evaluators, each opened once, and a clock."""
+"""What cells are measured with: models, one in memory at a time, and evaluators, each opened once."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,47 +12,17 @@ import torch
 from torch import Tensor
 
 from gddim_cli.bench.cell import Cell
-from gddim_cli.errors import CapacityError, GddimError
+from gddim_cli.errors import CapacityError
 from gddim_cli.evaluation.evaluator import Evaluator, open_evaluator
 from gddim_cli.models.model import Model
 from gddim_cli.runs.prepare import load_model, prepare
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.memory import memory_for
+from gddim_cli.samplers.base import Eps
 
 Shape = tuple[int, int, int]
-
-
-class Clock:
-    """Adds up the seconds of calls; on CUDA by events, so that nothing waits for the clock until it is read."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self._seconds = device, 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Counts the time of the block."""
-        if self.device.type == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            start.record()
-            yield
-            end.record()
-            self._events.append((start, end))
-            return
-        began = time.perf_counter()
-        yield
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        self._seconds += time.perf_counter() - began
-
-    def read(self) -> float:
-        """Seconds so far."""
-        if self._events:
-            torch.cuda.synchronize(self.device)
-            self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
-            self._events.clear()
-        return self._seconds
 
 
 @dataclass
@@ -65,7 +34,7 @@ class Resources:
     on_evaluation: Callable[[int], object] = lambda _: None
     clock: Clock = field(init=False)
     _model: tuple[Any, Model] | None = None
-    _evaluators: dict[Any, Evaluator | GddimError] = field(default_factory=dict)
+    _evaluators: dict[Any, Evaluator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock = Clock(self.device)
@@ -81,15 +50,20 @@ class Resources:
     def prepare(self, request: SamplingRequest) -> PreparedRun:
         """The request made ready, its network on the clock; raises GddimError as `runs.prepare.prepare`."""
         prepared = prepare(request, self.device, model=self.model(request), batch_size=self.batch_size)
-        inner = prepared.eps
+        eps_of = prepared.eps_of
 
-        def eps(u: Tensor, t: float) -> Tensor:
-            with self.clock.running():
-                found = inner(u, t)
-            self.on_evaluation(len(u))
-            return found
+        def timed_eps_of(indices: Sequence[int]) -> Eps:
+            inner = eps_of(indices)
 
-        prepared.eps = eps
+            def eps(u: Tensor, t: float) -> Tensor:
+                with self.clock.running():
+                    found = inner(u, t)
+                self.on_evaluation(len(u))
+                return found
+
+            return eps
+
+        prepared.eps_of = timed_eps_of  # type: ignore[method-assign]
         return prepared
 
     def evaluator(self, cell: Cell, shape: Shape) -> Evaluator:
@@ -98,14 +72,8 @@ class Resources:
         if key not in self._evaluators:
             inception, (channels, height, width) = Path(cell.inception) if cell.inception else None, shape
             options = (cell.ref, cell.protocol, cell.mode, inception, self.device, (height, width, channels))
-            try:
-                self._evaluators[key] = open_evaluator(*options)
-            except GddimError as error:
-                self._evaluators[key] = error
-        found = self._evaluators[key]
-        if isinstance(found, GddimError):
-            raise found
-        return found.with_metric(cell.metric)
+            self._evaluators[key] = open_evaluator(*options)
+        return self._evaluators[key].with_metric(cell.metric)
 
     @contextmanager
     def memory(self) -> Iterator[None]:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from gddim_cli.bench.cell import Cell
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
-from gddim_cli.runtime.arrays import read_array
-from gddim_cli.runtime.files import locked, replacing, writing
-from gddim_cli.runtime.row_file import RowFile
+from gddim_cli.runtime.files import replacing, writing
+from gddim_cli.runtime.row_file import RowFile, partial_path, partial_rows, resumed_rows
 from gddim_cli.samplers.registry import SAMPLERS
 
 T = TypeVar("T")
@@ -29,9 +25,9 @@ NUM = 500
 
 
 class SolverError(msgspec.Struct):
-    """`rms`, the root mean square difference of the first images, in [-1, 1], from the converged solution; or why not.
+    """The root mean square difference of the first images, in [-1, 1], from the converged solution `reference`, or why none.
 
-    `reference` says how that solution was made; it is `converged_to` from the one at half its NFE.
+    That solution is `converged_to` from the one at half its NFE.
     """
 
     images: int
@@ -45,11 +41,9 @@ class Result(msgspec.Struct):
     """A cell's value and everything that it depends on; the same however often the run was interrupted.
 
     Attributes:
-        key: a hash of `request`, `num` and `evaluator`; equal keys are equal values.
+        key: a hash of `request` (resolved), `num` and `evaluator` (its identity); equal keys are equal values.
         features: names the images and their features, which cells of several metrics share.
-        request: resolved.
-        evaluator: its identity.
-        planned: network evaluations per image that the sampler makes by construction; None where it is adaptive.
+        planned: network evaluations per image by the sampler's construction; None where it is adaptive.
         nfe: network evaluations per image as counted, the mean where batches differ.
         failed: why there is no value; the cell is tried again by the next call.
     """
@@ -115,10 +109,7 @@ def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator) -> Result:
 class BenchPlan(msgspec.Struct, kw_only=True):
     """A checked plan; `plan.json` holds the one that last ran in a folder.
 
-    Attributes:
-        cells: in the plan's order; `results`: one for each key, without its value, in the order of work.
-        notes: what the user should know of the plan, a sentence each.
-        solver_error: images whose solver error is measured; 0 for none.
+    `cells` are in the plan's order, `results` without values in the order of work; `solver_error` is a number of images.
     """
 
     source: str
@@ -140,26 +131,11 @@ class BenchPlan(msgspec.Struct, kw_only=True):
         return [list(group) for _, group in groupby(self.results, lambda result: result.features)]
 
 
-def stored_rows(path: Path) -> NDArray[np.float32] | None:
-    """The rows of a file of features, mapped; None where the file is missing or damaged."""
-    try:
-        found = read_array(path, memory_map=True)
-    except DataError:
-        return None
-    return found if found.ndim == 2 and found.shape[1] and found.dtype == np.dtype("<f4") else None
-
-
 class Folder:
     """`plan.json`, `cells/KEY.json`, `solutions/`, `partial/`, `images/FEATURES/`, `sessions.json` and the reports."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """The folder for one program at a time; raises OutputError where another works there."""
-        with locked(self.path, "gddim bench"):
-            yield
 
     def write(self, name: str, value: Any) -> None:
         """Writes a JSON file atomically; raises OutputError where it cannot be written."""
@@ -193,19 +169,21 @@ class Folder:
         kept = {pending.key: self.result(pending, plan.solver_error) for pending in plan.results}
         return [(cell, kept[cell.key]) for cell in plan.cells]
 
-    def rows(self, features: str, num: int, width: int) -> RowFile:
-        """Features at work, float32 [num, width], filled in by image; started again where the file is damaged."""
-        path = self.path / "partial" / "features.npy"
-        kept = stored_rows(path.with_name(f"{path.name}.{features}.partial"))
-        return RowFile(path, num, (width,), features, None, overwrite=kept is None or kept.shape != (num, width))
-
-    def forget_rows(self, features: str) -> None:
-        """Removes features whose cells are all done."""
-        for path in (self.path / "partial").glob(f"*.{features}.partial"):
-            with writing(path):
-                path.unlink(missing_ok=True)
+    def rows(self, result: Result, width: int) -> RowFile:
+        """The features of a result at work, float32 [num, width], filled in by image."""
+        return resumed_rows(self._partial, result.num, width, result.features)
 
     def rows_done(self, features: str) -> int:
         """The number of images at work whose features are kept."""
-        found = [stored_rows(path) for path in (self.path / "partial").glob(f"*.{features}.partial")]
-        return sum(int((~np.isnan(rows[:, -1])).sum()) for rows in found if rows is not None)
+        rows = partial_rows(self._partial, features)
+        return 0 if rows is None else int((~np.isnan(rows[:, -1])).sum())
+
+    def forget_rows(self, features: str) -> None:
+        """Removes features whose cells are all done."""
+        path = partial_path(self._partial, features)
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _partial(self) -> Path:
+        return self.path / "partial" / "features.npy"

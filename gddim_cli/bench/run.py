@@ -5,36 +5,30 @@ Several processes share each group's batches; rank 0 decides what is missing, ke
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from msgspec.structs import replace
 
-from gddim_cli import __version__
 from gddim_cli.bench.reference_solution import solver_error
-from gddim_cli.bench.resources import Clock, Resources
+from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result, SolverError
-from gddim_cli.errors import DataError, GddimError, OutputError, PeerError, UsageError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.quantize import quantize
-from gddim_cli.images.render import grid, write_png
-from gddim_cli.runs.folder import GRID, Run, RunFolder
+from gddim_cli.runs.folder import new_session
+from gddim_cli.runs.kept_images import KeptImages
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runtime.arrays import read_array
+from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.row_file import RowFile
+from gddim_cli.runtime.shared_work import SharedWork, WorkError
 from gddim_cli.runtime.versions import versions
-
-T = TypeVar("T")
-IN_GRID = 100
 
 
 class BenchCallback:
@@ -50,16 +44,8 @@ class BenchCallback:
         """These results have their values, or have failed."""
 
 
-class GroupError(GddimError):
-    """What failed on one of the processes, raised on all of them."""
-
-
 class Runner:
-    """One call of `gddim bench` that measures.
-
-    Attributes:
-        keep_images: also keep the images, each group's in a folder that `gddim sample --format npz` can continue.
-    """
+    """One call of `gddim bench` that measures, and keeps the images too if it is to."""
 
     def __init__(
         self, plan: BenchPlan, resources: Resources, folder: Folder, callback: BenchCallback, keep_images: bool
@@ -68,6 +54,7 @@ class Runner:
         self.callback, self.keep_images, self.world = callback, keep_images, world()
         self.features = Clock(torch.device("cpu"))  # features come back to the CPU
         resources.on_evaluation = lambda images: callback.advance(self.world.count(images))
+        self.work = SharedWork(self.world, resources.memory, lambda: callback.advance(self.world.count()))
 
     def run(self) -> list[Result]:
         """Measures what is missing and returns all results. A failure is kept as a result, and the rest go on.
@@ -75,34 +62,24 @@ class Runner:
         Raises:
             OutputError: the folder cannot be written.
         """
-        device, start, results = self.resources.device, self._times(), []
-        cuda = device.type == "cuda"
-        name = torch.cuda.get_device_name(device) if cuda else f"{platform.machine()}, {os.cpu_count()} cores"
-        session = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": str(device),
-            "device_name": name,
-        }
-        session |= {"batch_size": self.resources.batch_size, "cells": (cells := [])}
+        session = msgspec.to_builtins(new_session(self.resources.device, self.resources.batch_size, self.world.size))
         before = self.folder.read(SESSIONS, list[dict[str, Any]]) or []
+        start, results, session["cells"] = self._times(), list[Result](), []
         self._write(PLAN, self.plan)
-        try:
-            for group in self.plan.groups():
-                begun = self._times()
-                found, made = self._group(group)
-                results += found
-                if made:
-                    cells.append({"key": group[0].key, "images": made, **self._times(begun)})
-        finally:
-            if cells:
-                with suppress(OutputError):  # the first error is the one to report
-                    self._write(SESSIONS, [*before, {**session, **self._times(start)}])
+        for group in self.plan.groups():
+            begun = self._times()
+            found, made = self._group(group)
+            results += found
+            if made:
+                session["cells"].append({"key": group[0].key, "images": made, **self._times(begun)})
+                self._write(SESSIONS, [*before, {**session, **self._times(start)}])
         return results
 
-    def _times(self, since: dict[str, float] | None = None) -> dict[str, float]:
+    def _times(self, since: Mapping[str, float] = {}) -> dict[str, float]:
         """Seconds in all, in the network and in the features."""
-        now = {"seconds": time.perf_counter(), "network": self.resources.clock.read(), "features": self.features.read()}
-        return {name: value - (since or {}).get(name, 0.0) for name, value in now.items()}
+        clocks = {"network": self.resources.clock.seconds, "features": self.features.seconds}
+        now = {"seconds": time.perf_counter(), **clocks}
+        return {name: value - since.get(name, 0.0) for name, value in now.items()}
 
     def _write(self, name: str, value: Any) -> None:
         if self.world.main:
@@ -111,7 +88,7 @@ class Runner:
     def _group(self, group: list[Result]) -> tuple[list[Result], int]:
         """The results of a group, and how many images were made for them."""
         images = self.plan.solver_error if group[0].deterministic else 0
-        kept, whole = self.world.broadcast(self._known(group) if self.world.main else ([], False))
+        kept, whole = self.work.on_main(lambda: self._known(group))
         made, prepared = 0, None
         if not whole:
             self.callback.begin(group)
@@ -133,26 +110,21 @@ class Runner:
         if any(result.value is None for result in kept):
             return kept, False
         self.folder.forget_rows(group[0].features)
-        if not self.keep_images:
-            return kept, True
-        try:
-            run = self._images(group[0]).open(group[0].request, overwrite=False)
-        except (DataError, UsageError):
-            return kept, False  # it fails the cell, which opens the folder again
-        return kept, run is not None and run.complete
+        return kept, not self.keep_images or self._images(group[0]).complete
 
     def _measure(self, group: list[Result]) -> tuple[int, PreparedRun | None]:
         """Fills in the values of a group, or why there are none; how many images were made, and what made them."""
         made, prepared, first = 0, None, group[0]
         try:
-            prepared = self._together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
-            prepared.use_tolerance(self._on_main(lambda: (prepared.calibrate(), prepared.sampler.tolerance)[1]))
-            evaluators = self._together(lambda: [self._evaluator(result, prepared) for result in group])
-            rows, done = self._on_main(lambda: self._begin(first, evaluators[0].extractor.dimension + 1))
+            prepared = self.work.together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
+            prepared.use_tolerance(self.work.on_main(lambda: (prepared.calibrate(), prepared.sampler.tolerance)[1]))
+            cells, shape = [self.plan.cell(result.key) for result in group], prepared.model.image_shape
+            evaluators = self.work.together(lambda: [self.resources.evaluator(cell, shape) for cell in cells])
+            rows, done = self.work.on_main(lambda: self._begin(first, evaluators[0].extractor.dimension + 1))
             stream = partial(self._stream, first, prepared, evaluators[0], rows, done)
-            made = sum(self.world.gather(self._together(stream)))
-            self._on_main(lambda: self._finish(group, prepared, evaluators, rows))
-        except GroupError as error:
+            made = sum(self.world.gather(self.work.together(stream)))
+            self.work.on_main(lambda: self._finish(group, prepared, evaluators, rows))
+        except WorkError as error:
             for result in group:
                 result.failed = str(error)
         for result in group:
@@ -161,52 +133,14 @@ class Runner:
             self.folder.forget_rows(first.features)
         return made, prepared
 
-    def _attempt(self, work: Callable[[], T]) -> tuple[Any, str | None]:
-        """What the work returns, or why it has failed where that fails the group and not the benchmark."""
-        try:
-            with self.resources.memory():
-                return work(), None
-        except (OutputError, PeerError):
-            raise
-        except GddimError as error:
-            return None, str(error)
-
-    def _together(self, work: Callable[[], T]) -> T:
-        """Work of every process; raises GroupError on all where it fails on one."""
-        value, reason = self._attempt(work)
-        self.world.barrier(lambda: self.callback.advance(self.world.count()))
-        self.callback.advance(self.world.count(at_once=True))
-        self._on_main(lambda: None, next((why for why in self.world.gather(reason) if why), None))
-        return value
-
-    def _on_main(self, work: Callable[[], T], reason: str | None = None) -> T:
-        """What the first process's work returns, on all; raises GroupError on all where it fails."""
-        found = (None, reason) if reason or not self.world.main else self._attempt(work)
-        value, reason = self.world.broadcast(found)
-        if reason:
-            raise GroupError(reason)
-        return value
-
-    def _evaluator(self, result: Result, prepared: PreparedRun) -> Evaluator:
-        return self.resources.evaluator(self.plan.cell(result.key), prepared.model.image_shape)
-
-    def _images(self, result: Result) -> RunFolder:
-        return RunFolder(self.folder.path / "images" / result.features, "npz")
-
-    def _record(self, result: Result, complete: bool) -> None:
-        """Writes `run.json` of the images that are kept."""
-        made = (result.nfe, result.tolerance) if complete else (None, None)
-        run = Run(__version__, "npz", result.request, result.num, [0, result.num - 1], complete, *made, [])
-        self._images(result).save(run)
+    def _images(self, result: Result) -> KeptImages:
+        return KeptImages(self.folder.path / "images" / result.features, result.request, result.num)
 
     def _begin(self, result: Result, width: int) -> tuple[RowFile, set[int]]:
         """The rows of a group's features, and the images that need not be made again."""
-        rows = self.folder.rows(result.features, result.num, width)
-        if not self.keep_images:
-            return rows, rows.done(result.num)
-        if self._images(result).open(result.request, overwrite=False) is None:
-            self._record(result, complete=False)
-        return rows, rows.done(result.num) & self._images(result).images.done(result.num)
+        rows = self.folder.rows(result, width)
+        done = rows.done(result.num)
+        return rows, done & self._images(result).start() if self.keep_images else done
 
     def _stream(
         self, result: Result, prepared: PreparedRun, evaluator: Evaluator, rows: RowFile, done: set[int]
@@ -234,15 +168,12 @@ class Runner:
         """Every metric of all rows, each with a failure of its own; and the images' folder, where they are kept."""
         rows = read_array(file.partial, memory_map=True)
         for result, evaluator in zip(group, evaluators, strict=True):
-            found, result.failed = self._attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
+            found, result.failed = self.work.attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
             result.value = found["value"] if found else None
             result.nfe = float(np.asarray(rows[:, -1], dtype=np.float64).mean())
             result.tolerance = prepared.sampler.tolerance
-        if self.keep_images:  # as `gddim sample --format npz` leaves them
-            folder = self._images(group[0])
-            folder.images.join(group[0].num)
-            write_png(folder.path / GRID, grid(folder.images.read(range(min(group[0].num, IN_GRID)))))
-            self._record(group[0], complete=True)
+        if self.keep_images:
+            self._images(group[0]).finish(group[0].nfe, group[0].tolerance)
 
     def _solver_error(self, group: list[Result], prepared: PreparedRun | None, images: int) -> None:
         """Measures the solver error of a group, or keeps why there is none."""
@@ -253,7 +184,7 @@ class Runner:
             ready.use_tolerance(group[0].tolerance)
             return solver_error(group[0], request, ready, self.resources, self.folder, images)
 
-        error, reason = self._attempt(measure)
+        error, reason = self.work.attempt(measure)
         for result in group:
             result.solver_error = error or SolverError(images, failed=reason)
             self.folder.write(f"cells/{result.key}.json", result)

@@ -10,14 +10,15 @@ import msgspec
 
 from gddim_cli.bench import published
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.labels import labels
 from gddim_cli.bench.results import Result
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
+from gddim_cli.runs.request_labels import labels
+from gddim_cli.runtime.grids import Grid
+from gddim_cli.runtime.text import counted, decimals, figure, signed
 
 DASH = "—"
 """In place of a value that belongs to another budget."""
-Grid = list[list[str]]
 Pair = tuple[Cell, Result]
 
 
@@ -74,17 +75,6 @@ class Entry(msgspec.Struct, kw_only=True):
         text = f"{value:.1e}" if value < 0.01 else f"{value:#.2g}" if value < 10 else f"{value:.0f}"
         return text + self.made + " *" * bool(self.solver_failed)
 
-    @property
-    def published_text(self) -> str:
-        """The published number as it was printed."""
-        value = self.published
-        return "" if value is None else value if isinstance(value, str) else f"{value:g}"
-
-    @property
-    def difference_text(self) -> str:
-        """The difference from it, with as many digits as the mean."""
-        return "" if self.overspent or self.mean is None else signed(self.difference, self.mean)
-
 
 class Table(msgspec.Struct, kw_only=True):
     """Values that compare: of one metric and evaluator, one number of images and one quantisation.
@@ -99,7 +89,7 @@ class Table(msgspec.Struct, kw_only=True):
     title: str
     evaluator: dict[str, Any]
     images: int
-    quantize: str
+    quantize: str | None
     axis: str
     nfe: int | None
     columns: list[float]
@@ -135,9 +125,15 @@ class Table(msgspec.Struct, kw_only=True):
         found = [["sampler", *self.names]]
         for label, row in self.rows.items():
             found.append([label, *(entry.text if entry else "" for entry in row)])
-            if any(entry and entry.published_text for entry in row):
-                found.append(["published", *(entry.published_text if entry else "" for entry in row)])
-                found.append(["difference", *(entry.difference_text if entry else "" for entry in row)])
+            numbers = [entry.published if entry else None for entry in row]
+            if any(number is not None for number in numbers):
+                found.append(
+                    ["published", *("" if n is None else n if isinstance(n, str) else f"{n:g}" for n in numbers)]
+                )
+                shown = [entry if entry and not entry.overspent else None for entry in row]
+                found.append(
+                    ["difference", *(signed(entry.difference, entry.mean) if entry else "" for entry in shown)]
+                )
         return found
 
     def error_grid(self) -> Grid:
@@ -164,7 +160,11 @@ class Table(msgspec.Struct, kw_only=True):
             bias = "" if images >= FULL else f"; with {images} images the bias of the distance is larger"
             found.append(f"Published: arXiv 2206.05564, 50 000 images{bias}.")
         missing = sum(entry.missing for entry in entries)
-        return [*found, *dict.fromkeys(reasons), *([f"{cells(missing)} not measured yet (…, *)."] if missing else [])]
+        return [
+            *found,
+            *dict.fromkeys(reasons),
+            *([f"{counted(missing, 'cell')} not measured yet (…, *)."] if missing else []),
+        ]
 
 
 def tables(pairs: Sequence[Pair]) -> list[Table]:
@@ -194,7 +194,7 @@ def table(pairs: Sequence[Pair]) -> Table:
     for pair, column, label in zip(pairs, at, labels(requests, axis), strict=True):
         places.setdefault(label, [[] for _ in columns])[columns.index(column)].append(pair)
     rows = {label: [entry(of) if of else None for of in row] for label, row in places.items()}
-    own = {"evaluator": result.evaluator, "images": result.num, "quantize": str(result.request.quantize)}
+    own: dict[str, Any] = {"evaluator": result.evaluator, "images": result.num, "quantize": result.request.quantize}
     nfe = result.request.nfe if axis == "lambda" else None
     return Table(title=cell.table, **own, axis=axis, nfe=nfe, columns=columns, rows=rows)
 
@@ -224,24 +224,3 @@ def entry(pairs: Sequence[Pair]) -> Entry:
         missing=sum(result.value is None and not result.failed for result in results),
         overspent=calibrated and nfe is not None and nfe > max(1.05 * request.nfe, request.nfe + 1),
     )
-
-
-def decimals(value: float) -> int:
-    """Digits after the point: about four in all, at least two below 100."""
-    size = abs(value)
-    return 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3 if size >= 0.1 else 4
-
-
-def figure(value: float) -> str:
-    """A value as tables print it."""
-    return f"{value:.{decimals(value)}f}"
-
-
-def signed(value: float | None, beside: float) -> str:
-    """A difference, with as many digits as the value beside it."""
-    return "" if value is None else f"{value:+.{decimals(beside)}f}"
-
-
-def cells(count: int) -> str:
-    """`1 cell`, `2 cells`."""
-    return f"{count} cell{'s' * (count != 1)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from pathlib import Path
 
 import msgspec
@@ -20,18 +22,28 @@ CARD = "gddim_card"
 
 
 def write(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
-    """Writes weights and card, whole or not at all. A pinned sha256 cannot be inside the file it is of, and is left out.
+    """Writes weights and card, atomically.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        save(temporary, card, tensors)
+
+
+def save(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
+    """Writes weights and card. A pinned sha256 cannot be inside the file it is of, and is left out.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     inside = msgspec.structs.replace(card, sha256=None)
-    with replacing(path) as temporary:
-        save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()},
-            temporary,
-            metadata={CARD: msgspec.json.encode(inside).decode()},
-        )
+    contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    try:
+        save_file(contiguous, path, metadata={CARD: msgspec.json.encode(inside).decode()})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))  # what is left of the system's own error
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def read(path: Path) -> tuple[Card, dict[str, Tensor]]:

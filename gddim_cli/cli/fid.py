@@ -162,7 +162,7 @@ def fid(
 ) -> None:
     """Measure images: FID and other metrics against a reference.
 
-    Digits need no download: a bundled classifier gives a distance of its own, FD(lenet-mnist).
+    Digits need no download: the features of a bundled classifier give the distance FD(lenet-mnist).
     """
     images, stats = parse(words or [])
     for option, path in (("stats", stats), ("--save-stats", save_stats)):

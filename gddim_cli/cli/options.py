@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from gddim_cli.cli import progress
 from gddim_cli.errors import UsageError
@@ -16,6 +17,7 @@ from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     import torch
+    from typer._click.core import Context
 
     from gddim_cli.settings import Setting
 
@@ -75,6 +77,18 @@ def command(function: Callable[..., Any], epilog: str | None = None) -> typer.Ty
     )
     app.command(epilog=epilog)(quietable(function))
     return app
+
+
+class DefaultCommandGroup(TyperGroup):
+    """Commands of which one is hidden and called `run`: it takes the arguments whose first is the name of no other."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
+    ) -> Context:
+        """The context of `run` under this group's own name, or the group's."""
+        if args and args[0] in self.commands and args[0] != "run":
+            return super().make_context(info_name, args, parent, **extra)
+        return self.commands["run"].make_context(info_name, args, parent, **extra)
 
 
 def quietable(function: Callable[..., Any]) -> Callable[..., Any]:

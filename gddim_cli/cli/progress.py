@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from gddim_cli.errors import OutputError
 from gddim_cli.runtime.distributed import world
@@ -153,3 +153,33 @@ def show_table(table: Table) -> None:
 
     with stdout() as out:
         Console(file=out, width=None if out.isatty() else 140).print(table)
+
+
+def grid_table(
+    grid: Sequence[Sequence[str]], title: str, notes: Sequence[str] = (), dim: Collection[str] = ()
+) -> Table:
+    """A header and lines of texts as a table whose columns but the first are aligned to the right.
+
+    Args:
+        notes: below the table.
+        dim: first texts of lines that stand back.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    caption = Text("\n".join(notes)) if notes else None
+    table = Table(title=Text(title), title_justify="left", caption=caption, caption_justify="left")
+    for number, name in enumerate(grid[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for line in grid[1:]:
+        style = "dim" if line[0] in dim else ""
+        table.add_row(*(Text(text, style="red" if text.startswith("failed") else style) for text in line))
+    return table
+
+
+def show_json(value: Any) -> None:
+    """Prints a value of plain data and structs as JSON on stdout."""
+    import msgspec
+
+    with stdout() as out:
+        out.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")

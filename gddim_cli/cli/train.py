@@ -39,7 +39,7 @@ def train(
         str, typer.Argument(metavar="RECIPE", help="A YAML file, or mnist, the recipe of the bundled checkpoint.")
     ],
     data: Annotated[
-        Path,
+        str,
         typer.Option(
             metavar="PATH",
             help="Square images of one size: a folder, .zip or .tar of images, a folder of gddim sample, or an .npz or .npy of "
@@ -58,6 +58,17 @@ def train(
         typer.Option(
             metavar="KEY",
             help="Array of the .npz that holds the images. Default: train_images, or the only array of images.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            "--num",
+            "-n",
+            min=1,
+            metavar="N",
+            help="Train on this many of the images only: the first ones of a folder of gddim sample, else a fixed random choice.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -119,10 +130,13 @@ def train(
     Writes state.pt, log.csv, grid-STEP.png, the averaged weights and their model card.
     """
     options.folder("--out", out)
+    if not data:
+        raise UsageError("--data: is empty; give a folder or a file of images")
+    source = Path(data)
     from gddim_cli.training.recipe import read_recipe, with_changes
 
     chosen = with_changes(read_recipe(recipe), steps=steps, name=name)
-    keep_inputs(recipe, data, out, chosen.name)
+    keep_inputs(recipe, source, out, chosen.name)
 
     from gddim_cli.runtime.files import locked
     from gddim_cli.training.dataset import read_dataset
@@ -130,7 +144,7 @@ def train(
 
     where = find_device(device)
     options.use_threads(threads, where)
-    dataset = read_dataset(data, key, conditional, label_key)
+    dataset = read_dataset(source, key, num, conditional, label_key)
     with locked(out, "gddim train"):
         run = TrainingRun(chosen, dataset, out, where, force)
         describe(run)
@@ -146,16 +160,16 @@ def keep_inputs(recipe: str, data: Path, out: Path, name: str) -> None:
     """Refuses an output folder in which this run would write among its own inputs.
 
     Raises:
-        UsageError: the current folder, the data's folder or one inside it, or a recipe that the model card would replace.
+        UsageError: the current folder, the data's folder or one inside it, or a recipe that would be replaced.
     """
-    from gddim_cli.training.folder import model_files
+    from gddim_cli.training.folder import output_files
 
     if out.resolve() == Path.cwd():
         raise UsageError("--out: needs a folder of its own, not the current one")
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"--out: {out} is in the folder of --data, {data}; choose a folder outside of it")
     for path in (Path(recipe), data):
-        for file in (out / output for output in model_files(name)):
+        for file in (out / output for output in output_files(name)):
             if file.exists() and path.exists() and file.samefile(path):
                 raise UsageError(
                     f"--out: this run would write {file}, which is its input; choose another folder or --name"

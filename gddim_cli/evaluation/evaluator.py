@@ -82,7 +82,7 @@ class Evaluator:
         return replace(self, metric=chosen)
 
     def label(self, n: int | None = None) -> str:
-        """The metric's name in tables, `FID` or `FD(lenet-mnist)`; with `n` images and where it matters, `FID@n`."""
+        """The metric's name in tables, `FID` or `FD(lenet-mnist)`; with `n` below 50 000, `FID@n` if the number matters."""
         label = self.metric.label(self.extractor)
         return f"{label}@{n}" if n is not None and n < FULL and self.metric.spec.depends_on_count else label
 

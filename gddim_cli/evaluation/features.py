@@ -54,7 +54,7 @@ def features_of(
         DataError: images that cannot be read, or that the network does not take.
         OutputError: the folder cannot be written, or not by all processes.
     """
-    team, num = world(), source.count
+    group, num = world(), source.count
     content = source.fingerprint()
     identity = f"{VERSION} {content} {num} {extractor.sha256} {extractor.mode}"
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
@@ -62,7 +62,7 @@ def features_of(
     lock = FileLock(path.with_suffix(".lock"))
     try:
         rows = None
-        if team.main:
+        if group.main:
             with writing(path):
                 folder.mkdir(parents=True, exist_ok=True)
                 try:
@@ -71,13 +71,13 @@ def features_of(
                     on_wait()
                     lock.acquire()
             rows = unfinished(path, num, extractor.dimension)
-        rows = team.broadcast(rows)
+        rows = group.broadcast(rows)
         if rows is None:
             on_images(num)
         else:
             measure(source, content, extractor, rows, batch_size, on_images)
         found: NDArray[np.float32] = read_array(path, memory_map=True)[:, :-1]
-        team.barrier()
+        group.barrier()
     finally:
         lock.release()  # the file stays: removing it would let two processes in
     return found
@@ -137,26 +137,26 @@ def measure(
     Raises:
         DataError: the images are no longer those of the fingerprint `content`; the features are removed.
     """
-    team, num = world(), source.count
+    group, num = world(), source.count
     if not eventually(rows.partial.exists, PATIENCE):
         raise OutputError(
-            f"{rows.partial}: does not exist for {team.name}; all processes need one folder for features: set GDDIM_HOME to "
+            f"{rows.partial}: does not exist for {group.name}; all processes need one folder for features: set GDDIM_HOME to "
             "one on a shared file system"
         )
     done = rows.done(num)
     on_images(len(done))
     missing = sorted({row // batch_size for row in range(num) if row not in done})
-    own = missing[team.rank * len(missing) // team.size : (team.rank + 1) * len(missing) // team.size]
+    own = missing[group.rank * len(missing) // group.size : (group.rank + 1) * len(missing) // group.size]
     for first, end in unbroken(own):
         at = first * batch_size
         for images in source.batches(batch_size, at, min(end * batch_size, num)):
             here = range(at, at + len(images))
             rows.store(here, with_checksums(extractor(images)))
             at = here.stop
-            on_images(team.count(len(set(here) - done)))
-    team.barrier(lambda: on_images(team.count()))
-    on_images(team.count(at_once=True))
-    if team.main:
+            on_images(group.count(len(set(here) - done)))
+    group.barrier(lambda: on_images(group.count()))
+    on_images(group.count(at_once=True))
+    if group.main:
         if source.fingerprint() != content:
             with writing(rows.partial):
                 rows.partial.unlink()
@@ -165,7 +165,7 @@ def measure(
             )
         rows.finish()
         prune(rows.path.parent, keep=rows.path)
-    team.barrier()
+    group.barrier()
 
 
 def prune(folder: Path, keep: Path, limit: int = LIMIT) -> None:

@@ -14,40 +14,45 @@ from gddim_cli.evaluation.moments import Gaussian
 EPS = float(np.finfo(np.float64).eps)
 LARGEST = 1e100
 ROUNDED = 1e-5
-"""Negative eigenvalues of a covariance down to this share of its largest are rounding: it may have been float32 once."""
+"""Negative eigenvalues of a covariance, relative to its largest one, that count as rounding: files often hold float32."""
 TOLERANCE = 1e-9
-"""Relative error of the overlap up to which eigenvalues do in place of singular values, which take four times as long."""
+"""Relative error of the overlap up to which eigenvalues replace singular values, which take four times as long."""
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """`|m_a - m_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^{1/2}`, in float64.
 
-    With `S = A A^T`, `tr (S_a S_b)^{1/2}` is the sum of the singular values of `A_a^T A_b`: no square root of a matrix
-    that is not symmetric, and no complex numbers.
+    With `S = A A^T`, `tr (S_a S_b)^{1/2}` is the sum of the singular values of `A_a^T A_b`. This needs no square root of a
+    matrix that is not symmetric, and no complex numbers.
 
     Raises:
-        DataError: different dimensions, or a matrix that is no covariance.
+        DataError: different dimensions, or a matrix that is not a covariance.
         NumericsError: not finite, or negative beyond rounding.
     """
     if a.mean.shape != b.mean.shape:
-        raise DataError(f"features of {len(a.mean)} numbers against a reference of {len(b.mean)}: not the same network")
+        raise DataError(
+            f"features of {len(a.mean)} numbers against a reference of {len(b.mean)}: they are of different networks"
+        )
     shift = a.mean - b.mean
     traces = float(np.trace(a.covariance) + np.trace(b.covariance))
     try:
         overlap = nuclear_norm(factor(a).T @ factor(b))
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        raise NumericsError(f"the Frechet distance was not found: {error}; are the covariances finite?") from error
+        raise NumericsError(
+            f"the Frechet distance could not be computed: {error}; are the covariances finite?"
+        ) from error
     distance = float(shift @ shift) + traces - 2 * overlap
     rounding = (TOLERANCE + 100 * len(shift) * EPS) * (traces + float(shift @ shift))
     if not math.isfinite(distance) or distance < -rounding:
-        raise NumericsError(f"the Frechet distance comes out as {distance:g}; a covariance is damaged")
+        raise NumericsError(f"the Frechet distance is {distance:g}, which is impossible; a covariance is damaged")
     return max(distance, 0.0)
 
 
 def nuclear_norm(matrix: Tensor) -> float:
-    """The sum of the singular values of M: the roots of the eigenvalues of `M^T M`, unless rounding spoils small ones.
+    """The sum of the singular values of M, as roots of the eigenvalues of `M^T M` unless rounding spoils the small ones.
 
-    An eigenvalue w is off by about `eps w_max`, its root by that over `2 sqrt(w)`: half the digits are gone where w is 0.
+    The error of an eigenvalue w is about `eps w_max`, that of its root `eps w_max / (2 sqrt(w))`: near w = 0 half the digits
+    are lost.
     """
     if not min(matrix.shape):
         return 0.0
@@ -61,7 +66,7 @@ def nuclear_norm(matrix: Tensor) -> float:
 
 
 def factor(gaussian: Gaussian) -> Tensor:
-    """A, [d, r], with `A A^T = covariance`: Cholesky's where it is well conditioned, else from the eigenvectors.
+    """A, [d, r], with `A A^T = covariance`: Cholesky's factor if it is well conditioned, else from the eigenvectors.
 
     Raises:
         DataError: the covariance is not finite, or has a negative eigenvalue beyond rounding.
@@ -70,7 +75,7 @@ def factor(gaussian: Gaussian) -> Tensor:
         return torch.from_numpy(gaussian.factor)
     covariance = torch.from_numpy(gaussian.covariance)
     if not covariance.isfinite().all() or float(covariance.abs().max()) > LARGEST:
-        raise DataError("a covariance is infinite, NaN, or beyond all features; the statistics are damaged")
+        raise DataError("a covariance is infinite, NaN or impossibly large; the statistics are damaged")
     noise = len(covariance) * EPS * float(covariance.abs().max())
     lower, failed = torch.linalg.cholesky_ex(covariance)
     if not failed and float(lower.diagonal().min()) ** 2 > 1e3 * noise:
@@ -78,6 +83,6 @@ def factor(gaussian: Gaussian) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     floor = len(values) * EPS * float(values[-1])
     if float(values[0]) < -ROUNDED * float(values[-1]):
-        raise DataError(f"a covariance has the eigenvalue {values[0]:g}: it is none; the statistics are damaged")
+        raise DataError(f"a covariance has the eigenvalue {values[0]:g}, so it is not one; the statistics are damaged")
     kept = values > floor
     return vectors[:, kept] * values[kept].sqrt()

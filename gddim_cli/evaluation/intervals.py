@@ -20,7 +20,7 @@ from gddim_cli.images.subset import some
 NORMAL = 1.959964
 """The standard normal distribution lies within this many standard deviations with probability 0.95."""
 FLOOR = 0.6
-"""The least variance, as a share of the second-order term: the estimate of `first` may be negative where it is zero."""
+"""The least variance, as a share of the second-order term: the estimate of `first` may come out negative."""
 ROWS = 5000
 """Images that the variance of the Frechet distance is estimated from; of more, a random choice."""
 BLOCK = 1000
@@ -67,7 +67,7 @@ def frechet_expansion(features: NDArray[np.floating[Any]], gaussian: Gaussian, r
         features: [N, d], those of `gaussian`.
 
     Returns:
-        None where there are fewer images than twice the rank of the features, or all images are equal.
+        None if there are fewer images than twice the rank of the features, or all images are equal.
     """
     n = len(features)
     spectrum, vectors = np.linalg.eigh(gaussian.covariance)

@@ -15,14 +15,14 @@ from gddim_cli.numerics.quadrature import Array
 
 @dataclass(frozen=True)
 class Gaussian:
-    """What the Frechet distance sees of a set of features.
+    """Mean and covariance of a set of features.
 
     Attributes:
         mean: float64 [d].
-        covariance: float64 [d, d], of n - 1 degrees of freedom.
-        n: how many features it is of; None where that is not known.
-        factor: A, [d, r], with `A A^T = covariance`, where there are no more features than dimensions: exact where the
-            covariance alone would lose half its digits.
+        covariance: float64 [d, d], with n - 1 degrees of freedom.
+        n: the number of features; None if unknown.
+        factor: A, [d, r], with `A A^T = covariance`, if there are no more features than dimensions: the covariance alone
+            would lose half its digits.
     """
 
     mean: Array
@@ -33,10 +33,10 @@ class Gaussian:
 
 @dataclass
 class Moments:
-    """Count, mean and scatter `sum (x - mean)(x - mean)^T` of features; memory does not grow with their number.
+    """Count, mean and scatter `sum (x - mean)(x - mean)^T` of features; memory does not depend on their number.
 
     Attributes:
-        n: features so far.
+        n: the number of features so far.
         mean: float64 [d].
         scatter: float64 [d, d].
     """
@@ -47,21 +47,22 @@ class Moments:
 
     @classmethod
     def empty(cls, dimension: int) -> Self:
+        """Those of no features of this dimension."""
         return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
     @classmethod
     def of(cls, features: NDArray[np.floating], rows: int = 16384) -> Self:
-        """Those of features [N, d], which may be a memory map, read a few rows at a time."""
+        """The moments of features [N, d], which may be a memory map; they are read `rows` rows at a time."""
         moments = cls.empty(features.shape[1])
         for first in range(0, len(features), rows):
             moments.add(features[first : first + rows])
         return moments
 
     def add(self, features: NDArray[np.floating]) -> None:
-        """Counts features [N, d] in.
+        """Includes features [N, d].
 
         Raises:
-            DataError: they hold NaN or infinity.
+            DataError: NaN or infinity among them.
         """
         if not len(features):
             return
@@ -74,12 +75,12 @@ class Moments:
         self._take(len(x), mean, x.T @ x)
 
     def merge(self, other: Moments) -> None:
-        """Counts another set in: Chan, Golub & LeVeque's update, which subtracts no large numbers."""
+        """Includes another set, by Chan, Golub & LeVeque's update, which does not subtract large numbers."""
         if other.n:
             self._take(other.n, other.mean, other.scatter.copy())
 
     def _take(self, n: int, mean: Array, scatter: Array) -> None:
-        """Counts a set in; its `scatter` may be kept. In place: at 2048 features a copy is 32 MiB."""
+        """Includes a set in place, and may keep its `scatter`: with 2048 features a copy takes 32 MiB."""
         if not self.n:
             self.n, self.mean, self.scatter = n, mean, scatter
             return
@@ -95,7 +96,7 @@ class Moments:
         """The Gaussian of these moments.
 
         Raises:
-            DataError: of fewer than two.
+            DataError: fewer than two features.
         """
         if self.n < 2:
             raise DataError(f"{self.n} image{'s' * (self.n != 1)}: a covariance needs at least two")
@@ -121,5 +122,5 @@ def check_finite(features: NDArray[np.floating]) -> None:
     if len(bad):
         raise DataError(
             f"features of {len(bad)} of {len(features)} images are not finite, the first in row {bad[0]}; "
-            "the network or the file that they came from is damaged"
+            "the network or the file that they come from is damaged"
         )

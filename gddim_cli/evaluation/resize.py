@@ -13,9 +13,9 @@ from gddim_cli.numerics.quadrature import Array
 
 @cache
 def bicubic_matrix(size: int, target: int) -> Array:
-    """Pillow's bicubic filter (a = -1/2, widened where it shrinks) from `size` to `target` pixels, float64 [target, size].
+    """Pillow's bicubic filter (a = -1/2, widened when shrinking) from `size` to `target` pixels, float64 [target, size].
 
-    Row i weighs the pixels around `(i + 1/2) size / target` by Keys' cubic, cut at the border and normalized.
+    Row i weighs the pixels around `(i + 1/2) size / target` by Keys' cubic, truncated at the border and normalized.
     """
     scale = size / target
     stretch = max(scale, 1.0)
@@ -38,8 +38,8 @@ def keys(x: Array) -> Array:
 def bicubic(images: Tensor, target: int) -> Tensor:
     """Images [N, C, H, W] of numbers in [0, 255] at [N, C, target, target], clipped to that range.
 
-    As clean-fid resizes: `Image.resize(..., BICUBIC)` of each channel in mode F, then `clip(0, 255)`. Equal to that
-    within 1e-4, in one product along the rows and one along the columns.
+    As clean-fid resizes: `Image.resize(..., BICUBIC)` of each channel in mode F, then `clip(0, 255)`, to within
+    1e-4, in one product along the rows and one along the columns.
     """
     rows, columns = (torch.from_numpy(bicubic_matrix(n, target)).to(images) for n in images.shape[2:])
     return (rows @ (images @ columns.T)).clamp_(0, 255)

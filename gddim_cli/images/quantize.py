@@ -18,8 +18,8 @@ Quantize = Literal["floor", "round"]
 def quantize(x: NDArray[np.floating], how: Quantize) -> Pixels:
     """Images in [-1, 1], [N, C, H, W], as uint8 [N, H, W, C].
 
-    `floor`: `floor(clip(255 (x + 1) / 2, 0, 255))`, as both CLD programs write; `round`: `127.5 x + 128`, clipped and
-    truncated, as NVlabs/edm does. Which one was used changes FID a little and belongs beside every number.
+    `floor`: `floor(clip(255 (x + 1) / 2, 0, 255))`, as in both CLD programs; `round`: `127.5 x + 128`, clipped and
+    truncated, as in NVlabs/edm. The choice changes FID a little and belongs beside every number.
 
     Raises:
         NumericsError: a value is not finite.
@@ -27,7 +27,7 @@ def quantize(x: NDArray[np.floating], how: Quantize) -> Pixels:
     if not np.isfinite(x).all():
         bad = np.flatnonzero(~np.isfinite(x).all(axis=(1, 2, 3)))
         raise NumericsError(
-            f"{len(bad)} of {len(x)} images of a batch are not finite numbers; try more --nfe, a lower --order or --dtype float32"
+            f"{len(bad)} of {len(x)} images of a batch are not finite; try a higher --nfe, a lower --order or --dtype float32"
         )
     scaled = 127.5 * (x + 1) if how == "floor" else 127.5 * x + 128
     return np.clip(scaled, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

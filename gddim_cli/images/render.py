@@ -1,4 +1,4 @@
-"""Images as uint8: quantisation, PNG, grids, animations, and reading a person's own."""
+"""Images as files and on a terminal: PNG, grids, animations, coloured characters."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gddim_cli.runtime.files import replacing
 
 
 def as_picture(pixels: Pixels) -> Image.Image:
-    """[H, W, C] with one or three channels as a Pillow image; of any other count the first is shown."""
+    """[H, W, C] as a Pillow image: RGB if there are three channels, else grey from the first."""
     return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
 
 
 def write_png(path: Path, pixels: Pixels, make_folder: bool = True) -> None:
-    """Writes [H, W, C] as a PNG, whole or not at all; `make_folder` as in `files.replacing`.
+    """Writes [H, W, C] as a PNG, atomically; `make_folder` as in `files.replacing`.
 
     Raises:
         OutputError: it cannot be written.
@@ -29,7 +29,7 @@ def write_png(path: Path, pixels: Pixels, make_folder: bool = True) -> None:
 
 
 def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
-    """[N, H, W, C] as one picture, row by row, nearly square unless `columns` says otherwise."""
+    """[N, H, W, C] as one picture, row by row; nearly square unless `columns` is given."""
     n, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
@@ -41,7 +41,7 @@ def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
 
 
 def write_gif(path: Path, frames: Sequence[Pixels], milliseconds: int = 80, hold: int = 2000) -> None:
-    """Writes pictures [H, W, C] as a looping GIF that holds its last frame, whole or not at all.
+    """Writes pictures [H, W, C] as a looping GIF that pauses on its last frame, atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -53,7 +53,7 @@ def write_gif(path: Path, frames: Sequence[Pixels], milliseconds: int = 80, hold
 
 
 def half_blocks(picture: Pixels, width: int) -> str:
-    """A picture [H, W, C] as lines of 24-bit coloured half blocks, two pixels a character, at most `width` wide."""
+    """A picture [H, W, C] as lines of half blocks in 24-bit colour, two pixels per character, at most `width` characters wide."""
     image = as_picture(picture).convert("RGB")
     if image.width > width:
         image = image.resize((width, max(2, image.height * width // image.width)), Image.Resampling.BOX)

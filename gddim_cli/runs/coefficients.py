@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from gddim_cli.diffusions.base import check_times
 from gddim_cli.diffusions.registry import find_diffusion
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.prepare import given_config
@@ -27,6 +28,7 @@ def coefficients_of(given: Mapping[str, Any]) -> tuple[str, Coefficients, Array]
     request = SamplingRequest.of(given)
     diffusion = find_diffusion(str(request.diffusion))
     config = dataclasses.replace(diffusion.sampling, **given_config(request))
+    check_times(diffusion, config)
     options = request.sampler_options
     assert isinstance(options, gddim.GddimOptions)
     found = gddim.prepare(diffusion, config, request.nfe - config.denoise, options).coefficients

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from gddim_cli.errors import DataError
 from gddim_cli.images.archives import Tar, TarShards, Zip
 from gddim_cli.images.arrays import ArchiveSource, ArraySource, images_key
 from gddim_cli.images.decode import SUFFIXES
 from gddim_cli.images.folders import Folder
 from gddim_cli.images.pictures import PictureSource
-from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.runs.folder import RUN
 from gddim_cli.runs.run_files import RunFiles, run_files
@@ -78,12 +75,3 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
     if num is not None and num > source.count:
         raise DataError(f"--num {num}: {path} holds {source.count} images; lower --num or give more")
     return source if num is None else source.at_most(num)
-
-
-def read_images(path: Path, key: str | None = None) -> Pixels:
-    """All images of a folder, an archive or an array in memory, uint8 [N, C, H, W].
-
-    Raises:
-        DataError: as `open_images`; an image that cannot be read.
-    """
-    return np.ascontiguousarray(open_images(path, key).read_all().transpose(0, 3, 1, 2))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig, check_times
+from gddim_cli.diffusions.parameters import parameters_of
 from gddim_cli.diffusions.registry import find_diffusion, make_diffusion
 from gddim_cli.errors import CheckpointError, DataError, UsageError
 from gddim_cli.hub.load import load
@@ -66,6 +67,7 @@ def prepare(
     chosen, config = choose_diffusion(request, model, diffusion)
     prior_time = config.t_start
     config = dataclasses.replace(config, **given_config(request))
+    check_times(chosen, config)
     eps = model.eps(chosen, config.k)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     budget = request.nfe - config.denoise
@@ -156,11 +158,6 @@ def given_config(request: SamplingRequest) -> dict[str, Any]:
         "quantize": request.quantize,
     }
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def parameters_of(diffusion: Diffusion) -> dict[str, Any]:
-    """The parameters of a diffusion, where it is a dataclass."""
-    return dataclasses.asdict(diffusion) if dataclasses.is_dataclass(diffusion) else {}
 
 
 def sha256_of_python(reference: str | None) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gddim_cli.errors import DataError
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import replacing, sha256, writing
 
@@ -34,7 +35,7 @@ class RowFile:
             DataError: the partial file is damaged.
         """
         self.path = path
-        self.partial = path.with_name(f"{path.name}.{run}.partial")
+        self.partial = partial_path(path, run)
         known = path.exists() and finished is not None and sha256(path) == finished
         source = self.partial if self.partial.exists() and not overwrite else path if known else None
         old = None if source is None else read_array(source, memory_map=True)
@@ -80,3 +81,23 @@ class RowFile:
             with writing(self.path):
                 self.partial.replace(self.path)
         return sha256(self.path)
+
+
+def partial_path(path: Path, run: str) -> Path:
+    """Where the rows of a run are until the file is complete."""
+    return path.with_name(f"{path.name}.{run}.partial")
+
+
+def partial_rows(path: Path, run: str) -> NDArray[np.float32] | None:
+    """The rows of a run's partial file [N, width], mapped; None where it is missing or damaged."""
+    try:
+        found = read_array(partial_path(path, run), memory_map=True)
+    except DataError:
+        return None
+    return found if found.ndim == 2 and found.shape[1] and found.dtype == np.dtype("<f4") else None
+
+
+def resumed_rows(path: Path, num: int, width: int, run: str) -> RowFile:
+    """The file of a run's `num` rows of one width; started again where its partial file is damaged or of another shape."""
+    found = partial_rows(path, run)
+    return RowFile(path, num, (width,), run, None, overwrite=found is None or found.shape != (num, width))

@@ -1,4 +1,4 @@
-"""Text that comes from files, made safe to print."""
+"""Texts and numbers as they are printed."""
 
 from __future__ import annotations
 
@@ -10,3 +10,24 @@ def printable(text: object, longest: int = LONGEST) -> str:
     kept = "".join(letter if letter.isprintable() else " " for letter in str(text)[: 10 * longest])
     line = " ".join(kept.split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def decimals(value: float) -> int:
+    """Digits after the point for a number in a table: about four in all, at least two below 100."""
+    size = abs(value)
+    return 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3 if size >= 0.1 else 4
+
+
+def figure(value: float) -> str:
+    """A number as tables print it."""
+    return f"{value:.{decimals(value)}f}"
+
+
+def signed(value: float | None, beside: float | None) -> str:
+    """A difference with its sign, with as many digits as the number beside it."""
+    return "" if value is None or beside is None else f"{value:+.{decimals(beside)}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError, nearest
+from gddim_cli.images.pictures import PictureSource
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.images.sources import ImageSource, PictureSource
+from gddim_cli.images.sources import ImageSource
 from gddim_cli.runs.folder import RUN
 from gddim_cli.runs.images import open_images
 from gddim_cli.runtime.arrays import read_archive, read_member
 from gddim_cli.runtime.memory import physical_memory
+from gddim_cli.runtime.text import printable
 
 BATCH = 256
 LARGEST_SIDE = 1024
@@ -82,13 +84,18 @@ class Dataset:
 
 
 def read_dataset(
-    path: Path, key: str | None = None, conditional: bool = False, label_key: str | None = None
+    path: Path,
+    key: str | None = None,
+    num: int | None = None,
+    conditional: bool = False,
+    label_key: str | None = None,
 ) -> Dataset:
     """The images at a path, as `open_images` finds them, with class labels if asked for.
 
     Args:
         path: a folder (of `gddim sample`: only the run's images), a .zip or .tar of images, an .npz or .npy.
         key: the array of an .npz that holds the images.
+        num: at most this many images: the first ones of a run of `gddim sample`, else a fixed random choice.
         conditional: whether to read labels: from the first folder in each image's path, or from an array of the .npz.
         label_key: the array of an .npz that holds the labels; by default `train_labels`. Implies `conditional`.
 
@@ -96,7 +103,7 @@ def read_dataset(
         DataError: no images, images that are not square, of one size and kind, or that do not fit in memory; labels that are
             missing or not whole numbers, one per image.
     """
-    source = open_images(path, key)
+    source = open_images(path, key, num)
     height, width, channels = source.shape
     refuse_shape(height, width)
     size = source.count * height * width * channels
@@ -106,12 +113,7 @@ def read_dataset(
             f"{physical_memory() / 1e9:.3g} GB of memory; give fewer or smaller images"
         )
     classes = read_classes(path, source, label_key) if conditional or label_key is not None else None
-    images = np.empty((source.count, channels, height, width), np.uint8)
-    done = 0
-    for batch in source.batches(BATCH):
-        images[done : done + len(batch)] = batch.transpose(0, 3, 1, 2)
-        done += len(batch)
-    return Dataset(images, classes)
+    return Dataset(np.ascontiguousarray(source.read_all().transpose(0, 3, 1, 2)), classes)
 
 
 def refuse_shape(height: int, width: int) -> None:
@@ -131,12 +133,14 @@ def read_classes(path: Path, source: ImageSource, label_key: str | None) -> Clas
     if path.is_dir() and (path / RUN).exists():
         raise DataError(f"--conditional: {path} is a run of gddim sample, which has no class labels; leave it out")
     if path.suffix.lower() == ".npz" and path.is_file():
-        return array_classes(path, source.count, label_key)
-    if label_key is not None:
+        known = array_classes(path, source.chosen_from or source.count, label_key)
+    elif label_key is not None:
         raise DataError(f"--label-key: {path} is not an .npz; only an .npz has arrays")
-    if not isinstance(source, PictureSource):
+    elif isinstance(source, PictureSource):
+        known = folder_classes(path, source.pictures.names)
+    else:
         raise DataError(f"--conditional: {path} has no class labels; give a folder per class, or an .npz with labels")
-    return folder_classes(path, source.pictures.names)
+    return replace(known, labels=known.labels[list(source.rows[: source.count])])
 
 
 def folder_classes(path: Path, names: Sequence[str]) -> Classes:
@@ -147,13 +151,17 @@ def folder_classes(path: Path, names: Sequence[str]) -> Classes:
     """
     folders = [name.split("/")[0] if "/" in name else "" for name in names]
     if "" in folders:
-        stray = names[folders.index("")]
+        stray = printable(names[folders.index("")])
         raise DataError(f"--conditional: {path}: {stray} is in no sub-folder; give each class a folder of its own")
     known = sorted(set(folders))
     if len(known) < 2:
-        raise DataError(f"--conditional: {path} has one sub-folder with images, {known[0]}; two or more are needed")
+        raise DataError(
+            f"--conditional: {path} has one sub-folder with images, {printable(known[0])}; two or more are needed"
+        )
     number = {name: i for i, name in enumerate(known)}
-    return Classes(np.array([number[name] for name in folders], np.int64), len(known), known)
+    return Classes(
+        np.array([number[name] for name in folders], np.int64), len(known), [printable(name) for name in known]
+    )
 
 
 def array_classes(path: Path, count: int, label_key: str | None) -> Classes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from gddim_cli import __version__
-from gddim_cli.errors import OutputError, UsageError
+from gddim_cli.errors import DataError, OutputError, UsageError
 from gddim_cli.runs.folder import TEMPORARY
 from gddim_cli.runtime.files import replacing, sha256, writing
 from gddim_cli.training.state import RunSettings
@@ -75,12 +75,25 @@ class TrainingFolder:
             )
         return not changed
 
-    def own(self, name: str) -> None:
-        """Takes a file that is this run's by its content, or that `force` allows to replace."""
-        self._seen[name] = signature(self.path / name)
+    def own_state(self) -> None:
+        """Takes `state.pt`, which is this run's if its content says so.
+
+        Raises:
+            DataError: without `force`: it has changed since this run wrote it, and may be damaged.
+        """
+        path, known = self.path / STATE, self._files.get(STATE)
+        if known and not self.force and path.is_file():
+            with writing(path):
+                changed = sha256(path) not in known
+            if changed:
+                raise DataError(
+                    f"{path}: has changed since this run wrote it, and may be damaged; restore it, move it away to start "
+                    "again, or resume from it as it is with --force"
+                )
+        self._seen[STATE] = signature(path)
 
     def refuse_foreign(self, names: Iterable[str]) -> None:
-        """Refuses to replace files that this run did not write.
+        """Refuses to replace files that this run did not write; with `force` they count as its own from now on.
 
         Raises:
             OutputError: one of them exists, and not as this run wrote it.
@@ -94,9 +107,14 @@ class TrainingFolder:
                 if self._seen.get(name) == found:
                     continue
                 ours = self._files.get(name, [])
-                if not self.force and not (path.is_file() and sha256(path) in ours):
-                    what = "has changed since this run wrote it" if ours else "was not written by this run"
-                    raise OutputError(f"{path}: {what}; move it away, choose another --out, or replace it with --force")
+                digest = sha256(path) if path.is_file() else None
+                if digest not in ours:
+                    if not self.force:
+                        what = "has changed since this run wrote it" if ours else "was not written by this run"
+                        raise OutputError(
+                            f"{path}: {what}; move it away, choose another --out, or replace it with --force"
+                        )
+                    self._files[name] = [digest] if digest else []
                 self._seen[name] = found
 
     def grids(self) -> list[str]:
@@ -114,21 +132,18 @@ class TrainingFolder:
             yield temporary
             self._refuse_other_process()
             self.refuse_foreign([name])
-            known = self._files.get(name, [])
             digest = sha256(temporary)
-            self._files[name] = [*known[-1:], digest]
+            self._files[name] = [*self._files.get(name, []), digest]
             self._write_record()
         self._files[name] = [digest]
         self._seen[name] = signature(self.path / name)
 
     def _refuse_other_process(self) -> None:
         """Raises OutputError where the record is not as this process left it: another one may have trained on."""
-        path = self.path / RECORD
-        with writing(path):
-            current = path.read_bytes() if path.exists() else None
-        if current != self._written:
+        if self._record_content() != self._written:
             raise OutputError(
-                f"{path}: another process has written to this run since; run the same command again to resume from there"
+                f"{self.path / RECORD}: another process has written to this run since; run the same command again to resume "
+                "from there"
             )
 
     def _write_record(self) -> None:
@@ -142,15 +157,12 @@ class TrainingFolder:
 
     def _read_record(self) -> Record | None:
         """The record in the folder; None where there is none, or where `force` allows to replace it."""
-        path = self.path / RECORD
-        if not path.is_symlink() and not path.exists():
+        self._written = self._record_content()
+        if self._written is None:
             return None
-        with writing(path):
-            known = path.is_file() and path.stat().st_size <= LARGEST_RECORD
-            content = path.read_bytes() if known else b""
-        self._written = content
+        path = self.path / RECORD
         try:
-            return msgspec.json.decode(content, type=Record)
+            return msgspec.json.decode(self._written, type=Record)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if self.force:
                 return None
@@ -159,16 +171,28 @@ class TrainingFolder:
                 "--force"
             ) from error
 
+    def _record_content(self) -> bytes | None:
+        """The bytes of `train.json`: None where there is none, nothing for what cannot be a record."""
+        path = self.path / RECORD
+        if not path.is_symlink() and not path.exists():
+            return None
+        with writing(path):
+            possible = path.is_file() and path.stat().st_size <= LARGEST_RECORD
+            return path.read_bytes() if possible else b""
+
     def _sweep(self) -> None:
         """Removes what a killed process left half-written."""
-        own = {RECORD, STATE, LOG, *model_files(self.settings.recipe.name)}
+        own = output_files(self.settings.recipe.name)
         with writing(self.path):
             for file in list(self.path.iterdir()):
-                name = file.name
-                while found := TEMPORARY.fullmatch(name):
-                    name = found[1]
-                if name != file.name and (name in own or GRID.fullmatch(name)):
+                found = TEMPORARY.fullmatch(file.name)
+                if found and (found[1] in own or GRID.fullmatch(found[1])):
                     file.unlink(missing_ok=True)
+
+
+def output_files(name: str) -> set[str]:
+    """The files of a run whose model has this name, besides its grids."""
+    return {RECORD, STATE, LOG, *model_files(name)}
 
 
 def model_files(name: str) -> tuple[str, str]:

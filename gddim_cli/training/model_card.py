@@ -36,11 +36,13 @@ def model_card(trainer: Trainer, data: Dataset, fingerprint: str, machine: str) 
         network={"kind": "denoiser", **trainer.arguments},
         parameterization="denoiser",
         diffusion={"name": "cld"},
+        labels=trainer.classes,
+        noise_range=(recipe.sigma.min, recipe.sigma.max),
         training={
             "data": (known and known.title) or f"the user's own: {described(data)}",
             "images": trainer.count,
             "images_sha256": fingerprint,
-            **class_entries(data),
+            **class_names(data),
             "steps": trainer.done,
             "batch_size": recipe.batch_size,
             "hours": round(trainer.seconds / 3600, 2),
@@ -65,12 +67,9 @@ def described(data: Dataset) -> str:
     return text + (f" in {data.classes.count} classes" if data.classes else "")
 
 
-def class_entries(data: Dataset) -> dict[str, Any]:
-    """What the card says of class labels; nothing where there are none."""
-    if data.classes is None:
-        return {}
-    names = {"class_names": list(data.classes.names[:MOST_NAMES])} if data.classes.names else {}
-    return {"classes": data.classes.count, **names}
+def class_names(data: Dataset) -> dict[str, Any]:
+    """The names of the classes, where they have any."""
+    return {"class_names": list(data.classes.names[:MOST_NAMES])} if data.classes and data.classes.names else {}
 
 
 def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from gddim_cli.checkpoints.card import Card
 from gddim_cli.checkpoints.load import Checkpoint
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.models.network import Counted
 from gddim_cli.runs.batch_size import OomRetry
+from gddim_cli.runs.labels import rows_by_class
 from gddim_cli.runs.prepare import prepare
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.memory import memory_for
-from gddim_cli.training.trainer import Trainer, with_classes
+from gddim_cli.training.trainer import Trainer
 
 NFE = 20
 WIDTH = 1024
 """Pixels that the images in a row of the grid take together, about."""
 MOST_ROWS = 16
-
-
-@dataclass
-class Labelled:
-    """A class-conditional network with given class labels, one per image of the batch."""
-
-    network: nn.Module
-    classes: int
-    labels: Tensor
-
-    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        return self.network(y, with_classes(sigma, self.labels, self.classes))
 
 
 def columns_for(size: int) -> int:
@@ -52,19 +38,19 @@ def preview(trainer: Trainer, card: Card) -> tuple[Pixels, int]:
         CapacityError: not even one image fits in the memory.
     """
     columns = columns_for(card.images.size)
-    count = columns * (min(trainer.classes, MOST_ROWS) or columns)
-    network = Labelled(trainer.average, trainer.classes, torch.empty(0)) if trainer.classes else None
-    model = Checkpoint(card, Counted(network or trainer.average), Path(), "")
-    prepared = prepare(SamplingRequest(nfe=NFE), trainer.device, model=model)
+    rows = min(trainer.classes, MOST_ROWS) or columns
+    classes = ",".join(map(str, range(rows))) if trainer.classes else None
+    model = Checkpoint(card, Counted(trainer.average), Path(), "")
+    prepared = prepare(SamplingRequest(nfe=NFE, classes=classes), trainer.device, model=model)
 
     def draw(indices: Sequence[int]) -> Pixels:
-        if network:
-            network.labels = torch.tensor([index // columns for index in indices], device=trainer.device)
         with memory_for(len(indices), trainer.device, "train a smaller network"):
             return quantize(prepared.images(prepared.run(indices)), prepared.config.quantize)
 
     sampler = OomRetry(draw, release=prepared.release)
-    # A batch of training takes more memory than as many images here.
+    count = rows * columns
+    # A batch of training takes more memory than a batch of the same size here.
     size = min(count, trainer.recipe.batch_size)
     batches = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
-    return np.concatenate([images for batch in batches for images in sampler(batch)]), columns
+    images = np.concatenate([made for batch in batches for made in sampler(batch)])
+    return (images[rows_by_class(count, rows)] if classes else images), columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +11,14 @@ import msgspec
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.hub.store import bundled_folder
 from gddim_cli.runtime.typed_yaml import read_yaml, typed
-from gddim_cli.settings import about, declared
+from gddim_cli.settings import about, brief, declared
 
 RECIPE = ".train.yaml"
 """The suffix of bundled recipes."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Width = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+NAME, LONGEST_NAME = r"^[\w-]+\Z", 64
 FROM_IMAGES = ("image_channels", "image_size", "sigma_data", "classes")
 """Arguments of the network that the training images determine."""
 
@@ -74,9 +76,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str,
         about(
             "Name of the model and of its files: letters, digits, _ and -.",
-            pattern=r"^[\w-]+\Z",
+            pattern=NAME,
             min_length=1,
-            max_length=64,
+            max_length=LONGEST_NAME,
         ),
     ]
     steps: Annotated[int, about("Optimizer steps.", ge=1, le=10**9)]
@@ -132,9 +134,10 @@ def with_changes(recipe: Recipe, steps: int | None, name: str | None) -> Recipe:
     Raises:
         UsageError: a value outside its range.
     """
-    given = {"steps": steps, "name": name}
-    checked = {key: declared(Recipe)[key].check(value, f"--{key}") for key, value in given.items() if value is not None}
-    return msgspec.structs.replace(recipe, **checked)
+    if name is not None and (len(name) > LONGEST_NAME or not re.search(NAME, name)):
+        raise UsageError(f"--name: {brief(name)}: expected 1 to {LONGEST_NAME} letters, digits, _ or -")
+    checked = recipe.steps if steps is None else declared(Recipe)["steps"].check(steps, "--steps")
+    return msgspec.structs.replace(recipe, steps=checked, name=recipe.name if name is None else name)
 
 
 def recipe_names() -> list[str]:

@@ -125,7 +125,7 @@ class TrainingRun:
         weights, text = model_files(self.recipe.name)
         card = self.card(machine)
         with self.folder.replacing(weights) as temporary:
-            native.write(temporary, card, self.trainer.average.state_dict())
+            native.save(temporary, card, self.trainer.average.state_dict())
         card = msgspec.structs.replace(card, sha256=sha256(self.out / weights))
         with self.folder.replacing(text) as temporary:
             temporary.write_text(yaml.safe_dump(msgspec.to_builtins(card), sort_keys=False), encoding="utf-8")
@@ -138,9 +138,9 @@ class TrainingRun:
     def _read_state(self) -> tuple[Saved, dict[str, Any]] | None:
         """This run's state; None where there is none, or where `force` allows to replace what there is."""
         path = self.out / STATE
-        if not path.exists():
+        if not path.is_symlink() and not path.exists():
             return None
-        self.folder.own(STATE)
+        self.folder.own_state()
         try:
             saved, tensors = read_state(path)
         except DataError:

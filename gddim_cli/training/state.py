@@ -83,6 +83,7 @@ def write_state(path: Path, trainer: Trainer, settings: RunSettings, log: list[L
 
     Raises:
         NumericsError: a weight is not finite; nothing is written then.
+        OSError: the file cannot be written.
     """
     for tensor in trainer.network.state_dict().values():
         if not all_finite(tensor):
@@ -92,7 +93,13 @@ def write_state(path: Path, trainer: Trainer, settings: RunSettings, log: list[L
             )
     saved = Saved(trainer.done, trainer.seconds, settings.recipe, settings.images, log, settings.labels)
     tensors = {name: getattr(trainer, name).state_dict() for name in TENSORS}
-    torch.save({**msgspec.to_builtins(saved), **tensors}, path)
+    try:
+        with path.open("wb") as file:
+            torch.save({**msgspec.to_builtins(saved), **tensors}, file)
+    except RuntimeError as error:  # torch's own, which follows the file's
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def read_state(path: Path) -> tuple[Saved, dict[str, Any]]:
@@ -101,6 +108,8 @@ def read_state(path: Path) -> tuple[Saved, dict[str, Any]]:
     Raises:
         DataError: not a state, or damaged.
     """
+    if not path.is_file():
+        raise unusable(path, "not a file")
     try:
         state = unpickle(path)
     except CheckpointError as error:

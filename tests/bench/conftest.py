@@ -55,8 +55,8 @@ def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gddim_cli.hub.load import load
     from gddim_cli.hub.store import card_of
 
-    def loaded(name: str, *words: object):
-        model = load(str(small), *words)
+    def loaded(name: str, *words: object, **named: object):
+        model = load(str(small), *words, **named)
         card, real = model.card, card_of(name)
         return dataclasses.replace(
             model, card=msgspec.structs.replace(card, diffusion=real.diffusion, sampling=real.sampling)

@@ -12,7 +12,7 @@ import torch
 from gddim_cli.bench import reference_solution, run
 from gddim_cli.bench.results import Folder
 from gddim_cli.errors import NumericsError
-from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.batch_size import BatchSizeProbe
 
 ONE = ("--nfe", "4", "--num", "6", "--batch-size", "4")
 
@@ -83,8 +83,8 @@ def out_of_memory(*_words: object, **_named: object) -> None:
     ("owner", "name", "words"),
     [
         (reference_solution, "solve", (*ONE, "--solver-error")),
-        (run.Runner, "_evaluator", ONE),
-        (PreparedRun, "start", (*ONE, "--print-plan")),
+        (run.Runner, "_begin", ONE),
+        (BatchSizeProbe, "seconds", (*ONE, "--print-plan")),
     ],
     ids=["solver error", "model", "estimate"],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gddim_cli.bench.plan import expand, read_plan
+from gddim_cli.bench.plan import Planner, read_plan
 from gddim_cli.bench.plan_file import from_options
 
 BAD = """\
@@ -45,7 +45,7 @@ def cells(text: str, tmp_path: Path, **options: str) -> list[dict]:
     path.write_text(text)
     problems: list[str] = []
     over = from_options(options, problems)
-    found = [cell for cell, _ in expand(read_plan(path, None, over, problems), over, problems, [])]
+    found = [cell for cell, _ in Planner(read_plan(path, None, over, problems), over, problems).expand()]
     assert problems == []
     given = [{**cell.request.flat(), "num": cell.num} for cell in found]
     return [{key: msgspec.to_builtins(value) for key, value in one.items() if value is not None} for one in given]
@@ -167,7 +167,7 @@ def test_values_of_other_kinds_are_reported_with_all_else(gddim, tmp_path: Path)
     result = gddim("bench", path, "--out", tmp_path / "out")
     assert result.status == 2, result.err
     expected = {
-        "$.protocol": "there is no protocol 'bar'", "$.mode": "'foo': expected one of", "$.device": "cuda",
+        "$.protocol": "there is no 'bar'", "$.mode": "'foo': expected one of", "$.device": "cuda",
         "$.table": "one value is needed", "$.nfe": "'012': expected a whole number", "$.num": "expected a whole number",
         "$.corrector": "'yes': expected true or false", "$.t_end": "'1:30': expected a number", "$.order": "expected a whole",
         "$.time_grid[0]": "[1]: expected", "$.k": "expected one of R, L", "$.1": "there is no setting 1",

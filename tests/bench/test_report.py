@@ -53,10 +53,10 @@ def results(folder: Path) -> report.Report:
 
 def entries(results: report.Report) -> dict[tuple[str, str, float], tables.Entry]:
     return {
-        (table.title, row.label, column): entry
+        (table.title, label, column): entry
         for table in results.tables
-        for row in table.rows
-        for column, entry in zip(table.columns, row.entries, strict=True)
+        for label, row in table.rows.items()
+        for column, entry in zip(table.columns, row, strict=True)
         if entry
     }
 
@@ -76,8 +76,8 @@ def test_the_tables_are_the_cells(results: report.Report) -> None:
     assert count == 12 + 2 + 1 + 2 + 6
     assert len(results.results) == len(by_key) == count - 2
     assert [table.title for table in results.tables] == ["Samplers", "K", "lambda"]
-    assert [row.label for row in results.tables[0].rows] == ["gDDIM order 0", "gDDIM order 2", "Heun", "Euler-Maruyama"]
-    assert [row.label for row in results.tables[1].rows] == ["gDDIM order 2, K = R", "gDDIM order 2, K = L"]
+    assert list(results.tables[0].rows) == ["gDDIM order 0", "gDDIM order 2", "Heun", "Euler-Maruyama"]
+    assert list(results.tables[1].rows) == ["gDDIM order 2, K = R", "gDDIM order 2, K = L"]
     assert (results.tables[2].axis, results.tables[2].columns, results.tables[2].nfe) == ("lambda", [0.0, 0.5, 1.0], 5)
 
 
@@ -111,8 +111,8 @@ def test_csv_holds_every_number_in_full(results: report.Report, folder: Path) ->
 def printed_numbers(grid: list[list[str]], table: Table) -> None:
     """Every number of a table is the JSON's, to the digits that are printed, with spread and evaluations."""
     by_label = {row[0]: row[1:] for row in grid}
-    for row in table.rows:
-        for cell, entry in zip(by_label[row.label], row.entries, strict=True):
+    for label, row in table.rows.items():
+        for cell, entry in zip(by_label[label], row, strict=True):
             assert (cell == "") == (entry is None)
             if entry:
                 match = re.fullmatch(r"([\d.]+)(?: ± ([\d.]+))?(?: \(([\d.]+)\))?", cell)

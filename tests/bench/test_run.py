@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gddim_cli.bench.results import Folder
 from gddim_cli.errors import NumericsError
 from gddim_cli.images.quantize import quantize
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runtime.arrays import read_member
+from gddim_cli.runtime.files import locked
 
 from .conftest import stand_in
 
@@ -228,10 +228,10 @@ def test_status_says_what_is_done_and_what_is_missing(bench, tmp_path: Path, mon
 
 
 def test_two_at_once_in_one_folder_are_refused(bench, tmp_path: Path) -> None:
-    with Folder(tmp_path / "out").locked():
+    with locked(tmp_path / "out", "gddim bench"):
         result = bench("--nfe", "4", "--num", "4")
     assert result.status == 1
-    assert "another gddim bench is at work there" in result.err
+    assert "another gddim bench is running in this folder" in result.err
 
 
 def test_on_a_terminal_the_cells_fill_in(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ def test_a_table_of_the_paper_with_its_numbers_beside(gddim, small: Path, tmp_pa
     assert result.status == 0, result.err
     (table,) = results(tmp_path / "out")["tables"]
     entries = [
-        [(entry["published"], entry["difference"], entry["mean"]) for entry in row["entries"]] for row in table["rows"]
+        [(entry["published"], entry["difference"], entry["mean"]) for entry in row] for row in table["rows"].values()
     ]
     assert [[published for published, *_ in row] for row in entries] == [[368, None], [3.9, None]]
     for row in entries:

@@ -13,9 +13,9 @@ from matplotlib.colors import to_hex
 from gddim_cli.bench import compare as comparing
 from gddim_cli.bench import plot, published, report, tables
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.labels import labels
 from gddim_cli.bench.results import BenchPlan, Result, SolverError, short_hash
 from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runs.request_labels import labels
 
 from .conftest import stand_in
 
@@ -31,11 +31,9 @@ def request_of(sampler: str = "gddim", nfe: int = 50, seed: int = 0, **other: ob
     options = {**OPTIONS.get(sampler, {})} | {
         key: other.pop(key) for key in set(other) & {*OPTIONS["gddim"], "rtol", "atol"}
     }
-    own = {
-        key: value
-        for key, value in published.own_settings("cld-cifar10").items()
-        if key not in ("corrector", "rtol", "atol")
-    }
+    own = published.own_settings("cld-cifar10")
+    for key in ("corrector", "rtol", "atol"):
+        del own[key]
     settings = {**own, "checkpoint": "cld-cifar10", "checkpoint_sha256": "0" * 64, **other}
     return SamplingRequest(sampler=sampler, nfe=nfe, seed=seed, options=options, **settings)
 
@@ -74,7 +72,7 @@ def test_the_cells_of_an_entry_differ_in_nothing_but_the_seed() -> None:
             differ = {name for one in found for name in one if one[name] != found[0][name]}
             assert differ <= {"seed"}, differ
         assert sum(len(entry.keys) for entry in table.entries) == len(pairs)
-        names = [row.label for row in table.rows]
+        names = list(table.rows)
         assert len(set(names)) == len(names)
         assert not any("0" * 64 in name or "1" * 64 in name or "2" * 64 in name for name in names)
 
@@ -183,9 +181,7 @@ def spent(made: float, asked: int = 10, **other: object) -> tables.Pair:
 def report_of(pairs: list[tables.Pair]) -> report.Report:
     made = tables.tables(pairs)
     results = [result for _, result in pairs]
-    return report.Report(
-        gddim="", source="", complete=True, notes=[], spread="", solver_error="", tables=made, results=results
-    )
+    return report.Report(gddim="", source="", complete=True, notes=[], tables=made, results=results)
 
 
 def test_evaluations_made_stand_in_both_tables() -> None:
@@ -206,7 +202,7 @@ def test_what_rk45_cannot_make_is_no_number_of_its_budget() -> None:
     assert table.error_grid()[1] == ["RK45", "—", "—", "0.50 (51)", "0.50 (104)"]
     note = "—: RK45 needs more evaluations than the budget (21 for NFE 10, 22 for NFE 20)."
     assert note in table.notes()
-    first = table.rows[0].entries[0]
+    first = table.entries[0]
     assert (first.mean, first.nfe, first.overspent) == (97.0, 21.0, True)
     assert "97.0" not in report.markdown(report_of([spent(21)]))
     assert ",97.0," in report.table_csv(report_of([spent(21)]))

@@ -113,7 +113,7 @@ def test_damaged_and_foreign_weights(refused, tiny: Path, tmp_path: Path) -> Non
         ({"images": {"channels": 3, "size": 8}}, "its network is for 1 input and 1 output channels of 8x8 pixels"),
         ({"diffusion": {"name": "cld", "beta": 4.0}}, "no parameter 'beta'"),
         ({"diffusion": {}}, "there is no diffusion ''"),
-        ({"parameterization": "noise"}, "Invalid enum value 'noise'"),
+        ({"parameterization": "noise"}, "its card says that a denoiser predicts 'noise'"),
         ({"titel": "x"}, "unknown field `titel`"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",

@@ -352,7 +352,7 @@ def test_another_network_is_never_called_fid(gddim: Callable, colour: Path, ince
         ({"mu": np.zeros(84), "sigma": np.triu(np.ones((84, 84)))}, "sigma is not symmetric"),
         ({"mu": np.zeros(84), "sigma": -np.eye(84)}, "has the eigenvalue -1"),
         ({"sigma": np.eye(84)}, "mu and sigma, or pool_3, are needed"),
-        ({"mu": np.zeros(84), "sigma": np.full((84, 84), 1e308)}, "beyond all features"),
+        ({"mu": np.zeros(84), "sigma": np.full((84, 84), 1e308)}, "a covariance is infinite, NaN or impossibly large"),
         ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers with 2 axes are needed"),
         ({"pool_3": np.zeros((5, 1, 84))}, "pool_3 is float64[5, 1, 84]"),
         ({"pool_3": np.full((9, 84), "a")}, "pool_3 is <U1[9, 84]; real numbers"),

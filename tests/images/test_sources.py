@@ -21,7 +21,7 @@ from PIL import Image
 from gddim_cli.errors import DataError
 from gddim_cli.images.decode import decode
 from gddim_cli.images.sources import ImageSource
-from gddim_cli.runs.images import open_images, read_images
+from gddim_cli.runs.images import open_images
 
 pixels = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.just(3), st.just(5), st.sampled_from([1, 3])))
 KINDS = ("folder", "zip", "tar", "npz", "packed", "npy")
@@ -478,26 +478,26 @@ def test_images_of_a_folder_and_of_an_npz_are_the_same(tmp_path: Path) -> None:
     for i, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / "photos" / ("deep" if i else "") / f"{i}.png")
     np.savez(tmp_path / "a.npz", x=pixels, labels=np.arange(3))
-    from_folder, from_npz = read_images(tmp_path / "photos"), read_images(tmp_path / "a.npz")
-    assert from_npz.shape == (3, 3, 8, 8)
+    from_folder, from_npz = all_of(open_images(tmp_path / "photos")), all_of(open_images(tmp_path / "a.npz"))
+    assert from_npz.shape == (3, 8, 8, 3)
     np.testing.assert_array_equal(np.sort(from_folder, axis=0), np.sort(from_npz, axis=0))
 
 
 def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     def refuse(message: str, path: Path, key: str | None = None) -> None:
         with pytest.raises(DataError, match=message):
-            read_images(path, key)
+            all_of(open_images(path, key))
 
     refuse("none: no such file or folder", tmp_path / "none")
     refuse("holds no images", tmp_path)
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 4, 4), np.uint8), b=np.zeros((2, 4, 4), np.uint8))
     refuse(r"needs one array.*found a uint8\[2, 4, 4\], b uint8.*--key", tmp_path / "two.npz")
     refuse("no array 'aa'; did you mean 'a'", tmp_path / "two.npz", "aa")
-    assert read_images(tmp_path / "two.npz", "b").shape == (2, 1, 4, 4)
+    assert all_of(open_images(tmp_path / "two.npz", "b")).shape == (2, 4, 4, 1)
     np.savez(tmp_path / "float.npz", a=np.zeros((2, 4, 4)))
     refuse(r"needs one array.*float64\[2, 4, 4\]", tmp_path / "float.npz")
     np.save(tmp_path / "single.npz.npy", np.zeros((2, 4, 4), np.uint8))
-    assert read_images(tmp_path / "single.npz.npy").shape == (2, 1, 4, 4)
+    assert all_of(open_images(tmp_path / "single.npz.npy")).shape == (2, 4, 4, 1)
     (tmp_path / "single.npz.npy").rename(tmp_path / "single.npz")
     refuse("not a readable .npz", tmp_path / "single.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:200])

@@ -93,13 +93,19 @@ def test_a_conditional_model(gddim, config: Path, tmp_path: Path, squares: np.nd
     weights = tmp_path / "run" / "squares.safetensors"
     card, _ = native.read(weights)
     assert card.network["classes"] == 2
-    assert card.training["classes"] == 2
+    assert card.labels == 2
     assert card.training["class_names"] == ["left", "right"]
     assert card.training["recipe"]["label_dropout"] == 0.1
     with Image.open(tmp_path / "run" / "grid-000002.png") as picture:  # a row a class
         assert picture.size == (8 * 10 + 2, 2 * 10 + 2)
-    sampled = gddim("sample", "--checkpoint", weights, "--nfe", 5, "--num", 2, "--out", tmp_path / "i")
-    assert sampled.status == 0, sampled.err
+    for classes in ("uniform", "1"):
+        words_of_class = ("--nfe", 5, "--num", 2, "--class", classes, "--out", tmp_path / classes)
+        assert gddim("sample", "--checkpoint", weights, *words_of_class).status == 0
+    model = load(str(weights), CPU)
+    assert model.classes == 2
+    y, sigma = torch.randn(2, 1, 8, 8), torch.tensor([0.5, 3.0])
+    assert not torch.equal(model(y, sigma, torch.tensor([0, 0])), model(y, sigma, torch.tensor([1, 1])))
+    assert torch.isfinite(model(y, sigma)).all()  # without a class
     assert "class labels" in gddim(*words).err  # the same folder without labels is another run
 
 
@@ -189,7 +195,10 @@ def test_refusals(gddim, config: Path, tmp_path: Path) -> None:
     refuse("--steps: 0: expected a whole number from 1 to", 2, "--steps", 0)
     refuse("--steps: 10000000000: expected a whole number from 1 to", 2, "--steps", 10**10)
     refuse("--every", 2, "--every", 0)
-    refuse("--name: 'a/b': expected", 2, "--name", "a/b")
+    refuse("--name: 'a/b': expected 1 to 64 letters, digits, _ or -", 2, "--name", "a/b")
+    refuse("--name: '': expected 1 to 64", 2, "--name", "")
+    refuse("--data: is empty", 2, data="")
+    refuse("--num 33:", 1, "--num", 33)
     refuse("none.npz: no such file", 1, data=tmp_path / "none.npz")
     wrong = tmp_path / "wrong.yaml"
     small = yaml.safe_load(config.read_text())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,7 @@ import torch
 import yaml
 
 from gddim_cli.checkpoints import native
-from gddim_cli.errors import OutputError
+from gddim_cli.errors import GddimError, OutputError
 from gddim_cli.runtime.files import LOCK
 from gddim_cli.training.folder import TrainingFolder
 
@@ -62,9 +64,9 @@ def test_a_file_that_the_run_did_not_write_stops_it(train, tmp_path: Path, name:
     assert content(run) == {name: b"mine"}
     assert train("--force").status == 0
     assert (run / "squares.safetensors").exists()
-    if name != "grid-000500.png":  # this one is never written
+    if name != "grid-000500.png":  # this one is not written yet
         assert content(run)[name] != b"mine"
-    assert train("--steps", 4).status == (0 if name != "grid-000500.png" else 1)
+    assert train("--steps", 4).status == 0  # it may be replaced from now on
 
 
 def test_a_file_that_was_changed_since_stops_it(train, tmp_path: Path) -> None:
@@ -97,6 +99,7 @@ def test_force_starts_another_run_in_the_folder(train, tmp_path: Path, config: P
 
 def test_a_state_of_nonsense(train, tmp_path: Path) -> None:
     assert train().status == 0
+    (tmp_path / "run" / "train.json").unlink()
     state = tmp_path / "run" / "state.pt"
     whole = state.read_bytes()
     for damaged in (b"hello", b"", whole[:-200], whole[:1000] + b"\xff" * 50 + whole[1050:]):
@@ -108,9 +111,63 @@ def test_a_state_of_nonsense(train, tmp_path: Path) -> None:
     assert train("--steps", 4, "--force").status == 0
 
 
+def test_a_flipped_bit_in_the_state_is_noticed(train, tmp_path: Path) -> None:
+    """In a weight, where the file can still be read."""
+    assert train().status == 0
+    state = tmp_path / "run" / "state.pt"
+    whole = state.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    state.write_bytes(damaged)
+    result = train("--steps", 4)
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert (
+        "state.pt: has changed since this run wrote it, and may be damaged; restore it, move it away to start"
+        in result.err
+    )
+    state.write_bytes(whole)
+    assert "resuming at step 2" in train("--steps", 4).err
+
+
+@pytest.mark.parametrize("name", ["state.pt", "train.json"])
+def test_damaged_files_of_a_run_are_one_line_or_unharmed(
+    tmp_path: Path, squares: np.ndarray, training, name: str
+) -> None:
+    """Bytes cut off, changed or inserted, at random: the run resumes as if nothing had happened, or says what is wrong."""
+    run = training(squares, tmp_path)
+    run.step()
+    run.save()
+    whole, rng = (tmp_path / name).read_bytes(), random.Random(0)
+    weights = {key: tensor.clone() for key, tensor in run.trainer.network.state_dict().items()}
+    for case in range(60):
+        damaged = bytearray(whole)
+        place = (
+            rng.randrange(min(len(whole), 3000)) if case % 2 else len(whole) - 1 - rng.randrange(min(len(whole), 3000))
+        )
+        if case % 3 == 0:
+            del damaged[place:]
+        elif case % 3 == 1:
+            damaged[place] = rng.randrange(256)
+        else:
+            damaged[place:place] = rng.randbytes(8)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            again = training(squares, tmp_path)
+        except GddimError as error:
+            said = str(error)
+        else:
+            said = "resumed"
+            for key, tensor in again.trainer.network.state_dict().items():
+                torch.testing.assert_close(tensor, weights[key], rtol=0, atol=0)
+        assert "\n" not in said
+
+
 def test_a_state_with_other_tensors(train, tmp_path: Path) -> None:
     assert train().status == 0
     path = tmp_path / "run" / "state.pt"
+    for file in (tmp_path / "run").iterdir():
+        if file != path:
+            file.unlink()
     whole = torch.load(path, weights_only=True)
     for change in (
         {"network": {}}, {"average": {"x": torch.zeros(1)}}, {"optimizer": {}}, {"step": -1}, {"step": "2"}, {"log": 3},
@@ -163,7 +220,7 @@ def test_two_at_once_are_one_line(train, tmp_path: Path) -> None:
         result = train()
     assert result.status == 1
     assert result.err.count("\n") == 1
-    assert "another gddim train is at work there; wait for it, or choose another --out" in result.err
+    assert "another gddim train is running in this folder; wait for it to finish, or choose another --out" in result.err
     assert train().status == 0
 
 
@@ -201,42 +258,86 @@ def test_a_folder_that_disappears_is_one_line(tmp_path: Path, squares: np.ndarra
     run.step()
     run.save()
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(OutputError, match=r"state.pt: cannot be written: its folder is gone"):
+    with pytest.raises(OutputError, match=r"state.pt: cannot be written: its folder has been removed"):
         run.save()
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_kill_between_record_and_file_is_no_foreign_file(
-    tmp_path: Path, squares: np.ndarray, training, monkeypatch: pytest.MonkeyPatch, moment: str
+def test_kills_between_record_and_file_leave_no_foreign_file(
+    tmp_path: Path, squares: np.ndarray, training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed just before or just after the record of a new file is written: the next call resumes."""
+    """Killed just before or just after the record of the next file is written, several times: each next call resumes."""
     run = training(squares, tmp_path)
     run.step()
     run.save()
+    run.export("")
     record = TrainingFolder._write_record
+    for moment in ("before", "after", "after", "before", "after"):
 
-    def killed(self: TrainingFolder) -> None:
-        if moment == "after":
-            record(self)
-        raise KeyboardInterrupt
+        def killed(self: TrainingFolder, moment: str = moment) -> None:
+            if moment == "after":
+                record(self)
+            raise KeyboardInterrupt
 
+        run = training(squares, tmp_path)
+        assert run.done == 1
+        run.step()
+        monkeypatch.setattr(TrainingFolder, "_write_record", killed)
+        for write in (run.save, lambda: run.export("")):  # noqa: B023
+            with pytest.raises(KeyboardInterrupt):
+                write()
+        monkeypatch.undo()
+    run = training(squares, tmp_path)
     run.step()
-    monkeypatch.setattr(TrainingFolder, "_write_record", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run.save()
-    monkeypatch.undo()
-    again = training(squares, tmp_path)
-    assert again.done == 1
-    again.step()
-    again.save()
-    assert again.done == 2
+    run.save()
+    run.export("")
+    assert training(squares, tmp_path).done == 2
+
+
+def test_fifos_and_folders_in_the_place_of_files(train, tmp_path: Path) -> None:
+    for name in ("state.pt", "train.json", "log.csv", "squares.yaml", "grid-000002.png"):
+        run = tmp_path / f"run-{name}"
+        run.mkdir()
+        os.mkfifo(run / name)
+        result = train(out=run)
+        assert (result.status, result.err.count("\n")) == (1, 1), result.err
+        assert f"{run / name}: " in result.err
+        (run / name).unlink()
+        (run / name).mkdir()
+        for words in ((), ("--force",)):
+            result = train(*words, out=run)
+            assert result.status == 1, result.err
+            assert f"{run / name}: " in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.7, 0.999])
+def test_a_disk_that_fills_up_is_one_line(tmp_path: Path, squares: np.ndarray, training, share: float) -> None:
+    """While state.pt is written, near its start and its end; the files of the run stay."""
+    run = training(squares, tmp_path)
+    run.step()
+    run.save()
+    run.export("")
+    before = content(tmp_path)
+    largest = int(share * len(before["state.pt"]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        run.step()
+        with pytest.raises(OutputError, match=r"state.pt: cannot be written: the file would exceed a size limit"):
+            run.save()
+        if largest < len(before["squares.safetensors"]):
+            with pytest.raises(OutputError, match=r"squares.safetensors: cannot be written: .*size limit"):
+                run.export("")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert content(tmp_path) == before
+    assert training(squares, tmp_path).done == 1
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path, squares: np.ndarray, training) -> None:
     for name in (
         ".state.pt.abcd1234.tmp",
         ".grid-000500.png.abcd1234.tmp",
-        "..squares.safetensors.abcd1234.tmp.efgh5678.tmp",
+        ".squares.safetensors.abcd1234.tmp",
     ):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / ".notes.txt.abcd1234.tmp").write_bytes(b"not a file of training")

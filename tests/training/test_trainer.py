@@ -233,10 +233,10 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(
     (tmp_path / "file").write_text("")
     result = gddim("train", config, "--data", tmp_path / "squares.npz", "--out", tmp_path / "file")
     assert result.status == OutputError.exit_code
-    assert "file: cannot be written: a file stands where a folder is needed" in result.err
+    assert "file: cannot be written: there is a file where a folder is needed" in result.err
     (tmp_path / "run" / "state.pt").mkdir(parents=True)
     result = gddim("train", config, "--data", tmp_path / "squares.npz", "--out", tmp_path / "run")
-    assert "state.pt: cannot be written: a folder stands where a file is needed" in result.err
+    assert "state.pt: cannot be written: this is a folder, but a file is needed" in result.err
 
 
 def test_other_images_labels_or_a_foreign_state_are_not_resumed(tmp_path: Path, squares: np.ndarray, training) -> None:

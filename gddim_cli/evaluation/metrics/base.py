@@ -52,8 +52,7 @@ class MetricSpec(Spec):
         depends_on_count: whether the expected value depends on the number of images; a label then states it, as `FID@2000`.
         options: a struct of the settings that it takes, each with a default.
         compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is
-            the one in tables; `standard_error`, `low` and `high`, where they are known, are its standard error and 95 %
-            interval.
+            the one in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
         least_images: `least_images(dimension, options)` returns the fewest images that it can be computed from.
         notes: `notes(features, reference)` returns what a reader of the value has to know, a sentence each.
     """

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from gddim_cli.evaluation.statistics import Reference
 
 LARGEST = 10_000
-"""Most features of a side that are compared; of more, a random choice."""
+"""Features of a set that are compared; of more, a random choice."""
 ROWS = 500
 
 
 def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int) -> dict[str, float]:
-    """How the k-nearest-neighbour balls of each set hold the other.
+    """Precision, recall, density and coverage, from balls around features.
 
-    A ball around a feature reaches to its k-th nearest neighbour in its own set. precision: share of fakes in a real's
-    ball; recall: share of reals in a fake's ball; density: reals' balls a fake lies in, over k; coverage: share of reals
-    whose ball holds a fake. Of more than 10 000 a side so many are used, chosen at random.
+    A ball around a feature reaches to its k-th nearest neighbour in its own set. precision: the share of fakes in a ball of
+    a real; recall: the share of reals in a ball of a fake; density: the mean number of reals' balls around a fake, over k;
+    coverage: the share of reals whose ball holds a fake. Of a set of more than 10 000 a random choice is used.
 
     Args:
         real, fake: features [N, d] and [M, d].
 
     Raises:
-        DataError: no more than k features on a side.
+        DataError: no more than k features in a set.
     """
     real, fake = (np.asarray(some(side, LARGEST), dtype=np.float64) for side in (real, fake))
     if min(len(real), len(fake)) <= k:
@@ -62,14 +62,14 @@ def radii(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
 
 
 def distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Squared distances of a few rows of x at a time to all of y."""
+    """Squared distances of all of y to x, a few rows of x at a time."""
     squares_y = (y * y).sum(axis=1)
     for first in range(0, len(x), ROWS):
-        some = x[first : first + ROWS]
-        squares = (some * some).sum(axis=1)[:, None] + squares_y - 2 * some @ y.T
+        part = x[first : first + ROWS]
+        squares = (part * part).sum(axis=1)[:, None] + squares_y - 2 * part @ y.T
         if x is y:  # rounding must not move a feature away from itself
-            squares[np.arange(len(some)), first + np.arange(len(some))] = 0.0
-        yield slice(first, first + len(some)), np.maximum(squares, 0.0)
+            squares[np.arange(len(part)), first + np.arange(len(part))] = 0.0
+        yield slice(first, first + len(part)), np.maximum(squares, 0.0)
 
 
 class PrdcOptions(msgspec.Struct, frozen=True, kw_only=True):

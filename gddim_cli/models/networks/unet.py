@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import Channels, Count, Interface, NetworkSpec, Scale, Side, Width
+from gddim_cli.models.networks.base import Channels, Classes, Count, Interface, NetworkSpec, Scale, Side, Width
 
 
 class DenoisingUNet(nn.Module):
@@ -209,6 +209,7 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: Annotated[list[Width], msgspec.Meta(min_length=1, max_length=10)] | UnsetType = UNSET
     blocks: Count | UnsetType = UNSET
     embedding: Width | UnsetType = UNSET
+    classes: Classes | UnsetType = UNSET
 
 
 SPEC = NetworkSpec(
@@ -216,5 +217,7 @@ SPEC = NetworkSpec(
     title="preconditioned denoiser of gddim train",
     arguments=Arguments,
     build=DenoisingUNet,
-    interface=lambda given: Interface(given.image_channels, given.image_channels, given.image_size),
+    interface=lambda given: Interface(
+        given.image_channels, given.image_channels, given.image_size, 0 if given.classes is UNSET else given.classes
+    ),
 )

@@ -1,0 +1,32 @@
+"""Grids of texts, a header and lines, as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+Grid = list[list[str]]
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
+    ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
+}  # fmt: skip
+"""Letters that LaTeX needs written in another way."""
+
+
+def markdown_grid(grid: Grid) -> str:
+    """A Markdown table whose columns but the first are aligned to the right."""
+    head, *body = ([text.replace("|", "\\|") for text in line] for line in grid)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def latex_grid(grid: Grid, caption: str) -> str:
+    """A LaTeX table, which needs the package booktabs."""
+    head, *body = (" & ".join(map(escape, line)) + " \\\\\n" for line in grid)
+    lines = f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
+    tabular = f"\\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}\n{lines}\\end{{tabular}}\n"
+    return f"\\begin{{table}}\n\\centering\n\\caption{{{escape(caption)}}}\n{tabular}\\end{{table}}\n"
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it."""
+    return "".join(SPECIAL.get(letter, letter) for letter in text)
