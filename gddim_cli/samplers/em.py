@@ -44,7 +44,7 @@ def em_coefficients(
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EmOptions) -> PreparedSampler:
     """Euler-Maruyama with one step for each evaluation; raises UsageError where there is none."""
-    t = time_grid(config, budget, budget)
+    t = time_grid(diffusion, config, budget, budget)
     return multistep_sampler(em_coefficients(diffusion, t, options.lam, config.k, config.denoise), options)
 
 
