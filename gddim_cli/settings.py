@@ -132,17 +132,19 @@ class Setting:
         """
         value: Any = text
         kind = bare(self.type)
-        if text not in self.about.aliases and kind in (int, float, bool):
-            value = number(text) if kind is not bool else {"true": True, "false": False}.get(text.lower(), text)
+        if text not in self.about.aliases and {int, float} & {bare(part) for part in parts(self.type)}:
+            value = number(text)
+        elif kind is bool:
+            value = {"true": True, "false": False}.get(text.lower(), text)
         elif typing.get_origin(kind) is list:
             value = [number(part) for part in split(text.strip("[]"))]
         return self.check(value, where or self.flag)
 
     def expected(self) -> str:
         """A description of the accepted values."""
-        words = ", ".join(self.about.aliases)
-        range_of = description(self.type) + (f" and at most {self.about.most}" if self.about.most else "")
-        return " or ".join([words, range_of] if words else [range_of])
+        limit = f" and at most {self.about.most}" if self.about.most else ""
+        *first, last = [*self.about.aliases, *(description(part) + limit for part in parts(self.type))]
+        return f"{', '.join(first)} or {last}" if first else last
 
     def labelled(self, value: Any) -> str:
         """A value as the rows of tables show it."""
@@ -201,6 +203,12 @@ def bare(kind: Any) -> Any:
     return typing.get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
 
 
+def parts(kind: Any) -> Sequence[Any]:
+    """The types of a union, with their annotations; any other type alone."""
+    union = typing.get_origin(bare(kind)) in (Union, UnionType)
+    return typing.get_args(bare(kind)) if union else (kind,)
+
+
 def number(text: str) -> Any:
     """The text as a number, or unchanged if it is not one. YAML's rules do not apply: they read 010 as 8 and 1:30 as 90."""
     for kind in (int, float):
@@ -234,8 +242,11 @@ def limits(kind: Any) -> dict[str, float]:
 
 
 def description(kind: Any) -> str:
-    """The values of a type, in words: `a whole number from 0 to 3`."""
+    """The values of a type, in words: `a whole number from 0 to 3`; or its own description."""
     plain, bounds = bare(kind), limits(kind)
+    for meta in getattr(kind, "__metadata__", ()):
+        if meta.description and not meta.extra:
+            return str(meta.description)
     if choices(kind):
         return f"one of {', '.join(choices(kind))}"
     if typing.get_origin(plain) is list:

@@ -66,12 +66,16 @@ def prepare(
         )
     chosen, config = choose_diffusion(request, model, diffusion)
     prior_time = config.t_start
-    config = dataclasses.replace(config, **given_config(request))
+    spec = find_sampler(request.sampler)
+    given = given_config(request)
+    config = dataclasses.replace(config, **given)
+    config = dataclasses.replace(
+        config, **{**spec.defaults(chosen, config, request.nfe, request.sampler_options), **given}
+    )
     check_times(chosen, config)
     eps = model.eps(chosen, config.k)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     budget = request.nfe - config.denoise
-    spec = find_sampler(request.sampler)
     sampler = spec.prepare(chosen, config, budget, request.sampler_options)
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)

@@ -100,16 +100,16 @@ Denoise = Annotated[
         label="denoising step",
     ),
 ]
+NamedGrid = Annotated[str, msgspec.Meta(pattern=r"^(logsnr|rho:\d+(\.\d+)?)$", description="rho:P")]
 TimeGrid = Annotated[
-    float,
+    NamedGrid | Annotated[float, msgspec.Meta(gt=0, le=100)],
     about(
-        "Time grid: steps evenly spaced in t^(1/P). Default: the checkpoint's, usually quadratic (P = 2).",
+        "Time grid: steps evenly spaced in t^(1/P), in the log SNR (logsnr), or in the noise level^(1/P) (rho:P; rho is "
+        "rho:7). Default: the sampler's or the checkpoint's, usually quadratic (P = 2).",
         panel="Advanced",
-        label="grid power {}",
-        metavar="linear|quadratic|P",
-        aliases={"linear": 1.0, "quadratic": 2.0},
-        gt=0,
-        le=100,
+        label="time grid {}",
+        metavar="linear|quadratic|P|logsnr|rho:P",
+        aliases={"linear": 1.0, "quadratic": 2.0, "logsnr": "logsnr", "rho": "rho:7"},
     ),
 ]
 TEnd = Annotated[

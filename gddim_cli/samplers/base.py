@@ -91,6 +91,8 @@ class SamplerSpec(Spec):
         options: the struct that declares the sampler's options (see `gddim_cli.settings`).
         uses_k: whether the choice of K changes the images, and not only how the score is written.
         uses_time_grid: whether it steps along the time grid.
+        defaults: fields of the sampling configuration that it sets where the user does not, from the diffusion, the
+            configuration, all evaluations and its options.
         is_deterministic: whether the sampler, with these options, solves the probability flow, which has an exact solution.
         label: its label in tables with these options; the last argument is the key of an option that the columns show.
     """
@@ -105,11 +107,12 @@ class SamplerSpec(Spec):
     options: type[msgspec.Struct] = NoOptions
     uses_k: bool = False
     uses_time_grid: bool = True
+    defaults: Callable[[Diffusion, SamplingConfig, int, Any], dict[str, Any]] = lambda *_: {}
     is_deterministic: Callable[[Any], bool] = lambda _: True
     label: Callable[[SamplerSpec, Any, str | None], str] = title_and_options
 
 
-def time_grid(config: SamplingConfig, budget: int, steps: int) -> Array:
+def time_grid(diffusion: Diffusion, config: SamplingConfig, budget: int, steps: int) -> Array:
     """The time grid of `steps` steps, [steps + 1], decreasing, float64.
 
     Args:
@@ -118,14 +121,14 @@ def time_grid(config: SamplingConfig, budget: int, steps: int) -> Array:
     Raises:
         UsageError: the budget leaves no step, or t_end is not below t_start.
     """
-    from gddim_cli.samplers.time_grids import power_grid
+    from gddim_cli.samplers.time_grids import grid_times
 
     if steps < 1:
         besides = "besides the denoising step, " if config.denoise else ""
         raise UsageError(
             f"--nfe: {budget + config.denoise} is too few: {besides}{budget} evaluations do not make a step; give a larger --nfe"
         )
-    return power_grid(config.t_start, config.t_end, steps, config.grid_power)
+    return grid_times(diffusion, config.t_start, config.t_end, steps, config.grid_power)
 
 
 def multistep_sampler(coefficients: Coefficients, options: msgspec.Struct) -> PreparedSampler:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from gddim_cli.samplers.coefficients import integrals
+from gddim_cli.samplers.coefficients import integrals, noise_equation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def corrector_integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) -> Array:
     """gDDIM's integrals with the node `t_{i+1}` added, [N, order + 2, D, D]; j = 0 belongs to it, j + 1 to `t_{i-j}`."""
-    return integrals(diffusion, t, order, k, ahead=1)
+    return integrals(noise_equation(diffusion, k), t, order, ahead=1)
 
 
 def predict_correct_steps(

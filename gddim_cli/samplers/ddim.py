@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import numpy as np
 
-from gddim_cli.errors import UsageError
 from gddim_cli.samplers.base import PreparedSampler, SamplerSpec, multistep_sampler, time_grid
+from gddim_cli.samplers.dimension_1 import SUPPORTS, require_dimension_1
 from gddim_cli.settings import about
 
 if TYPE_CHECKING:
@@ -47,15 +47,6 @@ def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool 
     return Coefficients(t, back, c[:, None], "R", last, sigma if eta else None)
 
 
-def require_dimension_1(diffusion: Diffusion, sampler: str) -> None:
-    """Raises UsageError for a diffusion of state dimension above 1 per pixel."""
-    if diffusion.D != 1:
-        raise UsageError(
-            f"--sampler {sampler}: needs a diffusion of state dimension 1 per pixel, and {diffusion.name} has "
-            f"{diffusion.D}; use --sampler gddim"
-        )
-
-
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: DdimOptions) -> PreparedSampler:
     """DDIM with one step per evaluation.
 
@@ -63,7 +54,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
         UsageError: a diffusion of state dimension above 1, or a budget without a step.
     """
     require_dimension_1(diffusion, "ddim")
-    t = time_grid(config, budget, budget)
+    t = time_grid(diffusion, config, budget, budget)
     return multistep_sampler(ddim_coefficients(diffusion, t, options.eta, config.denoise), options)
 
 
@@ -73,7 +64,7 @@ SPEC = SamplerSpec(
     order="1",
     evaluations="1",
     noise="deterministic; stochastic with --eta above 0",
-    supports="state dimension 1",
+    supports=SUPPORTS,
     source="arXiv 2010.02502",
     prepare=prepare,
     options=DdimOptions,

@@ -44,7 +44,7 @@ def em_coefficients(
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EmOptions) -> PreparedSampler:
     """Euler-Maruyama with one step per evaluation; raises UsageError for a budget without a step."""
-    t = time_grid(config, budget, budget)
+    t = time_grid(diffusion, config, budget, budget)
     return multistep_sampler(em_coefficients(diffusion, t, options.lam, config.k, config.denoise), options)
 
 

@@ -42,7 +42,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
     """Heun's method with N = (budget + 1) // 2 steps; raises UsageError for a budget without a step."""
     from gddim_cli.samplers.coefficients import gddim_coefficients
 
-    t = time_grid(config, budget, (budget + 1) // 2)
+    t = time_grid(diffusion, config, budget, (budget + 1) // 2)
     coefficients = gddim_coefficients(diffusion, t, 0, config.k, config.denoise)
 
     def solve(eps: Eps, u: Tensor, _draw: Draw) -> Iterator[Step]:

@@ -10,14 +10,29 @@ import msgspec
 
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.registry import Registry
-from gddim_cli.samplers import ancestral, ddim, em, gddim, heun, rk45, sscs
+from gddim_cli.samplers import (
+    ancestral,
+    ddim,
+    deis,
+    dpm_solver_2m,
+    dpm_solver_3m,
+    edm,
+    em,
+    gddim,
+    heun,
+    ipndm,
+    rk45,
+    sscs,
+    unipc,
+)
 from gddim_cli.samplers.base import SamplerSpec
 from gddim_cli.samplers.user_sampler import load_user_sampler
 from gddim_cli.settings import Setting, build, declared
 
-SAMPLERS = Registry(
-    "sampler", SamplerSpec, [gddim.SPEC, em.SPEC, heun.SPEC, rk45.SPEC, sscs.SPEC, ddim.SPEC, ancestral.SPEC]
-)
+MODULES = (
+    gddim, em, heun, rk45, sscs, ddim, ancestral, edm, dpm_solver_2m, dpm_solver_3m, unipc, deis, ipndm,
+)  # fmt: skip
+SAMPLERS = Registry("sampler", SamplerSpec, [module.SPEC for module in MODULES])
 
 
 def sampler_options() -> dict[str, Setting]:

@@ -135,7 +135,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
     """RK45 with the given tolerances, or one to be calibrated to the budget; raises UsageError for a budget without a step."""
     from gddim_cli.samplers.coefficients import denoising_matrices
 
-    t_end = float(time_grid(config, budget, budget)[-1])
+    t_end = float(time_grid(diffusion, config, budget, budget)[-1])
     last = denoising_matrices(diffusion, t_end, config.k) if config.denoise else None
     flow = ProbabilityFlow(diffusion, config.k, config.t_start, t_end, last)
 

@@ -94,7 +94,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
         raise UsageError(
             f"--sampler sscs: splits the equation of CLD, not that of {diffusion.name}; use --sampler gddim or em"
         )
-    constants = splitting(diffusion, time_grid(config, budget, budget), config.k, config.denoise)
+    constants = splitting(diffusion, time_grid(diffusion, config, budget, budget), config.k, config.denoise)
 
     def solve(eps: Eps, u: Tensor, draw: Draw) -> Iterator[Step]:
         return sscs_steps(eps, u, constants, draw)
