@@ -73,10 +73,12 @@ def stems(found: Sequence[Table]) -> list[str]:
 
 
 def blocks(tables: Sequence[Table]) -> Iterator[tuple[str, str, Grid, list[str]]]:
-    """Every table and, below it, its solver errors: a title, a heading, the texts and notes."""
+    """Every table and, below it, its solver errors, which other metrics share: a title, a heading, the texts and notes."""
+    shown: list[Grid] = []
     for table in tables:
         yield table.title, table.heading, table.grid(), table.notes()
-        if solver := table.error_grid():
+        if (solver := table.error_grid()) and solver not in shown:
+            shown.append(solver)
             yield "", f"Solver error: {SOLVER_ERROR}", solver, []
 
 

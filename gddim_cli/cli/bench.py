@@ -44,8 +44,8 @@ def bench(
 ) -> None:
     """Measure a metric against network evaluations (NFE), cell by cell.
 
-    Without arguments: the bundled checkpoint against its digits, offline, in a few minutes. Settings of cells take lists, as
-    --nfe 10,20; every combination is a cell. A path with a comma needs a plan, and so does a list of classes.
+    Without arguments: the bundled digits, offline, in a few minutes. Settings of cells take lists, as --nfe 10,20; every
+    combination is a cell. A path with a comma and a list of classes need a plan.
     """
     if world().size > 1 and (print_plan or status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")
@@ -53,7 +53,6 @@ def bench(
         raise UsageError("--table: is a plan itself; leave out --table or the plan's file")
     if table not in (None, 1, 2, 3):
         raise UsageError(f"--table: {table} is not 1, 2 or 3")
-
     from gddim_cli.bench import plan as plans
     from gddim_cli.bench.resources import Resources
     from gddim_cli.cli import bench_view
@@ -61,8 +60,7 @@ def bench(
     if status is not None:
         bench_view.show_status(status, json)
         return
-    problems: list[str] = []
-    over = reader(problems).options(given)
+    over = reader(problems := list[str]()).options(given)
     planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems, preset=table is not None)
     try:
         device = find_device(planner.own.device)
@@ -71,14 +69,13 @@ def bench(
         problems.append(located(error, {"device": place}))
         device = find_device("cpu")
     options.use_threads(threads, device)
-    resources = Resources(device, planner.own.batch_size)
+    resources, folder = Resources(device, planner.own.batch_size), options.folder("--out", Path(planner.own.out))
     try:
         checked = planner.plan(resources)
     except PlanError as error:
         for line in error.lines:
             say(line)
         raise
-    folder = options.folder("--out", Path(planner.own.out))
     for note in checked.notes:
         say(f"note: {note}")
     if print_plan:

@@ -107,7 +107,7 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
         found = write(plan, folder)
     show(found, found.tables, json)
     failed, count = sum(bool(result.failure) for result in results), counted(len(results), "cell")
-    say(f"{count} in {path} (see {path / 'table.md'}, {path / 'fid_vs_nfe.png'})")
+    say(f"{count} in {path} (see {path / 'table.md'} and the plots beside it)")
     if failed:
         say(f"gddim: {failed} of {count} failed; rerun the same command to try again")
     return bool(failed)
