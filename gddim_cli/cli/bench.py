@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from gddim_cli.bench.cell import PLAN_SETTINGS
-from gddim_cli.bench.plan_file import PlanError, cell_settings, from_options
+from gddim_cli.bench.plan_file import PlanError, cell_settings, reader
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import say
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.setting_lists import located
 
 EXAMPLES = """
 gddim bench
@@ -27,19 +28,17 @@ FIRST = ("nfe", "checkpoint", "sampler", "seeds")
 """The settings that stand first in `--help`."""
 FLAGS = {"help_option_names": ["-h", "--help"]}
 PRINT_PLAN = "Only print the cells and the time that they will take."
+Table = Annotated[int | None, typer.Option(metavar="1|2|3", help="Table of the paper.", rich_help_panel="Model")]
+Status = Annotated[Path | None, typer.Option(help="Only print what is done in a folder.", rich_help_panel="Output")]
 Folder = Annotated[Path, typer.Argument(help="A folder of gddim bench.")]
 
 
 def bench(
     given: Mapping[str, Any],
     plan: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="These settings, and rows of them.")] = None,
-    table: Annotated[
-        int | None, typer.Option(metavar="1|2|3", help="Table of the paper.", rich_help_panel="Model")
-    ] = None,
+    table: Table = None,
     print_plan: Annotated[bool, typer.Option("--print-plan", help=PRINT_PLAN, rich_help_panel="Output")] = False,
-    status: Annotated[
-        Path | None, typer.Option(help="Only print what is done there.", rich_help_panel="Output")
-    ] = None,
+    status: Status = None,
     json: options.Json = False,
     threads: options.Threads = None,
 ) -> None:
@@ -63,13 +62,13 @@ def bench(
         bench_view.show_status(status, json)
         return
     problems: list[str] = []
-    over = from_options(given, problems)
+    over = reader(problems).options(given)
     planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems, preset=table is not None)
     try:
         device = find_device(planner.own.device)
     except UsageError as error:  # reported with everything else that is wrong
         place = {**planner.file.top, **over}["device"][0][1]
-        problems.append(plans.located(error, {"device": place}))
+        problems.append(located(error, {"device": place}))
         device = find_device("cpu")
     options.use_threads(threads, device)
     resources = Resources(device, planner.own.batch_size)
@@ -80,6 +79,8 @@ def bench(
             say(line)
         raise
     folder = options.folder("--out", Path(planner.own.out))
+    for note in checked.notes:
+        say(f"note: {note}")
     if print_plan:
         bench_view.show_plan(checked, resources, folder, json)
     elif bench_view.execute(checked, resources, folder, planner.own.keep_images, json):
@@ -87,10 +88,7 @@ def bench(
 
 
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
-    """Compare two benchmarks cell by cell.
-
-    Cells match where settings, seeds, images and metric are the same; checkpoints may differ.
-    """
+    """Compare two benchmarks cell by cell: the same settings, seeds, images and metric; checkpoints may differ."""
     from gddim_cli.cli import bench_view
 
     bench_view.show_comparison(first, second, json)

@@ -118,12 +118,14 @@ TEnd = Annotated[
 ]
 Quantize = Annotated[
     Literal["floor", "round"],
-    about("How images in [-1, 1] become 0..255. Default: the checkpoint's.", panel="Advanced", label="quantize {}"),
+    about(
+        "Conversion of images in [-1, 1] to 0..255. Default: the checkpoint's.", panel="Advanced", label="quantize {}"
+    ),
 ]
 Dtype = Annotated[
     Literal["float32", "float64", "bfloat16", "float16"],
     about(
-        "Precision of the network (also float32, float64, bfloat16, float16); 16 bits run under autocast.",
+        "Precision of the network; float32, float64, bfloat16 and float16 are accepted too. 16 bits run under autocast.",
         panel="Speed",
         label="{}",
         metavar="fp32|fp64|bf16|fp16",
@@ -151,15 +153,15 @@ class SamplingRequest(
 ):
     """What to sample. None stands for the default of the checkpoint, the diffusion or the sampler.
 
-    `prepare` resolves a request: it fills in every default and the fields without a help text. Equal resolved requests make
+    `prepare` resolves a request: it fills in every default, and the fields that are not options. Equal resolved requests make
     equal images.
 
     Attributes:
         options: the sampler's options by key.
-        model_settings: what the checkpoint's file does not tell, by the names of the program that wrote it.
-        parameters: of the diffusion.
-        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: of the files.
-        batch_size: where the images of a batch depend on each other.
+        model_settings: settings that the checkpoint file does not record, under the names of the program that wrote it.
+        parameters: the parameters of the diffusion.
+        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: the SHA-256 of the files.
+        batch_size: set if the images of a batch depend on each other.
     """
 
     checkpoint: Checkpoint | None = None

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
-    """Ancestral sampling with one step for each evaluation.
+    """Ancestral sampling with one step per evaluation.
 
     Raises:
-        UsageError: a diffusion of a larger state dimension, or no step.
+        UsageError: a diffusion of state dimension above 1, or a budget without a step.
     """
     require_dimension_1(diffusion, "ancestral")
     t = time_grid(config, budget, budget)

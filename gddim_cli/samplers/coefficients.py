@@ -1,6 +1,6 @@
-"""What a linear sampler multiplies with, computed beforehand in float64: `Psi`, `C_ij` and the last step.
+"""The coefficients of linear samplers, precomputed in float64: `Psi`, `C_ij` and the denoising step.
 
-gDDIM (arXiv 2206.05564), Eq. 19. No torch, no disk.
+gDDIM (arXiv 2206.05564), Eq. 19. This module uses neither torch nor files.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ HIGHEST_ORDER = 3
 class Coefficients:
     """Constants of a linear multistep method, float64.
 
-    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] eps(u_{i-j}, t_{i-j}) + noise[i] z_i`, and at the end, where the denoising
+    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] eps(u_{i-j}, t_{i-j}) + noise[i] z_i`, and at the end, if the denoising
     step is on, `u = last[0] u_N + last[1] eps(u_N, t_N)`.
 
     Attributes:
-        t: the times, [N + 1], falling.
-        Psi: [N, D, D]; all matrices [N, H, W, 1, 1] where blocks differ by frequency.
-        C: [N, order + 1, D, D]; zero where the first steps have no history yet.
+        t: the times, [N + 1], decreasing.
+        Psi: [N, D, D]. If blocks differ by frequency, every [D, D] here is [H, W, 1, 1].
+        C: [N, order + 1, D, D]; zero where the first steps lack history.
         k: the K of the noise prediction that C is for.
-        last: [2, D, D] or None.
+        last: the matrices of the denoising step, [2, D, D], or None.
         noise: [N, D, D], `noise[i] noise[i]^T` the covariance that step i adds, or None.
     """
 
@@ -47,7 +47,7 @@ class Coefficients:
 
     @property
     def nfe(self) -> int:
-        """Network evaluations that a run with these coefficients makes: one a step, and one for the denoising step."""
+        """Network evaluations that a run with these coefficients makes: one per step, and one for the denoising step."""
         return len(self.Psi) + (self.last is not None)
 
 
@@ -57,12 +57,12 @@ def gddim_coefficients(
     """Coefficients of deterministic gDDIM (Eq. 19) on the grid `t`.
 
     `C_ij = int_{t_i}^{t_{i+1}} 1/2 Psi(t_{i+1}, s) GG_s K_s^{-T} l_j(s) ds`, `l_j` the Lagrange polynomials on
-    `t_i, ..., t_{i-q}`; step i < q uses the i + 1 evaluations that there are. Gauss-Legendre on panels that resolve
-    the integrand to 1e-13 of its size.
+    `t_i, ..., t_{i-q}`; step i < q uses the i + 1 evaluations made so far. The quadrature is Gauss-Legendre on panels
+    that resolve the integrand to 1e-13 of its size.
 
     Args:
-        diffusion: whose matrices.
-        t: falling times, [N + 1], positive.
+        diffusion: defines the matrices.
+        t: decreasing positive times, [N + 1].
         order: q, evaluations used besides the current one, 0 to 3.
         k: "R" (gDDIM) or "L" (Cholesky).
         denoise: whether a final denoising step follows.
@@ -82,7 +82,7 @@ def gddim_coefficients(
 
 
 def integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice, ahead: int = 0) -> Array:
-    """`C`, [N, order + 1 + ahead, D, D], as `gddim_coefficients` says, its newest node being `t_{i + ahead}`."""
+    """`C`, [N, order + 1 + ahead, D, D], as in `gddim_coefficients`, with `t_{i + ahead}` as the newest node."""
 
     def noise_rate(s: Array) -> Array:
         """`1/2 GG_s K_s^{-T}`: the drift that one unit of eps causes."""
@@ -98,20 +98,20 @@ def integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice, ahead: int
     c = np.zeros((len(t) - 1, order + 1 + ahead, *integrand.shape[2:]))
     for j in range(order + 1 + ahead):
         weighted: Array = weights * lagrange(t, step + ahead, j, order + ahead, nodes)
-        # Time falls: the integral from t_i to t_{i+1} has the opposite sign of the one over the panel.
+        # Time decreases: the integral from t_i to t_{i+1} has the opposite sign of the one over the panel.
         np.add.at(c[:, j], step, -np.einsum("pn,pn...->p...", weighted, integrand))
     return c
 
 
 def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -> Array:
-    """`l_j(s)` on the nodes `t_i, t_{i-1}, ...` that there are, at most `order + 1`; 0 where there is no `t_{i-j}`.
+    """`l_j(s)` on the nodes `t_i, t_{i-1}, ...`, at most `order + 1` and none before `t_0`; 0 if `t_{i-j}` is before `t_0`.
 
     Args:
         t: the grid.
         newest: i for each row of `s`, [P].
         j: which polynomial.
-        order: the highest.
-        s: where, [P, n].
+        order: the highest j.
+        s: the points of evaluation, [P, n].
     """
     values = np.ones_like(s)
     own = t[np.maximum(newest - j, 0)][:, None]

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 DEFAULT_ORDER = 2
 
 Corrector = Annotated[
-    bool, about("Correct each step of gddim with one more evaluation: half as many steps.", label="corrector")
+    bool,
+    about("Correct each step of gddim with a second evaluation, which halves the number of steps.", label="corrector"),
 ]
 
 
 class GddimOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
-    """The options of gDDIM; an order of None stands for 2, or 0 with noise."""
+    """The options of gDDIM; an order of None means 2, or 0 with noise."""
 
     order: Order | None = None
     lam: Lambda = 0.0
@@ -47,7 +48,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 def deterministic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """Eq. 19, or predictor and corrector."""
+    """Deterministic gDDIM (Eq. 19), or its predictor-corrector form."""
     from gddim_cli.samplers.coefficients import gddim_coefficients
     from gddim_cli.samplers.corrector import corrector_integrals, predict_correct_steps
 
@@ -69,7 +70,7 @@ def deterministic(diffusion: Diffusion, config: SamplingConfig, budget: int, opt
 
 
 def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """Eq. 22, of order 0."""
+    """Stochastic gDDIM (Eq. 22), which has order 0."""
     from gddim_cli.samplers.stochastic import stochastic_coefficients
 
     if options.corrector:
@@ -78,7 +79,7 @@ def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, option
         raise UsageError(f"--order: stochastic gDDIM has order 0; leave out --lambda {options.lam:g} or --order")
     if config.k == "L" and diffusion.D > 1:
         raise UsageError(
-            "--lambda: stochastic gDDIM needs K = R and the whole score, which K = L or a mixed-score model do not give; "
+            "--lambda: stochastic gDDIM needs K = R and the whole score, which K = L and mixed-score models do not provide; "
             "use --sampler em"
         )
     t = time_grid(config, budget, budget)

@@ -1,4 +1,4 @@
-"""The loop that most samplers are: each state is a fixed linear map of the last state, past evaluations of eps, and noise."""
+"""The loop of most samplers: each state is a fixed linear map of the last state, past evaluations of eps, and noise."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def multistep_steps(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Steps `u_{i+1} = Psi_i u_i + sum_j C_ij eps(u_{i-j}, t_{i-j}) + N_i z_i`, then takes the denoising step, if any.
+    """Yields the steps `u_{i+1} = Psi_i u_i + sum_j C_ij eps(u_{i-j}, t_{i-j}) + N_i z_i`, then the denoising step, if any.
 
-    One evaluation a step and one for the denoising step. With the coefficients of gDDIM it is Eq. 19 of arXiv 2206.05564.
+    One evaluation per step and one for the denoising step. With the coefficients of gDDIM it is Eq. 19 of arXiv 2206.05564.
 
     Args:
         eps: the noise prediction, for the K that the coefficients belong to.
         u: the state at `coefficients.t[first_step]`, [B, D, ...].
         coefficients: float64; used in u's dtype.
-        draw: the noise: `z_i` is its i-th draw. Needed where the coefficients have noise.
-        first_step: the step to begin with.
+        draw: from i to the noise `z_i`. Required if the coefficients have noise.
+        first_step: the index of the first step to take.
         history: the evaluations at the times before `t[first_step]`, the latest first.
 
     Raises:
@@ -66,7 +66,7 @@ def multistep(
 
 
 def denoising_step(eps: Eps, u: Tensor, last: Array | None, t_end: float) -> Iterator[Step]:
-    """The denoising step `last[0] u + last[1] eps(u, t_end)`, one evaluation; nothing where `last` is None."""
+    """The denoising step `last[0] u + last[1] eps(u, t_end)`, one evaluation; nothing if `last` is None."""
     if last is not None:
         yield 0.0, combine(list(to_tensor_like(last, u)), [u, eps(u, t_end)])
 
