@@ -26,27 +26,31 @@ gddim bench compare bench other (see gddim bench compare --help)"""
 FIRST = ("nfe", "checkpoint", "sampler", "seeds")
 """The settings that stand first in `--help`."""
 FLAGS = {"help_option_names": ["-h", "--help"]}
-PRINT_PLAN = "Only print the cells and the time that they will take."
+PRINT_PLAN = "Only print the cells and an estimate of their time."
 Folder = Annotated[Path, typer.Argument(help="A folder of gddim bench.")]
 
 
 def bench(
     given: Mapping[str, Any],
-    plan: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="These settings, and rows of them.")] = None,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="PLAN.yaml", help="Plan: settings, and rows that vary them.")
+    ] = None,
     table: Annotated[
-        int | None, typer.Option(metavar="1|2|3", help="Table of the paper.", rich_help_panel="Model")
+        int | None,
+        typer.Option(metavar="1|2|3", help="Run the plan of this table of the gDDIM paper.", rich_help_panel="Model"),
     ] = None,
     print_plan: Annotated[bool, typer.Option("--print-plan", help=PRINT_PLAN, rich_help_panel="Output")] = False,
     status: Annotated[
-        Path | None, typer.Option(help="Only print what is done there.", rich_help_panel="Output")
+        Path | None,
+        typer.Option(help="Only print the progress of the benchmark in this folder.", rich_help_panel="Output"),
     ] = None,
     json: options.Json = False,
     threads: options.Threads = None,
 ) -> None:
     """Measure a metric against network evaluations (NFE), cell by cell.
 
-    Without arguments: the bundled checkpoint against its digits, offline, in a few minutes. Settings of cells take lists, as
-    --nfe 10,20; every combination is a cell. A path with a comma needs a plan, and so does a list of classes.
+    Without arguments: the bundled checkpoint against its digits, offline, in a few minutes. Most options take lists, such as
+    --nfe 10,20; every combination is a cell. A path that contains a comma, or a list of classes, has to be given in a plan.
     """
     if world().size > 1 and (print_plan or status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")
@@ -102,7 +106,7 @@ def make_app() -> typer.Typer:
     lists = [settings[key] for key in (*FIRST, *(key for key in settings if key not in FIRST))]
     run = options.quietable(options.with_settings(bench, PLAN_SETTINGS.values(), lists=lists))
     app = typer.Typer(cls=options.DefaultCommandGroup, rich_markup_mode="rich", context_settings=FLAGS)
-    epilog = f"[bold]Examples[/bold]\n{EXAMPLES}".replace("\n", "\n\n")
+    epilog = f"[bold]Examples[/bold]{EXAMPLES}".replace("\n", "\n\n")
     app.command("run", hidden=True, epilog=epilog, context_settings=FLAGS)(run)
     app.command("compare", context_settings=FLAGS)(options.quietable(compare))
     return app

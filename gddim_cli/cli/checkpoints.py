@@ -1,4 +1,4 @@
-"""`gddim checkpoints`: what there is, one card, and giving space back."""
+"""`gddim checkpoints`: lists the catalogue, shows a card, removes downloads."""
 
 from __future__ import annotations
 
@@ -26,14 +26,21 @@ gddim checkpoints remove vp-cifar10"""
 
 def checkpoints(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME | remove NAME...]", help="One card, or what to give back.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME | remove NAME...]", help="NAME prints one card; remove NAME... deletes downloaded files."
+        ),
     ] = None,
     forget: Annotated[
-        bool, typer.Option("--forget", help="With remove: also the sha256 seen, to trust the next download anew.")
+        bool,
+        typer.Option(
+            "--forget",
+            help="With remove: also forget the recorded sha256, so that the next download is accepted with another one.",
+        ),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """List checkpoints and published files, show a card, or remove what was downloaded."""
+    """List checkpoints and other published files, show a card, or remove downloads."""
     words = words or []
     if words[:1] == ["remove"]:
         remove(words[1:], forget)

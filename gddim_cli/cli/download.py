@@ -25,21 +25,26 @@ gddim download stats-cifar10-tf inception
 
 GDDIM_HOME: the cache folder (default: the platform's).
 
-GDDIM_MIRROR: a base URL tried first, by the file name in the card (gddim checkpoints NAME)."""
+GDDIM_MIRROR: a base URL to try first; the name of the published file (see gddim checkpoints NAME) is appended."""
 
 
 def download(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="See gddim checkpoints.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names that `gddim checkpoints` lists.")],
     from_file: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Take the published file from there; it stays.")
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Read the published file from this path instead of downloading it; the file is kept.",
+        ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the published file beside the converted one.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
 ) -> None:
-    """Fetch released models, statistics and Inception networks; goes on where it was cut.
+    """Fetch released models, reference statistics and Inception networks. Rerun to resume.
 
-    Each is verified (its structure; its sha256 against the card's or the first download's) and training states are
-    converted once to the native format, about a quarter of their size.
+    Checks the structure of each file, and its sha256 against the model card or the first download. Converts training
+    states to the native format, about a quarter of their size.
     """
     if from_file and len(names) > 1:
         raise UsageError("--from is one file: give one NAME with it")

@@ -29,7 +29,7 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="auto|cpu|cuda|mps",
-        help="Device the network runs on; auto takes a GPU if there is one.",
+        help="Device the network runs on; auto uses a GPU if one is available.",
         rich_help_panel="Speed",
     ),
 ]
@@ -39,8 +39,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="What a checkpoint file of another program does not tell, by the name it has there, such as image_size=64. "
-        "May be given several times.",
+        help="Value that a checkpoint of another program does not record, under its name in that program, such as "
+        "image_size=64. May be given several times.",
         rich_help_panel="Model",
     ),
 ]

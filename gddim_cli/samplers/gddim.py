@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 DEFAULT_ORDER = 2
 
 Corrector = Annotated[
-    bool, about("Correct each step of gddim with one more evaluation: half as many steps.", label="corrector")
+    bool,
+    about("Correct each gddim step with one more evaluation; --nfe then gives half as many steps.", label="corrector"),
 ]
 
 
 class GddimOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
-    """The options of gDDIM; an order of None stands for 2, or 0 with noise."""
+    """The options of gDDIM; an order of None stands for 2, or for 0 if `lam` is above 0."""
 
     order: Order | None = None
     lam: Lambda = 0.0
@@ -34,7 +35,7 @@ class GddimOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "la
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """gDDIM for a budget of evaluations without the denoising step.
+    """gDDIM for `budget` evaluations, not counting the denoising step.
 
     Raises:
         UsageError: options that exclude each other, or too few evaluations.
@@ -47,7 +48,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 def deterministic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """Eq. 19, or predictor and corrector."""
+    """Deterministic gDDIM (Eq. 19), with or without a corrector."""
     from gddim_cli.samplers.coefficients import gddim_coefficients
     from gddim_cli.samplers.corrector import corrector_integrals, predict_correct_steps
 
@@ -69,7 +70,7 @@ def deterministic(diffusion: Diffusion, config: SamplingConfig, budget: int, opt
 
 
 def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """Eq. 22, of order 0."""
+    """Stochastic gDDIM (Eq. 22), of order 0."""
     from gddim_cli.samplers.stochastic import stochastic_coefficients
 
     if options.corrector:
