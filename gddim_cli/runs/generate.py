@@ -39,7 +39,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Generation:
-    """One call of `gddim sample`, as each of its processes has it.
+    """One call of `gddim sample`, as seen by one of its processes.
 
     Attributes:
         folder: where the images go.
@@ -51,11 +51,11 @@ class Generation:
             runs out.
         raw: the file of `--save-raw`, or None.
         trajectory: the file of `--trajectory`, or None.
-        overwrite: remove an earlier run first.
+        overwrite: remove an earlier run in the folder first.
         force: replace files of `raw` and `trajectory` that this run did not write.
         speed: the enabled speed options, for `run.json`.
         world: the processes.
-        notes: what `prepare` found that the user should know.
+        notes: messages for the user from `prepare`, about damaged files.
     """
 
     folder: RunFolder
@@ -76,7 +76,7 @@ class Generation:
     notes: list[str] = field(default_factory=list)
 
     def prepare(self) -> list[int]:
-        """Opens the folder and returns the indices of the images to make, by all processes together.
+        """Opens the folder and returns the indices of the images that all processes together have to make.
 
         Raises:
             UsageError, DataError, OutputError: as `RunFolder.open` and `RowFile`; an output that cannot be written;
@@ -250,7 +250,7 @@ class Generation:
         return run
 
     def batches(self, todo: Sequence[int]) -> list[range]:
-        """The blocks of indices that contain `todo`; always full where images of a batch depend on each other."""
+        """The blocks of indices that contain `todo`; whole blocks even at the end if images of a batch depend on each other."""
         return self.prepared.batches(todo, self.batch_size, self.num)
 
     def _mine(self, todo: Sequence[int]) -> list[range]:
@@ -283,7 +283,7 @@ class Generation:
             with memory_for(len(indices), self.prepared.device):
                 u = self.prepared.run(indices, step)
                 if len(rows) < len(indices):
-                    u = u.index_select(0, to_device(torch.tensor(rows), u.device))  # a list would be waited for
+                    u = u.index_select(0, to_device(torch.tensor(rows), u.device))  # indexing with a list would block
                 states = to_host(u) if self.states else None
                 images = to_host(self.prepared.decode(u))
         except CapacityError:
@@ -294,7 +294,10 @@ class Generation:
         return Batch([indices[row] for row in rows], images, states, self.prepared.evaluations)
 
     def _store(self, made: Batch) -> Batch:
-        """Writes a batch, on the writer's thread; nothing once the run has ended: another may have started there."""
+        """Writes a batch, on the writer's thread.
+
+        Raises PeerError if another process has failed, because the run may have been resumed in the meantime.
+        """
         self.world.check()
         try:
             with memory_for(len(made.indices), self.prepared.device):
@@ -302,7 +305,7 @@ class Generation:
                     states = made.states()
                     self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
                 self.folder.images.store(made.indices, self._pixels(made.images()))
-        except CapacityError as error:  # not for the batch being computed, which `OomRetry` would halve
+        except CapacityError as error:  # `OomRetry` would halve the batch being computed, which is not at fault
             raise OutputError(str(error)) from error
         return made
 

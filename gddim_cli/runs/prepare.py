@@ -41,20 +41,20 @@ def prepare(
     batch_size: int = 64,
     say: Callable[[str], object] = lambda _: None,
 ) -> PreparedRun:
-    """Everything that a request needs, checked before anything is computed.
+    """The request's model, diffusion and sampler, ready to run; every setting is checked before anything is computed.
 
     Args:
-        request: may be resolved already; then its sha256 must hold.
+        request: what to sample. If it is already resolved, the checkpoint must have the recorded sha256.
         device: where the network runs.
-        model: already loaded; by default the request's checkpoint is loaded.
+        model: a loaded model; by default the request's checkpoint is loaded.
         diffusion: an object in place of the request's name.
         initial: states u_T [N, D, C, H, W] in place of the request's `init_noise` file.
-        compile, cuda_graph: how a network that is loaded here runs.
-        say: called with what the conversion of a foreign checkpoint assumes.
-        batch_size: recorded where the images of a batch depend on each other.
+        compile, cuda_graph: as in `Speed`, for a network that is loaded here.
+        say: called with each assumption made when converting another program's checkpoint.
+        batch_size: recorded in the resolved request if the images of a batch depend on each other.
 
     Raises:
-        UsageError: settings that exclude each other, or that the model, sampler or device does not support.
+        UsageError: settings that contradict each other, or that the model, sampler or device does not support.
         CheckpointError: the checkpoint is unknown, not on this machine, or damaged.
         DataError: a diffusion file or initial states that cannot be used.
     """
@@ -124,7 +124,7 @@ def load_model(
 def choose_diffusion(
     request: SamplingRequest, model: Model, given: Diffusion | None
 ) -> tuple[Diffusion, SamplingConfig]:
-    """The model's own diffusion with the model's configuration, or another with its own.
+    """The diffusion to sample through, with the model's configuration if it is the model's own, else with its own.
 
     Raises:
         UsageError: an unknown diffusion or parameter.
@@ -139,7 +139,7 @@ def choose_diffusion(
 
 
 def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
-    """The diffusion that a request names; the model's own where it names none."""
+    """The diffusion that a request names, or the model's own if it names none."""
     if request.diffusion is None or (request.diffusion == own.name and request.parameters is None):
         return own
     if request.parameters is not None:
@@ -148,7 +148,7 @@ def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
 
 
 def given_config(request: SamplingRequest) -> dict[str, Any]:
-    """The fields of `SamplingConfig` that the request gives."""
+    """The fields of `SamplingConfig` that the request sets."""
     fields = {
         "k": request.k,
         "denoise": request.denoise,
@@ -166,7 +166,7 @@ def sha256_of_python(reference: str | None) -> str | None:
 
 
 def read_states(path: Path, dimension: int, image_shape: tuple[int, int, int]) -> NDArray[np.floating]:
-    """States u_T, [N, D, C, H, W], from an .npy of that shape, or without the D where it is 1.
+    """States u_T, [N, D, C, H, W], from an .npy of that shape; without the axis D if D is 1.
 
     Raises:
         DataError: not an .npy, another shape, not real numbers, NaN or infinity.
