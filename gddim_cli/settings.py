@@ -1,6 +1,6 @@
 """Declaration of settings: each once, as a field of a `msgspec.Struct`, with its type, range, help, flag and label.
 
-    Order = Annotated[int, about("Past evaluations used besides the current one.", label="order {}", ge=0, le=3)]
+    Order = Annotated[int, about("Number of past evaluations used besides the current one.", label="order {}", ge=0, le=3)]
 
     class GddimOptions(msgspec.Struct, frozen=True, kw_only=True):
         order: Order | None = None

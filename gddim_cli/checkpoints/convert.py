@@ -1,4 +1,4 @@
-"""A checkpoint of another program to one native file: recognised, read, checked, written."""
+"""Converts a checkpoint of another program to one native file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ IDENTITY = ("images", "parameterization", "labels", "network")
 
 
 def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str], Card]) -> None:
-    """The published file of a card to a native file; it must be exactly what the card says.
+    """Converts the published file of a card to a native file; it must match the card exactly.
 
     Args:
-        find_card: the card of a catalogue name.
+        find_card: returns the card of a catalogue name.
 
     Raises:
-        CheckpointError: it is not, or is damaged.
+        CheckpointError: the file does not match the card, or is damaged.
         OutputError: `out` cannot be written.
     """
     assert card.source is not None
@@ -78,21 +78,21 @@ def convert_file(
     like: Card | None = None,
     name: str | None = None,
 ) -> Card:
-    """A file or folder of a foreign format to a native file.
+    """Converts a file or folder of another program to a native file.
 
     Args:
         settings: options of the format, by name.
-        find_card: the card of a catalogue name.
+        find_card: returns the card of a catalogue name.
         say: called with each assumption.
-        like: the card of the released model that it is a variant of.
-        name: of the card; by default that of `out`.
+        like: the card of the released model of which the file is a variant.
+        name: the name in the new card; by default the stem of `out`.
 
     Returns:
         The card inside the native file.
 
     Raises:
-        CheckpointError: damaged, or not such a model.
-        UsageError: options that contradict the file, or are needed and missing.
+        CheckpointError: the file is damaged, or not a model of this format.
+        UsageError: options that contradict the file, or required options that are missing.
         OutputError: `out` cannot be written.
     """
     options = build_options(spec, settings)
@@ -105,10 +105,10 @@ def convert_file(
 
 
 def write(out: Path, card: Card, tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes a native file, once every tensor has its place in the card's network and all numbers are finite.
+    """Writes a native file, after checking that the tensors fit the card's network and are finite.
 
     Raises:
-        CheckpointError: naming the first that does not fit.
+        CheckpointError: a tensor does not fit or is not finite; the message names the first.
         OutputError: `out` cannot be written.
     """
     build(card, tensors, path)
@@ -122,7 +122,7 @@ def find_format(name: str, where: str) -> FormatSpec:
     """The format of that name.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such format.
     """
     if name not in FORMATS:
         raise CheckpointError(f"{where}: there is no checkpoint format '{name}'; {nearest(name, FORMATS)}")
@@ -130,7 +130,7 @@ def find_format(name: str, where: str) -> FormatSpec:
 
 
 def choose_format(name: str | None, like: Card | None, path: Path) -> FormatSpec:
-    """The format to read a file with: the given one, else that of the model it is like, else the one recognised.
+    """The format to read a file with: that of `like`, else the named one, else the one recognised from the file.
 
     Raises:
         UsageError: an unknown name, or one that contradicts `like`.

@@ -97,7 +97,7 @@ def make_app() -> typer.Typer:
     lists = [settings[key] for key in (*FIRST, *(key for key in settings if key not in FIRST))]
     run = options.quietable(options.with_settings(bench, PLAN_SETTINGS.values(), lists=lists))
     app = typer.Typer(cls=options.DefaultCommandGroup, rich_markup_mode="rich", context_settings=FLAGS)
-    epilog = f"[bold]Examples[/bold]\n{EXAMPLES}".replace("\n", "\n\n")
+    epilog = f"[bold]Examples[/bold]{EXAMPLES}".replace("\n", "\n\n")
     app.command("run", hidden=True, epilog=epilog, context_settings=FLAGS)(run)
     app.command("compare", context_settings=FLAGS)(options.quietable(compare))
     return app

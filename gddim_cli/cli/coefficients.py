@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from gddim_cli.runs.request import sampling_settings
 
 if TYPE_CHECKING:
     from gddim_cli.samplers.coefficients import Coefficients
+    from gddim_cli.settings import Setting
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -104,4 +106,13 @@ def matrix(values: Any) -> str:
     return "\n".join("  ".join(f"{value: .6f}" for value in row) for row in values)
 
 
-app = options.command(options.with_settings(coefficients, [sampling_settings()[key] for key in SETTINGS]), EPILOG)
+def settings() -> list[Setting]:
+    """The settings of this command, which has no checkpoint: defaults come from the diffusion."""
+    found = [sampling_settings()[key] for key in SETTINGS]
+    defaults = (("the checkpoint's own", "cld"), ("the checkpoint's", "the diffusion's"), (" for gddim, 1 for em", ""))
+    for checkpoint, own in defaults:
+        found = [replace(setting, help=setting.help.replace(checkpoint, own)) for setting in found]
+    return found
+
+
+app = options.command(options.with_settings(coefficients, settings()), EPILOG)

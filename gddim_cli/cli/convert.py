@@ -32,7 +32,7 @@ def convert(
     card: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Released model of which the file is a variant: same diffusion and parameterization."
+            metavar="NAME", help="Released model whose diffusion and parameterization the file shares. Default: none."
         ),
     ] = None,
     format: Annotated[
@@ -45,14 +45,15 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Value that the file does not tell, by its name in the original program, for example image_size=64.",
+            help="Value that the file does not record, under its name in the original program, such as image_size=64. May be "
+            "given several times.",
         ),
     ] = None,
 ) -> None:
     """Convert a checkpoint of another program to a native file for gddim sample.
 
-    Averaged weights are taken where there are any. The architecture is read from the file; each tensor is used once, and
-    the first that does not fit is named. Nothing in the file is executed.
+    Takes the averaged weights if the file has them. The architecture is read from the file. Every tensor must be used
+    exactly once; the error names the first that does not fit. Nothing in the file is executed.
     """
     options.suffix("OUT", out, ".safetensors")
 

@@ -62,8 +62,8 @@ def fid(
         list[str] | None,
         typer.Argument(
             metavar="IMAGES | stats IMAGES OUT.npz",
-            help="A folder, .zip, .tar, .npz or .npy of images, or a folder of gddim sample. Default: imgs/. With stats: "
-            "write the statistics of images, to be used as --ref.",
+            help="A folder, .zip, .tar, .npz or .npy of images, or an output folder of gddim sample. Default: imgs/. stats "
+            "IMAGES OUT.npz writes the statistics of the images to a file, for use as --ref.",
             show_default=False,
         ),
     ] = None,
@@ -81,8 +81,9 @@ def fid(
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="What the images are compared with: mnist, cifar10 (each :train or :test), cifar10-edm, cifar10-tf, "
-            "cifar10-scoresde; images; or an .npz of statistics. Default: by the images' shape.",
+            help="Reference to compare the images with: mnist or cifar10 (each with :train or :test), cifar10-edm, "
+            "cifar10-tf, cifar10-scoresde, the path of other images, or an .npz of statistics. Default: mnist or cifar10, "
+            "by the shape of the images.",
             rich_help_panel="Reference",
             autocompletion=completing(lambda: REFERENCES),
         ),
@@ -101,7 +102,7 @@ def fid(
         typer.Option(
             metavar="MODE",
             help="The network and how images are resized for it: legacy_tensorflow, clean, legacy_pytorch (as in clean-fid) "
-            "or lenet. Default: as the reference was made, else legacy_tensorflow.",
+            "or lenet. Default: the mode the reference was made with, else legacy_tensorflow.",
             rich_help_panel="Reference",
             autocompletion=completing(lambda: MODES),
         ),
@@ -111,7 +112,7 @@ def fid(
         typer.Option(
             metavar="NAME,...",
             help="Metrics to compute: fid, fid-infinity (extrapolated to infinitely many images), kid, prdc (precision, "
-            "recall, density, coverage), or one of a plugin. Options follow a name: prdc:k=3. Default: fid.",
+            "recall, density, coverage), or a plugin's. Options follow a name: prdc:k=3. Default: fid.",
             rich_help_panel="Metrics",
             autocompletion=completing(lambda: METRICS),
             show_default=False,
@@ -121,7 +122,7 @@ def fid(
         Path | None,
         typer.Option(
             metavar="FILE.npz",
-            help="Also write the statistics of the images, to be used as --ref.",
+            help="Also write the statistics of the images to this file, for use as --ref.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -132,7 +133,7 @@ def fid(
         typer.Option(
             min=1,
             max=1_000_000,
-            help="Batch size. Affects speed; values change by rounding only.",
+            help="Batch size. Affects speed, and values only by rounding.",
             rich_help_panel="Speed",
         ),
     ] = 64,
@@ -141,13 +142,13 @@ def fid(
     cache: Annotated[
         bool,
         typer.Option(
-            help="Keep the features, so that measuring the same images again is instant.", rich_help_panel="Speed"
+            help="Cache the features, so that measuring the same images again takes no time.", rich_help_panel="Speed"
         ),
     ] = True,
     key: Annotated[
         str | None,
         typer.Option(
-            help="The array of an .npz that holds the images. Default: the only one that can.",
+            help="Name of the array of an .npz that holds the images. Default: the only array of images.",
             rich_help_panel="Advanced",
         ),
     ] = None,

@@ -29,7 +29,7 @@ SHARED = ("sample", "fid", "bench")
 COMMANDS = {
     "sample": "Draw images from a checkpoint.",
     "fid": "Measure images: FID and other metrics against a reference.",
-    "bench": "Measure a metric against network evaluations, and print the table and the plot.",
+    "bench": "Measure FID or another metric against NFE, and write tables and plots.",
     "train": "Train a denoiser on images.",
     "download": "Fetch released checkpoints, reference statistics and Inception networks.",
     "checkpoints": "List checkpoints and published files, show one, or remove downloads.",

@@ -81,8 +81,8 @@ def sample(
         str,
         typer.Option(
             metavar="N|auto",
-            help="Batch size; auto measures one. Affects speed, not images (except with rk45, whose steps are chosen per "
-            "batch; elsewhere rounding may change single grey levels).",
+            help="Batch size; auto chooses one by timing. Affects speed, not images, except that rounding may change a "
+            "pixel by one grey level, and that rk45 chooses its steps per batch.",
             rich_help_panel="Speed",
         ),
     ] = "64",

@@ -42,8 +42,8 @@ def train(
         str,
         typer.Option(
             metavar="PATH",
-            help="Square images of one size: a folder, .zip or .tar of images, a folder of gddim sample, or an .npz or .npy of "
-            "uint8 images.",
+            help="Square images of one size: a folder, .zip or .tar of images, an output folder of gddim sample, or an "
+            ".npz or .npy of uint8 images.",
             rich_help_panel="Data",
         ),
     ],
@@ -68,7 +68,7 @@ def train(
             "-n",
             min=1,
             metavar="N",
-            help="Train on this many of the images only: the first ones of a folder of gddim sample, else a fixed random choice.",
+            help="Train on only this many images: the first ones of a run of gddim sample, else a fixed random subset.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -76,7 +76,7 @@ def train(
         bool,
         typer.Option(
             "--conditional",
-            help="Train a class-conditional model. Class labels are the sub-folders of the images, or an array of the .npz.",
+            help="Train a class-conditional model. Class labels are the names of sub-folders, or an array of the .npz.",
             rich_help_panel="Data",
         ),
     ] = False,
@@ -92,7 +92,7 @@ def train(
         int | None,
         typer.Option(
             metavar="N",
-            help="Steps in all, including those of earlier calls. Default: the recipe's.",
+            help="Total number of steps, including those of earlier calls. Default: the recipe's.",
             rich_help_panel="Training",
         ),
     ] = None,
@@ -118,16 +118,16 @@ def train(
         bool,
         typer.Option(
             "--force",
-            help="Replace files in the folder that this run did not write, a run with other settings among them.",
+            help="Replace files in the folder that this run did not write, including a run with other settings.",
             rich_help_panel="Output",
         ),
     ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Train a denoiser that can be sampled through every diffusion with a small block per pixel.
+    """Train a denoiser that can be sampled through cld, vp, vp-cosine, ve and psld.
 
-    Writes state.pt, log.csv, grid-STEP.png, the averaged weights and their model card.
+    Writes the averaged weights, their model card, grids of samples, a log, and a state file to resume from.
     """
     options.folder("--out", out)
     if not data:

@@ -1,4 +1,4 @@
-"""A linear diffusion: `du = F_t u dt + G_t dw` with small blocks per pixel, in float64."""
+"""A linear diffusion: `du = F_t u dt + G_t dw`, with D x D matrices that all pixels share, in float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SINGULAR = 1e-14
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Where sampling starts and ends, and with what: a diffusion's defaults, a model card's, or those of one run.
+    """How a diffusion is sampled: its own defaults, those of a model card, or the settings of one run.
 
     Attributes:
         t_start: the first time, at which u is drawn from the prior; at most the diffusion's T.
@@ -48,12 +48,12 @@ class Diffusion(ABC):
     The state of a pixel has D components, of which the first is the image; matrices are D x D blocks that all pixels
     share. Times are arrays of any shape `[...]`, matrices `[..., D, D]`, all float64 and without units.
 
-    A subclass gives `name`, `D` and four members: `F`, `GG`, `Sigma_0` and `prior_factor`. All else follows numerically,
-    and a subclass may replace it by closed forms. `gddim check` tests that they agree.
+    A subclass gives `name`, `D` and four members: `F`, `GG`, `Sigma_0` and `prior_factor`. All else is computed
+    numerically, and a subclass may override it with closed forms. `gddim check` tests that they agree.
     """
 
     name: ClassVar[str]
-    """What `--diffusion`, `run.json` and messages call it."""
+    """Its name in `--diffusion`, `run.json` and messages."""
     D: ClassVar[int]
     """The state dimension per pixel."""
     T: float = 1.0
@@ -61,7 +61,7 @@ class Diffusion(ABC):
     spectral: ClassVar[bool] = False
     """Whether blocks differ by frequency: then D = 1 and matrices are [..., H, W, 1, 1], on the image's 2-D DCT-II."""
     sampling: ClassVar[SamplingConfig] = SamplingConfig()
-    """How it is sampled where neither a model card nor the user says otherwise."""
+    """How it is sampled if neither a model card nor the user says otherwise."""
 
     @abstractmethod
     def F(self, t: ArrayLike) -> Array:
@@ -94,8 +94,8 @@ class Diffusion(ABC):
     def noise_covariance(self, t: ArrayLike) -> Array:
         """`int_0^t Psi(t, s) GG_s Psi(t, s)^T ds`, which is `Sigma_t` for `Sigma_0 = 0`.
 
-        Numerically, by Gauss-Legendre quadrature from the last panel edge before t; what has accumulated up to that edge
-        is carried on by Psi. All terms are positive semidefinite, so nothing cancels.
+        Numerically, by Gauss-Legendre quadrature from the last panel edge before t; the covariance at that edge is
+        propagated to t by Psi. All terms are positive semidefinite, so nothing cancels.
         """
         times = np.asarray(t, dtype=np.float64)
         edges, before = self._accumulated
@@ -151,7 +151,7 @@ class Diffusion(ABC):
         with Q_t orthogonal: 1 for D = 1, a rotation by one scalar quadrature for D = 2, a matrix equation for D > 2.
 
         Raises:
-            NumericsError: D > 1 and `Sigma_0` is singular, so that `Q_0` is not defined.
+            NumericsError: D > 1 and `Sigma_0` is singular, so `Q_0` is not defined.
         """
         lower = self.L(t)
         if self.D == 1:
@@ -236,11 +236,11 @@ class Diffusion(ABC):
 
     @cached_property
     def _transition(self) -> Flow:
-        """`Psi` where a subclass has no closed form."""
+        """`Psi` by numerical integration, for subclasses without a closed form."""
         return Flow(self.F, self.D, self.T)
 
     def _require_regular_start(self) -> None:
-        """Raises NumericsError where `Sigma_0` is singular."""
+        """Raises NumericsError if `Sigma_0` is singular."""
         if np.linalg.eigvalsh(self.Sigma_0).min() < SINGULAR:
             raise NumericsError(
                 f"{self.name}: K = R needs a positive definite Sigma_0, this one is {np.asarray(self.Sigma_0).tolist()}; "

@@ -1,4 +1,4 @@
-"""An evaluator turns features of images into a metric's value and says what that value depends on."""
+"""An evaluator computes a metric from features of images and records what the value depends on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FeaturesOf = Callable[[ImageSource, Extractor], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A feature extractor, a reference and a metric, under a protocol or none.
+    """A feature extractor, a reference and a metric, with or without a published protocol.
 
     Attributes:
         extractor: images to features.
@@ -48,7 +48,7 @@ class Evaluator:
     protocol: Protocol | None = None
 
     def evaluate(self, features: NDArray[np.floating], on_step: OnStep = lambda _: None) -> dict[str, float]:
-        """The metric's numbers for features [N, d]; `value` is the one in tables.
+        """The metric's numbers for features [N, d]; `value` is the one that tables show.
 
         Args:
             on_step: called with the share of the work that has been done since the last call.
@@ -62,13 +62,13 @@ class Evaluator:
         return dict(self.metric.spec.compute(features, self.reference, self.metric.options, on_step))
 
     def check_count(self, n: int) -> None:
-        """Raises UsageError where the metric cannot be computed from `n` images."""
+        """Raises UsageError if the metric cannot be computed from `n` images."""
         least = self.metric.spec.least_images(self.extractor.dimension, self.metric.options)
         if n < least:
             raise UsageError(f"--metrics {self.metric.text}: needs at least {least} images; there are {n}")
 
     def with_metric(self, metric: str | Metric) -> Evaluator:
-        """The same with another metric.
+        """A copy with another metric.
 
         Raises:
             UsageError: an unknown metric, or one that needs features that the reference does not have.
@@ -87,12 +87,12 @@ class Evaluator:
         return f"{label}@{n}" if n is not None and n < FULL and self.metric.spec.depends_on_count else label
 
     def identity(self) -> dict[str, Any]:
-        """Everything that two values must share to be comparable, besides the number of images, for JSON."""
+        """Everything but the number of images that two values must share to be comparable, for JSON."""
         return {
             "metric": self.label(),
             "metric_name": self.metric.spec.name,
             "metric_options": settings.values(self.metric.options),
-            "reference": Path(self.reference.name).name,  # wherever the file lies, its sha256 identifies it
+            "reference": Path(self.reference.name).name,  # the sha256 identifies the file, not its folder
             "reference_title": self.reference.title,
             "reference_n": self.reference.n,
             "reference_sha256": self.reference.sha256,
@@ -120,15 +120,15 @@ def open_evaluator(
     features_of: FeaturesOf | None = None,
     metric: str | Metric = "fid",
 ) -> Evaluator:
-    """The evaluator that these options choose. Nothing is measured, except a reference that is images.
+    """The evaluator that these options choose. Computes features only if the reference is a set of images.
 
     Args:
         ref: a named reference, a path, or None, which chooses by the images' shape.
         protocol: fixes `ref` and `mode`.
-        mode: of the network; None chooses the mode that the reference was made with, else legacy_tensorflow.
+        mode: the network and its resizing; None chooses the mode that the reference was made with, else legacy_tensorflow.
         inception: a file in place of the published weights.
         shape: height, width, channels of the images.
-        features_of: measures a reference that is images; without it such a reference is refused.
+        features_of: computes the features of a reference that is a set of images; without it such a reference is refused.
         metric: its name, with options as in `prdc:k=3`.
 
     Raises:
@@ -203,7 +203,7 @@ def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
 
 
 def fixed_by(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:
-    """Reference and mode, as the protocol fixes them.
+    """Reference and mode: those of the protocol if there is one, else the given ones.
 
     Raises:
         UsageError: the options ask for another one.
@@ -222,7 +222,7 @@ def reference_for(shape: Shape | None) -> str:
     """The name of the reference for images of this shape.
 
     Raises:
-        UsageError: no reference is of this shape.
+        UsageError: there is no built-in reference for this shape.
     """
     if shape in BY_SHAPE:
         return BY_SHAPE[shape]
@@ -256,7 +256,7 @@ def extractor_for(mode: str, inception: Path | None, device: torch.device) -> Ex
 
 
 def read_reference(name: str | Path, extractor: Extractor, features_of: FeaturesOf | None) -> Reference:
-    """A named reference, a statistics file, or images, which are measured."""
+    """A named reference, a statistics file, or images, whose features are then computed."""
     if isinstance(name, str):
         return references.read_named(name, extractor)
     if statistics_files.is_statistics(name):

@@ -1,4 +1,4 @@
-"""An isotropic denoiser as the noise prediction of any diffusion with a small block per pixel."""
+"""An isotropic denoiser as the noise prediction of any diffusion that applies the same D x D matrix to every pixel."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gddim_cli.numerics.quadrature import Array
 
 
 class DenoiserEps:
-    """An isotropic denoiser `D(y; sigma)` as the noise prediction of any diffusion with a small block per pixel.
+    """The noise prediction `eps(u, t)` of any per-pixel diffusion, from an isotropic denoiser `D(y; sigma)`.
 
     With `psi = Psi(t, 0) e_x`, u_t depends on the image only through `y = psi^T Sigma^{-1} u / g`,
     `g = psi^T Sigma^{-1} psi`, and `y = x_0 + N(0, 1/g)`. So `E[x_0 | u_t] = D(y; g^{-1/2})` exactly,
     `score = -Sigma^{-1} (u - psi D)` and `eps = K^{-1} (u - psi D)`.
 
     Args:
-        network: `D`, from images with noise [B, C, H, W] and its standard deviations [B] to images.
+        network: `D`, from noisy images [B, C, H, W] and their noise levels [B] to clean images.
         diffusion: any diffusion that is not in frequency space.
         k: the K of the noise prediction.
     """
@@ -61,7 +61,7 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
         The weights `psi^T Sigma^{-1} / g` [D] that turn u_t into y; the noise level `g^{-1/2}` of y; and `psi` [D].
 
     Raises:
-        NumericsError: u_t holds nothing of the image, or no noise at all.
+        NumericsError: u_t contains nothing of the image, or no noise at all.
     """
     psi = diffusion.Psi(t, 0.0)[:, 0]
     weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)

@@ -51,7 +51,7 @@ class Generation:
             runs out.
         raw: the file of `--save-raw`, or None.
         trajectory: the file of `--trajectory`, or None.
-        overwrite: remove an earlier run first.
+        overwrite: remove an earlier run in the folder first.
         force: replace files of `raw` and `trajectory` that this run did not write.
         speed: the enabled speed options, for `run.json`.
         world: the processes.

@@ -54,7 +54,7 @@ def prepare(
         batch_size: recorded if the images of a batch depend on each other.
 
     Raises:
-        UsageError: settings that exclude each other, or that the model, sampler or device does not support.
+        UsageError: settings that contradict each other, or that the model, sampler or device does not support.
         CheckpointError: the checkpoint is unknown, not on this machine, or damaged.
         DataError: a diffusion file or initial states that cannot be used.
     """
@@ -152,7 +152,7 @@ def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
 
 
 def given_config(request: SamplingRequest) -> dict[str, Any]:
-    """The fields of `SamplingConfig` that the request gives."""
+    """The fields of `SamplingConfig` that the request sets."""
     fields = {
         "k": request.k,
         "denoise": request.denoise,

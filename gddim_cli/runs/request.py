@@ -53,8 +53,8 @@ DiffusionName = Annotated[
 Classes = Annotated[
     str,
     about(
-        "Class labels of a conditional model: a number, a list 0,1,2 taken in turn, uniform (drawn per image from seed and "
-        "index), or all (each class in turn, one row of the grid for each). Default: uniform.",
+        "Class labels of a conditional model: a number, a list such as 0,1,2 to cycle through, uniform (drawn per image from "
+        "seed and index), or all (cycle through all classes; the grid has one row per class). Default: uniform.",
         panel="Model",
         metavar="N|N,M|uniform|all",
         label="class {}",
@@ -78,7 +78,7 @@ SamplerName = Annotated[
 Seed = Annotated[
     int,
     about(
-        "Seed. Image i starts from the noise of (seed, i), independent of batch size and device.",
+        "Seed. The noise of image i depends only on the seed and i, not on batch size or device.",
         label="seed {}",
         ge=0,
         most=LARGEST_SEED,
@@ -87,7 +87,7 @@ Seed = Annotated[
 K = Annotated[
     Literal["R", "L"],
     about(
-        "K of the noise prediction: R (gDDIM) or L (Cholesky factor). Default: the checkpoint's.",
+        "Factor K of the covariance, which defines the noise prediction: R (gDDIM) or L (Cholesky). Default: the checkpoint's.",
         panel="Advanced",
         label="K = {}",
     ),
@@ -114,7 +114,13 @@ TimeGrid = Annotated[
 ]
 TEnd = Annotated[
     float,
-    about("Time at which the steps end. Default: the checkpoint's.", panel="Advanced", label="t_end {}", gt=0, le=1e6),
+    about(
+        "Time at which sampling ends, above 0. Default: the checkpoint's.",
+        panel="Advanced",
+        label="t_end {}",
+        gt=0,
+        le=1e6,
+    ),
 ]
 Quantize = Annotated[
     Literal["floor", "round"],
@@ -139,8 +145,8 @@ Tf32 = Annotated[
 InitNoise = Annotated[
     str,
     about(
-        "Start from these states u_T instead of the prior's: an .npy file [N, 2, C, H, W] for CLD, [N, C, H, W] for "
-        "diffusions of state dimension 1 (for BDM the spectrum).",
+        "File of initial states u_T, used instead of draws from the prior: an .npy of shape [N, 2, C, H, W] for CLD, "
+        "[N, C, H, W] for diffusions of state dimension 1 (the spectrum for BDM).",
         panel="Advanced",
         metavar="FILE.npy",
         min_length=1,

@@ -29,7 +29,7 @@ Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
         "What gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images (x0), or "
-        "that without its best linear part (blend). Default: what measures best for the diffusion and --nfe.",
+        "that without its best linear part (blend). Default: eps.",
         label="{}",
     ),
 ]
@@ -52,7 +52,7 @@ class GddimOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "la
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """gDDIM for a budget of evaluations without the denoising step.
+    """gDDIM for `budget` evaluations, not counting the denoising step.
 
     Raises:
         UsageError: options that exclude each other, or too few evaluations.

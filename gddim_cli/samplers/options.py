@@ -9,7 +9,7 @@ from gddim_cli.settings import about
 Order = Annotated[
     int,
     about(
-        "Number of past evaluations that each step of gddim extrapolates from. Default: 2, or 0 with noise (--lambda above 0).",
+        "Number of past evaluations that each gddim step uses besides the current one. Default: 2, or 0 if --lambda is above 0.",
         label="order {}",
         ge=0,
         le=3,
@@ -18,7 +18,7 @@ Order = Annotated[
 Lambda = Annotated[
     float,
     about(
-        "Noise of the reverse process: 0 is deterministic, 1 is the reverse diffusion itself. Default: 0 for gddim, 1 for em.",
+        "Noise of the reverse process: 0 is deterministic, 1 is the reverse-time SDE. Default: 0 for gddim, 1 for em.",
         label="λ = {}",
         ge=0,
         le=10,

@@ -27,7 +27,7 @@ MAX_STEPS = 20_000
 Rtol = Annotated[
     float,
     about(
-        "Relative tolerance for rk45. Default: calibrated to spend --nfe.",
+        "Relative tolerance for rk45. Default: calibrated so that rk45 uses about --nfe evaluations.",
         label="rtol {}",
         metavar="X",
         ge=1e-12,

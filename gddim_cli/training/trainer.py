@@ -31,8 +31,8 @@ class Trainer:
 
     Attributes:
         network, average: the weights that are trained, and their exponential moving average.
-        done: steps so far.
-        seconds: time that they took.
+        done: number of steps taken.
+        seconds: time that these steps took.
     """
 
     def __init__(self, recipe: Recipe, data: Dataset, device: torch.device) -> None:
@@ -91,9 +91,9 @@ class Trainer:
         return value
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, a plateau, 1/sqrt(step), and linearly to zero over the last `cooldown` steps.
+        """Linear warm-up, plateau, decay as 1/sqrt(step), and linear decay to zero over the last `cooldown` steps.
 
-        In a run shorter than three times the cooldown these are its last third.
+        In a run shorter than three cooldowns, the last third of the steps is the cooldown.
         """
         recipe = self.recipe
         cooldown = max(1, min(recipe.cooldown, recipe.steps // 3))
@@ -175,6 +175,6 @@ def network_arguments(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 
 def least_parameters(network: Network, image_channels: int) -> int:
-    """A lower bound on the number of weights, without building the network: those of its residual blocks and its two ends."""
+    """A lower bound on the number of weights: those of the residual blocks and of the first and last layer."""
     blocks = sum(2 * network.blocks * width * (18 * width + 2 * network.embedding) for width in network.channels)
     return blocks + 18 * image_channels * network.patch**2 * network.channels[0]
