@@ -68,7 +68,7 @@ def stand_in(path: Path) -> Path:
 
 
 def seconds(ours: Work, theirs: Work, runs: int) -> tuple[float, float]:
-    """The best times of both, taken in turns: what else runs on the machine only ever adds."""
+    """The best times of both, taken in turns: other load on the machine only adds to a time."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
         for work, into in zip((ours, theirs), times, strict=True):
@@ -125,7 +125,7 @@ def whole_cleanfid(folder: Path, inception: Path, device: torch.device, workers:
 
 
 def cleanfid_distance(a: Gaussian, b: Gaussian) -> float:
-    """clean-fid's, with what scipy 1.18 dropped given back."""
+    """clean-fid's, through a shim that restores the argument `disp`, which scipy 1.18 dropped."""
     from cleanfid import fid
 
     original = fid.linalg.sqrtm
@@ -143,13 +143,13 @@ def cleanfid_distance(a: Gaussian, b: Gaussian) -> float:
 def peak(work: Callable[..., Any], arguments: tuple[Any, ...], queue: Any) -> None:
     warnings.simplefilter("ignore")
     work(*arguments)
-    # Not getrusage, whose peak a new program takes over from the one that started it.
+    # Not getrusage: a new program inherits the peak of the one that started it.
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     queue.put(int(line.split()[1]) / 1024)
 
 
 def memory(work: Callable[..., Any], *arguments: Any) -> float:
-    """MiB at the peak of a fresh process that does the work, its libraries included."""
+    """Peak memory in MiB of a fresh process that does the work, its libraries included."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=peak, args=(work, arguments, queue))
@@ -160,7 +160,7 @@ def memory(work: Callable[..., Any], *arguments: Any) -> float:
 
 
 def gaussians() -> tuple[Gaussian, Gaussian]:
-    """Of 2048 features whose standard deviations fall by e^7 from the first to the last."""
+    """Two Gaussians of 2048 features whose standard deviations fall by e^7 from the first to the last."""
     draw = np.random.default_rng(0)
     mix = draw.standard_normal((2048, 2048)) * np.exp(-np.arange(2048) / 300)
     a, b = (gaussian_of((draw.standard_normal((5000, 2048)) @ mix).astype(np.float32)) for _ in range(2))
@@ -174,10 +174,10 @@ def row(stage: str, ours: float, theirs: float, unit: str = "s") -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--through", type=int, default=200, help="how many of them go through the network")
+    parser.add_argument("--through", type=int, default=200, help="number of images that go through the network")
     parser.add_argument("--inception", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=0, help="of clean-fid")
+    parser.add_argument("--workers", type=int, default=0, help="workers of clean-fid")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     warnings.simplefilter("ignore")
@@ -215,7 +215,7 @@ def main() -> None:
         row("memory: read to moments", memory(whole, *paths), memory(whole_cleanfid, *paths, arguments.workers), "MiB")
         row("memory: distance", memory(frechet_distance, a, b), memory(cleanfid_distance, a, b), "MiB")
         difference = abs(frechet_distance(a, b) / cleanfid_distance(a, b) - 1)
-        print(f"\nthe two distances differ by {difference:.1e}, relative")
+        print(f"\nThe two distances differ by {difference:.1e}, relative")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains the classifier of `--ref mnist` and makes its references, as they ship in checkpoints/.
+"""Trains the classifier of `--ref mnist` and makes its references, which are in checkpoints/.
 
 python benchmarks/lenet.py mnist.npz [--epochs 12] [--out checkpoints/] [--statistics-only]
 """
@@ -24,7 +24,7 @@ from gddim_cli.models.networks.lenet import LeNet
 
 
 def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image moved by up to two pixels a side: one that is a pixel off is still the digit."""
+    """Each image shifted by up to two pixels, which leaves it the same digit."""
     padded = fn.pad(images, (2, 2, 2, 2), value=-1.0)
     top, left = torch.randint(0, 5, (2, len(images)), generator=generator)
     rows, columns = top[:, None] + torch.arange(28), left[:, None] + torch.arange(28)
@@ -61,7 +61,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--statistics-only", action="store_true", help="of the weights that are there")
+    parser.add_argument(
+        "--statistics-only", action="store_true", help="only make the references, with the weights in --out"
+    )
     arguments = parser.parse_args()
     with np.load(arguments.data) as archive:
         data: dict[str, Any] = dict(archive)
