@@ -85,8 +85,9 @@ def short_hash(*parts: Any) -> str:
 
 
 def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator) -> Result:
-    """The result of a cell before it has been measured; raises DataError where `init_noise` has too few states."""
+    """The result of a cell before it has been measured; raises GddimError for too many or too few images."""
     num = cell.num or (evaluator.protocol.num if evaluator.protocol else NUM)
+    evaluator.check_count(num)
     if prepared.initial is not None and num > len(prepared.initial):
         raise DataError(f"--init-noise: holds {len(prepared.initial)} states, fewer than the {num} images; lower --num")
     identity, request = evaluator.identity(), prepared.request

@@ -105,6 +105,8 @@ def test_every_problem_is_reported_at_once_with_its_place(
         (["--nfe", "0x10"], "--nfe: '0x10': expected a whole number"),
         (["--nfe", "9" * 5000], "expected a whole number"),
         (["--seeds", str(2**64)], f"expected a whole number of at least 0 and at most {2**64 - 1}"),
+        (["--metric", "fid,prdc:k=20", "--num", "9"], "--metric: prdc:k=20: needs at least 21 images; there are 9"),
+        (["--metric", "fdi"], "--metric: there is no metric 'fdi'; did you mean 'fid'?"),
         (["--diffusion", "nope.py"], "--diffusion: nope.py: no such file"),
     ],
 )

@@ -117,14 +117,17 @@ def test_metrics_of_the_same_images_share_them_and_their_features(bench, tmp_pat
         assert bench(*words, "--metric", metric, out=metric[:3]).status == 0
     runs, inner = [], PreparedRun.run
     monkeypatch.setattr(PreparedRun, "run", lambda self, *words: runs.append(1) or inner(self, *words))
-    first = bench(*words, "--metric", "fid,kid:subsets=2,prdc:k=20")
+    metrics = ("--metric", "fid,kid:subsets=2,prdc:k=3")
+    with monkeypatch.context() as patch:
+        patch.setattr("gddim_cli.evaluation.metrics.prdc.prdc", lambda *_: (_ for _ in ()).throw(NumericsError("no")))
+        first = bench(*words, *metrics)
     assert first.status == 1
     assert "1 of 3 cells failed" in first.err
     assert len(runs) == 2
     found = results(tmp_path / "out")["results"]
     assert [one["value"] for one in found] == [*numbers(tmp_path / "fid"), *numbers(tmp_path / "kid"), None]
     assert len({one["features"] for one in found}) == len(list((tmp_path / "out" / "images").iterdir())) == 1
-    assert bench(*words, "--metric", "fid,kid:subsets=2,prdc:k=3").status == 0
+    assert bench(*words, *metrics).status == 0
     assert len(runs) == 2  # the features of the cell that failed were kept
     names = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert names == {"fid_vs_nfe.png", "kid_vs_nfe.png", "prdc_vs_nfe.png"}
