@@ -155,7 +155,7 @@ def noise_on_the_checkpoint(model: Model, count: int) -> None:
     for lam in (0.0, 0.1, 0.3, 0.5, 0.7, 1.0):
         found = (drawn("gddim", 50, order=0, **{"lambda": lam}), drawn("em", 50, **{"lambda": lam}))
         print("| " + " | ".join([f"{lam:g}", *(f"{sliced_distance(x, truth):.4f}" for x in found)]) + " |")
-    print(f"\nTwo converged sets of other noise: {sliced_distance(again, truth):.4f}.")
+    print(f"\nDistance between two converged sets with different noise: {sliced_distance(again, truth):.4f}.")
 
 
 def main() -> None:

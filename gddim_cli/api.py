@@ -1,4 +1,4 @@
-"""The Python interface: the same requests as the command line's, on models, diffusions and images in memory."""
+"""The Python interface: the requests of the command line, for models, diffusions and images in memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_model(reference: str = "mnist", device: str = "auto", dtype: str = "flo
         reference: a name that `gddim checkpoints` lists, or the path of a file.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: of the network: `float32`, `float64`, `bfloat16` or `float16`.
-        settings: what a file of another program does not tell, by the names of that program.
+        settings: settings that a file of another program does not record, under that program's names.
 
     Raises:
         CheckpointError: unknown, not on this machine, or damaged.
@@ -95,12 +95,12 @@ def sample(
     Args:
         model: from `load_model`, a `Denoiser`, or a checkpoint's name.
         nfe: network evaluations per image, including the denoising step.
-        num: images.
+        num: number of images.
         seed: image i starts from the noise of (seed, i).
         diffusion: a name, a file or an object; by default the model's own.
         sampler: a name that `gddim samplers` lists.
         batch_size: affects speed, not images (except with rk45).
-        device: by default where the model is, else `auto`.
+        device: by default the model's own; `auto` for a model given by name.
         return_states: also return the final states, [N, D, C, H, W], before quantisation.
         settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,
             `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a number, a list or "uniform"), ...
@@ -129,18 +129,18 @@ def sample(
 
 
 class Sampler:
-    """A sampler, step by step.
+    """Runs a sampler step by step.
 
         for t, state, denoised in Sampler(model, nfe=20, num=4):
             ...
 
-    Each iteration starts from u_T. It yields, after each step, the time t (0 after the denoising step), the states there
-    [N, D, C, H, W], and the estimate of the clean images [N, C, H, W] that the step was taken with.
+    Each iteration starts from u_T. After each step it yields the time t (0 after the denoising step), the states there
+    [N, D, C, H, W], and the estimate of the clean images [N, C, H, W] from the last evaluation of that step.
 
     Attributes:
         request: the resolved settings.
-        coefficients: t, Psi, C and the denoising step's matrices, float64; None where the sampler is no linear multistep
-            method.
+        coefficients: t, Psi, C and the denoising step's matrices, float64; None if the sampler is not a linear
+            multistep method.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Sampler:
         device: str | None = None,
         **settings: Any,
     ) -> None:
-        """Takes the arguments of `sample`; raises as it does."""
+        """Takes the arguments of `sample` and raises the same errors."""
         given = {"nfe": nfe, "seed": seed, "sampler": sampler, **settings}
         self._prepared = prepared_run(model, device, diffusion, given, batch_size=num)
         self.num = num
@@ -198,7 +198,7 @@ def prepared_run(
     given: dict[str, Any],
     batch_size: int,
 ) -> PreparedRun:
-    """The request of keyword arguments, made ready.
+    """The prepared run for keyword arguments.
 
     Raises:
         UsageError: an unknown setting or value.
@@ -223,7 +223,7 @@ def prepared_run(
 
 
 def device_of(model: Model) -> torch.device:
-    """Where a model's network is; the CPU for a network without parameters."""
+    """The device of a model's network; the CPU for a network without parameters."""
     network: Any = model.network.network
     module = getattr(network, "module", network)
     parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
@@ -232,13 +232,13 @@ def device_of(model: Model) -> torch.device:
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value with what it depends on.
+    """The value of a metric, with everything that it depends on.
 
     Attributes:
         metric: its name in tables: `FID`, `FD(lenet-mnist)@64`.
         value: the number that tables print.
         values: all numbers of the metric.
-        n: images that were measured.
+        n: number of images measured.
         depends_on: everything that two values must share to be comparable.
     """
 
@@ -267,8 +267,8 @@ def fid(
 
     Args:
         images: uint8 [N, H, W, C] or [N, H, W], or what `gddim fid` takes: a folder, an archive, a run.
-        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`; by default by the images'
-            shape.
+        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`; by default
+            chosen by the images' shape.
         metric: a metric's name, with options as in `prdc:k=3`.
         mode, protocol, inception: as in `gddim fid`.
 

@@ -1,11 +1,11 @@
-"""How a setting is declared: once, as a field of a `msgspec.Struct`, with its type, range, help, flag and label.
+"""Declaration of settings: each once, as a field of a `msgspec.Struct`, with its type, range, help, flag and label.
 
     Order = Annotated[int, about("Past evaluations used besides the current one.", label="order {}", ge=0, le=3)]
 
     class GddimOptions(msgspec.Struct, frozen=True, kw_only=True):
         order: Order | None = None
 
-The command line, benchmark plans, `run.json`, table labels and the Python interface all read the declaration from the struct.
+The command line, benchmark plans, `run.json`, table labels and the Python interface all use this declaration.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 @dataclass(frozen=True)
 class About:
-    """What a declaration says of a setting besides its type and range."""
+    """What a declaration contains besides a setting's type and range."""
 
     panel: str
     label: str | None
@@ -57,13 +57,13 @@ def about(
     Args:
         help: what it is, its unit, and what happens without it.
         panel: the group in `--help`.
-        label: how a table's row says a value, as a format string, for example `"order {}"`.
+        label: format string for the value in the rows of tables, for example `"order {}"`.
         metavar: what `--help` shows in place of the value; by default derived from the type.
         flag: the option's name; by default `--` and the setting's key.
         short: a one-letter option.
-        aliases: words that stand for values.
+        aliases: values by their alternative names.
         complete: the values that shell completion offers.
-        most: the largest whole number, where 63 bits do not hold it (`le` else).
+        most: the largest whole number, if it does not fit in 63 bits (use `le` otherwise).
         bounds: `ge`, `gt`, `le`, `lt`, `pattern` and so on, as in `msgspec.Meta`.
     """
     told = About(panel, label, metavar, flag, short, aliases or {}, complete, most)
@@ -78,7 +78,7 @@ class Setting:
         name: the attribute and Python keyword, for example `lam`.
         key: the name in plans, files and flags, for example `lambda`.
         type: as declared, without `None`.
-        default: where it is not given; None where it depends on other things.
+        default: the value if none is given; None if that depends on other settings.
         help, about: as declared.
     """
 
@@ -96,7 +96,7 @@ class Setting:
 
     @property
     def is_flag(self) -> bool:
-        """Whether it is true or false."""
+        """Whether its value is true or false."""
         return bare(self.type) is bool
 
     @property
@@ -125,27 +125,29 @@ class Setting:
         return found
 
     def parse(self, text: str, where: str | None = None) -> Any:
-        """The value that a text on the command line stands for.
+        """The value of a text on the command line.
 
         Raises:
-            UsageError: it stands for none.
+            UsageError: the text is not a value of this setting.
         """
         value: Any = text
         kind = bare(self.type)
-        if text not in self.about.aliases and kind in (int, float, bool):
-            value = number(text) if kind is not bool else {"true": True, "false": False}.get(text.lower(), text)
+        if text not in self.about.aliases and {int, float} & {bare(part) for part in parts(self.type)}:
+            value = number(text)
+        elif kind is bool:
+            value = {"true": True, "false": False}.get(text.lower(), text)
         elif typing.get_origin(kind) is list:
             value = [number(part) for part in split(text.strip("[]"))]
         return self.check(value, where or self.flag)
 
     def expected(self) -> str:
-        """The values that it takes, in words."""
-        words = ", ".join(self.about.aliases)
-        range_of = description(self.type) + (f" and at most {self.about.most}" if self.about.most else "")
-        return " or ".join([words, range_of] if words else [range_of])
+        """A description of the accepted values."""
+        limit = f" and at most {self.about.most}" if self.about.most else ""
+        *first, last = [*self.about.aliases, *(description(part) + limit for part in parts(self.type))]
+        return f"{', '.join(first)} or {last}" if first else last
 
     def labelled(self, value: Any) -> str:
-        """How a table's row says a value."""
+        """A value as the rows of tables show it."""
         if isinstance(value, bool):
             return (self.about.label or self.key) if value else f"no {self.about.label or self.key}"
         shown = f"{value:g}" if isinstance(value, float) else str(value)
@@ -175,8 +177,8 @@ def build(struct: type[S], values: Mapping[str, Any], owner: str, where: Callabl
     """The struct of these values by key, each validated; None stands for "not given".
 
     Args:
-        owner: what has these settings, for messages.
-        where: from a key to how messages name its place.
+        owner: what the settings belong to, for messages.
+        where: from a key to the name of its place in messages.
 
     Raises:
         UsageError: an unknown key, or a value that `Setting.check` refuses.
@@ -185,7 +187,7 @@ def build(struct: type[S], values: Mapping[str, Any], owner: str, where: Callabl
     for key in values:
         if key not in known:
             raise UsageError(
-                f"{where(key)}: {owner} has no setting '{key}'; {nearest(key, known) if known else 'it has none'}"
+                f"{where(key)}: {owner} has no setting '{key}'; {nearest(key, known) if known else 'it takes no settings'}"
             )
     given = {known[key].name: known[key].check(value, where(key)) for key, value in values.items() if value is not None}
     return struct(**given)
@@ -201,8 +203,14 @@ def bare(kind: Any) -> Any:
     return typing.get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
 
 
+def parts(kind: Any) -> Sequence[Any]:
+    """The types of a union, with their annotations; any other type alone."""
+    union = typing.get_origin(bare(kind)) in (Union, UnionType)
+    return typing.get_args(bare(kind)) if union else (kind,)
+
+
 def number(text: str) -> Any:
-    """A number that a text stands for, else the text. Not by YAML's rules, to which 010 is 8 and 1:30 is 90."""
+    """The text as a number, or unchanged if it is not one. YAML's rules do not apply: they read 010 as 8 and 1:30 as 90."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -212,13 +220,13 @@ def number(text: str) -> Any:
 
 
 def brief(value: object) -> str:
-    """A value as messages quote it."""
+    """A value as quoted in messages, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:56]}..."
 
 
 def choices(kind: Any) -> list[str]:
-    """The values of a type that has only a few."""
+    """The values of a `Literal` type; an empty list for other types."""
     plain = bare(kind)
     return [str(value) for value in typing.get_args(plain)] if typing.get_origin(plain) is Literal else []
 
@@ -234,8 +242,11 @@ def limits(kind: Any) -> dict[str, float]:
 
 
 def description(kind: Any) -> str:
-    """The values of a type, in words: `a whole number from 0 to 3`."""
+    """The values of a type, in words: `a whole number from 0 to 3`; or its own description."""
     plain, bounds = bare(kind), limits(kind)
+    for meta in getattr(kind, "__metadata__", ()):
+        if meta.description and not meta.extra:
+            return str(meta.description)
     if choices(kind):
         return f"one of {', '.join(choices(kind))}"
     if typing.get_origin(plain) is list:

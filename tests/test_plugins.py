@@ -35,7 +35,7 @@ def prepare(diffusion, config, budget, options):
     from gddim_cli.samplers.em import em_coefficients
     import dataclasses
 
-    found = em_coefficients(diffusion, time_grid(config, budget, budget), 0.0, config.k, config.denoise)
+    found = em_coefficients(diffusion, time_grid(diffusion, config, budget, budget), 0.0, config.k, config.denoise)
     return multistep_sampler(dataclasses.replace(found, C=found.C * (1 + options.wobble)), options)
 
 

@@ -41,7 +41,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def prepare(diffusion, config, budget, options):
     from gddim_cli.samplers.base import multistep_sampler, time_grid
     from gddim_cli.samplers.em import em_coefficients
-    found = em_coefficients(diffusion, time_grid(config, budget, budget), 0.0, config.k, config.denoise)
+    found = em_coefficients(diffusion, time_grid(diffusion, config, budget, budget), 0.0, config.k, config.denoise)
     return multistep_sampler(dataclasses.replace(found, C=found.C * (1 + options.stretch)), options)
 
 SPEC = gddim.SamplerSpec(

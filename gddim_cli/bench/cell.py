@@ -28,10 +28,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One value to measure: which images, how they are evaluated, and where the value is printed.
 
-    Attributes:
-        request: what to sample, as the plan says it.
-        num: number of images; None stands for the protocol's.
-        key: of the cell's result, once the plan has been checked.
+    `request` is as the plan says it; `num` None stands for the protocol's; `key` is of the result, once that is known.
     """
 
     request: SamplingRequest
@@ -49,6 +46,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def of(cls, given: Mapping[str, Any], where: Mapping[str, str]) -> Cell:
         """The cell of checked values by key; raises UsageError as `SamplingRequest.of`."""
         own = {key: value for key, value in given.items() if key in declared(cls)}
+        own["table"] = " ".join(own.get("table", "").split())
         rest = {"seed" if key == "seeds" else key: value for key, value in given.items() if key not in own}
         return cls(request=SamplingRequest.of(rest, where), **own)
 

@@ -12,6 +12,7 @@ from gddim_cli.bench.report import Report, report
 from gddim_cli.bench.results import PLAN, RESULTS, Folder, Result
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.runs.request_labels import labels
+from gddim_cli.runtime.json_files import read_json
 
 OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
 """Settings in which two runs may differ, unless cells of one run differ in nothing else."""
@@ -20,9 +21,7 @@ OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
 def read(path: Path) -> Report:
     """The results of a folder, of an interrupted run too; raises DataError where there are none."""
     folder = Folder(path)
-    if (path / PLAN).is_file():
-        return report(folder.plan(), folder)
-    found = folder.read(RESULTS, Report)
+    found = report(folder.plan(), folder) if (path / PLAN).is_file() else read_json(path / RESULTS, Report)
     if found is None:
         raise DataError(f"{path}: has no {RESULTS}; give a folder in which gddim bench has run")
     return found
@@ -31,12 +30,9 @@ def read(path: Path) -> Report:
 def compare(first: Path, second: Path) -> list[dict[str, Any]]:
     """All cells of both runs, or of one, matched by their settings, whatever their checkpoints are.
 
-    `a` and `b` are their values, None where there are none; `ratio` is b / a - 1; `same` tells whether both are the same
-    cell, checkpoint and all, so that they should be equal.
+    `ratio` is b / a - 1; `same` tells whether both are the same cell, checkpoint and all, so that they should be equal.
 
-    Raises:
-        DataError: a folder without results.
-        UsageError: no metric and reference in common, so that no two values compare.
+    Raises DataError for a folder without results, UsageError where no metric and reference is common to both.
     """
     runs, kept = [read(path).results for path in (first, second)], list[str]()
     for name in OWN:
@@ -46,10 +42,8 @@ def compare(first: Path, second: Path) -> list[dict[str, Any]]:
     evaluators = [[result.evaluator for result in run] for run in runs]
     if not any(own in evaluators[1] for own in evaluators[0]):
         x, y = ((own or [{}])[0] for own in evaluators)
-        differ = [
-            f"{name}: {x.get(name)!s:.64} and {y.get(name)!s:.64}" for name in {**x, **y} if x.get(name) != y.get(name)
-        ]
-        why = "; ".join(differ) or "one has no cells"
+        names = [name for name in {**x, **y} if x.get(name) != y.get(name)]
+        why = "; ".join(f"{name}: {x.get(name)} and {y.get(name)}" for name in names) or "one has no cells"
         raise UsageError(f"{first} and {second} were evaluated differently ({why}); their values do not compare")
     both, blank = {**a, **b}, {name: None for name in OWN if name not in kept}
     names = labels([msgspec.structs.replace(result.request, **blank) for result in both.values()], "nfe")

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from gddim_cli.bench.cell import PLAN_SETTINGS, Cell, PlanSettings
-from gddim_cli.bench.plan_file import PlanError, PlanFile, Values, read_plan_file
+from gddim_cli.bench.plan_file import PlanError, PlanFile, read_plan_file
 from gddim_cli.bench.published import PROTOCOL, number
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Result, pending
 from gddim_cli.errors import GddimError, UsageError
 from gddim_cli.hub.store import BUNDLED, card_of, names
+from gddim_cli.runtime.setting_lists import Values, located, plain, without
 from gddim_cli.samplers.registry import find_sampler, having, sampler_options
 from gddim_cli.settings import declared
 
 PRESETS = Path(__file__).parent / "presets"
 ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
+DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "seeds": 0}
+"""Of a row; in the order of the product, so that each network is loaded once."""
 Where = Mapping[str, str]
-
-
-def plain(values: Values, key: str) -> list[Any]:
-    """The values of a setting without their places."""
-    return [value for value, _ in values.get(key, [])]
 
 
 def read_plan(path: Path | None, table: int | None, options: Values, problems: list[str]) -> PlanFile:
@@ -38,34 +34,29 @@ def read_plan(path: Path | None, table: int | None, options: Values, problems: l
 
     Options that choose other images or another reference than the default plan replace its rows by one row of gddim.
     """
-    if path is not None:
-        return read_plan_file(path, problems)
-    title = f"--table {table}" if table else "the default plan"
-    plan = read_plan_file(PRESETS / (f"table{table}.yaml" if table else "default.yaml"), problems, title)
+    if path is not None or table:
+        source = path or PRESETS / f"table{table}.yaml"
+        return read_plan_file(source, problems, None if path else f"--table {table}")
+    plan = read_plan_file(PRESETS / "default.yaml", problems, "the default plan")
     changed = {key for key in options.keys() - ELSEWHERE if plain(options, key) != plain(plan.top, key)}
-    if table or not changed:
-        return plan
-    dropped = {"solver_error", *(["ref"] if changed & {"checkpoint", "protocol"} else [])}
-    dropped |= {"num"} if "protocol" in changed else set()
-    return PlanFile("the options", {key: values for key, values in plan.top.items() if key not in dropped}, [({}, "$")])
-
-
-def plan_settings(plan: PlanFile, options: Values) -> PlanSettings:
-    """The settings of the plan as a whole; the number of images for solver errors asks for them, too."""
-    given = {key: values[0][0] for key, values in {**plan.top, **options}.items() if key in PLAN_SETTINGS and values}
-    return PlanSettings(**{"solver_error": "solver_error_images" in given, **given})
+    if changed:
+        plan.source, plan.rows = "the options", [({}, "$")]
+        dropped = {"solver_error": changed, "ref": changed & {"checkpoint", "protocol"}, "num": changed & {"protocol"}}
+        plan.top = without(plan.top, [key for key, why in dropped.items() if why])
+    return plan
 
 
 class Planner:
     """Makes the cells of a plan: lists multiply, rows add to what stands above them, options replace both.
 
-    A preset leaves out cells that another checkpoint or sampler cannot make.
+    A preset leaves out cells that another checkpoint or sampler cannot make. `own` are the settings of the whole plan.
     """
 
     def __init__(self, file: PlanFile, options: Values, problems: list[str], preset: bool = False) -> None:
         self.file, self.problems = file, problems
-        self.over = {key: values for key, values in options.items() if key not in PLAN_SETTINGS}
-        self.own = plan_settings(file, options)
+        self.over = without(options, PLAN_SETTINGS)
+        given = {key: of[0][0] for key, of in {**file.top, **options}.items() if key in PLAN_SETTINGS and of}
+        self.own = PlanSettings(**{"solver_error": "solver_error_images" in given, **given})
         self.lenient = preset and bool(self.over.keys() - ELSEWHERE)
         self.notes: list[str] = []
         self.cells: list[Cell] = []
@@ -76,15 +67,14 @@ class Planner:
     def expand(self) -> Iterator[tuple[Cell, Where]]:
         """Every cell of every row, with the places of its settings and, as "row", of its row."""
         hidden = {*PLAN_SETTINGS, *(("ref", "protocol", "mode") if {"ref", "protocol"} & self.over.keys() else ())}
-        top = {key: values for key, values in self.file.top.items() if key not in hidden}
+        top = without(self.file.top, hidden)
         used: set[str] = set()
         for row, place in self.file.rows:
-            own = {**{key: values for key, values in row.items() if key not in hidden}, **self.over}
+            own = {**without(row, hidden), **self.over}
             given = {**top, **own}
             if not all(given.get(key, True) for key in ("sampler", "checkpoint", "nfe")):
                 continue  # refused already
-            # Checkpoints first, so that each is loaded once.
-            defaults = {key: [(of, place)] for key, of in (("checkpoint", BUNDLED), ("sampler", "gddim"), ("seeds", 0))}
+            defaults: Values = {key: [(of, place)] for key, of in DEFAULTS.items()}
             given = {**defaults, **{key: values for key, values in given.items() if values}}
             self._check_row(given, self.over if "sampler" in self.over else own, place, used)
             yield from self._product(given, place) if "nfe" in given else ()
@@ -94,7 +84,8 @@ class Planner:
 
     def _check_row(self, given: Values, own: Values, place: str, used: set[str]) -> None:
         """Reports what a row lacks, and options that none of its samplers has; `own` are those that it gives itself."""
-        samplers = plain(given, "sampler")
+        specs = [find_sampler(name) for name in plain(given, "sampler")]
+        samplers = [spec.name for spec in specs]
         if "nfe" not in given:
             self.problems.append(f"{place}: nfe is missing; give the network evaluations, as in nfe: [10, 20, 50]")
         elif "rk45" in samplers and {"rtol", "atol"} & given.keys() and len(given["nfe"]) > 1:
@@ -105,7 +96,7 @@ class Planner:
             if not supported and key in own:
                 wrong = f"unsupported by {', '.join(samplers)}; an option of {', '.join(having(key))}"
                 self.problems.append(f"{own[key][0][1]}: {wrong}")
-        without = [name for name in samplers if len(given.get("k", [])) > 1 and not find_sampler(name).uses_k]
+        without = [spec.name for spec in specs if len(given.get("k", [])) > 1 and not spec.uses_k]
         self.notes += [f"K has no effect on {name}; one row stands for all." for name in without]
 
     def _product(self, given: Values, place: str) -> Iterable[tuple[Cell, Where]]:
@@ -113,7 +104,7 @@ class Planner:
         found: dict[bytes, tuple[Cell, Where]] = {}
         for values in product(*given.values()):
             own = dict(zip(given, values, strict=True))
-            where = {"row": place, **{key: at for key, (_, at) in own.items()}}
+            where = {("metrics" if key == "metric" else key): at for key, (_, at) in own.items()} | {"row": place}
             spec = find_sampler(own["sampler"][0])
             unused = sampler_options().keys() - declared(spec.options).keys() | (set() if spec.uses_k else {"k"})
             cell = Cell.of({key: value for key, (value, _) in own.items() if key not in unused}, where)
@@ -128,19 +119,11 @@ class Planner:
             raise PlanError(self.file.source, self.problems or self.notes or [f"{self.file.source}: has no cells"])
         published = [number(cell, self.results[cell.key].request) for cell in self.cells if cell.published]
         if published and not any(published):
-            why = f"they need the paper's checkpoints and settings, and --protocol {PROTOCOL}"
-            self.notes.append(f"No published numbers: {why}.")
-        first: dict[object, int] = {}
-        for result in self.results.values():
-            for key in (result.model, result.features):
-                first.setdefault(key, len(first))
-        return BenchPlan(
-            source=self.file.source,
-            solver_error=self.own.solver_error_images if self.own.solver_error else 0,
-            notes=list(dict.fromkeys(self.notes)),
-            cells=self.cells,
-            results=sorted(self.results.values(), key=lambda result: (first[result.model], first[result.features])),
-        )
+            self.notes.append(f"No published numbers: these need the paper's settings, and --protocol {PROTOCOL}.")
+        features = list(dict.fromkeys(result.features for result in self.results.values()))
+        results = sorted(self.results.values(), key=lambda result: features.index(result.features))
+        images = self.own.solver_error_images if self.own.solver_error else 0
+        return BenchPlan(self.file.source, images, list(dict.fromkeys(self.notes)), self.cells, results)
 
     def _check(self, cell: Cell, where: Where, resources: Resources) -> None:
         """Tries a cell's checkpoint, evaluator and sampler one after the other; adds the cell, or what is wrong with it."""
@@ -194,13 +177,3 @@ class Planner:
             self.problems.append(f"{row}: {said} is a cell of {first_row} too; leave one out")
         elif row != first_row and number(self.cells[earlier], result.request) is None:
             self.cells[earlier] = cell  # with options the row that is the cell's own may come later
-
-
-def located(error: GddimError, where: Where, keys: Sequence[str] = ()) -> str:
-    """The error's message with the place of the setting that it is about, or of the row."""
-    text = str(error)
-    option = re.match(r"--([a-z-]+)[: ] *", text)
-    key = option[1].replace("-", "_").replace("metrics", "metric") if option else ""
-    if option and key in where:
-        return f"{where[key]}: {text[option.end() :]}"
-    return f"{next((where[key] for key in keys if key in where), where['row'])}: {text}"

@@ -24,22 +24,17 @@ HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "none", "marke
 
 def values(table: Table) -> Figure:
     """Values against evaluations made, or against lambda, and published ones beside them."""
-    figure, axes = draw(table, "mean", f"{table.metric} to {table.evaluator['reference']}")
-    arrows: Counter[tuple[float, float]] = Counter()
-    lines = {str(line.get_label()) for line in axes.lines}
-    for number, (label, row) in enumerate(table.rows.items()):
-        draw_published(axes, table, row, look(number), arrows, None if label in lines else f"{label}, published")
-    return finish(figure, axes, table, table.heading)
+    return draw(table, "mean", f"{table.metric} to {table.evaluator['reference']}", table.heading)
 
 
 def errors(table: Table) -> Figure:
     """Solver errors against evaluations made, or against lambda."""
-    figure, axes = draw(table, "solver_error", "solver error (RMS, images in [-1, 1])")
     budget = f", NFE {table.nfe}" if table.nfe else ""
-    return finish(figure, axes, table, f"distance to the converged solution from the same noise{budget}")
+    heading = f"distance to the converged solution from the same noise{budget}"
+    return draw(table, "solver_error", "solver error (RMS, images in [-1, 1])", heading)
 
 
-def draw(table: Table, name: str, ylabel: str) -> tuple[Figure, Axes]:
+def draw(table: Table, name: str, ylabel: str, heading: str) -> Figure:
     """A line for each row, through the evaluations that were made, with the spread of means as a band."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -48,17 +43,21 @@ def draw(table: Table, name: str, ylabel: str) -> tuple[Figure, Axes]:
         figure = Figure(figsize=(8.2, 4.6), dpi=150, layout="constrained")
         axes = figure.subplots()
     axes.set_ylabel(ylabel)
+    arrows: Counter[tuple[float, float]] = Counter()
     for number, (label, row) in enumerate(table.rows.items()):
+        style, means = look(number), name == "mean"
         places = [(column, e) for column, e in zip(table.columns, row, strict=True) if e and not e.overspent]
         at = [(c if table.axis == "lambda" else e.nfe or e.asked, getattr(e, name), e.std or 0.0) for c, e in places]
         if points := [point for point in at if point[1]]:
             x, y, spread = zip(*points, strict=True)
-            axes.plot(x, y, label=label, **look(number))
-            if name == "mean" and any(spread):
+            axes.plot(x, y, label=label, **style)
+            if means and any(spread):
                 low = [max(mean - std, 0.02 * mean) for mean, std in zip(y, spread, strict=True)]
                 high = [mean + std for mean, std in zip(y, spread, strict=True)]
-                axes.fill_between(x, low, high, color=look(number)["color"], alpha=0.13, linewidth=0)
-    return figure, axes
+                axes.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0)
+        if means:
+            draw_published(axes, table, row, style, arrows, None if points else f"{label}, published")
+    return finish(figure, axes, table, heading)
 
 
 def look(number: int) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def look(number: int) -> dict[str, Any]:
 
 
 def draw_published(
-    axes: Axes, table: Table, row: list[Entry | None], look: dict[str, Any], arrows: Counter[Any], label: str | None
+    axes: Axes, table: Table, row: list[Entry | None], style: dict[str, Any], arrows: Counter[Any], label: str | None
 ) -> None:
     """Hollow marks; for what is printed as `>100` an arrow up, beside the arrows that stand there."""
     plain, above = [], []
@@ -80,10 +79,10 @@ def draw_published(
             arrows[point] += 1
         elif number is not None:
             plain.append((column, number))
-    for points, mark in ((plain, look["marker"]), (above, r"$\uparrow$")):
+    for points, mark in ((plain, style["marker"]), (above, r"$\uparrow$")):
         if points:
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, marker=mark, label=label, color=look["color"], markeredgewidth=1.3, **HOLLOW)
+            axes.plot(x, y, marker=mark, label=label, color=style["color"], markeredgewidth=1.3, **HOLLOW)
             label = None
 
 

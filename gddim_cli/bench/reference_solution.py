@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import Folder, Result, SolverError, short_hash
@@ -14,14 +12,7 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import replacing
-
-
-class Solution(msgspec.Struct):
-    """What `solutions/KEY.json` says of `solutions/KEY.npy`, images [n, C, H, W] in about [-1, 1]."""
-
-    settings: dict[str, Any]
-    images: int
-    converged_to: float
+from gddim_cli.runtime.json_files import read_json, write_json
 
 
 def solution_name(result: Result, images: int) -> str:
@@ -34,16 +25,16 @@ def solver_error(
 ) -> SolverError:
     """`sqrt(mean (x - x*)^2)` over pixels and the first images, x before quantisation; raises GddimError as samplers do.
 
-    `request` is the result's, as the plan has it.
+    `request` is the result's, as the plan has it. The folder keeps x*, images [n, C, H, W], and how it was made.
     """
     name, size = solution_name(result, images), resources.batch_size
-    array, about = folder.path / f"{name}.npy", folder.read(f"{name}.json", Solution)
+    array, about = folder.path / f"{name}.npy", read_json(folder.path / f"{name}.json", SolverError)
     if about is None or not array.is_file():
         half, k = solve(request, NFE // 2, resources.prepare, images, size)
         full, k = solve(request, NFE, resources.prepare, images, size)
-        about = Solution({"sampler": "gddim", "order": ORDER, "k": k, "nfe": NFE}, images, rms_distance(half, full))
+        reference = {"sampler": "gddim", "order": ORDER, "k": k, "nfe": NFE}
+        about = SolverError(images, reference=reference, converged_to=rms_distance(half, full))
         with replacing(array) as temporary, temporary.open("wb") as file:
             np.save(file, full)
-        folder.write(f"{name}.json", about)
-    rms = rms_distance(first_images(prepared, images, size), read_array(array))
-    return SolverError(images, rms, about.settings, about.converged_to)
+        write_json(folder.path / f"{name}.json", about)
+    return replace(about, rms=rms_distance(first_images(prepared, images, size), read_array(array)))

@@ -16,15 +16,13 @@ from gddim_cli.bench.tables import Table, tables
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.runtime.files import replacing, writing
 from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
+from gddim_cli.runtime.json_files import write_json
 
 SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 
 
 class Report(msgspec.Struct):
-    """What `results.json` holds, the same however often the run was interrupted: the tables, and every result once.
-
-    `complete` tells whether every cell has its value and nothing has failed.
-    """
+    """What `results.json` holds, the same however often the run was interrupted; `complete` if all values are there."""
 
     gddim: str
     source: str
@@ -45,7 +43,7 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
 def write(plan: BenchPlan, folder: Folder) -> Report:
     """Writes all files and removes plots that an earlier plan left; raises OutputError where one cannot be written."""
     found = report(plan, folder)
-    folder.write(RESULTS, found)
+    write_json(folder.path / RESULTS, found)
     for name, text in (("table.md", markdown(found)), ("table.csv", table_csv(found)), ("table.tex", tex(found))):
         with replacing(folder.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -75,10 +73,12 @@ def stems(found: Sequence[Table]) -> list[str]:
 
 
 def blocks(tables: Sequence[Table]) -> Iterator[tuple[str, str, Grid, list[str]]]:
-    """Every table and, below it, its solver errors: a title, a heading, the texts and notes."""
+    """Every table and, below it, its solver errors, which other metrics share: a title, a heading, the texts and notes."""
+    shown: list[Grid] = []
     for table in tables:
         yield table.title, table.heading, table.grid(), table.notes()
-        if solver := table.error_grid():
+        if (solver := table.error_grid()) and solver not in shown:
+            shown.append(solver)
             yield "", f"Solver error: {SOLVER_ERROR}", solver, []
 
 

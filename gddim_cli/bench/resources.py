@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gddim_cli.bench.cell import Cell
-from gddim_cli.errors import CapacityError
 from gddim_cli.evaluation.evaluator import Evaluator, open_evaluator
 from gddim_cli.models.model import Model
 from gddim_cli.runs.prepare import load_model, prepare
@@ -22,22 +20,15 @@ from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.samplers.base import Eps
 
-Shape = tuple[int, int, int]
 
-
-@dataclass
 class Resources:
     """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images."""
 
-    device: torch.device
-    batch_size: int = 64
-    on_evaluation: Callable[[int], object] = lambda _: None
-    clock: Clock = field(init=False)
-    _model: tuple[Any, Model] | None = None
-    _evaluators: dict[Any, Evaluator] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.clock = Clock(self.device)
+    def __init__(self, device: torch.device, batch_size: int = 64) -> None:
+        self.device, self.batch_size, self.clock = device, batch_size, Clock(device)
+        self.on_evaluation: Callable[[int], object] = lambda _: None
+        self._model: tuple[Any, Model] | None = None
+        self._evaluators: dict[Any, Evaluator] = {}
 
     def model(self, request: SamplingRequest) -> Model:
         """The request's checkpoint, in the request's precision; raises GddimError as `load_model`."""
@@ -66,7 +57,7 @@ class Resources:
         prepared.eps_of = timed_eps_of  # type: ignore[method-assign]
         return prepared
 
-    def evaluator(self, cell: Cell, shape: Shape) -> Evaluator:
+    def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator:
         """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `open_evaluator`."""
         key = (cell.ref, cell.protocol, cell.mode, cell.inception, shape)
         if key not in self._evaluators:
@@ -75,12 +66,6 @@ class Resources:
             self._evaluators[key] = open_evaluator(*options)
         return self._evaluators[key].with_metric(cell.metric)
 
-    @contextmanager
-    def memory(self) -> Iterator[None]:
-        """Work that may not fit in the memory; raises CapacityError where it does not."""
-        try:
-            with memory_for(self.batch_size, self.device):
-                yield
-        except CapacityError as error:
-            where = f"{self.batch_size} images at once do not fit in the memory of {self.device}"
-            raise CapacityError(f"{where}; give a smaller --batch-size") from error
+    def memory(self) -> AbstractContextManager[None]:
+        """A context for work on batches, which may raise CapacityError."""
+        return memory_for(self.batch_size, self.device, "give a smaller --batch-size")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,20 +15,17 @@ from gddim_cli.errors import DataError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
-from gddim_cli.runtime.files import replacing, writing
+from gddim_cli.runtime.files import writing
+from gddim_cli.runtime.json_files import read_json, write_json
 from gddim_cli.runtime.row_file import RowFile, partial_path, partial_rows, resumed_rows
 from gddim_cli.samplers.registry import SAMPLERS
 
-T = TypeVar("T")
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 NUM = 500
 
 
 class SolverError(msgspec.Struct):
-    """The root mean square difference of the first images, in [-1, 1], from the converged solution `reference`, or why none.
-
-    That solution is `converged_to` from the one at half its NFE.
-    """
+    """How far the first images are from the converged solution, which is `converged_to` from the one at half its NFE."""
 
     images: int
     rms: float | None = None
@@ -40,12 +37,9 @@ class SolverError(msgspec.Struct):
 class Result(msgspec.Struct):
     """A cell's value and everything that it depends on; the same however often the run was interrupted.
 
-    Attributes:
-        key: a hash of `request` (resolved), `num` and `evaluator` (its identity); equal keys are equal values.
-        features: names the images and their features, which cells of several metrics share.
-        planned: network evaluations per image by the sampler's construction; None where it is adaptive.
-        nfe: network evaluations per image as counted, the mean where batches differ.
-        failed: why there is no value; the cell is tried again by the next call.
+    `key` is a hash of the resolved request, the number of images and the evaluator's identity; `features` names the images and
+    features that cells of several metrics share. `planned` and `nfe` are network evaluations per image, by the sampler's
+    construction (None where it is adaptive) and as counted. `failed` says why there is no value; the next call tries again.
     """
 
     key: str
@@ -77,11 +71,6 @@ class Result(msgspec.Struct):
         return self.planned or self.request.nfe
 
     @property
-    def model(self) -> tuple[str | None, str, bool]:
-        """The network and its precision."""
-        return self.request.checkpoint_sha256, self.request.dtype, self.request.tf32
-
-    @property
     def failure(self) -> str | None:
         """Why the value or the solver error is missing."""
         solver = self.solver_error.failed if self.solver_error else None
@@ -106,11 +95,8 @@ def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator) -> Result:
     return Result(key, features, request, num, identity, prepared.sampler.nfe)
 
 
-class BenchPlan(msgspec.Struct, kw_only=True):
-    """A checked plan; `plan.json` holds the one that last ran in a folder.
-
-    `cells` are in the plan's order, `results` without values in the order of work; `solver_error` is a number of images.
-    """
+class BenchPlan(msgspec.Struct):
+    """A checked plan: cells in its order, results without values in the order of work, and images for solver errors."""
 
     source: str
     solver_error: int
@@ -137,29 +123,20 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def write(self, name: str, value: Any) -> None:
-        """Writes a JSON file atomically; raises OutputError where it cannot be written."""
-        with replacing(self.path / name) as temporary:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-
-    def read(self, name: str, kind: type[T]) -> T | None:
-        """A JSON file; None where there is none. Raises DataError where it is not of this kind."""
-        path = self.path / name
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=kind) if path.is_file() else None
-        except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
-
     def plan(self) -> BenchPlan:
         """The plan of the folder; raises DataError where there is none."""
-        found = self.read(PLAN, BenchPlan)
+        found = read_json(self.path / PLAN, BenchPlan)
         if found is None:
             raise DataError(f"{self.path}: has no {PLAN}, so it is not a folder of gddim bench")
         return found
 
+    def keep(self, result: Result) -> None:
+        """Writes a result; raises OutputError where it cannot be written."""
+        write_json(self.path / "cells" / f"{result.key}.json", result)
+
     def result(self, pending: Result, images: int) -> Result:
         """What is kept of a result, or `pending`; a solver error on another number of images does not count."""
-        found = self.read(f"cells/{pending.key}.json", Result) or msgspec.structs.replace(pending)
+        found = read_json(self.path / "cells" / f"{pending.key}.json", Result) or msgspec.structs.replace(pending)
         if found.solver_error and found.solver_error.images != images:
             found.solver_error = None
         return found

@@ -1,4 +1,4 @@
-"""The work of a benchmark: images streamed into features, group by group, everything kept as it comes.
+"""The work of a benchmark, and what it will take: images streamed into features, group by group, everything kept as it comes.
 
 Several processes share each group's batches; rank 0 decides what is missing, keeps the results and reports them.
 """
@@ -15,20 +15,27 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from gddim_cli.bench.reference_solution import solver_error
+from gddim_cli.bench.reference_solution import solution_name, solver_error
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result, SolverError
+from gddim_cli.errors import CapacityError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.quantize import quantize
+from gddim_cli.runs.batch_size import BatchSizeProbe
+from gddim_cli.runs.converged import COST
 from gddim_cli.runs.folder import new_session
 from gddim_cli.runs.kept_images import KeptImages
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.json_files import read_json, write_json
 from gddim_cli.runtime.row_file import RowFile
 from gddim_cli.runtime.shared_work import SharedWork, WorkError
 from gddim_cli.runtime.versions import versions
+
+Cost = tuple[int, float]
+"""What a group of results has still to do: network evaluations, counted per image, and seconds with the features."""
 
 
 class BenchCallback:
@@ -57,22 +64,21 @@ class Runner:
         self.work = SharedWork(self.world, resources.memory, lambda: callback.advance(self.world.count()))
 
     def run(self) -> list[Result]:
-        """Measures what is missing and returns all results. A failure is kept as a result, and the rest go on.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
+        """Measures what is missing and returns all results; failures are kept, too. Raises OutputError as files are written."""
         session = msgspec.to_builtins(new_session(self.resources.device, self.resources.batch_size, self.world.size))
-        before = self.folder.read(SESSIONS, list[dict[str, Any]]) or []
+        del session["nfe"]
+        path, write = self.folder.path, write_json if self.world.main else lambda *_: None
+        before = read_json(path / SESSIONS, list[dict[str, Any]]) or []
         start, results, session["cells"] = self._times(), list[Result](), []
-        self._write(PLAN, self.plan)
+        write(path / PLAN, self.plan)
         for group in self.plan.groups():
             begun = self._times()
             found, made = self._group(group)
             results += found
             if made:
+                session["images"] += made
                 session["cells"].append({"key": group[0].key, "images": made, **self._times(begun)})
-                self._write(SESSIONS, [*before, {**session, **self._times(start)}])
+                write(path / SESSIONS, [*before, {**session, **self._times(start)}])
         return results
 
     def _times(self, since: Mapping[str, float] = {}) -> dict[str, float]:
@@ -80,10 +86,6 @@ class Runner:
         clocks = {"network": self.resources.clock.seconds, "features": self.features.seconds}
         now = {"seconds": time.perf_counter(), **clocks}
         return {name: value - since.get(name, 0.0) for name, value in now.items()}
-
-    def _write(self, name: str, value: Any) -> None:
-        if self.world.main:
-            self.folder.write(name, value)
 
     def _group(self, group: list[Result]) -> tuple[list[Result], int]:
         """The results of a group, and how many images were made for them."""
@@ -127,8 +129,8 @@ class Runner:
         except WorkError as error:
             for result in group:
                 result.failed = str(error)
-        for result in group:
-            self._write(f"cells/{result.key}.json", result)
+        for result in group if self.world.main else ():
+            self.folder.keep(result)
         if self.world.main and not any(result.failed for result in group):
             self.folder.forget_rows(first.features)
         return made, prepared
@@ -187,4 +189,49 @@ class Runner:
         error, reason = self.work.attempt(measure)
         for result in group:
             result.solver_error = error or SolverError(images, failed=reason)
-            self.folder.write(f"cells/{result.key}.json", result)
+            self.folder.keep(result)
+
+
+def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
+    """The cost of each group by the name of its features, from one warm batch of each model and extractor.
+
+    Where a batch does not fit in the memory: raises CapacityError if `strict`, else such groups cost nothing.
+    """
+    speeds: dict[object, tuple[float, float]] = {}
+    solutions: set[str] = set()
+    found: dict[str, Cost] = {}
+    for group in plan.groups():
+        first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
+        left = 0 if all(result.value is not None for result in kept) else first.num - folder.rows_done(first.features)
+        solved = not first.deterministic or all(one.solver_error and not one.solver_error.failed for one in kept)
+        images = 0 if solved else plan.solver_error
+        evaluations, name = first.per_image * (left + images), solution_name(first, images)
+        if images and name not in solutions and not (folder.path / f"{name}.json").is_file():
+            solutions.add(name)
+            evaluations += images * COST
+        request, extractor = first.request, first.evaluator["weights_sha256"]
+        kind = (request.checkpoint_sha256, request.dtype, request.tf32, request.diffusion, extractor)
+        if (left or images) and kind not in speeds:
+            try:
+                with resources.memory():
+                    speeds[kind] = measured(plan, first, resources)
+            except CapacityError:
+                if strict:
+                    raise
+        network, features = speeds.get(kind, (0.0, 0.0))
+        found[first.features] = evaluations, evaluations * network + left * features
+    return found
+
+
+def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[float, float]:
+    """Seconds of one network evaluation and of the features, per image, of a warm batch."""
+    cell, size = plan.cell(result.key), min(resources.batch_size, result.num)
+    prepared = resources.prepare(cell.request)
+    network = BatchSizeProbe(prepared).seconds(size)
+    channels, height, width = shape = prepared.model.image_shape
+    pixels, spent = np.zeros((size, height, width, channels), np.uint8), 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        resources.evaluator(cell, shape).extractor(pixels)
+        spent = time.perf_counter() - started
+    return network / size, spent / size

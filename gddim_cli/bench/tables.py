@@ -15,7 +15,7 @@ from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
 from gddim_cli.runs.request_labels import labels
 from gddim_cli.runtime.grids import Grid
-from gddim_cli.runtime.text import counted, decimals, figure, signed
+from gddim_cli.runtime.text import counted, decimals, figure, printed, signed
 
 DASH = "—"
 """In place of a value that belongs to another budget."""
@@ -23,16 +23,10 @@ Pair = tuple[Cell, Result]
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One place of a table, with its results' keys: cells that differ in the seed only, of which `seeds` have a value.
+    """One place of a table: results that differ in the seed only, by their keys, of which `seeds` have a value.
 
-    Attributes:
-        asked, nfe: network evaluations asked for, and made on average.
-        mean, std: of the values; the sample standard deviation, of several.
-        solver_error: root mean square over the seeds.
-        difference: how much larger the mean is than the published number.
-        failed, solver_failed: why values are missing; `missing` cells have not been measured.
-        overspent: whether RK45, calibrated to the budget, spent over 5 % (and one evaluation) more: tables and plots leave
-            such values out.
+    `asked` and `nfe` are the network evaluations asked for and made; `failed` says why values are missing, `missing` counts
+    those not measured yet. Calibrated RK45 is `overspent` where it made over 5 % (and one) more: tables and plots omit it.
     """
 
     keys: list[str]
@@ -62,9 +56,8 @@ class Entry(msgspec.Struct, kw_only=True):
             return DASH if self.overspent else "failed" if self.failed else "…"
         spread = "" if self.std is None else f"{self.std:.{decimals(self.mean)}f}"
         spread = figure(self.std) if self.std and not float(spread) else spread
-        return (
-            figure(self.mean) + (f" ± {spread}" * bool(spread)) + self.made + " *" * bool(self.failed or self.missing)
-        )
+        mark = " *" if self.failed or self.missing else ""
+        return f"{figure(self.mean)}{f' ± {spread}' if spread else ''}{self.made}{mark}"
 
     @property
     def error_text(self) -> str:
@@ -77,13 +70,9 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class Table(msgspec.Struct, kw_only=True):
-    """Values that compare: of one metric and evaluator, one number of images and one quantisation.
+    """Values of one metric, reference, number of images and quantisation, by label and column.
 
-    Attributes:
-        evaluator: its identity.
-        axis: what the columns are, `nfe` or `lambda`; with `lambda` all cells have one NFE, `nfe`.
-        rows: by label, an entry for each column, None where the plan has no cell.
-        apart: in what it differs from other tables with its heading.
+    Columns are `nfe` or, with one NFE, `lambda`; `apart` says in what the table differs from others with its heading.
     """
 
     title: str
@@ -111,9 +100,9 @@ class Table(msgspec.Struct, kw_only=True):
         return ", ".join(filter(None, parts))
 
     @property
-    def names(self) -> list[str]:
-        """The names of the columns."""
-        return [f"{'NFE' if self.axis == 'nfe' else 'λ ='} {column:g}" for column in self.columns]
+    def header(self) -> list[str]:
+        """The first line as text."""
+        return ["sampler", *(f"{'NFE' if self.axis == 'nfe' else 'λ ='} {column:g}" for column in self.columns)]
 
     @property
     def entries(self) -> list[Entry]:
@@ -122,25 +111,20 @@ class Table(msgspec.Struct, kw_only=True):
 
     def grid(self) -> Grid:
         """The values as text: a header, a line for each row, and below it the paper's numbers and the differences."""
-        found = [["sampler", *self.names]]
+        found = [self.header]
         for label, row in self.rows.items():
             found.append([label, *(entry.text if entry else "" for entry in row)])
             numbers = [entry.published if entry else None for entry in row]
             if any(number is not None for number in numbers):
-                found.append(
-                    ["published", *("" if n is None else n if isinstance(n, str) else f"{n:g}" for n in numbers)]
-                )
-                shown = [entry if entry and not entry.overspent else None for entry in row]
-                found.append(
-                    ["difference", *(signed(entry.difference, entry.mean) if entry else "" for entry in shown)]
-                )
+                differences = [signed(entry.difference, entry.mean) if entry else "" for entry in row]
+                found += [["published", *map(printed, numbers)], ["difference", *differences]]
         return found
 
     def error_grid(self) -> Grid:
         """The solver errors as text, or nothing."""
         lines = [[label, *(entry.error_text if entry else "" for entry in row)] for label, row in self.rows.items()]
         lines = [line for line in lines if any(line[1:])]
-        return [["sampler", *self.names], *lines] if lines else []
+        return [self.header, *lines] if lines else []
 
     def notes(self) -> list[str]:
         """What a reader of the table has to know, a sentence each."""
@@ -159,12 +143,9 @@ class Table(msgspec.Struct, kw_only=True):
         if any(entry.published is not None for entry in entries):
             bias = "" if images >= FULL else f"; with {images} images the bias of the distance is larger"
             found.append(f"Published: arXiv 2206.05564, 50 000 images{bias}.")
-        missing = sum(entry.missing for entry in entries)
-        return [
-            *found,
-            *dict.fromkeys(reasons),
-            *([f"{counted(missing, 'cell')} not measured yet (…, *)."] if missing else []),
-        ]
+        if missing := sum(entry.missing for entry in entries):
+            reasons.append(f"{counted(missing, 'cell')} not measured yet (…, *).")
+        return [*found, *dict.fromkeys(reasons)]
 
 
 def tables(pairs: Sequence[Pair]) -> list[Table]:
@@ -209,6 +190,8 @@ def entry(pairs: Sequence[Pair]) -> Entry:
     mean, nfe = statistics.fmean(values) if values else None, statistics.fmean(made) if made else None
     number = published.number(pairs[0][0], request)
     calibrated = not request.options.get("rtol") and not request.options.get("atol")
+    overspent = calibrated and nfe is not None and nfe > max(1.05 * request.nfe, request.nfe + 1)
+    comparable = mean is not None and isinstance(number, int | float) and not overspent
     return Entry(
         keys=[result.key for result in results],
         asked=request.nfe,
@@ -218,9 +201,9 @@ def entry(pairs: Sequence[Pair]) -> Entry:
         std=statistics.stdev(values) if len(values) > 1 else None,
         solver_error=statistics.fmean(squares) ** 0.5 if squares else None,
         published=number,
-        difference=mean - number if mean is not None and isinstance(number, int | float) else None,
+        difference=mean - number if comparable else None,  # type: ignore[operator]
         failed=[result.failed for result in results if result.failed],
         solver_failed=[error.failed for error in solved if error.failed],
         missing=sum(result.value is None and not result.failed for result in results),
-        overspent=calibrated and nfe is not None and nfe > max(1.05 * request.nfe, request.nfe + 1),
+        overspent=overspent,
     )

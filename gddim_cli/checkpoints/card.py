@@ -23,7 +23,7 @@ class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a model is sampled unless the person says otherwise; what is absent is the diffusion's default."""
+    """How a model is sampled by default; what is absent is the diffusion's default."""
 
     t_start: float | None = None
     t_end: float | None = None
@@ -45,9 +45,11 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         file: its name; a mirror has it under that name.
         format: a checkpoint format's name, `native`, or `verbatim` for files that are kept as they are.
         settings: what the file does not tell, by the names of the format's options.
-        size: in bytes, about: none of the sizes is published.
+        size: in bytes, about: few of the sizes are published.
         google_drive: its id there.
         google_drive_folder: the id of the folder it is in.
+        smallest_number: where the folder has no such file, the one of its name with the smallest number is meant.
+        hugging_face: the repository on the Hugging Face Hub.
         url: its address elsewhere.
         sha256: pinned, whole or its beginning, where one is published.
     """
@@ -58,21 +60,25 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     settings: dict[str, Any] = {}
     google_drive: str | None = None
     google_drive_folder: str | None = None
+    smallest_number: bool = False
+    hugging_face: str | None = None
     url: str | None = None
     sha256: str | None = None
 
     @property
     def page(self) -> str:
-        """The address at which a person finds the file."""
+        """The address at which a browser shows the file."""
         if self.google_drive:
             return f"https://drive.google.com/file/d/{self.google_drive}/view"
         if self.google_drive_folder:
             return f"https://drive.google.com/drive/folders/{self.google_drive_folder}"
+        if self.hugging_face:
+            return f"https://huggingface.co/{self.hugging_face}"
         return self.url or "nowhere"
 
 
 class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A published file that is no checkpoint: a reference's statistics, or an Inception network.
+    """A published file that is no checkpoint: the statistics of a reference, or an Inception network.
 
     Attributes:
         name: what `gddim download` calls it.
@@ -109,6 +115,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         sha256: of the native weights file, where it is pinned.
         source: where the authors published it.
         published: what they report of it.
+        reference: the named reference statistics that its published FID was measured against.
         parameters: numbers in the network.
         training: data, steps, time, machine: how it came about.
         license: of weights and data.
@@ -130,6 +137,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     sha256: str | None = None
     source: Source | None = None
     published: dict[str, Any] = {}
+    reference: str | None = None
     parameters: int | None = None
     training: dict[str, Any] = {}
     license: dict[str, str] = {}
@@ -151,4 +159,4 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         try:
             return make_diffusion(str(parameters.pop("name", "")), parameters)
         except UsageError as error:
-            raise CheckpointError(f"card of {printable(self.name)}: {error}") from error
+            raise CheckpointError(f"card of {printable(self.name)}: {printable(error, 300)}") from error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from gddim_cli.checkpoints import native
@@ -14,8 +15,9 @@ from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec,
 from gddim_cli.checkpoints.formats.registry import FORMATS, recognize
 from gddim_cli.checkpoints.load import build
 from gddim_cli.errors import CheckpointError, UsageError, nearest
+from gddim_cli.runtime.text import printable
 
-IDENTITY = ("images", "network", "parameterization")
+IDENTITY = ("images", "parameterization", "labels", "network")
 """The fields of a card by which two cards are of the same model."""
 
 
@@ -34,12 +36,36 @@ def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str]
     options = build_options(spec, card.source.settings, f"card of {card.name}: {{}}")
     conversion = Conversion(path, card.name, options, find_card, lambda _: None, like=card, exact=True)
     made, tensors = spec.convert(spec.read(path), conversion)
+    check_identity(made, card, path)
+    # What the card does not say of the network, such as its dropout, is the file's.
+    write(out, msgspec.structs.replace(card, network=made.network), tensors, path)
+
+
+def check_identity(found: Card, expected: Card, path: Path) -> None:
+    """Refuses a model that is not the one of a card. Arguments of the network that the card leaves out may be any.
+
+    Raises:
+        CheckpointError: naming the first difference.
+    """
     for key in IDENTITY:
-        if getattr(made, key) != getattr(card, key):
+        difference = different(
+            msgspec.to_builtins(getattr(expected, key)), msgspec.to_builtins(getattr(found, key)), key
+        )
+        if difference:
+            where, card_value, file_value = difference
             raise CheckpointError(
-                f"{path}: its {key} ({getattr(made, key)}) is not that of the card of {card.name} ({getattr(card, key)})"
+                f"{path}: its {where} is {printable(file_value, 60)}, that of the card of {printable(expected.name)} is "
+                f"{printable(card_value, 60)}; not the same model"
             )
-    write(out, card, tensors, path)
+
+
+def different(expected: Any, found: Any, where: str) -> tuple[str, Any, Any] | None:
+    """The first place at which `found` differs from what is expected, with both values; None if there is none."""
+    if isinstance(expected, dict):
+        inside = found if isinstance(found, dict) else {}
+        pairs = ((key, value, inside.get(key)) for key, value in expected.items())
+        return next((it for key, one, other in pairs if (it := different(one, other, f"{where}.{key}"))), None)
+    return None if expected == found else (where, expected, found)
 
 
 def convert_file(
@@ -71,8 +97,9 @@ def convert_file(
     """
     options = build_options(spec, settings)
     contents: Contents = spec.read(path)
-    conversion = Conversion(path, name or out.stem, options, find_card, say, like)
+    conversion = Conversion(path, printable(name or out.stem, 100), options, find_card, say, like)
     card, tensors = spec.convert(contents, conversion)
+    card = msgspec.structs.replace(card, title=printable(card.title))
     write(out, card, tensors, path)
     return card
 

@@ -253,7 +253,8 @@ def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> 
         raise CheckpointError(f"{path}: its card says that a {kind} predicts '{printable(card.parameterization)}'")
     convention_of(card)
     channels, own = card.images.channels, card.parameterization in OWN_DIFFUSION
-    dimension = card.make_diffusion().D if own else 1
+    diffusion = card.make_diffusion()
+    dimension = diffusion.D if own else 1
     if card.parameterization == "mixed_score" and dimension != 2:
         raise CheckpointError(f"{path}: its card says mixed_score, which needs a diffusion with a velocity")
     out = channels * dimension if card.parameterization == "eps" else channels

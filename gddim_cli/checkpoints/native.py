@@ -15,6 +15,7 @@ from torch import Tensor
 from gddim_cli.checkpoints.card import Card
 from gddim_cli.errors import CheckpointError
 from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.typed_yaml import typed
 
 CARD = "gddim_card"
@@ -64,8 +65,8 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
         )
     try:
         raw = msgspec.json.decode(metadata[CARD])
-    except msgspec.DecodeError as error:
-        raise CheckpointError(f"{path}: its card is not JSON: {error}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its card is not JSON: {printable(error)}") from error
     for name, tensor in tensors.items():
         if not all_finite(tensor):
             raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the file is damaged, fetch it again")

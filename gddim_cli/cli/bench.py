@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from gddim_cli.bench.cell import PLAN_SETTINGS
-from gddim_cli.bench.plan_file import PlanError, cell_settings, from_options
+from gddim_cli.bench.plan_file import PlanError, cell_settings, reader
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import say
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.setting_lists import located
 
 EXAMPLES = """
 gddim bench
@@ -27,26 +28,24 @@ FIRST = ("nfe", "checkpoint", "sampler", "seeds")
 """The settings that stand first in `--help`."""
 FLAGS = {"help_option_names": ["-h", "--help"]}
 PRINT_PLAN = "Only print the cells and the time that they will take."
+Table = Annotated[int | None, typer.Option(metavar="1|2|3", help="Table of the paper.", rich_help_panel="Model")]
+Status = Annotated[Path | None, typer.Option(help="Only print what is done in a folder.", rich_help_panel="Output")]
 Folder = Annotated[Path, typer.Argument(help="A folder of gddim bench.")]
 
 
 def bench(
     given: Mapping[str, Any],
     plan: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="These settings, and rows of them.")] = None,
-    table: Annotated[
-        int | None, typer.Option(metavar="1|2|3", help="Table of the paper.", rich_help_panel="Model")
-    ] = None,
+    table: Table = None,
     print_plan: Annotated[bool, typer.Option("--print-plan", help=PRINT_PLAN, rich_help_panel="Output")] = False,
-    status: Annotated[
-        Path | None, typer.Option(help="Only print what is done there.", rich_help_panel="Output")
-    ] = None,
+    status: Status = None,
     json: options.Json = False,
     threads: options.Threads = None,
 ) -> None:
     """Measure a metric against network evaluations (NFE), cell by cell.
 
-    Without arguments: the bundled checkpoint against its digits, offline, in a few minutes. Settings of cells take lists, as
-    --nfe 10,20; every combination is a cell. A path with a comma needs a plan, and so does a list of classes.
+    Without arguments: the bundled digits, offline, in a few minutes. Settings of cells take lists, as --nfe 10,20; every
+    combination is a cell. A path with a comma and a list of classes need a plan.
     """
     if world().size > 1 and (print_plan or status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")
@@ -54,7 +53,6 @@ def bench(
         raise UsageError("--table: is a plan itself; leave out --table or the plan's file")
     if table not in (None, 1, 2, 3):
         raise UsageError(f"--table: {table} is not 1, 2 or 3")
-
     from gddim_cli.bench import plan as plans
     from gddim_cli.bench.resources import Resources
     from gddim_cli.cli import bench_view
@@ -62,24 +60,24 @@ def bench(
     if status is not None:
         bench_view.show_status(status, json)
         return
-    problems: list[str] = []
-    over = from_options(given, problems)
+    over = reader(problems := list[str]()).options(given)
     planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems, preset=table is not None)
     try:
         device = find_device(planner.own.device)
     except UsageError as error:  # reported with everything else that is wrong
         place = {**planner.file.top, **over}["device"][0][1]
-        problems.append(plans.located(error, {"device": place}))
+        problems.append(located(error, {"device": place}))
         device = find_device("cpu")
     options.use_threads(threads, device)
-    resources = Resources(device, planner.own.batch_size)
+    resources, folder = Resources(device, planner.own.batch_size), options.folder("--out", Path(planner.own.out))
     try:
         checked = planner.plan(resources)
     except PlanError as error:
         for line in error.lines:
             say(line)
         raise
-    folder = options.folder("--out", Path(planner.own.out))
+    for note in checked.notes:
+        say(f"note: {note}")
     if print_plan:
         bench_view.show_plan(checked, resources, folder, json)
     elif bench_view.execute(checked, resources, folder, planner.own.keep_images, json):
@@ -87,10 +85,7 @@ def bench(
 
 
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
-    """Compare two benchmarks cell by cell.
-
-    Cells match where settings, seeds, images and metric are the same; checkpoints may differ.
-    """
+    """Compare two benchmarks cell by cell: the same settings, seeds, images and metric; checkpoints may differ."""
     from gddim_cli.cli import bench_view
 
     bench_view.show_comparison(first, second, json)

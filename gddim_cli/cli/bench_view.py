@@ -7,8 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from shutil import get_terminal_size
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,42 +15,34 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gddim_cli.bench.compare import compare
-from gddim_cli.bench.estimate import costs
 from gddim_cli.bench.report import blocks, report, write
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Folder, Result
-from gddim_cli.bench.run import BenchCallback, Runner
+from gddim_cli.bench.run import BenchCallback, Runner, costs
 from gddim_cli.bench.tables import Table, tables
 from gddim_cli.cli import progress
-from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, duration, grid_table, say, show_json, show_table
+from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, TimeLeft, duration, grid_table, say, show_json, show_table
 from gddim_cli.runs.request_labels import short_label
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.files import locked
 from gddim_cli.runtime.text import counted, figure, signed
 
-TRUSTED = 0.05
-"""Part of the estimate that the measured pace is averaged with."""
-
 
 class View(BenchCallback):
-    """Progress on stderr: on a terminal tables that fill in, elsewhere lines; with the time left.
-
-    That is the plan's estimate, corrected by how long the part that is done has taken.
-    """
+    """Progress on stderr: on a terminal tables that fill in, elsewhere lines; with the time left."""
 
     def __init__(self, plan: BenchPlan, resources: Resources, folder: Folder) -> None:
         self.plan, self.folder, self.costs = plan, folder, costs(plan, resources, folder, strict=False)
-        self.total = sum(cost.seconds for cost in self.costs.values())
-        self.done, self.ended, self.made = 0.0, 0, 0
+        self.left = TimeLeft(sum(seconds for _, seconds in self.costs.values()), world().size)
+        self.done, self.ended, self.made, self.said = 0.0, 0, 0, time.monotonic()
         self.current: Sequence[Result] = ()
         self.live: Live | None = None
 
     def __enter__(self) -> Self:
-        self.began = self.said = time.monotonic()
         if sys.stderr.isatty() and world().main and not progress.QUIET:
-            self.tables = tables(self.folder.pairs(self.plan))
-            console = Console(stderr=True)
-            self.live = Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
+            self.tables = drawn(tables(self.folder.pairs(self.plan)))
+            picture, console = lambda: Group(Text(self._line()), *self.tables), Console(stderr=True)
+            self.live = Live(console=console, get_renderable=picture, refresh_per_second=4, transient=True)
             self.live.start()
         return self
 
@@ -60,7 +51,8 @@ class View(BenchCallback):
             self.live.stop()
 
     def begin(self, group: Sequence[Result]) -> None:
-        self.current, self.made = group, 0
+        self.made = self.made if self.current else 0
+        self.current = group
 
     def advance(self, evaluations: int) -> None:
         self.made += evaluations
@@ -70,37 +62,27 @@ class View(BenchCallback):
 
     def end(self, group: Sequence[Result]) -> None:
         measured, self.current = bool(self.current), ()
-        self.done += self.costs[group[0].features].seconds
+        self.done += self.costs[group[0].features][1]
         self.ended += len(group)
         if self.live:
-            self.tables = tables(self.folder.pairs(self.plan))
-        for result in group if not self.live and (measured or group[0].failed) else ():
+            self.tables = drawn(tables(self.folder.pairs(self.plan)))
+        for result in group if measured and not self.live else ():
             say(f"{described(result)} ({self._line()})")
 
     def _line(self) -> str:
         evaluations, seconds = self.costs[self.current[0].features] if self.current else (0, 0.0)
         share = min(1.0, self.made / max(evaluations, 1))
-        done, known = self.done + share * seconds, TRUSTED * self.total
-        pace = (time.monotonic() - self.began + known / world().size) / (done + known) if self.total else 0.0
-        parts = [f"{self.ended} of {counted(len(self.plan.results), 'cell')}"]
-        parts += [f"{described(self.current[0])} {100 * share:.0f} %"] if self.current else []
-        left = (self.total - done) * pace
-        return ", ".join([*parts, f"{duration(left)} left"] if left > 0 else parts)
-
-    def _picture(self) -> Group:
-        """All tables, or, where the terminal is too low for them, those of the current cells."""
-        keys, shown = {result.key for result in self.current}, self.tables
-        if keys and sum(len(table.rows) + 9 for table in shown) >= get_terminal_size().lines:
-            shown = [table for table in shown if any(keys & {*entry.keys} for entry in table.entries)]
-        return Group(Text(self._line()), *drawn(shown))
+        now = f", {described(self.current[0])}: {100 * share:.0f} %" if self.current else ""
+        count = f"{self.ended} of {counted(len(self.plan.results), 'cell')}"
+        return f"{count}{now}{self.left.text(self.done + share * seconds)}"
 
 
 def drawn(found: Sequence[Table]) -> list[RichTable]:
     """Tables, each with its solver errors below it."""
-    titled = [
-        (f"{title}: {heading}" if title else heading, grid, notes) for title, heading, grid, notes in blocks(found)
+    return [
+        grid_table(grid, f"{title}: {heading}" if title else heading, notes, ("published", "difference"))
+        for title, heading, grid, notes in blocks(found)
     ]
-    return [grid_table(grid, title, notes, ("published", "difference")) for title, grid, notes in titled]
 
 
 def described(result: Result) -> str:
@@ -115,13 +97,7 @@ def described(result: Result) -> str:
 
 
 def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool) -> bool:
-    """Measures what is missing, writes the reports and shows them; returns whether a cell failed.
-
-    Raises:
-        OutputError: the folder cannot be written, or another program works there.
-    """
-    for note in plan.notes:
-        say(f"note: {note}")
+    """Measures what is missing and reports; returns whether a cell failed. Raises OutputError where it cannot write."""
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
         with View(plan, resources, folder) as view:
@@ -129,15 +105,20 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
         if not processes.main:
             return False
         found = write(plan, folder)
-    if json:
-        show_json(found)
-    for table in () if json else drawn(found.tables):
-        show_table(table)
-    failed = sum(bool(result.failure) for result in results)
-    say(f"{counted(len(results), 'cell')} in {path} (see {path / 'table.md'}, {path / 'fid_vs_nfe.png'})")
+    show(found, found.tables, json)
+    failed, count = sum(bool(result.failure) for result in results), counted(len(results), "cell")
+    say(f"{count} in {path} (see {path / 'table.md'} and the plots beside it)")
     if failed:
-        say(f"gddim: {failed} of {counted(len(results), 'cell')} failed; rerun the same command to try again")
+        say(f"gddim: {failed} of {count} failed; rerun the same command to try again")
     return bool(failed)
+
+
+def show(value: Any, found: Sequence[Table], json: bool) -> None:
+    """A value as JSON on stdout, or tables."""
+    if json:
+        show_json(value)
+    for table in () if json else drawn(found):
+        show_table(table)
 
 
 def show_plan(plan: BenchPlan, resources: Resources, path: Path, json: bool) -> None:
@@ -145,21 +126,12 @@ def show_plan(plan: BenchPlan, resources: Resources, path: Path, json: bool) -> 
     folder = Folder(path)
     cost = costs(plan, resources, folder)
     evaluations, seconds = (sum(values) for values in zip(*cost.values(), strict=True))
-    done = [result.key for result in plan.results if not cost[result.features].evaluations]
-    if json:
-        show_json({"plan": plan, "done": done, "evaluations": evaluations, "seconds": seconds})
-        return
-    for note in plan.notes:
-        say(f"note: {note}")
-
-    for table in drawn(tables(folder.pairs(plan))):
-        show_table(table)
+    done = [result.key for result in plan.results if not cost[result.features][0]]
+    found = {"plan": plan, "done": done, "evaluations": evaluations, "seconds": seconds}
+    show(found, tables(folder.pairs(plan)), json)
     count, before = counted(len(plan.results), "cell"), f" ({len(done)} done)" if done else ""
-    what = f"{sum(group[0].num for group in plan.groups())} images, {evaluations} evaluations to make"
-    say(
-        f"{count}{before}, {what}, with those for solver errors, counted per image: about {duration(seconds)} on "
-        f"{resources.device}, by two batches of {resources.batch_size}"
-    )
+    images, per = sum(group[0].num for group in plan.groups()), "evaluations to make, counted per image"
+    say(f"{count}{before}, {images} images, {evaluations} {per}: about {duration(seconds)} on {resources.device}")
 
 
 def show_status(path: Path, json: bool) -> None:
@@ -171,19 +143,13 @@ def show_status(path: Path, json: bool) -> None:
     done = [result.key for result in found.results if result.value is not None and result.key not in failed]
     rest = [result for result in found.results if result.key not in {*done, *failed}]
     missing = {result.key: {"images": folder.rows_done(result.features), "of": result.num} for result in rest}
-    if json:
-        count = len(found.results)
-        show_json({"source": plan.source, "cells": count, "done": done, "missing": missing, "failed": failed})
-        return
-    for table in drawn(found.tables):
-        show_table(table)
-    say(
-        f"{path}: {len(done)} of {counted(len(found.results), 'cell')} done, {len(missing)} missing, {len(failed)} failed"
-    )
+    counts = {"source": plan.source, "cells": len(found.results)}
+    show({**counts, "done": done, "missing": missing, "failed": failed}, found.tables, json)
+    count = counted(len(found.results), "cell")
+    say(f"{path}: {len(done)} of {count} done, {len(missing)} missing, {len(failed)} failed")
     for result in rest:
         if made := missing[result.key]["images"]:
-            request = result.request
-            say(f"{request.sampler}, NFE {request.nfe}, seed {request.seed}: {made} of {result.num} images")
+            say(f"{described(result)}: {made} of {result.num} images")
 
 
 def show_comparison(first: Path, second: Path, json: bool) -> None:
@@ -194,14 +160,12 @@ def show_comparison(first: Path, second: Path, json: bool) -> None:
         return
     grid = [["sampler", "NFE", "seed", "images", "metric", "A", "B", "B - A", "B / A - 1"]]
     for pair in pairs:
-        both = [
-            figure(value) if value is not None else "no value" if pair[f"in_{run}"] else "absent"
-            for run, value in (("a", pair["a"]), ("b", pair["b"]))
-        ]
+        both = [(pair["a"], pair["in_a"]), (pair["b"], pair["in_b"])]
+        values = ["absent" if not there else "no value" if value is None else figure(value) for value, there in both]
         change = "" if pair["ratio"] is None else f"{100 * pair['ratio']:+.2f} %"
         own = [str(pair[name]) for name in ("sampler", "nfe", "seed", "images", "metric")]
-        grid.append([*own, *both, signed(pair["difference"], pair["a"]), change])
+        grid.append([*own, *values, signed(pair["difference"], pair["a"]), change])
     show_table(grid_table(grid, f"A: {first}, B: {second}"))
     there = [(pair["in_a"], pair["in_b"]) for pair in pairs]
-    only = [there.count(of) for of in ((True, False), (False, True))]
-    say(f"{counted(there.count((True, True)), 'cell')} in both, {only[0]} only in {first}, {only[1]} only in {second}")
+    shared, a, b = (there.count(of) for of in ((True, True), (True, False), (False, True)))
+    say(f"{counted(shared, 'cell')} in both, {a} only in {first}, {b} only in {second}")

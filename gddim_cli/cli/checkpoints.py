@@ -1,4 +1,4 @@
-"""`gddim checkpoints`: what there is, one card, and giving space back."""
+"""`gddim checkpoints`: the catalogue, one card, and removing downloads."""
 
 from __future__ import annotations
 
@@ -9,39 +9,59 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import say
+from gddim_cli.cli.progress import say, show_table, stdout
 from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from gddim_cli.hub.catalogue import Entry
+
+WIDE = 120
+"""Columns of a terminal from which titles are shown too."""
 
 EPILOG = """[bold]Examples[/bold]
 
 gddim checkpoints
 
-gddim checkpoints cld-cifar10
+gddim checkpoints edm-cifar10-uncond-vp
 
 gddim checkpoints remove vp-cifar10"""
 
 
+def known_names() -> list[str]:
+    """Everything in the catalogue, for shell completion."""
+    from gddim_cli.hub.store import file_names, names
+
+    return [*names(), *file_names()]
+
+
 def checkpoints(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME | remove NAME...]", help="One card, or what to give back.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME | remove NAME...]",
+            help="Name of which to print the card, or downloads to remove. Default: list all.",
+            autocompletion=known_names,
+        ),
     ] = None,
     forget: Annotated[
-        bool, typer.Option("--forget", help="With remove: also the sha256 seen, to trust the next download anew.")
+        bool,
+        typer.Option(
+            "--forget", help="With remove: also forget the sha256, so that the next download is trusted anew."
+        ),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """List checkpoints and published files, show a card, or remove what was downloaded."""
+    """List checkpoints and published files, print a card, or remove downloads."""
     words = words or []
     if words[:1] == ["remove"]:
         remove(words[1:], forget)
         return
     if forget:
-        raise UsageError("--forget goes with: gddim checkpoints remove NAME")
+        raise UsageError("--forget requires: gddim checkpoints remove NAME")
     if len(words) > 1:
-        raise UsageError(f"gddim checkpoints {' '.join(words)}: one NAME, or remove NAME...")
+        raise UsageError(f"gddim checkpoints {' '.join(words)}: expected one NAME, or remove NAME...")
     if words:
         show(words[0], json)
     else:
@@ -49,54 +69,88 @@ def checkpoints(
 
 
 def remove(names: list[str], forget: bool) -> None:
+    """Removes downloads; all names are checked first."""
     from gddim_cli.hub.download import card_with_source
     from gddim_cli.hub.download import remove as remove_one
 
     if not names:
-        raise UsageError("gddim checkpoints remove: name what to remove")
+        raise UsageError("gddim checkpoints remove: expected at least one NAME")
     for name in names:
         card_with_source(name)
     for name in names:
         freed = remove_one(name, forget, say)
-        say(f"{name}: {freed / 1e6:.0f} MB freed" if freed else f"{name}: nothing of it was there")
+        say(f"{name}: {freed / 1e6:.0f} MB freed" if freed else f"{name}: nothing to remove")
 
 
 def show(name: str, json: bool) -> None:
+    """Prints a card."""
     import yaml
 
     from gddim_cli.hub.catalogue import details
 
-    told = details(name)
-    if json:
-        sys.stdout.write(json_module.dumps(told) + "\n")
-    else:
-        sys.stdout.write(yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=120))
+    found = details(name)
+    with stdout() as out:
+        if json:
+            out.write(json_module.dumps(found) + "\n")
+        else:
+            out.write(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100))
 
 
 def list_all(json: bool) -> None:
+    """Prints the catalogue."""
     import msgspec
 
     from gddim_cli.hub.catalogue import entries
 
     found = entries()
     if json:
-        sys.stdout.write(json_module.dumps(msgspec.to_builtins(found)) + "\n")
+        with stdout() as out:
+            out.write(json_module.dumps(msgspec.to_builtins(found)) + "\n")
         return
     from rich.console import Console
+
+    wide = not sys.stdout.isatty() or Console().width >= WIDE
+    show_table(checkpoint_table([entry for entry in found if entry.kind == "checkpoint"], wide))
+    show_table(file_table([entry for entry in found if entry.kind != "checkpoint"], wide))
+    say("print a card with: gddim checkpoints NAME")
+
+
+def checkpoint_table(entries: list[Entry], wide: bool) -> Table:
+    """The models. Names are never shortened; titles are left out of narrow tables."""
+    table = plain_table(["checkpoint", "images", "classes", "size", "state", "FID"], wide)
+    for entry in entries:
+        fid = "-" if entry.fid is None else str(entry.fid)
+        classes = str(entry.classes) if entry.classes else "-"
+        row = [entry.name, entry.images, classes, megabytes(entry), entry.state, fid, entry.title]
+        table.add_row(*row[: None if wide else -1])
+    return table
+
+
+def file_table(entries: list[Entry], wide: bool) -> Table:
+    """The statistics and Inception networks."""
+    table = plain_table(["file", "kind", "size", "state"], wide)
+    for entry in entries:
+        row = [entry.name, entry.kind, megabytes(entry), entry.state, entry.title]
+        table.add_row(*row[: None if wide else -1])
+    return table
+
+
+def plain_table(columns: list[str], wide: bool) -> Table:
+    """A table whose columns keep their text whole, but for the title, which is folded."""
+    from rich import box
     from rich.table import Table
 
-    table = Table("name", "diffusion", "parameters", "size", "state", "FID", "what it is")
-    for entry in found:
-        table.add_row(*row(entry))
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(table)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="right" if name in ("size", "FID", "classes") else "left")
+    if wide:
+        table.add_column("title", overflow="fold")
+    return table
 
 
-def row(entry: Entry) -> tuple[str, ...]:
-    numbers = "-" if entry.parameters is None else f"{entry.parameters / 1e6:.1f} M"
-    size = "-" if entry.size is None else f"{entry.size / 1e6:.0f} MB"
-    fid = "-" if entry.fid is None else f"{entry.fid}"
-    return entry.name, entry.what, numbers, size, entry.state, fid, entry.title
+def megabytes(entry: Entry) -> str:
+    """Its size."""
+    return "-" if entry.size is None else f"{entry.size / 1e6:.0f} MB"
 
 
 app = options.command(checkpoints, EPILOG)

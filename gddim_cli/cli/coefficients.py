@@ -1,4 +1,4 @@
-"""`gddim coefficients`: what the sampler multiplies with, for those who port the method."""
+"""`gddim coefficients`: the times and matrices of gDDIM, for porting the method."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def show(name: str, found: Coefficients) -> None:
 
     title = f"{name}, K = {found.k}, order {found.order}, NFE {found.nfe}"
     if found.Psi.ndim > 3:
-        title += "; the four corners of the DCT spectrum (--npz and --json have all of it)"
+        title += "; the four corners of the DCT spectrum (--npz and --json write all of it)"
     table = Table("step", "from t", "to t", "Psi", *(f"C{j}" for j in range(found.order + 1)), title=title)
     for i in range(len(found.Psi)):
         used = (matrix(c) if j <= i else "-" for j, c in enumerate(found.C[i]))
@@ -98,7 +98,7 @@ def show(name: str, found: Coefficients) -> None:
 
 
 def matrix(values: Any) -> str:
-    """A matrix in lines; of a spectrum's one number per frequency, the corners."""
+    """A matrix as lines of text; for a spectrum with one number per frequency, its four corners."""
     if values.ndim > 2:
         values = values[:: len(values) - 1, :: len(values) - 1, 0, 0]
     return "\n".join("  ".join(f"{value: .6f}" for value in row) for row in values)

@@ -8,53 +8,153 @@ from typing import Annotated
 import typer
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import Progress, say
+from gddim_cli.cli.progress import Progress, say, stdout
 from gddim_cli.errors import UsageError
 
 MEGABYTE = 1_000_000
+
+MODELS = {"gddim-paper": "cld-cifar10", "edm": "edm-cifar10-uncond-vp"}
+"""The model whose published FID was measured by a protocol."""
 
 EPILOG = """[bold]Examples[/bold]
 
 gddim download cld-cifar10
 
-gddim download cldsgm-cifar10 --from ~/Downloads/checkpoint_800000.pth
+gddim download --protocol gddim-paper
 
-gddim download stats-cifar10-tf inception
+gddim download edm-cifar10-uncond-vp --with-fid --list
+
+gddim download cldsgm-cifar10 --from ~/Downloads/checkpoint_800000.pth
 
 [bold]Environment[/bold]
 
-GDDIM_HOME: the cache folder (default: the platform's).
+GDDIM_HOME: folder of the cache. Default: the platform's.
 
-GDDIM_MIRROR: a base URL tried first, by the file name in the card (gddim checkpoints NAME)."""
+GDDIM_MIRROR: base URL that is tried first, with the file names that --list prints."""
+
+
+def downloadable() -> list[str]:
+    """The names that can be downloaded, for shell completion."""
+    from gddim_cli.cli.checkpoints import known_names
+
+    return known_names()
+
+
+def protocol_names() -> list[str]:
+    """The protocols, for shell completion."""
+    from gddim_cli.evaluation.protocols import PROTOCOLS
+
+    return list(PROTOCOLS)
 
 
 def download(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="See gddim checkpoints.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME...]", help="Names that gddim checkpoints lists.", autocompletion=downloadable),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also fetch what FID under this protocol needs: its model (unless names are given), statistics, Inception.",
+            autocompletion=protocol_names,
+        ),
+    ] = None,
+    with_fid: Annotated[
+        bool,
+        typer.Option("--with-fid", help="Also fetch the statistics and the Inception of the models' published FID."),
+    ] = False,
+    list_files: Annotated[
+        bool,
+        typer.Option(
+            "--list", help="Print the files and their addresses instead of fetching them, to carry them by hand."
+        ),
+    ] = False,
     from_file: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Take the published file from there; it stays.")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Take the published file from here; it is not changed."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the published file beside the converted one.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
 ) -> None:
-    """Fetch released models, statistics and Inception networks; goes on where it was cut.
+    """Fetch released models, reference statistics and Inception networks. Resumes interrupted downloads.
 
-    Each is verified (its structure; its sha256 against the card's or the first download's) and training states are
-    converted once to the native format, about a quarter of their size.
+    Each file is verified: its structure, and its sha256 against the card's or the first download's. Models are converted
+    once to the native format.
     """
-    if from_file and len(names) > 1:
-        raise UsageError("--from is one file: give one NAME with it")
-
     from gddim_cli.hub.download import Download, card_with_source
 
-    for name in names:
-        card_with_source(name)  # a wrong name is told before anything is fetched
-    for name in names:
+    wanted = all_names(names or [], protocol, with_fid)
+    if not wanted and not list_files:
+        raise UsageError("expected a NAME, or --protocol NAME; gddim checkpoints lists the names")
+    if from_file and len(wanted) > 1:
+        raise UsageError("--from is one file: give one NAME with it")
+    for name in wanted:
+        card_with_source(name)  # a wrong name is reported before anything is fetched
+    if list_files:
+        print_files(wanted)
+        return
+    for name in wanted:
         with Bytes() as bar:
             Download(bar.say, bar, from_file, keep, offline).get(name)
 
 
+def all_names(names: list[str], protocol: str | None, with_fid: bool) -> list[str]:
+    """The names, and those of the files that FID needs, each once.
+
+    Raises:
+        UsageError: an unknown protocol, or a model without a published reference.
+    """
+    from gddim_cli.hub import store
+
+    found = list(names)
+    if protocol is not None:
+        from gddim_cli.evaluation.protocols import find_protocol
+
+        chosen = find_protocol(protocol)
+        found = found or [MODELS[protocol]] if protocol in MODELS else found
+        found += fid_files(chosen.ref, chosen.mode)
+    if with_fid:
+        for name in [name for name in names if name in store.names()]:
+            reference = store.card_of(name).reference
+            if reference is None:
+                raise UsageError(f"--with-fid: {name} has no published reference statistics")
+            found += fid_files(reference, "legacy_tensorflow")
+    return list(dict.fromkeys(found))
+
+
+def fid_files(reference: str, mode: str) -> list[str]:
+    """The published files that FID against a named reference needs."""
+    from gddim_cli.evaluation.extractors import FILES
+    from gddim_cli.evaluation.references import REFERENCES
+
+    return [REFERENCES[reference].files[mode], FILES[mode]]
+
+
+def print_files(names: list[str]) -> None:
+    """Prints names, file names, sizes and addresses on stdout, and what to do with the files."""
+    from gddim_cli.hub import store
+    from gddim_cli.hub.download import card_with_source, name_on_mirror
+
+    names = names or [name for name in [*store.names(), *store.file_names()] if has_source(name)]
+    with stdout() as out:
+        for name in names:
+            card = card_with_source(name)
+            assert card.source is not None
+            size = f"{card.source.size / 1e6:.0f} MB"
+            out.write(f"{name}\t{name_on_mirror(card)}\t{size}\t{card.source.url or card.source.page}\n")
+    say("carry the files over, and then, for each: gddim download NAME --from FILE")
+
+
+def has_source(name: str) -> bool:
+    """Whether a name of the catalogue is published somewhere and does not ship with the package."""
+    from gddim_cli.hub import store
+
+    return name not in store.names() or store.card_of(name).source is not None
+
+
 class Bytes:
-    """A progress bar in megabytes that begins when the size is known."""
+    """A progress bar in megabytes that starts when the size is known."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -66,7 +166,7 @@ class Bytes:
         self.close()
 
     def __call__(self, have: int, total: int | None) -> None:
-        """Shows that `have` of `total` bytes are there."""
+        """Shows that `have` of `total` bytes have arrived."""
         if not total:
             return
         if self.bar is None or self.bar.total != total // MEGABYTE:
@@ -76,7 +176,7 @@ class Bytes:
         self.bar.advance(have / MEGABYTE - self.bar.done)
 
     def say(self, text: str) -> None:
-        """A line, after the bar of what came before."""
+        """Prints a line, after closing the bar."""
         self.close()
         say(text)
 

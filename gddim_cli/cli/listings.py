@@ -15,7 +15,7 @@ SHOWN = ("name", "order", "evaluations", "noise", "supports", "source")
 def samplers(json: options.Json = False) -> None:
     """List the samplers.
 
-    With their order of convergence, evaluations per step, noise, supported diffusions, source and options.
+    Shows their order of convergence, evaluations per step, noise, supported diffusions, source and options.
     """
     from gddim_cli.samplers.registry import SAMPLERS
     from gddim_cli.settings import declared
@@ -30,7 +30,7 @@ def samplers(json: options.Json = False) -> None:
 def diffusions(json: options.Json = False) -> None:
     """List the diffusions.
 
-    With their state dimension per pixel, parameters and defaults, and how they are sampled.
+    Shows their state dimension per pixel, parameters with defaults, and default sampling configuration.
     """
     from gddim_cli.diffusions.registry import DIFFUSIONS
 
@@ -50,7 +50,7 @@ def diffusions(json: options.Json = False) -> None:
 
 
 def show(rows: list[dict[str, Any]], json: bool) -> None:
-    """Prints rows of one shape on stdout, as a table or as a JSON list."""
+    """Prints rows with the same keys on stdout, as a table or as a JSON list."""
     if json:
         with stdout() as out:
             out.write(json_module.dumps(rows, indent=2) + "\n")

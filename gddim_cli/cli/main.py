@@ -1,4 +1,4 @@
-"""The command tree and its one error boundary."""
+"""The command tree, and the one place where errors become messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ COMMANDS = {
     "check": "Test a diffusion: its equations, one-step exactness, orders of convergence.",
 }
 MODULES = {"samplers": "listings", "diffusions": "listings"}
-"""Modules that are not called like their command."""
+"""Modules whose name differs from their command's."""
 
 
 class LazyGroup(TyperGroup):
-    """Commands whose modules are imported when they are called: `gddim --help` needs none of them."""
+    """A group that imports the module of a command when the command is called, so that `gddim --help` imports none."""
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        """The command that the arguments name, in full."""
+        """The command that the arguments name, with its options."""
         name, command, rest = super().resolve_command(ctx, args)
         load_sampler_files(rest)
         return name, full_command(name) if name and command else command, rest
@@ -75,7 +75,7 @@ for _name, _summary in COMMANDS.items():
 
 
 def show_version(value: bool) -> None:
-    """Prints the version and ends."""
+    """Prints the version and exits."""
     if value:
         typer.echo(f"gddim {__version__}")
         raise typer.Exit
@@ -98,8 +98,8 @@ def root(
 
 
 def main() -> None:
-    """Runs the command. Exit status: 0 done, 1 data or output, 2 usage, 130 interrupted."""
-    # A scheduler's polite kill is a Ctrl-C: what is done is kept.
+    """Runs the command. Exit status: 0 success, 1 error in data or output, 2 usage error, 130 interrupted."""
+    # SIGTERM, which schedulers send, is handled like Ctrl-C: finished work is kept.
     signal.signal(signal.SIGTERM, signal.default_int_handler if world().size == 1 else stop_once)
     if world().size > 1:
         signal.signal(signal.SIGINT, stop_once)
@@ -112,9 +112,9 @@ def main() -> None:
 
 
 def run() -> int:
-    """The command's exit status; an error that the user can mend is one line on stderr."""
+    """Runs the command and returns its exit status. An error that the user can fix is printed as one line on stderr."""
     try:
-        with nullcontext() if world().main else redirect_stdout(io.StringIO()):  # --help is said once
+        with nullcontext() if world().main else redirect_stdout(io.StringIO()):  # only rank 0 prints --help
             status = app(prog_name="gddim", standalone_mode=False)
         sys.stdout.flush()
     except GddimError as error:
@@ -122,27 +122,27 @@ def run() -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "gddim"
-        message = error.format_message()  # empty where the help has just been shown
+        message = error.format_message()  # empty if the help has just been printed
         status = complain(f"{message} (see: {command} --help)", error.exit_code) if message else error.exit_code
-    except BrokenPipeError:  # the reader has what it wanted: | head
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    if status == INTERRUPTED:  # typer turns Ctrl-C into this status, without a word
+    if status == INTERRUPTED:  # typer turns Ctrl-C into this status without a message
         complain(f"interrupted; {RESUME_HINT}", INTERRUPTED)
     return status or 0
 
 
 def stop_once(_number: int, _frame: FrameType | None) -> None:
-    """Ends as Ctrl-C does, and lets nothing cut that short: torchrun sends one signal after the other, the last one -9."""
+    """Ends the process as Ctrl-C does and ignores further signals: torchrun sends several, of which SIGKILL is the last."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def complain(message: str, status: int) -> int:
-    """One line on stderr, from the first of several processes that has one to say."""
+    """Prints an error as one line on stderr, if no other process has reported one before, and returns `status`."""
     if world().claim_error_report():
         who = f"rank {world().rank}: " if world().size > 1 else ""
         print(f"gddim: {who}{' '.join(message.split())}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Options on the command line: those that are declared as settings, and those that several commands share."""
+"""Command-line options: those declared as settings, and those that several commands share."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 PANELS = ("Model", "Sampler", "Data", "Training", "Images", "Reference", "Metrics", "Output", "Speed", "Advanced")
-"""The groups of options in `--help`, in their order."""
+"""The groups of options in `--help`, in order."""
 
 Device = Annotated[
     str,
     typer.Option(
         metavar="auto|cpu|cuda|mps",
-        help="Device the network runs on; auto takes a GPU if there is one.",
+        help="Device the network runs on; auto uses a GPU if there is one.",
         rich_help_panel="Speed",
     ),
 ]
@@ -39,8 +39,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="What a checkpoint file of another program does not tell, by the name it has there, such as image_size=64. "
-        "May be given several times.",
+        help="A setting that a checkpoint file of another program does not record, under that program's name for it, such as "
+        "image_size=64. May be given several times.",
         rich_help_panel="Model",
     ),
 ]
@@ -68,7 +68,7 @@ Quiet = Annotated[
 
 
 def command(function: Callable[..., Any], epilog: str | None = None) -> typer.Typer:
-    """An application of one command, with `-h` and `--quiet`."""
+    """A typer application with one command, which has `-h` and `--quiet`."""
     app = typer.Typer(
         add_completion=False,
         rich_markup_mode="rich",
@@ -80,19 +80,19 @@ def command(function: Callable[..., Any], epilog: str | None = None) -> typer.Ty
 
 
 class DefaultCommandGroup(TyperGroup):
-    """Commands of which one is hidden and called `run`: it takes the arguments whose first is the name of no other."""
+    """A group with a hidden default command, `run`, which is called unless the first argument names another command."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
     ) -> Context:
-        """The context of `run` under this group's own name, or the group's."""
+        """The context of the command named first; by default that of `run`, under the group's name."""
         if args and args[0] in self.commands and args[0] != "run":
             return super().make_context(info_name, args, parent, **extra)
         return self.commands["run"].make_context(info_name, args, parent, **extra)
 
 
 def quietable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with `--quiet`."""
+    """The command with the option `--quiet` added."""
     option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
 
     def run(**given: Any) -> Any:
@@ -103,7 +103,7 @@ def quietable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def panel_number(parameter: inspect.Parameter) -> int:
-    """The place of a parameter's panel in `--help`; arguments and what has no panel come first."""
+    """The position of a parameter's panel in `--help`; -1, which comes first, for arguments and options without a panel."""
     for meta in getattr(parameter.annotation, "__metadata__", ()):
         if (panel := getattr(meta, "rich_help_panel", None)) in PANELS:
             return PANELS.index(panel)
@@ -113,7 +113,7 @@ def panel_number(parameter: inspect.Parameter) -> int:
 def with_settings(
     function: Callable[..., Any], settings: Iterable[Setting], *, lists: Iterable[Setting] = ()
 ) -> Callable[..., Any]:
-    """The command with one option for each declared setting; it receives them as a mapping `given` of texts by key.
+    """The command with an option added for each declared setting; it receives their texts by key, as the mapping `given`.
 
     Args:
         lists: settings whose options take a comma-separated list.
@@ -172,7 +172,7 @@ def parameter_of(setting: Setting, lists: bool) -> inspect.Parameter:
 
 
 def markup(text: str) -> str:
-    """Text in which square brackets are no rich markup."""
+    """The text with its square brackets escaped, so that rich does not read them as markup."""
     return text.replace("[", "\\[")
 
 
@@ -188,10 +188,10 @@ def completion(setting: Setting) -> Callable[[str], list[str]] | None:
 
 
 def parsed(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """The values that texts on the command line stand for, by key.
+    """The values of texts on the command line, by key.
 
     Raises:
-        UsageError: a text that stands for none.
+        UsageError: a text that is not a value of its setting.
     """
     return {key: settings[key].parse(value) if isinstance(value, str) else value for key, value in given.items()}
 
@@ -212,7 +212,7 @@ def assignments(texts: list[str] | None) -> dict[str, str]:
 
 
 def load_sampler_files(words: list[str]) -> None:
-    """Registers the samplers of files that `--sampler` names, so that their options are known before the rest is parsed."""
+    """Registers the samplers of files given to `--sampler`, so that their options are known when the command line is parsed."""
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         value = value if equals else words[place + 1] if place + 1 < len(words) else ""
@@ -225,10 +225,10 @@ def load_sampler_files(words: list[str]) -> None:
 
 
 def positive(option: str, value: int) -> int:
-    """The value, refused unless it is at least 1.
+    """The value, if it is at least 1.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: it is smaller; the message names the option.
     """
     if value < 1:
         raise UsageError(f"{option}: {value} is not a positive count")
@@ -236,7 +236,7 @@ def positive(option: str, value: int) -> int:
 
 
 def batch_size(text: str) -> int | None:
-    """The batch size; None where it is to be measured.
+    """The batch size; None for `auto`.
 
     Raises:
         UsageError: neither a positive count nor `auto`.
@@ -249,10 +249,10 @@ def batch_size(text: str) -> int | None:
 
 
 def folder(option: str, path: Path) -> Path:
-    """The folder; refused where its name is empty: that would be the current one.
+    """The folder, if it is not the current one (which an empty name stands for).
 
     Raises:
-        UsageError: naming the option.
+        UsageError: it is; the message names the option.
     """
     if path == Path():
         raise UsageError(f"{option}: needs a folder of its own, not the current one")
@@ -260,13 +260,13 @@ def folder(option: str, path: Path) -> Path:
 
 
 def suffix(option: str, path: Path | None, ending: str) -> None:
-    """Raises UsageError for a file whose name does not end as its content asks for."""
+    """Raises UsageError if the file's name does not end in `ending`."""
     if path is not None and path.suffix.lower() != ending:
         raise UsageError(f"{option}: {path} does not end in {ending}")
 
 
 def use_threads(count: int | None, device: torch.device) -> None:
-    """Sets torch's CPU threads, and says so when other load on the machine will make them wait for each other."""
+    """Sets torch's CPU threads; prints a note if the machine has too few cores or too much other load for them."""
     import torch
 
     if count is not None:

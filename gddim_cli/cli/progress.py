@@ -1,4 +1,4 @@
-"""Data on stdout; progress on stderr: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Output: data on stdout; progress on stderr, as a bar with rate and remaining time on a terminal, else as plain lines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Progress:
     """Counts `unit`s towards `total`; a context manager.
 
     Attributes:
-        done: so far, from `start` of earlier calls; may be fractional.
+        done: units finished so far, including the `start` of earlier calls; may be fractional.
     """
 
     def __init__(self, total: int, unit: str, start: float = 0.0) -> None:
@@ -60,11 +60,11 @@ class Progress:
     ) -> None:
         if self._rich:
             self._rich.stop()
-        elif self._talked and kind is None:  # who reads the lines sees the last one too
+        elif self._talked and kind is None:  # plain lines end with the final count
             say(self._line())
 
     def advance(self, amount: float, note: str = "") -> None:
-        """Counts `amount` more; `note` (a loss, say) is shown beside the rate."""
+        """Counts `amount` more; `note` (such as a loss) is shown beside the rate."""
         self.done = min(self.total, self.done + amount)
         self.note = note
         if self._rich:
@@ -74,7 +74,7 @@ class Progress:
             say(self._line())
 
     def say(self, text: str) -> None:
-        """A line, or several, above the bar."""
+        """Prints text above the bar."""
         if self._rich:
             from rich.text import Text
 
@@ -92,9 +92,9 @@ class Progress:
 
 
 class Interrupts:
-    """Holds Ctrl-C and polite kills back until `check`, so that a step of the work is done whole or not at all.
+    """Defers SIGINT and SIGTERM until `check`, so that each step of the work is done completely or not at all.
 
-    A second one is not held back. A signal that is ignored (Ctrl-C in a script's background job) stays ignored.
+    A second signal takes effect at once. A signal that is ignored (SIGINT in a script's background job) stays ignored.
     """
 
     def __enter__(self) -> Self:
@@ -115,7 +115,7 @@ class Interrupts:
         self._asked = True
 
     def check(self) -> None:
-        """Between two steps: raises KeyboardInterrupt if one has come."""
+        """Raises KeyboardInterrupt if a signal has arrived; to be called between two steps."""
         if self._asked:
             raise KeyboardInterrupt
 
@@ -131,10 +131,10 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def stdout() -> Iterator[TextIO]:
-    """Standard output for data, written to its end.
+    """A context with standard output for data, which is flushed at the end.
 
     Raises:
-        OutputError: it cannot take them (a full disk behind `>`, say).
+        OutputError: it cannot be written, for example because the disk behind `>` is full.
     """
     try:
         yield sys.stdout
@@ -148,21 +148,44 @@ def stdout() -> Iterator[TextIO]:
 
 
 def show_table(table: Table) -> None:
-    """Prints a table on stdout, as wide as the terminal, or 140 characters wide where stdout is not a terminal."""
+    """Prints a table on stdout, as wide as the terminal, or 140 characters wide if stdout is not a terminal."""
     from rich.console import Console
 
     with stdout() as out:
         Console(file=out, width=None if out.isatty() else 140).print(table)
 
 
+class TimeLeft:
+    """The time left by an estimate, corrected by how long what is done has taken.
+
+    Attributes:
+        total: the estimate, in seconds of one process.
+        processes: among which the work is shared.
+    """
+
+    TRUSTED = 0.05
+    """The part of the estimate that the measured pace is averaged with."""
+
+    def __init__(self, total: float, processes: int = 1) -> None:
+        self.total, self.processes, self.started = total, processes, time.monotonic()
+
+    def text(self, done: float) -> str:
+        """`, 1:30 left`, where `done` seconds of the estimate are done; nothing where no time is left or known."""
+        known = self.TRUSTED * self.total
+        if done >= self.total:
+            return ""
+        pace = (time.monotonic() - self.started + known / self.processes) / (done + known)
+        return f", {duration((self.total - done) * pace)} left"
+
+
 def grid_table(
     grid: Sequence[Sequence[str]], title: str, notes: Sequence[str] = (), dim: Collection[str] = ()
 ) -> Table:
-    """A header and lines of texts as a table whose columns but the first are aligned to the right.
+    """A table from rows of text, the first of which is the header. All columns but the first are right-aligned.
 
     Args:
-        notes: below the table.
-        dim: first texts of lines that stand back.
+        notes: lines printed below the table.
+        dim: the first texts of the rows that are dimmed.
     """
     from rich.table import Table
     from rich.text import Text
@@ -178,7 +201,7 @@ def grid_table(
 
 
 def show_json(value: Any) -> None:
-    """Prints a value of plain data and structs as JSON on stdout."""
+    """Prints a value made of plain data and structs as JSON on stdout."""
     import msgspec
 
     with stdout() as out:

@@ -32,7 +32,7 @@ gddim sample --nfe 20 --order 3 --num 500 --seed 7 --out more/
 gddim sample --nfe 50 --out imgs/ --trajectory forming.gif --save-raw states.npy"""
 
 FIRST = ("nfe", "checkpoint", "sampler", "seed")
-"""The settings that stand first in `--help`."""
+"""The settings that come first in `--help`."""
 
 
 def sample(
@@ -170,7 +170,7 @@ def sample(
 
 
 def waiting(out: Path) -> None:
-    """Says that another run holds the folder."""
+    """Prints a note that another run is using the folder."""
     from gddim_cli.runs.folder import GRACE
 
     say(f"{out}: another gddim sample is running there; waiting up to {GRACE:.0f} s for it to finish")

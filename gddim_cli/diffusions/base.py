@@ -28,7 +28,7 @@ class SamplingConfig:
     Attributes:
         t_start: the first time, at which u is drawn from the prior; at most the diffusion's T.
         t_end: the last time, above 0.
-        grid_power: p of the time grid, evenly spaced in `t^(1/p)`.
+        grid_power: p of the time grid, evenly spaced in `t^(1/p)`, or the name of another grid (`samplers.time_grids`).
         denoise: whether a denoising step, with one more evaluation, follows at `t_end`.
         k: the factor K_t of the noise prediction, `R` (gDDIM) or `L` (Cholesky).
         quantize: how images in [-1, 1] become uint8, by truncation (`floor`) or rounding (`round`).
@@ -36,7 +36,7 @@ class SamplingConfig:
 
     t_start: float = 1.0
     t_end: float = 1e-3
-    grid_power: float = 2.0
+    grid_power: float | str = 2.0
     denoise: bool = False
     k: KChoice = "R"
     quantize: Literal["floor", "round"] = "floor"

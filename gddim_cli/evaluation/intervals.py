@@ -67,13 +67,13 @@ def frechet_expansion(features: NDArray[np.floating[Any]], gaussian: Gaussian, r
         features: [N, d], those of `gaussian`.
 
     Returns:
-        None if there are fewer images than twice the rank of the features, or all images are equal.
+        None if there are fewer images than three or than twice the rank of the features, or all images are equal.
     """
     n = len(features)
     spectrum, vectors = np.linalg.eigh(gaussian.covariance)
     kept = spectrum > len(spectrum) * np.finfo(float).eps * spectrum[-1]
     rank = int(kept.sum())
-    if not rank or n < LEAST * rank:
+    if not rank or n < max(3, LEAST * rank):
         return None
     roots, vectors = np.sqrt(spectrum[kept]), vectors[:, kept]
     squares, turn = np.linalg.eigh((roots[:, None] * (vectors.T @ reference.covariance @ vectors)) * roots)

@@ -1,4 +1,4 @@
-"""What there is: every checkpoint and published file, and whether it is on this machine."""
+"""The catalogue: every checkpoint and published file, and whether it is on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from gddim_cli.checkpoints.card import Card, FileCard
 from gddim_cli.hub import store
+from gddim_cli.runtime.text import printable
 
 State = Literal["bundled", "downloaded", "available"]
 
@@ -19,8 +20,11 @@ class Entry(msgspec.Struct, frozen=True):
     """A line of the catalogue.
 
     Attributes:
-        what: the diffusion of a checkpoint, else the kind of file.
-        parameters: numbers in the network; None where nothing says.
+        kind: `checkpoint`, `statistics` or `inception`.
+        diffusion: the one that a checkpoint is sampled in by default; empty for files.
+        images: size and channels, `32x32x3`; empty for files.
+        classes: number of class labels.
+        parameters: numbers in the network; None where it is not known.
         size: bytes on this machine, or about what it will take there.
         state: where it is.
         fid: as published.
@@ -28,11 +32,14 @@ class Entry(msgspec.Struct, frozen=True):
 
     name: str
     title: str
-    what: str
-    parameters: int | None
-    size: int | None
+    kind: str
     state: State
-    fid: float | None
+    size: int | None
+    diffusion: str = ""
+    images: str = ""
+    classes: int = 0
+    parameters: int | None = None
+    fid: float | str | None = None
 
 
 def entries() -> list[Entry]:
@@ -53,21 +60,30 @@ def checkpoint(card: Card) -> Entry:
     if path is not None:
         state = "bundled" if path.parent == store.bundled_folder() else "downloaded"
     parameters = card.parameters or (numbers_in(path) if path else None)
-    size = path.stat().st_size if path else 4 * parameters if parameters else None
-    fid = card.published.get("fid")
-    return Entry(card.name, card.title, str(card.diffusion.get("name")), parameters, size, state, fid)
+    estimate = 4 * parameters if parameters else card.source.size if card.source else None
+    return Entry(
+        card.name,
+        printable(card.title),
+        "checkpoint",
+        state,
+        path.stat().st_size if path else estimate,
+        diffusion=printable(card.diffusion.get("name")),
+        images=f"{card.images.size}x{card.images.size}x{card.images.channels}",
+        classes=card.labels,
+        parameters=parameters,
+        fid=card.published.get("fid"),
+    )
 
 
 def file(card: FileCard) -> Entry:
     """A published file's line."""
     path = store.find_file(card.name)
     state: State = "downloaded" if path else "available"
-    size = path.stat().st_size if path else card.source.size
-    return Entry(card.name, card.title, card.kind, None, size, state, None)
+    return Entry(card.name, printable(card.title), card.kind, state, path.stat().st_size if path else card.source.size)
 
 
 def numbers_in(path: Path) -> int | None:
-    """How many numbers a safetensors file holds, from its header alone; None where that is damaged."""
+    """How many numbers a safetensors file holds, from its header alone; None where the header is damaged."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -78,7 +94,7 @@ def numbers_in(path: Path) -> int | None:
 
 
 def details(name: str) -> dict[str, Any]:
-    """The whole card of a name, with where it is and what was seen when it was downloaded.
+    """The whole card of a name, with its path and what was recorded when it was downloaded.
 
     Raises:
         CheckpointError: no such name, or a wrong card.
@@ -87,6 +103,6 @@ def details(name: str) -> dict[str, Any]:
     card = store.file_card_of(name) if is_file else store.card_of(name)
     path = store.find_file(name) if is_file else store.find_weights(name)
     record = store.read_record(name)
-    told = {"path": str(path) if path else None, "seen": msgspec.to_builtins(record) if record else None}
+    here = {"path": str(path) if path else None, "seen": msgspec.to_builtins(record) if record else None}
     page = {"page": card.source.page} if card.source else {}
-    return {**msgspec.to_builtins(card), **page, **told}
+    return {**msgspec.to_builtins(card), **page, **here}

@@ -1,10 +1,9 @@
-"""Published files by name: fetched, verified, converted once, kept in the cache; and given back."""
+"""Published files by name: fetched, verified, converted once and kept in the cache; and removed again."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,12 +12,32 @@ from pathlib import Path
 from gddim_cli.checkpoints.card import Card, FileCard, Source
 from gddim_cli.checkpoints.convert import convert_release
 from gddim_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, nearest
-from gddim_cli.hub import store
+from gddim_cli.hub import huggingface, store
 from gddim_cli.hub.fetch import OnBytes, fetch_drive, fetch_url
+from gddim_cli.hub.verify import check_content
 from gddim_cli.runtime.files import replacing, sha256, writing
+from gddim_cli.runtime.text import printable
 
-NATIVE_SHARE = 0.26  # of a training state's size: one of four copies of the weights
+NATIVE_SHARE = 0.26
+"""Of a training state's size: one of four copies of the weights."""
+SLACK, SLACK_BYTES = 1.5, 64 << 20
+"""How much larger than its card says a file may be: sizes are seldom published."""
 SPARE = 64 << 20
+
+
+@dataclass(frozen=True)
+class Original:
+    """A published file or folder on this machine.
+
+    Attributes:
+        path: where it is.
+        source: where it came from, for the record.
+        ours: whether it was downloaded here, and may be removed.
+    """
+
+    path: Path
+    source: str
+    ours: bool
 
 
 @dataclass(frozen=True)
@@ -26,9 +45,9 @@ class Download:
     """How names are fetched.
 
     Attributes:
-        say: is told of what is done, a line at a time.
-        on_bytes: is told of the bytes that have come.
-        file: the published file, where the person has it already.
+        say: called with each step, in one line.
+        on_bytes: called with the bytes that have arrived.
+        file: the published file, where the user has it already.
         keep: whether the published file is kept beside the converted one.
         offline: never to touch the network.
     """
@@ -44,8 +63,8 @@ class Download:
 
         Raises:
             UsageError: no such name, or one that ships with the package.
-            DownloadError: it cannot be fetched, or is not what was seen at the first download.
-            CheckpointError: what came is not what its card says.
+            DownloadError: it cannot be fetched, or differs from the first download.
+            CheckpointError: the file is not what its card says.
             OutputError: the cache cannot be written, or the disk is too full.
         """
         card = card_with_source(name)
@@ -53,110 +72,131 @@ class Download:
         with store.locked(name, self.say):
             if place.is_file() and self._sound(card, place):
                 return place
-            original, source = self._original(card)
+            self._note_license(card)
+            original = self._original(card)
             try:
-                self._accept(card, original, source, place)
+                self._accept(card, original, place)
             except (DownloadError, CheckpointError):
                 # It is not the file: nothing of it must be taken for a part of the next attempt.
-                if original != self.file:
-                    original.unlink(missing_ok=True)
+                if original.ours:
+                    original.path.unlink(missing_ok=True)
                     forget_parts(name)
                 raise
-            if original == self.file:
-                forget_parts(name)  # of a download that was cut before
+            if original.ours:
+                self._put_away(card, original.path)
             else:
-                self._put_away(card, original)
+                forget_parts(name)  # of an interrupted download before
         return place
 
     def _sound(self, card: Card | FileCard, place: Path) -> bool:
-        """Whether the file that is there is the one that was downloaded."""
+        """Whether the file in the cache is the one that was downloaded."""
         seen = store.read_record(card.name)
         expected = seen and (seen.native_sha256 or seen.sha256)
         sound = not expected or sha256(place) == expected
-        self.say(f"{card.name}: {'already there' if sound else 'changed since its download, fetching anew'}: {place}")
+        state = "already downloaded" if sound else "changed since its download, fetching it again"
+        self.say(f"{card.name}: {state}: {place}")
         return sound
 
-    def _original(self, card: Card | FileCard) -> tuple[Path, str]:
-        """The published file, and where it is from."""
-        if self.file is not None:
-            if not self.file.is_file():
-                raise UsageError(f"--from: {self.file} is not a file")
-            return self.file, str(self.file.resolve())
+    def _note_license(self, card: Card | FileCard) -> None:
+        """Says that a licence is non-commercial."""
+        terms = card.license.get("weights", "")
+        if "NC" in terms or "non-commercial" in terms:
+            self.say(f"{card.name}: licence {printable(terms)}: not for commercial use")
+
+    def _original(self, card: Card | FileCard) -> Original:
+        """The published file, found or fetched."""
         assert card.source is not None
-        kept = kept_path(card.source)
+        if self.file is not None:
+            if not self.file.is_file() and not (self.file.is_dir() and card.source.hugging_face):
+                raise UsageError(f"--from: {self.file} is not a file")
+            return Original(self.file, str(self.file.resolve()), ours=False)
+        kept = kept_path(card)
         if kept.is_file():
-            return kept, str(kept)
+            return Original(kept, str(kept), ours=True)
         if self.offline:
             raise DownloadError(
-                f"{card.name} is not on this machine, and --offline forbids to fetch it; "
-                f"--from FILE takes a file of {card.source.page}"
+                f"{card.name} is not on this machine, and --offline forbids fetching it; "
+                f"--from FILE takes the file of {card.source.page}"
             )
-        return self._fetch(card.name, card.source)
+        return self._fetch(card, card.source)
 
-    def _fetch(self, name: str, source: Source) -> tuple[Path, str]:
+    def _fetch(self, card: Card | FileCard, source: Source) -> Original:
         """Downloads from the first place that has the file."""
-        part = parts_folder(name) / source.file
+        part = parts_folder(card.name) / source.file
         with writing(part):
             part.parent.mkdir(parents=True, exist_ok=True)
         there = sum(path.stat().st_size for path in part.parent.iterdir() if path.is_file())
-        require_room(part, source, source.size - there)
-        problems = []
-        for where, fetch in places(source):
-            known = [False]
-
-            def on_bytes(have: int, total: int | None, known: list[bool] = known) -> None:
-                if total and not known[0]:
-                    require_room(part, source, total - have)
-                    known[0] = True
-                self.on_bytes(have, total)
-
-            self.say(f"{name}: fetching {source.file} from {where}")
+        require_room(part, card, source.size - there)
+        found = list(places(card))
+        for number, (where, fetch) in enumerate(found, 1):
+            self.say(f"{card.name}: fetching {source.file} from {printable(where)}")
             try:
-                return fetch(part, on_bytes), where
+                return Original(fetch(part, self._counted(part, card, source)), where, ours=not source.hugging_face)
             except DownloadError as error:
-                problems.append(str(error))
-                self.say(f"{name}: {error}")
-        raise DownloadError(
-            f"{name} could not be fetched: {problems[-1] if problems else 'its card names no source'}; if a browser gets "
-            f"it from {source.page}: gddim download {name} --from FILE"
-        )
+                if number < len(found):
+                    self.say(f"{card.name}: {printable(where)}: {error}; trying the next address")
+                    continue
+                other = f" from {source.page}" if source.page != where else ""
+                raise DownloadError(
+                    f"{card.name} cannot be fetched from {printable(where)}: {error}; or get {source.file} with a browser"
+                    f"{other}, and then: gddim download {card.name} --from FILE"
+                ) from error
+        raise DownloadError(f"{card.name}: its card names no address")
 
-    def _accept(self, card: Card | FileCard, original: Path, source: str, place: Path) -> None:
+    def _counted(self, part: Path, card: Card | FileCard, source: Source) -> OnBytes:
+        """Counts arriving bytes; stops where the disk cannot hold the file, or where it is far larger than its card says."""
+        limit = int(SLACK * source.size) + SLACK_BYTES
+        checked: list[int] = []
+
+        def on_bytes(have: int, total: int | None) -> None:
+            if max(have, total or 0) > limit:
+                forget_parts(card.name)
+                raise DownloadError(
+                    f"more than {limit / 1e6:.0f} MB arrive, and its card says {source.size / 1e6:.0f} MB; not kept"
+                )
+            if total and not checked:
+                require_room(part, card, total - have)
+                checked.append(total)
+            self.on_bytes(have, total)
+
+        return on_bytes
+
+    def _accept(self, card: Card | FileCard, original: Original, place: Path) -> None:
         """Verifies the published file, converts or copies it to `place`, and records what it was.
 
         Raises:
             DownloadError, CheckpointError, OutputError: as `get`.
         """
         assert card.source is not None
-        digest, seen = sha256(original), store.read_record(card.name)
+        path, seen = original.path, store.read_record(card.name)
+        digest = store.content_digest(path)
         if card.source.sha256 and not digest.startswith(card.source.sha256):
             raise DownloadError(
-                f"{original}: sha256 {digest} is not the one of {card.name}'s card, {card.source.sha256}...; not kept"
+                f"{path}: sha256 {digest} is not that of the card of {card.name}, {card.source.sha256}...; not kept"
             )
         if seen and seen.sha256 != digest:
             raise DownloadError(
-                f"{original}: sha256 {digest} is not the {seen.sha256} that {card.name} had on {seen.date}; not kept "
+                f"{path}: sha256 {digest} is not the {seen.sha256} that {card.name} had on {seen.date}; not kept "
                 f"(to trust the new one: gddim checkpoints remove {card.name} --forget)"
             )
-        size = original.stat().st_size
+        size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+        native = None
         if isinstance(card, FileCard):
-            check_content(card, original)
+            check_content(card, path)
             with replacing(place) as temporary:
-                shutil.copyfile(original, temporary)
-            native = None
+                shutil.copyfile(path, temporary)
         else:
             self.say(f"{card.name}: {size / 1e6:.0f} MB, sha256 {digest[:16]}...; converting")
-            convert_release(original, card, place, store.card_of)
+            convert_release(path, card, place, store.card_of)
             native = sha256(place)
         date = datetime.now(UTC).date().isoformat()
         if seen is None or seen.native_sha256 != native:
-            store.write_record(card.name, store.Record(digest, size, source, date, native))
+            store.write_record(card.name, store.Record(digest, size, original.source, date, native))
         self.say(f"{card.name}: {place} ({place.stat().st_size / 1e6:.0f} MB)")
 
     def _put_away(self, card: Card | FileCard, original: Path) -> None:
         """Removes the published file, or keeps it where the next download finds it."""
-        assert card.source is not None
-        kept = kept_path(card.source)
+        kept = kept_path(card)
         if self.keep and isinstance(card, Card) and original != kept:
             with writing(kept):
                 kept.parent.mkdir(parents=True, exist_ok=True)
@@ -174,32 +214,46 @@ def card_with_source(name: str) -> Card | FileCard:
     """
     known = [*store.names(), *store.file_names()]
     if name not in known:
-        raise UsageError(f"there is nothing called '{name}' to download; {nearest(name, known)}")
+        raise UsageError(f"there is nothing called '{printable(name, 60)}' to download; {nearest(name, known)}")
     card = store.file_card_of(name) if name in store.file_names() else store.card_of(name)
     if card.source is None:
-        raise UsageError(f"{name} ships with gddim: there is nothing to download")
+        raise UsageError(f"{name} ships with gddim and needs no download")
     return card
 
 
-def places(source: Source) -> Iterator[tuple[str, Callable[[Path, OnBytes], Path]]]:
-    """Where the file may be had, the best first: `GDDIM_MIRROR`, then what its card says."""
-    mirror = os.environ.get("GDDIM_MIRROR")
-    for url in (f"{mirror.rstrip('/')}/{source.file}" if mirror else None, source.url):
+def places(card: Card | FileCard) -> Iterator[tuple[str, Callable[[Path, OnBytes], Path]]]:
+    """The addresses of the file, in the order in which they are tried: `GDDIM_MIRROR`, then those of the card."""
+    source, mirror = card.source, os.environ.get("GDDIM_MIRROR")
+    assert source is not None
+    for url in (f"{mirror.rstrip('/')}/{name_on_mirror(card)}" if mirror else None, source.url):
         if url:
             yield url, lambda part, on_bytes, url=url: fetch_url(url, part, on_bytes)  # type: ignore[misc]
+    if source.hugging_face:
+        reference = f"{huggingface.SCHEME}{source.hugging_face}"
+        yield source.page, lambda _part, _on_bytes: huggingface.snapshot(reference, lambda _: None)
     if source.google_drive or source.google_drive_folder:
         yield source.page, lambda part, on_bytes: fetch_drive(source, part, on_bytes)
 
 
+def name_on_mirror(card: Card | FileCard) -> str:
+    """The file's path on a mirror: its name in the card, in a folder called like the card where several have that name."""
+    assert card.source is not None
+    cards = [store.card_of(name) for name in store.names()] if isinstance(card, Card) else []
+    same = [other for other in cards if other.source and other.source.file == card.source.file]
+    return f"{card.name}/{card.source.file}" if len(same) > 1 else card.source.file
+
+
 def place_of(card: Card | FileCard) -> Path:
-    """Where in the cache the verified file lies."""
+    """Where in the cache the verified file is."""
     if isinstance(card, FileCard):
         return store.cache_folder() / "files" / card.source.file
     return store.cached_weights(card.name)
 
 
-def kept_path(source: Source) -> Path:
-    return store.cache_folder() / "originals" / source.file
+def kept_path(card: Card | FileCard) -> Path:
+    """Where the published file is kept with --keep."""
+    assert card.source is not None
+    return store.cache_folder() / "originals" / card.name / card.source.file
 
 
 def parts_folder(name: str) -> Path:
@@ -207,18 +261,21 @@ def parts_folder(name: str) -> Path:
 
 
 def forget_parts(name: str) -> None:
-    """Removes what came of a file."""
+    """Removes a partial download."""
     with writing(parts_folder(name)):
         shutil.rmtree(parts_folder(name), ignore_errors=True)
 
 
-def require_room(part: Path, source: Source, missing: int) -> None:
-    """Refuses to begin what the disk cannot hold: the rest of the file and what it is converted to.
+def require_room(part: Path, card: Card | FileCard, missing: int) -> None:
+    """Refuses a download that the disk cannot hold: the rest of the file and what it is converted to.
 
     Raises:
         OutputError: naming how much is free and how much is needed.
     """
-    native = 0 if source.format == "verbatim" else int(NATIVE_SHARE * source.size)
+    assert card.source is not None
+    native = 0
+    if isinstance(card, Card):
+        native = 4 * card.parameters if card.parameters else int(NATIVE_SHARE * card.source.size)
     needed, free = max(missing, 0) + native + SPARE, shutil.disk_usage(part.parent).free
     if free < needed:
         raise OutputError(
@@ -227,33 +284,14 @@ def require_room(part: Path, source: Source, missing: int) -> None:
         )
 
 
-def check_content(card: FileCard, path: Path) -> None:
-    """Refuses a file that has not the arrays that its card says.
-
-    Raises:
-        DownloadError: naming what is missing.
-    """
-    if not card.arrays:
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names, broken = set(archive.namelist()), archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise DownloadError(f"{path}: not a whole .npz file ({error}); not kept") from error
-    missing = [array for array in card.arrays if f"{array}.npy" not in names]
-    if broken or missing:
-        what = f"{broken} in it is damaged" if broken else f"it has no array {missing[0]}"
-        raise DownloadError(f"{path}: not the statistics of {card.name}: {what}; not kept")
-
-
 def remove(name: str, forget: bool, say: Callable[[str], None]) -> int:
-    """Gives back the space of a name: converted, kept and partial files. The record of its sha256 stays.
+    """Removes the converted, kept and partial files of a name. The record of its sha256 stays.
 
     Args:
-        forget: whether the record goes too, so that the next download is trusted whatever it is.
+        forget: whether the record is removed too, so that the next download is trusted whatever it is.
 
     Returns:
-        Bytes that are free again.
+        Bytes freed.
 
     Raises:
         UsageError: no such name, or one that ships with the package.
@@ -262,7 +300,7 @@ def remove(name: str, forget: bool, say: Callable[[str], None]) -> int:
     card = card_with_source(name)
     assert card.source is not None
     with store.locked(name, say), writing(store.cache_folder()):
-        files = [place_of(card), kept_path(card.source), *parts_folder(name).glob("*")]
+        files = [place_of(card), kept_path(card), *parts_folder(name).glob("*")]
         files += [store.record_path(name)] if forget else []
         there = [path for path in files if path.is_file()]
         freed = sum(path.stat().st_size for path in there)

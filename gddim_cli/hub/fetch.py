@@ -1,4 +1,4 @@
-"""Bytes from the network into a file that goes on where it was cut: https by requests, Google Drive by gdown."""
+"""Downloads that resume: https by requests, Google Drive by gdown. Messages leave the address to the caller."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ import requests
 from gddim_cli.checkpoints.card import Source
 from gddim_cli.errors import DownloadError
 from gddim_cli.runtime.files import writing
+from gddim_cli.runtime.text import printable
 
 OnBytes = Callable[[int, int | None], None]
-"""Called with the bytes that are there and, where it is known, with how many there will be; may raise to stop."""
+"""Called with the number of bytes that have arrived and, where it is known, the total; may raise to stop."""
 
 ATTEMPTS = 4
 TIMEOUT = (15, 60)  # seconds: to connect, between bytes
-CHUNK = 1 << 16  # what is lost at most when a connection is cut
+CHUNK = 1 << 16  # bytes that an interrupted connection loses at most
 PAGE_STARTS = (b"<!doctype html", b"<html")
 QUOTA = ("quota exceeded", "too many users have viewed or downloaded")
+QUOTA_USED = "Google Drive's download quota of this file is used up for now; try again in some hours"
 
 
 class CutError(Exception):
@@ -30,13 +32,13 @@ class CutError(Exception):
 
 
 def fetch_url(url: str, part: Path, on_bytes: OnBytes) -> Path:
-    """Downloads `url` into `part`, from where an earlier call left it; tries again when the connection is cut.
+    """Downloads `url` into `part`, resuming an earlier download; retries interrupted connections.
 
     Returns:
         `part`.
 
     Raises:
-        DownloadError: no such file there, a page in its place, or cut every time (what came stays in `part`).
+        DownloadError: no such server or file, a web page in its place, or interrupted every time (`part` is kept).
         OutputError: `part` cannot be written.
     """
     problem = ""
@@ -50,18 +52,18 @@ def fetch_url(url: str, part: Path, on_bytes: OnBytes) -> Path:
             CutError,
         ) as error:
             problem = reason(error)
-        except requests.RequestException as error:
-            raise DownloadError(f"{url}: {reason(error)}") from error
+        except (requests.RequestException, ValueError) as error:  # ValueError: a host name that cannot be
+            raise DownloadError(reason(error)) from error
         else:
             return part
-    raise DownloadError(f"{url}: {problem}; what has come is kept, and the same command goes on from there")
+    raise DownloadError(f"{problem}; rerun the same command to resume")
 
 
 def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
     """One attempt of `fetch_url`.
 
     Raises:
-        CutError: fewer bytes came than were announced.
+        CutError: fewer bytes arrived than were announced.
         DownloadError, OutputError, requests.RequestException: as there.
     """
     version = version_of(part, url)
@@ -76,39 +78,43 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
             if answer.headers.get("Content-Range") == f"bytes */{have}":
                 return  # all of it was there
             part.unlink(missing_ok=True)
-            raise CutError("the part that was there did not fit; beginning anew")
+            raise CutError("the partial download did not fit the file")
         if not answer.ok:
-            raise DownloadError(f"{url}: HTTP {answer.status_code} {answer.reason}")
+            raise DownloadError(f"HTTP {answer.status_code} {printable(answer.reason, 60)}".strip())
         resumed = answer.status_code == http.HTTPStatus.PARTIAL_CONTENT
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink(missing_ok=True)
-            raise CutError("the server sent another part than was asked for; beginning anew")
+            raise CutError("the server sent another part than was asked for")
         have = have if resumed else 0
         length = answer.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdigit() else None
+        plain = answer.headers.get("Content-Encoding", "identity") == "identity"  # the length is of what is sent
+        total = have + int(length) if plain and length.isdigit() and len(length) < 20 else None
         if "text/html" in answer.headers.get("Content-Type", ""):
-            refuse_page(answer.raw.read(1 << 16), url)
-            raise DownloadError(f"{url}: a web page came in place of the file")
+            refuse_page(answer.raw.read(1 << 16))
+            raise DownloadError("a web page came in place of the file")
         on_bytes(have, total)
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         with writing(part):
-            stamp_of(part).write_text(f"{url}\n{'' if version.startswith('W/') else version}")
-        receive(answer, part, have, total, on_bytes, url)
+            stamp_of(part).write_text(f"{url}\n{'' if version.startswith('W/') else version}", encoding="utf-8")
+        receive(answer, part, have, total, on_bytes)
 
 
 def stamp_of(part: Path) -> Path:
-    """Where it is kept what `part` is of: its address and its version, as the server calls it."""
+    """Where the address of `part` and its version, as the server calls it, are kept."""
     return part.with_name(f"{part.name}.version")
 
 
 def version_of(part: Path, url: str) -> str | None:
     """The version that `part` is of, perhaps empty; None where it is not known to come from `url`."""
-    stamp = stamp_of(part)
-    address, _, version = stamp.read_text().partition("\n") if stamp.exists() else ("", "", "")
-    return version if address == url else None
+    try:
+        address, _, version = stamp_of(part).read_text(encoding="utf-8").partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    sound = version.isascii() and (version.isprintable() or not version)
+    return version if address == url and sound else None
 
 
-def receive(answer: requests.Response, part: Path, have: int, total: int | None, on_bytes: OnBytes, url: str) -> None:
+def receive(answer: requests.Response, part: Path, have: int, total: int | None, on_bytes: OnBytes) -> None:
     """Writes the answer's bytes behind the first `have` of `part`.
 
     Raises:
@@ -119,14 +125,14 @@ def receive(answer: requests.Response, part: Path, have: int, total: int | None,
     with file:
         for chunk in answer.iter_content(CHUNK):
             if not have:
-                refuse_page(chunk, url, part)
+                refuse_page(chunk, part)
             with writing(part):
                 file.write(chunk)
                 file.flush()
             have += len(chunk)
             on_bytes(have, total)
     if total is not None and have < total:
-        raise CutError(f"the connection was cut after {have} of {total} bytes")
+        raise CutError(f"the connection was interrupted after {have} of {total} bytes")
 
 
 def fetch_drive(source: Source, part: Path, on_bytes: OnBytes) -> Path:
@@ -136,14 +142,14 @@ def fetch_drive(source: Source, part: Path, on_bytes: OnBytes) -> Path:
         Where it is: beside `part`, which another source may have begun. gdown keeps its own parts there.
 
     Raises:
-        DownloadError: quota used up, not public, not in the folder, or cut (what came stays beside `part`).
+        DownloadError: quota used up, not public, not in the folder, or interrupted (what arrived stays beside `part`).
         OutputError: `part` cannot be written.
     """
     whole = part.with_name(f"{part.name}.drive")
     with writing(whole):
         download_from_drive(source, whole, on_bytes)
     with whole.open("rb") as file:
-        refuse_page(file.read(1 << 16), source.page, whole)
+        refuse_page(file.read(1 << 16), whole)
     return whole
 
 
@@ -166,30 +172,35 @@ def download_from_drive(source: Source, part: Path, on_bytes: OnBytes) -> None:
             retries=ATTEMPTS - 1,
         )
     except (gdown.exceptions.DownloadError, requests.RequestException) as error:
-        text = " ".join(str(error).split())
-        if any(words in text.lower() for words in QUOTA):
-            raise DownloadError(quota(source.page)) from error
-        raise DownloadError(f"{source.page}: {reason(error)}") from error
+        if any(words in str(error).lower() for words in QUOTA):
+            raise DownloadError(QUOTA_USED) from error
+        raise DownloadError(reason(error)) from error
 
 
 def find_in_folder(source: Source) -> str:
-    """The id of the file of that name in the Drive folder.
+    """The id of the file in the Drive folder.
 
     Raises:
-        DownloadError: it is not there.
+        DownloadError: it is not there, or the folder cannot be listed.
     """
-    listed = gdown.download_folder(
-        id=source.google_drive_folder, skip_download=True, quiet=True, use_cookies=False, timeout=TIMEOUT
-    )
-    names = {Path(entry.path).name: entry.id for entry in listed if not isinstance(entry, str)}
-    if source.file not in names:
-        raise DownloadError(
-            f"{source.page}: no {source.file} in that folder, which has {', '.join(names) or 'nothing'}"
+    try:
+        listed = gdown.download_folder(
+            id=source.google_drive_folder, skip_download=True, quiet=True, use_cookies=False, timeout=TIMEOUT
         )
-    return names[source.file]
+    except (gdown.exceptions.DownloadError, requests.RequestException) as error:
+        raise DownloadError(reason(error)) from error
+    names = {Path(entry.path).name: entry.id for entry in listed if not isinstance(entry, str)}
+    if source.file in names:
+        return names[source.file]
+    stem = re.sub(r"\d+", r"(\\d+)", re.escape(source.file))
+    numbered = sorted((int(match[1]), name) for name in names if (match := re.fullmatch(stem, name)))
+    if source.smallest_number and numbered:
+        return names[numbered[0][1]]
+    held = ", ".join(printable(name, 60) for name in sorted(names)[:10]) or "nothing"
+    raise DownloadError(f"no {source.file} in that folder, which has {held}")
 
 
-def refuse_page(start: bytes, where: str, part: Path | None = None) -> None:
+def refuse_page(start: bytes, part: Path | None = None) -> None:
     """Refuses a web page that came in place of a file, and removes it.
 
     Raises:
@@ -202,22 +213,24 @@ def refuse_page(start: bytes, where: str, part: Path | None = None) -> None:
         stamp_of(part).unlink(missing_ok=True)
     text = start.decode("utf-8", "replace")
     if any(words in text.lower() for words in QUOTA):
-        raise DownloadError(quota(where))
+        raise DownloadError(QUOTA_USED)
     title = re.search(r"<title>\s*(.*?)\s*</title>", text, re.IGNORECASE | re.DOTALL)
-    said = f" ('{' '.join(title[1].split())[:80]}')" if title else ""
-    raise DownloadError(f"{where}: a web page{said} came in place of the file")
-
-
-def quota(where: str) -> str:
-    return f"{where}: Google Drive's download quota of this file is used up for now; try again in some hours"
+    quoted = f" ('{printable(title[1], 80)}')" if title else ""
+    raise DownloadError(f"a web page{quoted} came in place of the file")
 
 
 def reason(error: Exception) -> str:
-    """An exception of the network in a few words."""
+    """An exception of the network in a few words, without its address."""
     if isinstance(error, requests.Timeout):
         return "the server does not answer"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection was cut"
+        return "the connection was interrupted"
     if isinstance(error, requests.ConnectionError):
         return "cannot be reached (no network, or no such server)"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, (CutError, DownloadError)):
+        return str(error)
+    if isinstance(error, ValueError):
+        return f"not a usable address ({type(error).__name__})"
+    # Libraries put the address and a traceback into their messages: the first sentence says what happened.
+    text = re.sub(r"https?://\S+", "its address", str(error).partition("\n")[0])
+    return printable(text, 160) or type(error).__name__

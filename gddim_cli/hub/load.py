@@ -12,7 +12,7 @@ import torch
 
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card
-from gddim_cli.checkpoints.convert import convert_file
+from gddim_cli.checkpoints.convert import check_identity, convert_file
 from gddim_cli.checkpoints.formats.base import build_options, given_values, parse_settings
 from gddim_cli.checkpoints.formats.registry import FORMATS, recognize
 from gddim_cli.checkpoints.load import Checkpoint, build
@@ -62,7 +62,7 @@ def load(
     digest = sha256(path)
     if pinned is not None:
         check_pinned(pinned, card, digest, path)
-        card = pinned
+        card = msgspec.structs.replace(pinned, network=card.network)
     module = build(card, tensors, path)
     run = Accelerated(module, device, speed or Speed(), store.cache_folder() / "compiled")
     return Checkpoint(card, Counted(run), path, digest)
@@ -88,7 +88,7 @@ def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[s
     texts = [f"{name}={value}" for name, value in settings.items() if isinstance(value, str)]
     settings = {**settings, **parse_settings(spec, texts)}
     given = given_values(build_options(spec, settings, "{}"))
-    identity = [spec.name, content_digest(path), VERSION, given]
+    identity = [spec.name, store.content_digest(path), VERSION, given]
     key = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()
     native_path = store.cache_folder() / "converted" / f"{key}{store.WEIGHTS}"
     with store.locked(f"converted-{key[:16]}", say):
@@ -96,15 +96,6 @@ def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[s
             say(f"{path}: {spec.title}; converting into the cache")
             convert_file(path, native_path, spec, settings, store.card_of, say, name=path.stem)
     return native_path
-
-
-def content_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files."""
-    if path.is_file():
-        return sha256(path)
-    inside = sorted(file for file in path.rglob("*") if file.is_file())
-    listed = [(file.relative_to(path).as_posix(), sha256(file)) for file in inside]
-    return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()
 
 
 def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tuple[Path, Card | None]:
@@ -174,8 +165,4 @@ def check_pinned(pinned: Card, inside: Card, digest: str, path: Path) -> None:
         raise CheckpointError(
             f"{path}: sha256 {digest[:16]}... is not the {pinned.sha256[:16]}... of its card; install or fetch it again"
         )
-    for field in ("images", "network", "parameterization"):
-        if getattr(pinned, field) != getattr(inside, field):
-            raise CheckpointError(
-                f"{path}: its own '{field}' ({getattr(inside, field)}) contradicts the card of {pinned.name}"
-            )
+    check_identity(inside, pinned, path)

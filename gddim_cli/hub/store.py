@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import platformdirs
 
 from gddim_cli.checkpoints.card import Card, FileCard
 from gddim_cli.errors import CheckpointError, DataError, nearest
-from gddim_cli.runtime.files import replacing, writing
+from gddim_cli.runtime.files import replacing, sha256, writing
 from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.typed_yaml import read_yaml, typed
 
@@ -163,3 +164,12 @@ def locked(name: str, say: Callable[[str], object]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files."""
+    if path.is_file():
+        return sha256(path)
+    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    listed = [(file.relative_to(path).as_posix(), sha256(file)) for file in inside]
+    return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()

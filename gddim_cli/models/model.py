@@ -1,4 +1,4 @@
-"""What sampling needs to know of a model, whether it was loaded from a file or wraps a user's own network."""
+"""The interface between models and sampling, for models loaded from files and for users' own networks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in `run.json` and tables."""
+        """Its name in `run.json` and tables."""
 
     @property
     def sha256(self) -> str:
-        """Of its weights file; empty where there is none."""
+        """The SHA-256 of its weights file; empty if it has none."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -33,17 +33,17 @@ class Model(Protocol):
 
     @property
     def diffusion(self) -> Diffusion:
-        """The diffusion that it is sampled in by default."""
+        """The diffusion that it is sampled through by default."""
 
     @property
     def classes(self) -> int:
         """Number of class labels; 0 for an unconditional model."""
 
     def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
-        """The noise levels to stay within in `diffusion`; None where any are known."""
+        """The lowest and highest noise level to sample at in `diffusion`; None if there is no limit."""
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
-        """How it is sampled in `diffusion` by default."""
+        """The default configuration for sampling through `diffusion`."""
 
     def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:
         """Its noise prediction in `diffusion` for `k`.
@@ -52,5 +52,5 @@ class Model(Protocol):
             labels: classes of the images of a batch, [N], for a conditional model.
 
         Raises:
-            UsageError: it cannot be sampled in that diffusion, or not with that K.
+            UsageError: it cannot be sampled through that diffusion, or not with that K.
         """

@@ -1,4 +1,4 @@
-"""A network that counts its evaluations."""
+"""Counting of network evaluations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 class Counted:
-    """A network that counts its evaluations, from which the reported NFE comes.
+    """A network that counts its evaluations; the reported NFE is this count.
 
     Attributes:
         network: from states or images [B, C, H, W] and times or noise levels [B] to a tensor [B, C', H, W].
@@ -27,5 +27,5 @@ class Counted:
 
 
 KEPT_TIMES = 4096
-"""The number of times whose matrices an adapter keeps on the device of the states. Those of a time grid recur in every
-batch, and copying them to a GPU would make it wait; those of an adaptive sampler do not recur and are dropped."""
+"""How many times t an adapter keeps matrices for, on the device of the states. The times of a grid recur in every batch,
+and copying their matrices to a GPU again would make it wait; those of an adaptive sampler do not recur and are dropped."""

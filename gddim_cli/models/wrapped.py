@@ -16,16 +16,16 @@ from gddim_cli.samplers.base import Eps
 
 
 class Denoiser:
-    """`D(y, sigma) = E[x_0 | y = x_0 + N(0, sigma^2 I)]` around any callable, as a model of every per-pixel diffusion.
+    """`D(y, sigma) = E[x_0 | y = x_0 + N(0, sigma^2 I)]` around any callable, as a model for every per-pixel diffusion.
 
     Args:
         module: from y [N, C, H, W] (images in [-1, 1] plus noise) and sigma [N] to images [N, C, H, W].
         image_shape: channels, height and width.
-        sigma_min, sigma_max: the noise levels that the module knows.
-        name: what `run.json` and tables call it.
+        sigma_min, sigma_max: the lowest and highest noise level that the module supports.
+        name: its name in `run.json` and tables.
 
     Raises:
-        UsageError: a shape that is no image's, or noise levels that are not `0 <= sigma_min < sigma_max`.
+        UsageError: a shape that is not an image's, or noise levels that are not `0 <= sigma_min < sigma_max`.
     """
 
     sha256 = ""
@@ -60,11 +60,11 @@ class Denoiser:
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """The noise levels that the module knows."""
+        """The lowest and highest noise level that the module supports."""
         return self.sigma_min, self.sigma_max
 
     def sigma_range_in(self, _: Diffusion) -> tuple[float, float]:
-        """The noise levels that the module knows, in any diffusion."""
+        """The same noise levels in any diffusion."""
         return self.sigma_range
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
@@ -82,7 +82,7 @@ class Denoiser:
         Args:
             y: images in [-1, 1] plus noise, [N, C, H, W].
             sigma: the noise level, a number or [N].
-            labels: must be None: the wrapped module takes none.
+            labels: must be None, since the wrapped module takes no labels.
 
         Raises:
             UsageError: labels, or y of another shape.

@@ -1,4 +1,4 @@
-"""What passes between the stages of a run: the state that rank 0 found, and a batch on its way to the files."""
+"""Data passed between the stages of a run: what rank 0 found in the folder, and computed batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gddim_cli.runtime.row_file import RowFile
 
 @dataclass(frozen=True)
 class Batch:
-    """A computed batch on its way to the files; `images` and `states` wait for the copy to the CPU."""
+    """A computed batch that is not written yet. Calling `images` or `states` waits for the copy to the CPU."""
 
     indices: Sequence[int]
     images: Callable[[], NDArray]
@@ -23,7 +23,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What rank 0 found in the folder, broadcast to all processes. `token` is a file that rank 0 created there."""
+    """What rank 0 found in the folder, broadcast to all processes. `token` names a file that rank 0 created there."""
 
     todo: list[int]
     num: int

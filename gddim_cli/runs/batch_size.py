@@ -1,4 +1,4 @@
-"""The batch size: measured if none is given, halved when memory runs out."""
+"""Batch sizes: measured for `--batch-size auto`, and halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from gddim_cli.runtime.memory import is_out_of_memory
 T = TypeVar("T")
 
 GAIN = 1.05
-"""The smallest gain in images per second for which a doubled batch is worth its memory."""
+"""The smallest ratio of images per second for which a doubled batch is worth its memory."""
 MOST = 4096
 USABLE = 0.9
-"""The usable share of the free memory: the sampler's history and other programs need some."""
+"""The share of the free memory that is used; the sampler's history and other programs need the rest."""
 FIRST, SECOND = 1, 8
 
 
@@ -37,9 +37,9 @@ class BatchSizeProbe:
         return min(self._evaluate(size) for _ in range(2))
 
     def max_batch_size(self) -> int:
-        """The largest batch that fits in a GPU's free memory, from the peaks of two small batches; `MOST` elsewhere.
+        """The largest batch that fits in a GPU's free memory, estimated from the peaks of two small batches; else `MOST`.
 
-        On the CPU nothing is estimated: the system may promise more memory than there is.
+        On the CPU nothing is estimated, because the system may promise more memory than it has.
         """
         device = self.prepared.device
         if device.type != "cuda":
@@ -69,7 +69,7 @@ class BatchSizeProbe:
 
 
 def fitting(peaks: Sequence[int], free: int) -> int:
-    """The number of images that fit into `free` bytes if `FIRST` and `SECOND` of them peaked at `peaks`: 1 to `MOST`.
+    """The number of images, 1 to `MOST`, that fit into `free` bytes, from the peaks of `FIRST` and of `SECOND` images.
 
     Memory that does not depend on the batch (a library's workspace) counts once.
     """
@@ -79,7 +79,7 @@ def fitting(peaks: Sequence[int], free: int) -> int:
 
 
 def best_size(seconds: Callable[[int], float], most: int) -> int:
-    """The batch size, a power of two up to `most`, after which images/s grow by less than 5 % for two doublings.
+    """The smallest power of two, up to `most`, after which images/s grow by less than 5 % for two doublings.
 
     Args:
         seconds: from a batch size to the seconds of one evaluation.
@@ -105,7 +105,7 @@ def best_size(seconds: Callable[[int], float], most: int) -> int:
 def attempt(work: Callable[[], T]) -> T | None:
     """The result of `work`; None if memory ran out.
 
-    The error and the tensors that its frames hold are released when this returns: only then is their memory free.
+    When this returns, the error and the tensors that its frames hold are released; only then is their memory free.
     """
     try:
         return work()
@@ -119,7 +119,7 @@ class OomRetry(Generic[T]):
     """Runs `work` on batches; a batch that does not fit in memory is split in halves. Nothing is lost or done twice.
 
     Attributes:
-        most: the batch size from now on; None before the first failure.
+        most: the largest batch size since the last failure; None before the first one.
     """
 
     def __init__(self, work: Callable[[Sequence[int]], T], release: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The coefficients of a request without a model, for those who port the method."""
+"""The coefficients of a request without a model, for porting the method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def coefficients_of(given: Mapping[str, Any]) -> tuple[str, Coefficients, Array]
     """The diffusion's name, gDDIM's coefficients, and the covariance of each step's noise, [N, D, D].
 
     Args:
-        given: settings by key; `diffusion` is needed.
+        given: settings by key; `diffusion` is required.
 
     Raises:
         UsageError: as `SamplingRequest.of` and the sampler.

@@ -28,12 +28,12 @@ from gddim_cli.runtime.versions import versions
 RUN = "run.json"
 GRID = "grid.png"
 GRACE = 10.0
-"""Seconds to wait for another run in the folder to end: processes whose launcher was killed notice it one step later."""
+"""Seconds to wait for another run in the folder to end. Processes whose launcher was killed notice it at their next step."""
 TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 
 class Session(msgspec.Struct):
-    """One call of the command on a run: what may differ between calls. `device` is that of rank 0."""
+    """One call of `gddim sample` on a run, with what may differ between calls. `device` is that of rank 0."""
 
     started: str
     device: str
@@ -66,7 +66,7 @@ class Extra(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct):
-    """What `run.json` holds.
+    """The content of `run.json`.
 
     Attributes:
         format: how its images are stored.
@@ -103,8 +103,8 @@ class Ledger:
     """Counts the images that all processes have stored in a session, and their evaluations.
 
     Attributes:
-        counted: images in the low 32 bits and evaluations above them, over all processes: one number, so that a process
-            that ends in between never leaves images without their evaluations.
+        counted: the images of all processes in the low 32 bits, and their evaluations in the bits above. It is one number, so
+            that a process that ends between two updates never counts images without their evaluations.
     """
 
     run: Run
@@ -145,7 +145,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self, on_wait: Callable[[], object]) -> Iterator[None]:
-        """Holds the folder for one call at a time, from before `open` until after the last `save`.
+        """A context in which this call alone uses the folder, from before `open` until after the last `save`.
 
         Raises:
             OutputError: another call still holds it `GRACE` seconds after `on_wait`, or it cannot be written.
@@ -167,7 +167,7 @@ class RunFolder:
         With `overwrite`, the files that its run.json accounts for are removed, and no others.
 
         Raises:
-            UsageError: the folder holds a run with other settings, or images without a run.json.
+            UsageError: the folder holds a run with other settings, or files but no run.json.
             DataError: its run.json cannot be read.
             OutputError: the folder cannot be made or written.
         """

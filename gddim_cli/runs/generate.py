@@ -39,11 +39,11 @@ PATIENCE = 60.0
 
 @dataclass
 class Generation:
-    """One call of `gddim sample`, as each of its processes has it.
+    """One call of `gddim sample`; each of its processes has one.
 
     Attributes:
         folder: where the images go.
-        prepared: makes them; its resolved request is the run's identity.
+        prepared: makes the images; its resolved request is the run's identity.
         num: number of images in the folder.
         batch_size: images per batch. A batch is always a whole block of indices, even if some of its images exist, so that
             an interrupted run ends with the same bytes as an uninterrupted one.
@@ -55,7 +55,7 @@ class Generation:
         force: replace files of `raw` and `trajectory` that this run did not write.
         speed: the enabled speed options, for `run.json`.
         world: the processes.
-        notes: what `prepare` found that the user should know.
+        notes: sentences for the user about what `prepare` found.
     """
 
     folder: RunFolder
@@ -76,7 +76,7 @@ class Generation:
     notes: list[str] = field(default_factory=list)
 
     def prepare(self) -> list[int]:
-        """Opens the folder and returns the indices of the images to make, by all processes together.
+        """Opens the folder and returns the indices of the images that all processes together have to make.
 
         Raises:
             UsageError, DataError, OutputError: as `RunFolder.open` and `RowFile`; an output that cannot be written;
@@ -123,7 +123,7 @@ class Generation:
         return ResumeState(todo, num, self._size(len(todo), sharing), earlier, states, filming, tolerance, token)
 
     def _intact(self, earlier: Run) -> set[int]:
-        """The indices of the earlier run's images that exist and are whole; damaged files are removed, to be made again."""
+        """The indices of the earlier run's images that exist undamaged. Damaged files are removed, to be made again."""
         images = self.folder.images
         damaged = images.damaged(earlier.num, read_manifest(self.folder.path))
         if damaged:
@@ -188,7 +188,7 @@ class Generation:
         Raises:
             OutputError: a file cannot be written; existing images are kept.
             NumericsError: images that are not finite.
-            CapacityError: a batch does not fit in the memory.
+            CapacityError: a batch does not fit in memory.
             PeerError: another process has failed.
         """
         run = self._record()
@@ -250,7 +250,7 @@ class Generation:
         return run
 
     def batches(self, todo: Sequence[int]) -> list[range]:
-        """The blocks of indices that contain `todo`; always full where images of a batch depend on each other."""
+        """The blocks of indices that contain `todo`; always full if the images of a batch depend on each other."""
         return self.prepared.batches(todo, self.batch_size, self.num)
 
     def _mine(self, todo: Sequence[int]) -> list[range]:
@@ -283,7 +283,7 @@ class Generation:
             with memory_for(len(indices), self.prepared.device):
                 u = self.prepared.run(indices, step)
                 if len(rows) < len(indices):
-                    u = u.index_select(0, to_device(torch.tensor(rows), u.device))  # a list would be waited for
+                    u = u.index_select(0, to_device(torch.tensor(rows), u.device))  # a list would block
                 states = to_host(u) if self.states else None
                 images = to_host(self.prepared.decode(u))
         except CapacityError:
@@ -294,7 +294,10 @@ class Generation:
         return Batch([indices[row] for row in rows], images, states, self.prepared.evaluations)
 
     def _store(self, made: Batch) -> Batch:
-        """Writes a batch, on the writer's thread; nothing once the run has ended: another may have started there."""
+        """Writes a batch, on the writer's thread.
+
+        Raises PeerError, before anything is written, if the run has failed: another run may have started in the folder.
+        """
         self.world.check()
         try:
             with memory_for(len(made.indices), self.prepared.device):
@@ -302,7 +305,7 @@ class Generation:
                     states = made.states()
                     self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
                 self.folder.images.store(made.indices, self._pixels(made.images()))
-        except CapacityError as error:  # not for the batch being computed, which `OomRetry` would halve
+        except CapacityError as error:  # as a CapacityError it would make `OomRetry` halve the batch being computed
             raise OutputError(str(error)) from error
         return made
 

@@ -39,15 +39,15 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
     """A user's images, to be read batch by batch.
 
     Args:
-        path: a folder, searched through, or one of `gddim sample`, of which only the run's own images count; a .zip or
-            .tar of images; an .npz or .npy of uint8 [N, H, W] or [N, H, W, C].
+        path: a folder, which is searched recursively (in a folder of `gddim sample` only the run's own images count); a
+            .zip or .tar of images; an .npz or .npy of uint8 [N, H, W] or [N, H, W, C].
         key: the array in the .npz, as in `images_key`.
-        num: at most this many: the first ones of a run, else a fixed random choice.
+        num: read only this many images: the first ones of a run, else a fixed random choice.
 
     Raises:
-        DataError: no images there, or fewer than `num`; not all of one size and kind (known of the first one here, of
-            the others once they are read); an array that is not uint8 images; a run that is not complete, unless its
-            first `num` are.
+        DataError: no images, or fewer than `num`; images of different sizes or kinds (only the first is checked here, the
+            others when they are read); an array that is not uint8 images; an incomplete run, unless its first `num`
+            images exist.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; {KINDS}")

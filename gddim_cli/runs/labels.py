@@ -12,7 +12,7 @@ from gddim_cli.errors import UsageError
 from gddim_cli.numerics.noise import to_unit
 
 STREAM = 2**63
-"""The noise stream that classes are drawn from: far beyond those of the samplers' steps."""
+"""The noise stream from which classes are drawn, far beyond those of the samplers' steps."""
 UNIFORM, ALL = "uniform", "all"
 
 
@@ -37,9 +37,9 @@ def check_classes(text: str | None, classes: int, model: str) -> str | None:
 
 
 def labels_of(text: str, classes: int, seed: int, indices: Sequence[int]) -> NDArray[np.int64]:
-    """The class of each image, [N], from its seed and index only.
+    """The class of each image, [N], which depends only on the seed and the image's index.
 
-    `uniform` draws it, `all` takes the classes in turn, and a list its members in turn.
+    `uniform` draws it at random; `all` takes the classes in turn, and a list its members in turn.
     """
     if text == UNIFORM:
         drawn = [

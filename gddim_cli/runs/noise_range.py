@@ -1,4 +1,4 @@
-"""Sampling stays within the noise levels that a denoiser knows: `sigma_eff(t)` from its highest to its lowest."""
+"""Restricts sampling to the noise levels `sigma_eff(t)` that a denoiser supports."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ROUNDING = 1e-6
 
 
 def sigma_eff(diffusion: Diffusion, t: float) -> float:
-    """The noise level at which a state at time t looks like an image with noise to a denoiser."""
+    """The noise level of the isotropic view of a state at time t, which a denoiser sees."""
     return isotropic_view(diffusion, t)[1]
 
 
 def within_range(
     diffusion: Diffusion, config: SamplingConfig, levels: tuple[float, float] | None
 ) -> tuple[SamplingConfig, list[str]]:
-    """The configuration with t_start and t_end moved to where the noise levels are known, and what changed, in words.
+    """The configuration with t_start and t_end moved into the supported noise levels, and a note for each change.
 
     Raises:
-        UsageError: no known noise level lies between t_start and t_end.
+        UsageError: no supported noise level lies between t_start and t_end.
     """
     if levels is None or diffusion.spectral:
         return config, []
@@ -65,8 +65,8 @@ def time_of(diffusion: Diffusion, level: float, config: SamplingConfig) -> float
 def start_factor(diffusion: Diffusion, t_start: float, prior_time: float) -> Array:
     """`S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
 
-    Where sampling starts at the prior's own time it is `prior_factor`; earlier, `R_t R_T^{-1} prior_factor`, which carries the
-    prior's draw along the probability flow of pure noise, so that equal noise makes similar images.
+    If sampling starts at the prior's own time T, this is `prior_factor`; at an earlier time, `R_t R_T^{-1} prior_factor`. That
+    carries the prior's draw along the probability flow of pure noise, so that the same noise gives similar images.
     """
     if t_start == prior_time:
         return diffusion.prior_factor

@@ -41,17 +41,17 @@ def prepare(
     batch_size: int = 64,
     say: Callable[[str], object] = lambda _: None,
 ) -> PreparedRun:
-    """Everything that a request needs, checked before anything is computed.
+    """The prepared run of a request, checked before anything is computed.
 
     Args:
-        request: may be resolved already; then its sha256 must hold.
+        request: may already be resolved; then its sha256 must match.
         device: where the network runs.
         model: already loaded; by default the request's checkpoint is loaded.
-        diffusion: an object in place of the request's name.
-        initial: states u_T [N, D, C, H, W] in place of the request's `init_noise` file.
-        compile, cuda_graph: how a network that is loaded here runs.
-        say: called with what the conversion of a foreign checkpoint assumes.
-        batch_size: recorded where the images of a batch depend on each other.
+        diffusion: used instead of the diffusion that the request names.
+        initial: states u_T [N, D, C, H, W], used instead of the request's `init_noise` file.
+        compile, cuda_graph: whether a network that is loaded here is compiled, and captured as a CUDA graph.
+        say: called with the assumptions made in converting a checkpoint of another program.
+        batch_size: recorded if the images of a batch depend on each other.
 
     Raises:
         UsageError: settings that exclude each other, or that the model, sampler or device does not support.
@@ -66,12 +66,16 @@ def prepare(
         )
     chosen, config = choose_diffusion(request, model, diffusion)
     prior_time = config.t_start
-    config = dataclasses.replace(config, **given_config(request))
+    spec = find_sampler(request.sampler)
+    given = given_config(request)
+    config = dataclasses.replace(config, **given)
+    config = dataclasses.replace(
+        config, **{**spec.defaults(chosen, config, request.nfe, request.sampler_options), **given}
+    )
     check_times(chosen, config)
     eps = model.eps(chosen, config.k)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     budget = request.nfe - config.denoise
-    spec = find_sampler(request.sampler)
     sampler = spec.prepare(chosen, config, budget, request.sampler_options)
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)
@@ -124,7 +128,7 @@ def load_model(
 def choose_diffusion(
     request: SamplingRequest, model: Model, given: Diffusion | None
 ) -> tuple[Diffusion, SamplingConfig]:
-    """The model's own diffusion with the model's configuration, or another with its own.
+    """The model's own diffusion with the model's configuration, or another diffusion with its default configuration.
 
     Raises:
         UsageError: an unknown diffusion or parameter.
@@ -139,7 +143,7 @@ def choose_diffusion(
 
 
 def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
-    """The diffusion that a request names; the model's own where it names none."""
+    """The diffusion that a request names; the model's own if it names none."""
     if request.diffusion is None or (request.diffusion == own.name and request.parameters is None):
         return own
     if request.parameters is not None:
@@ -166,7 +170,7 @@ def sha256_of_python(reference: str | None) -> str | None:
 
 
 def read_states(path: Path, dimension: int, image_shape: tuple[int, int, int]) -> NDArray[np.floating]:
-    """States u_T, [N, D, C, H, W], from an .npy of that shape, or without the D where it is 1.
+    """States u_T, [N, D, C, H, W], from an .npy of that shape; if D is 1, that axis is left out.
 
     Raises:
         DataError: not an .npy, another shape, not real numbers, NaN or infinity.

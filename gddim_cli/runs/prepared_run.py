@@ -1,4 +1,4 @@
-"""A request made ready: images by index, in any order and batch."""
+"""A prepared request: makes images by index, in any order and in any batches."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ FIRST_STREAM = 1
 
 @dataclass
 class PreparedRun:
-    """Everything that `prepare` made of a request.
+    """A request with its model, diffusion and sampler, as `prepare` returns it.
 
     Attributes:
         request: resolved.
-        model: the network and what is known of it.
-        diffusion: what it is sampled in.
-        config: how: time range, K, denoising step, quantisation.
-        sampler: ready for the budget.
+        model: the network and its description.
+        diffusion: the diffusion to sample through.
+        config: time range, K, denoising step, quantisation.
+        sampler: prepared for the budget.
         eps: the model's noise prediction.
         device: where the network runs; noise is drawn on the CPU.
         start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
-        initial: states u_T in place of the prior's draws, [N, D, C, H, W], or None.
-        notes: what the user should know of how the request was resolved, a sentence each.
+        initial: states u_T that replace draws from the prior, [N, D, C, H, W], or None.
+        notes: sentences for the user about how the request was resolved.
         evaluations: network evaluations per image of the last batch, counted at the network.
     """
 
@@ -60,12 +60,12 @@ class PreparedRun:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the states: float64 where the network is, else float32."""
+        """The dtype of the states: float64 for a float64 network, else float32."""
         return torch.float64 if self.request.dtype == "float64" else torch.float32
 
     @property
     def state_shape(self) -> tuple[int, ...]:
-        """Of one state, (D, C, H, W)."""
+        """The shape of one state, (D, C, H, W)."""
         return self.diffusion.D, *self.model.image_shape
 
     def normal(self, indices: Sequence[int], stream: int) -> Tensor:
@@ -81,28 +81,28 @@ class PreparedRun:
 
     @torch.inference_mode()
     def calibrate(self) -> None:
-        """Calibrates an adaptive sampler's tolerance, always on the same few images; nothing for other samplers."""
+        """Calibrates an adaptive sampler's tolerance, always on the same few images; does nothing for other samplers."""
         if self.sampler.calibrate_tolerance:
             pilot = self.start(range(PILOT if self.initial is None else 1))
             self.sampler = self.sampler.calibrate_tolerance(self.eps_of(range(len(pilot))), pilot)
 
     def use_tolerance(self, tolerance: float | None) -> None:
-        """Takes a tolerance that was calibrated earlier."""
+        """Sets a tolerance that was calibrated earlier."""
         if tolerance and self.sampler.with_tolerance:
             self.sampler = self.sampler.with_tolerance(tolerance)
 
     def steps(self, indices: Sequence[int], eps: Eps | None = None) -> Iterator[Step]:
-        """A time and the states [B, D, C, H, W] of these images after each step.
+        """Yields the time and the states [B, D, C, H, W] of these images after each step.
 
         Args:
-            eps: in place of the model's noise prediction.
+            eps: used instead of the model's noise prediction.
         """
         self.calibrate()
         draw = lambda k: self.normal(indices, FIRST_STREAM + k)  # noqa: E731
         return self.sampler.solve(eps or self.eps_of(indices), self.start(indices), draw)
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
-        """The noise prediction for these images: of their classes, where the model is conditional."""
+        """The noise prediction for these images, given their classes if the model is conditional."""
         classes = self.request.classes
         if classes is None:
             return self.eps
@@ -132,7 +132,7 @@ class PreparedRun:
     def batches(self, todo: Sequence[int], size: int, num: int) -> list[range]:
         """The blocks of indices below `num` that contain `todo`.
 
-        Where images of a batch depend on each other, blocks are always full, whatever `num` is.
+        If the images of a batch depend on each other, blocks are always full, whatever `num` is.
         """
         end = num
         if self.sampler.batch_dependent:

@@ -100,16 +100,16 @@ Denoise = Annotated[
         label="denoising step",
     ),
 ]
+NamedGrid = Annotated[str, msgspec.Meta(pattern=r"^(logsnr|rho:\d+(\.\d+)?)$", description="rho:P")]
 TimeGrid = Annotated[
-    float,
+    NamedGrid | Annotated[float, msgspec.Meta(gt=0, le=100)],
     about(
-        "Time grid: steps evenly spaced in t^(1/P). Default: the checkpoint's, usually quadratic (P = 2).",
+        "Time grid: steps evenly spaced in t^(1/P), in the log SNR (logsnr), or in the noise level^(1/P) (rho:P; rho is "
+        "rho:7). Default: the sampler's or the checkpoint's, usually quadratic (P = 2).",
         panel="Advanced",
-        label="grid power {}",
-        metavar="linear|quadratic|P",
-        aliases={"linear": 1.0, "quadratic": 2.0},
-        gt=0,
-        le=100,
+        label="time grid {}",
+        metavar="linear|quadratic|P|logsnr|rho:P",
+        aliases={"linear": 1.0, "quadratic": 2.0, "logsnr": "logsnr", "rho": "rho:7"},
     ),
 ]
 TEnd = Annotated[
@@ -118,12 +118,14 @@ TEnd = Annotated[
 ]
 Quantize = Annotated[
     Literal["floor", "round"],
-    about("How images in [-1, 1] become 0..255. Default: the checkpoint's.", panel="Advanced", label="quantize {}"),
+    about(
+        "Conversion of images in [-1, 1] to 0..255. Default: the checkpoint's.", panel="Advanced", label="quantize {}"
+    ),
 ]
 Dtype = Annotated[
     Literal["float32", "float64", "bfloat16", "float16"],
     about(
-        "Precision of the network (also float32, float64, bfloat16, float16); 16 bits run under autocast.",
+        "Precision of the network; float32, float64, bfloat16 and float16 are accepted too. 16 bits run under autocast.",
         panel="Speed",
         label="{}",
         metavar="fp32|fp64|bf16|fp16",
@@ -151,15 +153,15 @@ class SamplingRequest(
 ):
     """What to sample. None stands for the default of the checkpoint, the diffusion or the sampler.
 
-    `prepare` resolves a request: it fills in every default and the fields without a help text. Equal resolved requests make
+    `prepare` resolves a request: it fills in every default, and the fields that are not options. Equal resolved requests make
     equal images.
 
     Attributes:
         options: the sampler's options by key.
-        model_settings: what the checkpoint's file does not tell, by the names of the program that wrote it.
-        parameters: of the diffusion.
-        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: of the files.
-        batch_size: where the images of a batch depend on each other.
+        model_settings: settings that the checkpoint file does not record, under the names of the program that wrote it.
+        parameters: the parameters of the diffusion.
+        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: the SHA-256 of the files.
+        batch_size: set if the images of a batch depend on each other.
     """
 
     checkpoint: Checkpoint | None = None

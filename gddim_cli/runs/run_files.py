@@ -20,13 +20,13 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 
 class RunSettings(msgspec.Struct):
-    """The settings of a run that matter here, whatever the version of gddim."""
+    """The settings of a run that are read here, from any version of gddim."""
 
     quantize: str
 
 
 class RunRecord(msgspec.Struct):
-    """The part of `run.json` that matters here."""
+    """The part of `run.json` that is read here."""
 
     format: str
     settings: RunSettings
@@ -41,9 +41,9 @@ class RunFiles:
     Attributes:
         folder: the run's folder.
         format: "png", one file per image; "npz" or "tar", several images in each.
-        names: of the files.
+        names: the names of the files.
         count: the number of images to read from them.
-        ignored: the number of files there that are not the run's.
+        ignored: the number of files in the folder that are not the run's.
         quantize: how the images became uint8.
     """
 
@@ -76,7 +76,7 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
         indices = [index for file in files for index in storage.index(file)]
     else:
         indices = sorted(storage.done(run.num))
-    whole = next((i for i, index in enumerate(indices) if i != index), len(indices))  # 0 to whole - 1 are there
+    whole = next((i for i, index in enumerate(indices) if i != index), len(indices))  # 0 to whole - 1 exist
     if num is not None and num > run.num:
         raise DataError(
             f"--num {num}: the run in {folder} has {run.num} images; gddim sample --num {num} makes the missing ones"

@@ -1,4 +1,4 @@
-"""The device that a name stands for."""
+"""Devices by name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def find_device(name: str | None = None) -> torch.device:
-    """The device that a name stands for; `auto` and None take a GPU if there is one.
+    """The device of a name; `auto` and None choose a GPU if there is one.
 
-    Several processes on a machine take a GPU each, unless one is named by number.
+    Each of several processes on a machine uses its own GPU, unless the name includes a number.
 
     Raises:
         UsageError: no such device on this machine.
@@ -43,5 +43,5 @@ def find_device(name: str | None = None) -> torch.device:
     if kind in ("cpu", "mps") and index:
         raise UsageError(f"--device {name}: only cuda takes a number")
     if kind == "cuda" and world().size > 1:
-        torch.cuda.set_device(int(index))  # or each process would hold memory of the first GPU too
+        torch.cuda.set_device(int(index))  # else each process would also use memory on the first GPU
     return torch.device(name)

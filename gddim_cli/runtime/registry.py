@@ -1,4 +1,4 @@
-"""Named things of one kind, each declared beside its code: samplers, metrics, checkpoint formats, storage formats."""
+"""Registries of named specs, each declared beside its code: samplers, metrics, checkpoint formats, storage formats."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, Generic, TypeVar
 from gddim_cli.errors import GddimError, UsageError, nearest
 
 GROUP = "gddim.plugins"
-"""The entry-point group of packages that add things: each entry point is a spec, or a list of specs."""
+"""The entry-point group of plugins: each entry point is a spec, or a list of specs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every kind of spec has.
+    """The base of all specs.
 
     Attributes:
-        name: what users call it, in options and plans.
+        name: its name in options and plans.
     """
 
     name: str
@@ -29,11 +29,11 @@ T = TypeVar("T", bound=Spec)
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """The things of one kind by name: the built-in ones, those of installed plugins, and those that a program registers.
+    """The specs of one kind by name: built-in, from installed plugins, and registered by a program.
 
     Attributes:
-        kind: the class of the things.
-        word: what messages call one.
+        kind: the class of the specs.
+        word: the noun for a spec in messages.
     """
 
     def __init__(self, word: str, kind: type[T], builtin: Sequence[T]) -> None:
@@ -45,7 +45,7 @@ class Registry(Mapping[str, T], Generic[T]):
             self.add(thing)
 
     def __getitem__(self, name: str) -> T:
-        """Raises KeyError for an unknown name; `find` has a message."""
+        """The spec of that name. Raises KeyError if it is unknown; `find` raises an error with a message instead."""
         load_plugins()
         return self._things[name]
 
@@ -58,20 +58,20 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._things)
 
     def find(self, name: str, where: str) -> T:
-        """The thing of that name.
+        """The spec of that name.
 
         Args:
-            where: how a message names the place, for example `--sampler`.
+            where: the place of the name in messages, for example `--sampler`.
 
         Raises:
-            UsageError: there is none of that name; the nearest is suggested.
+            UsageError: an unknown name; the message suggests the nearest one.
         """
         if name not in self:
             raise UsageError(f"{where}: there is no {self.word} '{name}'; {nearest(name, self)}")
         return self[name]
 
     def add(self, thing: T) -> None:
-        """Adds a thing.
+        """Adds a spec.
 
         Raises:
             UsageError: the name is taken.
@@ -81,13 +81,13 @@ class Registry(Mapping[str, T], Generic[T]):
         self._things[thing.name] = thing
 
     def remove(self, name: str) -> None:
-        """Removes a thing that was added."""
+        """Removes a spec that was added."""
         self._things.pop(name, None)
 
 
 REGISTRIES: list[Registry[Any]] = []
 PENDING: list[Spec] = []
-"""Things whose registry has not been imported yet."""
+"""Registered specs whose registry has not been imported yet."""
 
 
 def register(thing: Spec) -> Spec:
@@ -109,7 +109,7 @@ def register(thing: Spec) -> Spec:
 
 @cache
 def load_plugins() -> None:
-    """Registers what installed packages offer in the entry-point group `gddim.plugins`.
+    """Registers the specs that installed packages provide in the entry-point group `gddim.plugins`.
 
     Raises:
         GddimError: a plugin cannot be imported.

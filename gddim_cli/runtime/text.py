@@ -31,3 +31,8 @@ def signed(value: float | None, beside: float | None) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 cell`, `2 cells`."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def printed(value: float | str | None) -> str:
+    """A number in full, a text as it is, nothing for None."""
+    return "" if value is None else value if isinstance(value, str) else f"{value:g}"

@@ -1,4 +1,4 @@
-"""YAML from users: read strictly, and decoded into typed structs."""
+"""YAML files of users: strict reading, and decoding into typed structs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from gddim_cli.errors import DataError, GddimError, nearest
 
 T = TypeVar("T")
 MAX_BYTES = 1 << 20
-"""Of a YAML file; larger ones are refused unread."""
+"""The largest YAML file that is read."""
 MAX_DEPTH = 20
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2: 1e-3 is a number, 012 and 1:30 are texts; no dates, no duplicate keys."""
+    """YAML with the numbers of YAML 1.2: 1e-3 is a number, 012 and 1:30 are strings. No dates, no duplicate keys."""
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        """The next node; raises YAMLError where nodes nest too deep, and for aliases, which can multiply without end."""
+        """The next node; raises YAMLError if nodes are nested too deeply, and for aliases, which can expand without limit."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not supported; write the value out")
         self.depth += 1
@@ -37,7 +37,7 @@ class StrictLoader(yaml.SafeLoader):
             self.depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; raises YAMLError for a key that stands twice."""
+        """A mapping; raises YAMLError for a duplicate key."""
         seen: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
@@ -49,7 +49,7 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """The plain scalars that are not texts, by their first letter."""
+    """The patterns of plain scalars that are not strings, by their first character."""
     found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     kinds = [
         ("tag:yaml.org,2002:bool", r"true|false", "tf"),
@@ -80,13 +80,13 @@ StrictLoader.add_multi_constructor("", _no_tag)
 
 
 def read_yaml(path: Path, name: str | None = None) -> Any:
-    """The content of a YAML file: mappings, lists, texts, numbers, true, false and null.
+    """The content of a YAML file: mappings, lists, strings, numbers, true, false and null.
 
     Args:
-        name: what messages call the file; by default its path.
+        name: the name of the file in messages; by default its path.
 
     Raises:
-        DataError: the file is missing, too large or not such YAML.
+        DataError: the file is missing, too large, or not valid YAML of this kind.
     """
     source = name or str(path)
     try:
@@ -118,7 +118,7 @@ def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = Dat
 
 
 def fields_at(kind: Any, path: str) -> list[str]:
-    """The keys of the struct that stands at a path like `.rows[0].network` in `kind`; none where it cannot be followed."""
+    """The keys of the struct at a path such as `.rows[0].network` in `kind`; an empty list if no struct is found there."""
     for step in re.findall(r"\w+|\[.*?\]", path):
         plain = unwrapped(kind)
         if step.startswith("["):

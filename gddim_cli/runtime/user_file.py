@@ -1,4 +1,4 @@
-"""Python files of the user: they are executed, as any program is, and their errors become one line that names the file."""
+"""Python files of users: they are executed, and their errors are reported as one line that names the file."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def execute(path: Path) -> ModuleType:
     loader = spec.loader
     assert loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up while they are made
+    sys.modules[spec.name] = module  # dataclasses look up their module while they are created
     guarded(path, "running it", lambda: loader.exec_module(module))
     return module
 
 
 def guarded(path: Path, what: str, call: Callable[[], T]) -> T:
-    """What the user's code returns; any error in it, and any attempt to exit, becomes a message that names the file.
+    """The result of a call into the user's code.
 
     Raises:
-        DataError: in place of the error.
+        DataError: the code raised an error or tried to exit; the message names the file.
     """
     try:
         return call()

@@ -1,4 +1,4 @@
-"""Samplers: short loops over coefficients computed beforehand. They know `eps(u, t)` and nothing of networks.
+"""Samplers: short loops over precomputed coefficients. They depend on `eps(u, t)`, not on networks.
 
-The state `u` is [B, D, ...]: D numbers a pixel, then whatever a pixel grid is.
+The state `u` is [B, D, ...]: batch, state dimension per pixel, and the axes of the pixel grid.
 """

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gddim_cli.samplers.base import NoOptions, PreparedSampler, SamplerSpec, multistep_sampler, time_grid
-from gddim_cli.samplers.ddim import ddim_coefficients, require_dimension_1
+from gddim_cli.samplers.ddim import ddim_coefficients
+from gddim_cli.samplers.dimension_1 import SUPPORTS, require_dimension_1
 
 if TYPE_CHECKING:
     from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
-    """Ancestral sampling with one step for each evaluation.
+    """Ancestral sampling with one step per evaluation.
 
     Raises:
-        UsageError: a diffusion of a larger state dimension, or no step.
+        UsageError: a diffusion of state dimension above 1, or a budget without a step.
     """
     require_dimension_1(diffusion, "ancestral")
-    t = time_grid(config, budget, budget)
+    t = time_grid(diffusion, config, budget, budget)
     return multistep_sampler(ddim_coefficients(diffusion, t, 1.0, config.denoise), options)
 
 
@@ -28,7 +29,7 @@ SPEC = SamplerSpec(
     order="1 (weak)",
     evaluations="1",
     noise="stochastic",
-    supports="state dimension 1",
+    supports=SUPPORTS,
     source="arXiv 2209.05557",
     prepare=prepare,
     is_deterministic=lambda _: False,

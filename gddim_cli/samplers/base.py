@@ -1,4 +1,4 @@
-"""What a sampler is: a spec that stands beside its code, and a prepared sampler that is ready to run."""
+"""The interface of samplers: a spec, declared beside the sampler's code, and a prepared sampler, ready to run."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ Draw: TypeAlias = "Callable[[int], Tensor]"
 Step: TypeAlias = "tuple[float, Tensor]"
 """A time and the state there; after the denoising step the time is 0."""
 Solve: TypeAlias = "Callable[[Eps, Tensor, Draw], Iterator[Step]]"
-"""From eps, the states u_T and the noise to one `Step` after each step; the last one is the result."""
+"""From eps, the states u_T and the noise draws to a `Step` after each step; the last one is the result."""
 
 
 class NoOptions(msgspec.Struct, frozen=True):
-    """The options of a sampler that has none."""
+    """The options of samplers without options."""
 
 
 @dataclass(frozen=True)
 class PreparedSampler:
-    """A sampler made ready for one diffusion, time grid and budget.
+    """A sampler prepared for one diffusion, time grid and budget.
 
     Attributes:
         nfe: network evaluations per image; it may be one below the budget. None for an adaptive sampler.
         steps: how many `Step`s `solve` yields, including the denoising step; an estimate for an adaptive sampler.
-        solve: runs it.
+        solve: runs the sampler.
         options: the sampler's options, with every default filled in.
         coefficients: the constants, for linear multistep samplers.
         batch_dependent: whether the images of a batch depend on each other.
-        tolerance: of an adaptive sampler.
+        tolerance: the relative tolerance of an adaptive sampler.
         calibrate_tolerance: from eps and a few states u_T to the sampler whose tolerance spends the budget, or None.
         with_tolerance: the sampler with a tolerance that was calibrated earlier, or None.
     """
@@ -61,7 +61,7 @@ class PreparedSampler:
 
 
 def title_and_options(spec: SamplerSpec, options: msgspec.Struct, hidden: str | None) -> str:
-    """How tables call a sampler: its title, and the options that differ from their defaults.
+    """The label of a sampler in tables: its title, and the options that differ from their defaults.
 
     Args:
         hidden: the key of an option that the table's columns show.
@@ -82,7 +82,7 @@ class SamplerSpec(Spec):
         title: its name in tables.
         order: global order of convergence, in words.
         evaluations: network evaluations per step, in words.
-        noise: deterministic, stochastic, or by which option.
+        noise: deterministic or stochastic, and by which option.
         supports: which diffusions, in words.
         source: where the method comes from.
         prepare: from a diffusion, how it is sampled, the budget without the denoising step and the options to a
@@ -91,8 +91,10 @@ class SamplerSpec(Spec):
         options: the struct that declares the sampler's options (see `gddim_cli.settings`).
         uses_k: whether the choice of K changes the images, and not only how the score is written.
         uses_time_grid: whether it steps along the time grid.
-        is_deterministic: whether images solve the probability flow with these options, so that they have an exact solution.
-        label: how tables call it with these options; the last argument is the key of an option that the columns show.
+        defaults: fields of the sampling configuration that it sets where the user does not, from the diffusion, the
+            configuration, all evaluations and its options.
+        is_deterministic: whether the sampler, with these options, solves the probability flow, which has an exact solution.
+        label: its label in tables with these options; the last argument is the key of an option that the columns show.
     """
 
     title: str
@@ -105,27 +107,28 @@ class SamplerSpec(Spec):
     options: type[msgspec.Struct] = NoOptions
     uses_k: bool = False
     uses_time_grid: bool = True
+    defaults: Callable[[Diffusion, SamplingConfig, int, Any], dict[str, Any]] = lambda *_: {}
     is_deterministic: Callable[[Any], bool] = lambda _: True
     label: Callable[[SamplerSpec, Any, str | None], str] = title_and_options
 
 
-def time_grid(config: SamplingConfig, budget: int, steps: int) -> Array:
-    """The time grid of `steps` steps, [steps + 1], falling, float64.
+def time_grid(diffusion: Diffusion, config: SamplingConfig, budget: int, steps: int) -> Array:
+    """The time grid of `steps` steps, [steps + 1], decreasing, float64.
 
     Args:
         budget: network evaluations besides the denoising step, for the message.
 
     Raises:
-        UsageError: there is no step, or the ends are not in order.
+        UsageError: the budget leaves no step, or t_end is not below t_start.
     """
-    from gddim_cli.samplers.time_grids import power_grid
+    from gddim_cli.samplers.time_grids import grid_times
 
     if steps < 1:
         besides = "besides the denoising step, " if config.denoise else ""
         raise UsageError(
             f"--nfe: {budget + config.denoise} is too few: {besides}{budget} evaluations do not make a step; give a larger --nfe"
         )
-    return power_grid(config.t_start, config.t_end, steps, config.grid_power)
+    return grid_times(diffusion, config.t_start, config.t_end, steps, config.grid_power)
 
 
 def multistep_sampler(coefficients: Coefficients, options: msgspec.Struct) -> PreparedSampler:

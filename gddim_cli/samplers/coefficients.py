@@ -1,10 +1,11 @@
-"""What a linear sampler multiplies with, computed beforehand in float64: `Psi`, `C_ij` and the last step.
+"""The coefficients of linear samplers, precomputed in float64: `Psi`, `C_ij` and the denoising step.
 
-gDDIM (arXiv 2206.05564), Eq. 19. No torch, no disk.
+gDDIM (arXiv 2206.05564), Eq. 19, for three choices of what is interpolated. This module uses neither torch nor files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from gddim_cli.diffusions.base import Diffusion, KChoice
 from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.numerics.flow import short_edges
 from gddim_cli.numerics.quadrature import Array, nodes_and_weights, resolving_edges
+from gddim_cli.samplers.gaussian_images import GaussianImages
 
 HIGHEST_ORDER = 3
 
@@ -22,16 +24,18 @@ HIGHEST_ORDER = 3
 class Coefficients:
     """Constants of a linear multistep method, float64.
 
-    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] eps(u_{i-j}, t_{i-j}) + noise[i] z_i`, and at the end, where the denoising
-    step is on, `u = last[0] u_N + last[1] eps(u_N, t_N)`.
+    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] f_{i-j} + noise[i] z_i`, and at the end, where the denoising step is on,
+    `u = last[0] u_N + last[1] eps(u_N, t_N)`. The prediction f_i is `eps(u_i, t_i)`, or, where `prediction` is given,
+    `prediction[i, 0] u_i + prediction[i, 1] eps(u_i, t_i)`.
 
     Attributes:
-        t: the times, [N + 1], falling.
-        Psi: [N, D, D]; all matrices [N, H, W, 1, 1] where blocks differ by frequency.
-        C: [N, order + 1, D, D]; zero where the first steps have no history yet.
+        t: the times, [N + 1], decreasing.
+        Psi: [N, D, D]. If blocks differ by frequency, every [D, D] here is [H, W, 1, 1].
+        C: [N, order + 1, D, D]; zero where the first steps lack history.
         k: the K of the noise prediction that C is for.
-        last: [2, D, D] or None.
+        last: the matrices of the denoising step, [2, D, D], or None.
         noise: [N, D, D], `noise[i] noise[i]^T` the covariance that step i adds, or None.
+        prediction: [N, 2, D, D] or None.
     """
 
     t: Array
@@ -40,6 +44,7 @@ class Coefficients:
     k: KChoice
     last: Array | None = None
     noise: Array | None = None
+    prediction: Array | None = None
 
     @property
     def order(self) -> int:
@@ -47,25 +52,86 @@ class Coefficients:
 
     @property
     def nfe(self) -> int:
-        """Network evaluations that a run with these coefficients makes: one a step, and one for the denoising step."""
+        """Network evaluations that a run with these coefficients makes: one per step, and one for the denoising step."""
         return len(self.Psi) + (self.last is not None)
 
 
+@dataclass(frozen=True)
+class Equation:
+    """The probability flow as `du/dt = A_t u + B_t f`: the first part is solved exactly, f is interpolated in t.
+
+    Attributes:
+        A, B: from times [...] to matrices [..., D, D].
+        flow: the transition matrix of A.
+    """
+
+    A: Callable[[Array], Array]
+    B: Callable[[Array], Array]
+    flow: Callable[[Array, Array], Array]
+
+
+def noise_equation(diffusion: Diffusion, k: KChoice) -> Equation:
+    """Noise prediction: `A = F`, `B = 1/2 GG K^{-T}`, f = eps."""
+
+    def rate(s: Array) -> Array:
+        return 0.5 * diffusion.GG(s) @ np.linalg.inv(diffusion.K(s, k)).swapaxes(-1, -2)
+
+    return Equation(diffusion.F, rate, diffusion.Psi)
+
+
+def data_equation(diffusion: Diffusion, data_std: float) -> Equation:
+    """Data prediction (`data_std` = 0), or the blend: `A = F + 1/2 GG V^{-1}`, `B = -1/2 GG Sigma^{-1} Psi(s, 0)`.
+
+    `V = Sigma + data_std^2 psi psi^T` is the covariance of the states of images `N(0, data_std^2 I)`, whose probability
+    flow A is. f is the `data_prediction`.
+    """
+    images = GaussianImages(diffusion, data_std) if data_std else diffusion
+
+    def drift(s: Array) -> Array:
+        return np.asarray(diffusion.F(s) + 0.5 * diffusion.GG(s) @ np.linalg.inv(images.Sigma(s)))
+
+    def rate(s: Array) -> Array:
+        return np.asarray(-0.5 * diffusion.GG(s) @ np.linalg.solve(diffusion.Sigma(s), diffusion.Psi(s, 0.0)))
+
+    return Equation(drift, rate, lambda t, s: images.R(t) @ np.linalg.inv(images.R(s)))
+
+
+def data_prediction(diffusion: Diffusion, t: Array, k: KChoice, data_std: float = 0.0) -> Array:
+    """Matrices [N, 2, D, D] of `f = Psi(0, t) (Sigma V^{-1} u - K eps)`, with V as in `data_equation`.
+
+    Since `u - K eps = psi x_0`, f is the estimate of x_0 (its first component) for `data_std` = 0, and else what
+    remains of it without the best linear estimate, `c_skip y` in Karras et al. (arXiv 2206.00364).
+    """
+    back = diffusion.Psi(0.0, t)
+    kept = back
+    if data_std:
+        sigma = diffusion.Sigma(t)
+        kept = back @ sigma @ np.linalg.inv(GaussianImages(diffusion, data_std).Sigma(t))
+    return np.stack([kept, -back @ diffusion.K(t, k)], axis=1)
+
+
 def gddim_coefficients(
-    diffusion: Diffusion, t: Array, order: int = 2, k: KChoice = "R", denoise: bool = False
+    diffusion: Diffusion,
+    t: Array,
+    order: int = 2,
+    k: KChoice = "R",
+    denoise: bool = False,
+    data_std: float | None = None,
 ) -> Coefficients:
     """Coefficients of deterministic gDDIM (Eq. 19) on the grid `t`.
 
-    `C_ij = int_{t_i}^{t_{i+1}} 1/2 Psi(t_{i+1}, s) GG_s K_s^{-T} l_j(s) ds`, `l_j` the Lagrange polynomials on
-    `t_i, ..., t_{i-q}`; step i < q uses the i + 1 evaluations that there are. Gauss-Legendre on panels that resolve
-    the integrand to 1e-13 of its size.
+    `C_ij = int_{t_i}^{t_{i+1}} flow(t_{i+1}, s) B_s l_j(s) ds`, `l_j` the Lagrange polynomials on `t_i, ..., t_{i-q}`;
+    step i < q uses the i + 1 evaluations made so far. The quadrature is Gauss-Legendre on panels that resolve the
+    integrand to 1e-13 of its size.
 
     Args:
-        diffusion: whose matrices.
-        t: falling times, [N + 1], positive.
+        diffusion: defines the matrices.
+        t: decreasing positive times, [N + 1].
         order: q, evaluations used besides the current one, 0 to 3.
         k: "R" (gDDIM) or "L" (Cholesky).
         denoise: whether a final denoising step follows.
+        data_std: what is interpolated: None: eps (the paper's choice); 0: the estimate of the images; above 0: the same
+            without its best linear part for images of this standard deviation.
 
     Raises:
         UsageError: order outside 0..3.
@@ -73,45 +139,43 @@ def gddim_coefficients(
     """
     if not 0 <= order <= HIGHEST_ORDER:
         raise UsageError(f"--order: {order} is not in 0..{HIGHEST_ORDER}")
-    psi = diffusion.Psi(t[1:], t[:-1])
+    equation = noise_equation(diffusion, k) if data_std is None else data_equation(diffusion, data_std)
+    transition = equation.flow(t[1:], t[:-1])
+    prediction = None if data_std is None else data_prediction(diffusion, t[:-1], k, data_std)
     last = denoising_matrices(diffusion, t[-1], k) if denoise else None
-    coefficients = Coefficients(t, psi, integrals(diffusion, t, order, k), k, last)
-    if not (np.isfinite(coefficients.C).all() and np.isfinite(psi).all()):
+    found = Coefficients(t, transition, integrals(equation, t, order), k, last, prediction=prediction)
+    if not (np.isfinite(found.C).all() and np.isfinite(transition).all()):
         raise NumericsError(f"{diffusion.name}: a coefficient of the grid from {t[0]:g} to {t[-1]:g} is not finite")
-    return coefficients
+    return found
 
 
-def integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice, ahead: int = 0) -> Array:
-    """`C`, [N, order + 1 + ahead, D, D], as `gddim_coefficients` says, its newest node being `t_{i + ahead}`."""
-
-    def noise_rate(s: Array) -> Array:
-        """`1/2 GG_s K_s^{-T}`: the drift that one unit of eps causes."""
-        return 0.5 * diffusion.GG(s) @ np.linalg.inv(diffusion.K(s, k)).swapaxes(-1, -2)
+def integrals(equation: Equation, t: Array, order: int, ahead: int = 0) -> Array:
+    """`C`, [N, order + 1 + ahead, D, D], as in `gddim_coefficients`, with `t_{i + ahead}` as the newest node."""
 
     def to_resolve(s: Array) -> Array:
-        return np.concatenate([m(s).reshape(len(s), -1) for m in (noise_rate, diffusion.F)], axis=1)
+        return np.concatenate([m(s).reshape(len(s), -1) for m in (equation.B, equation.A)], axis=1)
 
-    edges = np.union1d(t, short_edges(diffusion.F, resolving_edges(to_resolve, t[-1], t[0])))
+    edges = np.union1d(t, short_edges(equation.A, resolving_edges(to_resolve, t[-1], t[0])))
     nodes, weights = nodes_and_weights(edges)
     step = len(t) - 1 - np.searchsorted(t[::-1], nodes[:, 0])  # panel [P] -> the step it lies in
-    integrand = diffusion.Psi(t[step + 1][:, None], nodes) @ noise_rate(nodes)
+    integrand = equation.flow(t[step + 1][:, None], nodes) @ equation.B(nodes)
     c = np.zeros((len(t) - 1, order + 1 + ahead, *integrand.shape[2:]))
     for j in range(order + 1 + ahead):
         weighted: Array = weights * lagrange(t, step + ahead, j, order + ahead, nodes)
-        # Time falls: the integral from t_i to t_{i+1} has the opposite sign of the one over the panel.
+        # Time decreases: the integral from t_i to t_{i+1} has the opposite sign of the one over the panel.
         np.add.at(c[:, j], step, -np.einsum("pn,pn...->p...", weighted, integrand))
     return c
 
 
 def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -> Array:
-    """`l_j(s)` on the nodes `t_i, t_{i-1}, ...` that there are, at most `order + 1`; 0 where there is no `t_{i-j}`.
+    """`l_j(s)` on the nodes `t_i, t_{i-1}, ...`, at most `order + 1` and none before `t_0`; 0 if `t_{i-j}` is before `t_0`.
 
     Args:
         t: the grid.
         newest: i for each row of `s`, [P].
         j: which polynomial.
-        order: the highest.
-        s: where, [P, n].
+        order: the highest j.
+        s: the points of evaluation, [P, n].
     """
     values = np.ones_like(s)
     own = t[np.maximum(newest - j, 0)][:, None]

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from gddim_cli.samplers.coefficients import integrals
+from gddim_cli.samplers.coefficients import integrals, noise_equation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def corrector_integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) -> Array:
     """gDDIM's integrals with the node `t_{i+1}` added, [N, order + 2, D, D]; j = 0 belongs to it, j + 1 to `t_{i-j}`."""
-    return integrals(diffusion, t, order, k, ahead=1)
+    return integrals(noise_equation(diffusion, k), t, order, ahead=1)
 
 
 def predict_correct_steps(
@@ -30,10 +30,10 @@ def predict_correct_steps(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Each step: predict as gDDIM does, evaluate there, and take the step again with that evaluation among the nodes.
+    """Yields steps that predict as gDDIM does, evaluate there, and repeat the step with that evaluation among the nodes.
 
-    Two evaluations a step, and one for the denoising step. Global order `predictor.order + 2` once the history is full;
-    `first_step` and `history` (the latest first) begin with one, as in `multistep_steps`.
+    Two evaluations per step, and one for the denoising step. Global order `predictor.order + 2` once the history is full;
+    `first_step` and `history` (latest first), as in `multistep_steps`, allow starting with a full history.
     """
     from gddim_cli.numerics.blocks import combine, to_tensor_like
     from gddim_cli.samplers.multistep import denoising_step

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import numpy as np
 
-from gddim_cli.errors import UsageError
 from gddim_cli.samplers.base import PreparedSampler, SamplerSpec, multistep_sampler, time_grid
+from gddim_cli.samplers.dimension_1 import SUPPORTS, require_dimension_1
 from gddim_cli.settings import about
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ class DdimOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool = False) -> Coefficients:
-    """From t to s < t, with `u_t = a_t x_0 + s_t eps`: `a_s x0hat + sqrt(s_s^2 - sigma^2) eps + sigma z` (Eq. 12),
+    """Coefficients of DDIM (Eq. 12) for steps from t to s < t, with `u_t = a_t x_0 + s_t eps`.
 
-    `x0hat = (u_t - s_t eps) / a_t`, `sigma = eta (s_s / s_t) sqrt(s_t^2 - (a_t / a_s)^2 s_s^2)`.
+    `u_s = a_s x0hat + sqrt(s_s^2 - sigma^2) eps + sigma z`, with `x0hat = (u_t - s_t eps) / a_t` and
+    `sigma = eta (s_s / s_t) sqrt(s_t^2 - (a_t / a_s)^2 s_s^2)`.
 
     eta = 0 is gDDIM of order 0. eta = 1 draws from `p(u_s | u_t, x0hat)`: ancestral sampling, for BDM in each frequency
     (Hoogeboom & Salimans, arXiv 2209.05557).
@@ -46,23 +47,14 @@ def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool 
     return Coefficients(t, back, c[:, None], "R", last, sigma if eta else None)
 
 
-def require_dimension_1(diffusion: Diffusion, sampler: str) -> None:
-    """Raises UsageError for a diffusion of a larger state dimension per pixel."""
-    if diffusion.D != 1:
-        raise UsageError(
-            f"--sampler {sampler}: needs a diffusion of state dimension 1 per pixel, and {diffusion.name} has "
-            f"{diffusion.D}; use --sampler gddim"
-        )
-
-
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: DdimOptions) -> PreparedSampler:
-    """DDIM with one step for each evaluation.
+    """DDIM with one step per evaluation.
 
     Raises:
-        UsageError: a diffusion of a larger state dimension, or no step.
+        UsageError: a diffusion of state dimension above 1, or a budget without a step.
     """
     require_dimension_1(diffusion, "ddim")
-    t = time_grid(config, budget, budget)
+    t = time_grid(diffusion, config, budget, budget)
     return multistep_sampler(ddim_coefficients(diffusion, t, options.eta, config.denoise), options)
 
 
@@ -72,7 +64,7 @@ SPEC = SamplerSpec(
     order="1",
     evaluations="1",
     noise="deterministic; stochastic with --eta above 0",
-    supports="state dimension 1",
+    supports=SUPPORTS,
     source="arXiv 2010.02502",
     prepare=prepare,
     options=DdimOptions,

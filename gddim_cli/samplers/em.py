@@ -1,4 +1,4 @@
-"""Euler-Maruyama on the reverse equation, with any noise level lambda."""
+"""Euler-Maruyama on the reverse SDE, with any noise level lambda."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class EmOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "lambd
 def em_coefficients(
     diffusion: Diffusion, t: Array, lam: float, k: KChoice = "R", denoise: bool = False
 ) -> Coefficients:
-    """`du = [F u - (1 + lambda^2)/2 GG score] dt + lambda G dw`, one explicit step for each interval of the grid.
+    """`du = [F u - (1 + lambda^2)/2 GG score] dt + lambda G dw`, one explicit step per grid interval.
 
     `score = -K^{-T} eps`. lambda = 0 is Euler's method on the probability flow. The authors' program has
-    `(1 + lambda) / 2` instead, so their cells with 0 < lambda < 1 belong to another equation.
+    `(1 + lambda) / 2` instead, so its results for 0 < lambda < 1 belong to a different equation.
     """
     from gddim_cli.numerics.matrices import symmetric_square_root
     from gddim_cli.samplers.coefficients import Coefficients, denoising_matrices
@@ -43,8 +43,8 @@ def em_coefficients(
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EmOptions) -> PreparedSampler:
-    """Euler-Maruyama with one step for each evaluation; raises UsageError where there is none."""
-    t = time_grid(config, budget, budget)
+    """Euler-Maruyama with one step per evaluation; raises UsageError for a budget without a step."""
+    t = time_grid(diffusion, config, budget, budget)
     return multistep_sampler(em_coefficients(diffusion, t, options.lam, config.k, config.denoise), options)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -19,18 +19,36 @@ if TYPE_CHECKING:
     from gddim_cli.samplers.base import Draw, Eps, Step
 
 DEFAULT_ORDER = 2
+DEFAULT_SIGMA_DATA = 0.5
 
 Corrector = Annotated[
-    bool, about("Correct each step of gddim with one more evaluation: half as many steps.", label="corrector")
+    bool,
+    about("Correct each step of gddim with a second evaluation, which halves the number of steps.", label="corrector"),
+]
+Predict = Annotated[
+    Literal["eps", "x0", "blend"],
+    about(
+        "What gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images (x0), or "
+        "that without its best linear part (blend). Default: what measures best for the diffusion and --nfe.",
+        label="{}",
+    ),
+]
+SigmaData = Annotated[
+    float,
+    about(
+        "Standard deviation of the images in [-1, 1] that --predict blend assumes.", label="sigma_data {}", gt=0, le=10
+    ),
 ]
 
 
 class GddimOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
-    """The options of gDDIM; an order of None stands for 2, or 0 with noise."""
+    """The options of gDDIM; an order of None means 2, or 0 with noise."""
 
     order: Order | None = None
     lam: Lambda = 0.0
     corrector: Corrector = False
+    predict: Predict | None = None
+    sigma_data: SigmaData | None = None
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
@@ -39,6 +57,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
     Raises:
         UsageError: options that exclude each other, or too few evaluations.
     """
+    refuse_exclusive(diffusion, config, options)
     return (
         stochastic(diffusion, config, budget, options)
         if options.lam
@@ -46,17 +65,39 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
     )
 
 
+def refuse_exclusive(diffusion: Diffusion, config: SamplingConfig, options: GddimOptions) -> None:
+    """Raises UsageError for options that exclude each other, or that the diffusion's K excludes."""
+    if options.lam and options.corrector:
+        raise UsageError("--corrector: unsupported by stochastic gDDIM; leave out --lambda or --corrector")
+    if options.lam and options.order:
+        raise UsageError(f"--order: stochastic gDDIM has order 0; leave out --lambda {options.lam:g} or --order")
+    if options.predict not in (None, "eps"):
+        where = "--corrector" if options.corrector else f"--lambda {options.lam:g}" if options.lam else ""
+        if where:
+            raise UsageError(f"--predict {options.predict}: unsupported with {where}; leave out one of them")
+        if config.k == "L" and diffusion.D > 1:
+            raise UsageError(
+                f"--predict {options.predict}: needs K = R and the whole score, which K = L or a mixed-score model do not "
+                "give; use --predict eps"
+            )
+    if options.sigma_data is not None and options.predict != "blend":
+        raise UsageError("--sigma-data: an option of --predict blend; leave it out")
+
+
 def deterministic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """Eq. 19, or predictor and corrector."""
+    """Deterministic gDDIM (Eq. 19), or its predictor-corrector form."""
     from gddim_cli.samplers.coefficients import gddim_coefficients
     from gddim_cli.samplers.corrector import corrector_integrals, predict_correct_steps
 
     order = DEFAULT_ORDER if options.order is None else options.order
-    options = msgspec.structs.replace(options, order=order)
+    predict = options.predict or "eps"
+    sigma_data = options.sigma_data or (DEFAULT_SIGMA_DATA if predict == "blend" else None)
+    options = msgspec.structs.replace(options, order=order, predict=predict, sigma_data=sigma_data)
     if options.corrector and budget == 1:
         raise UsageError("--nfe: a corrected step takes two evaluations; give a larger --nfe, or leave out --corrector")
-    t = time_grid(config, budget, budget // 2 if options.corrector else budget)
-    coefficients = gddim_coefficients(diffusion, t, order, config.k, config.denoise)
+    t = time_grid(diffusion, config, budget, budget // 2 if options.corrector else budget)
+    data_std = {"eps": None, "x0": 0.0, "blend": sigma_data}[predict]
+    coefficients = gddim_coefficients(diffusion, t, order, config.k, config.denoise, data_std)
     if not options.corrector:
         return multistep_sampler(coefficients, options)
     corrected = corrector_integrals(diffusion, t, order, config.k)
@@ -69,21 +110,17 @@ def deterministic(diffusion: Diffusion, config: SamplingConfig, budget: int, opt
 
 
 def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """Eq. 22, of order 0."""
+    """Stochastic gDDIM (Eq. 22), which has order 0."""
     from gddim_cli.samplers.stochastic import stochastic_coefficients
 
-    if options.corrector:
-        raise UsageError("--corrector: unsupported by stochastic gDDIM; leave out --lambda or --corrector")
-    if options.order:
-        raise UsageError(f"--order: stochastic gDDIM has order 0; leave out --lambda {options.lam:g} or --order")
     if config.k == "L" and diffusion.D > 1:
         raise UsageError(
-            "--lambda: stochastic gDDIM needs K = R and the whole score, which K = L or a mixed-score model do not give; "
+            "--lambda: stochastic gDDIM needs K = R and the whole score, which K = L and mixed-score models do not provide; "
             "use --sampler em"
         )
-    t = time_grid(config, budget, budget)
+    t = time_grid(diffusion, config, budget, budget)
     coefficients = stochastic_coefficients(diffusion, t, options.lam, config.k, config.denoise)
-    return multistep_sampler(coefficients, msgspec.structs.replace(options, order=0))
+    return multistep_sampler(coefficients, msgspec.structs.replace(options, order=0, predict="eps"))
 
 
 def label(spec: SamplerSpec, options: GddimOptions, hidden: str | None) -> str:
@@ -91,7 +128,10 @@ def label(spec: SamplerSpec, options: GddimOptions, hidden: str | None) -> str:
     known = declared(GddimOptions)
     if options.lam or hidden == "lambda":
         return spec.title if hidden == "lambda" else f"{spec.title} {known['lambda'].labelled(options.lam)}"
-    return f"{spec.title} {known['order'].labelled(options.order)}" + (" + corrector" if options.corrector else "")
+    parts = [f"{spec.title} {known['order'].labelled(options.order)}"]
+    if options.predict not in (None, "eps"):
+        parts.append(options.predict)
+    return ", ".join(parts) + (" + corrector" if options.corrector else "")
 
 
 SPEC = SamplerSpec(

@@ -39,10 +39,10 @@ def heun_steps(eps: Eps, u: Tensor, coefficients: Coefficients) -> Iterator[Step
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
-    """Heun's method with the steps that 2N - 1 evaluations make; raises UsageError where there is none."""
+    """Heun's method with N = (budget + 1) // 2 steps; raises UsageError for a budget without a step."""
     from gddim_cli.samplers.coefficients import gddim_coefficients
 
-    t = time_grid(config, budget, (budget + 1) // 2)
+    t = time_grid(diffusion, config, budget, (budget + 1) // 2)
     coefficients = gddim_coefficients(diffusion, t, 0, config.k, config.denoise)
 
     def solve(eps: Eps, u: Tensor, _draw: Draw) -> Iterator[Step]:

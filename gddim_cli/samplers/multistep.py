@@ -1,4 +1,4 @@
-"""The loop that most samplers are: each state is a fixed linear map of the last state, past evaluations of eps, and noise."""
+"""The loop of most samplers: each state is a fixed linear map of the last state, past evaluations of eps, and noise."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ def multistep_steps(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Steps `u_{i+1} = Psi_i u_i + sum_j C_ij eps(u_{i-j}, t_{i-j}) + N_i z_i`, then takes the denoising step, if any.
+    """Yields the steps `u_{i+1} = Psi_i u_i + sum_j C_ij f_{i-j} + N_i z_i`, then the denoising step, if any.
 
-    One evaluation a step and one for the denoising step. With the coefficients of gDDIM it is Eq. 19 of arXiv 2206.05564.
+    The prediction f_i is `eps(u_i, t_i)`, or what the coefficients make of it and u_i. One evaluation per step and one
+    for the denoising step. With the coefficients of gDDIM it is Eq. 19 of arXiv 2206.05564.
 
     Args:
         eps: the noise prediction, for the K that the coefficients belong to.
         u: the state at `coefficients.t[first_step]`, [B, D, ...].
         coefficients: float64; used in u's dtype.
-        draw: the noise: `z_i` is its i-th draw. Needed where the coefficients have noise.
-        first_step: the step to begin with.
-        history: the evaluations at the times before `t[first_step]`, the latest first.
+        draw: from i to the noise `z_i`. Required if the coefficients have noise.
+        first_step: the index of the first step to take.
+        history: the predictions at the times before `t[first_step]`, the latest first.
 
     Raises:
         ValueError: the coefficients have noise, and there is no `draw`.
@@ -41,9 +42,11 @@ def multistep_steps(
     noise = None if coefficients.noise is None else to_tensor_like(coefficients.noise, u)
     if noise is not None and draw is None:
         raise ValueError("these coefficients have noise: a stochastic sampler needs `draw`")
+    prediction = None if coefficients.prediction is None else to_tensor_like(coefficients.prediction, u)
     past = deque(history, maxlen=coefficients.order + 1)
     for i in range(first_step, len(psi)):
-        past.appendleft(eps(u, times[i]))
+        found = eps(u, times[i])
+        past.appendleft(found if prediction is None else combine(list(prediction[i]), [u, found]))
         matrices, states = [psi[i], *c[i, : len(past)]], [u, *past]
         if noise is not None and draw is not None:
             matrices.append(noise[i])
@@ -66,7 +69,7 @@ def multistep(
 
 
 def denoising_step(eps: Eps, u: Tensor, last: Array | None, t_end: float) -> Iterator[Step]:
-    """The denoising step `last[0] u + last[1] eps(u, t_end)`, one evaluation; nothing where `last` is None."""
+    """The denoising step `last[0] u + last[1] eps(u, t_end)`, one evaluation; nothing if `last` is None."""
     if last is not None:
         yield 0.0, combine(list(to_tensor_like(last, u)), [u, eps(u, t_end)])
 

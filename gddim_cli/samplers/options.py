@@ -1,4 +1,4 @@
-"""Options that several samplers have."""
+"""Options that several samplers share."""
 
 from __future__ import annotations
 

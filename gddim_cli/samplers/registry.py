@@ -10,14 +10,29 @@ import msgspec
 
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.registry import Registry
-from gddim_cli.samplers import ancestral, ddim, em, gddim, heun, rk45, sscs
+from gddim_cli.samplers import (
+    ancestral,
+    ddim,
+    deis,
+    dpm_solver_2m,
+    dpm_solver_3m,
+    edm,
+    em,
+    gddim,
+    heun,
+    ipndm,
+    rk45,
+    sscs,
+    unipc,
+)
 from gddim_cli.samplers.base import SamplerSpec
 from gddim_cli.samplers.user_sampler import load_user_sampler
 from gddim_cli.settings import Setting, build, declared
 
-SAMPLERS = Registry(
-    "sampler", SamplerSpec, [gddim.SPEC, em.SPEC, heun.SPEC, rk45.SPEC, sscs.SPEC, ddim.SPEC, ancestral.SPEC]
-)
+MODULES = (
+    gddim, em, heun, rk45, sscs, ddim, ancestral, edm, dpm_solver_2m, dpm_solver_3m, unipc, deis, ipndm,
+)  # fmt: skip
+SAMPLERS = Registry("sampler", SamplerSpec, [module.SPEC for module in MODULES])
 
 
 def sampler_options() -> dict[str, Setting]:
@@ -29,7 +44,7 @@ def find_sampler(reference: str, where: str = "--sampler") -> SamplerSpec:
     """The sampler of a name, or of a Python file that defines one.
 
     Args:
-        where: how messages name the place.
+        where: the place of the name in messages.
 
     Raises:
         UsageError: an unknown name.
@@ -52,14 +67,14 @@ def options_of(name: str, given: Mapping[str, Any], where: Mapping[str, str] | N
         where: how messages name the place of each value; by default its flag.
 
     Raises:
-        UsageError: an unknown sampler, an option that it does not have, or a value outside its range.
+        UsageError: an unknown sampler, an option that it does not support, or a value outside its range.
     """
     spec = find_sampler(name, (where or {}).get("sampler", "--sampler"))
     known = declared(spec.options)
     places = {key: (where or {}).get(key, f"--{key.replace('_', '-')}") for key in given}
     for key, value in given.items():
         others = having(key)
-        # A flag that is off asks for nothing.
+        # A flag that is off has no effect.
         if key not in known and others and value is not None and value is not False:
             raise UsageError(f"{places[key]}: unsupported by {name}; an option of {', '.join(others)}")
     kept = {key: value for key, value in given.items() if key in known or not having(key)}

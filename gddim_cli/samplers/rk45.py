@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gddim_cli.samplers.base import Draw, Eps, Step
 
 LOOSEST, TIGHTEST = 3.0, -10.0
-"""Exponents of 10 between which a tolerance is sought."""
+"""Exponents of 10 that bound the search for a tolerance."""
 MAX_STEPS = 20_000
 
 Rtol = Annotated[
@@ -51,8 +51,8 @@ class Rk45Options(msgspec.Struct, frozen=True, kw_only=True):
 class ProbabilityFlow:
     """`du/dt = F u + 1/2 GG K^{-T} eps(u, t)` from t_start to t_end.
 
-    A batch is one system with one step size, chosen for its root mean square error: its images depend on each other
-    within the tolerance.
+    A batch is solved as one system with one step size, chosen from its root mean square error, so its images depend on
+    each other within the tolerance.
 
     Attributes:
         last: the matrices of the denoising step, or None.
@@ -65,10 +65,10 @@ class ProbabilityFlow:
     last: Array | None = None
 
     def steps(self, eps: Eps, u: Tensor, rtol: float, atol: float) -> Iterator[Step]:
-        """The steps of scipy's RK45 in float64, and the denoising step.
+        """Yields the steps of scipy's RK45 in float64, then the denoising step, if any.
 
         Raises:
-            NumericsError: the step size vanished, or there were too many steps.
+            NumericsError: the step size becomes too small, or there are too many steps.
         """
         import torch
         from scipy.integrate import RK45
@@ -101,9 +101,9 @@ class ProbabilityFlow:
 
 
 def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> float:
-    """The tolerance (relative and absolute alike) whose solution of `u` takes as near to `budget` evaluations as it can.
+    """The tolerance, relative and absolute, at which solving from `u` takes closest to `budget` evaluations.
 
-    As the paper calibrated its RK45 rows. Bisection on its logarithm between 1e3 and 1e-10, on a few pilot states.
+    The paper calibrated its RK45 results in this way. Bisection on the logarithm between 1e3 and 1e-10, on a few pilot states.
     """
     from gddim_cli.samplers.multistep import final_state
 
@@ -132,10 +132,10 @@ def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> fl
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: Rk45Options) -> PreparedSampler:
-    """RK45 at the tolerances, or with one that will be calibrated to the budget; raises UsageError for an empty budget."""
+    """RK45 with the given tolerances, or one to be calibrated to the budget; raises UsageError for a budget without a step."""
     from gddim_cli.samplers.coefficients import denoising_matrices
 
-    t_end = float(time_grid(config, budget, budget)[-1])
+    t_end = float(time_grid(diffusion, config, budget, budget)[-1])
     last = denoising_matrices(diffusion, t_end, config.k) if config.denoise else None
     flow = ProbabilityFlow(diffusion, config.k, config.t_start, t_end, last)
 

@@ -27,7 +27,7 @@ class Splitting:
     Attributes:
         t: the grid, [N + 1]; middle: where the score is evaluated, [N].
         half, half_noise: the exact half steps of `du = beta [[0, -1/M], [1, -Gamma/M]] u dtau + diag(0, sqrt(2 Gamma beta)) dw`
-            in reversed time, before and after the score, each [N, 2, 2, 2]; they leave `N(0, diag(1, M))` as it is.
+            in reversed time, before and after the score, each [N, 2, 2, 2]; they preserve `N(0, diag(1, M))`.
         kick: `[I + 2 beta Gamma h diag(0, 1/M), -2 beta Gamma h diag(0, 1) K^{-T}]`, Euler's step of the score part,
             [N, 2, 2, 2].
     """
@@ -41,14 +41,14 @@ class Splitting:
 
 
 def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
-    """The constants on a grid; the rate is integrated over each half step, so that a changing beta is followed."""
+    """The constants on a grid. beta is integrated over each half step, so it may depend on time."""
     from gddim_cli.numerics.matrices import symmetric_square_root
     from gddim_cli.samplers.coefficients import denoising_matrices
 
     middle = 0.5 * (t[1:] + t[:-1])
     edges = np.stack([t[:-1], middle, t[1:]], axis=1)
     spent = cld.B(edges[:, :-1], edges[:, 1:])  # int beta over each half, [N, 2]
-    # Reversed in time the velocity turns round: Psi with the coupling's sign flipped.
+    # In reversed time the velocity changes sign: Psi with the coupling's sign flipped.
     flip = np.diag([1.0, -1.0])
     half = flip @ cld.exponential(spent) @ flip
     stationary = cld.prior_factor @ cld.prior_factor.T
@@ -66,9 +66,9 @@ def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
 
 
 def sscs_steps(eps: Eps, u: Tensor, constants: Splitting, draw: Draw) -> Iterator[Step]:
-    """Half an analytic step, a full Euler step `v += 2 beta Gamma (score_v + v/M) h`, half an analytic step.
+    """Yields steps of an exact half step, an Euler step `v += 2 beta Gamma (score_v + v/M) h`, and an exact half step.
 
-    One evaluation a step, in its middle, and one for the denoising step.
+    One evaluation per step, at its midpoint, and one for the denoising step.
     """
     from gddim_cli.numerics.blocks import combine, to_tensor_like
     from gddim_cli.samplers.multistep import denoising_step
@@ -83,10 +83,10 @@ def sscs_steps(eps: Eps, u: Tensor, constants: Splitting, draw: Draw) -> Iterato
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
-    """SSCS with one step for each evaluation.
+    """SSCS with one step per evaluation.
 
     Raises:
-        UsageError: a diffusion other than CLD, or no step.
+        UsageError: a diffusion other than CLD, or a budget without a step.
     """
     from gddim_cli.diffusions.cld import CLD
 
@@ -94,7 +94,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
         raise UsageError(
             f"--sampler sscs: splits the equation of CLD, not that of {diffusion.name}; use --sampler gddim or em"
         )
-    constants = splitting(diffusion, time_grid(config, budget, budget), config.k, config.denoise)
+    constants = splitting(diffusion, time_grid(diffusion, config, budget, budget), config.k, config.denoise)
 
     def solve(eps: Eps, u: Tensor, draw: Draw) -> Iterator[Step]:
         return sscs_steps(eps, u, constants, draw)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gddim_cli.bench.plan import Planner, read_plan
-from gddim_cli.bench.plan_file import from_options
+from gddim_cli.bench.plan_file import reader
 
 BAD = """\
 checkpoint: mnist
@@ -44,7 +44,7 @@ def cells(text: str, tmp_path: Path, **options: str) -> list[dict]:
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     problems: list[str] = []
-    over = from_options(options, problems)
+    over = reader(problems).options(options)
     found = [cell for cell, _ in Planner(read_plan(path, None, over, problems), over, problems).expand()]
     assert problems == []
     given = [{**cell.request.flat(), "num": cell.num} for cell in found]
@@ -79,7 +79,7 @@ def test_every_problem_is_reported_at_once_with_its_place(
         "$.rows[13].k": "'Q': expected one of R, L",
         "$.rows[13].lambda": "-1: expected a number from 0 to 10",
         "$.rows[14].device": "a setting of the whole plan, not of a row",
-        "$.rows[14].diffusion": "from t = 1 to 2 has",
+        "$.rows[14].t_end": "2 is not between",
         "$.rows[10].checkpoint": "gddim download cld-cifar10",
         "$.rows[10].ref": "gddim download stats-cifar10-tf",
     }
@@ -182,7 +182,7 @@ def test_values_of_other_kinds_are_reported_with_all_else(gddim, tmp_path: Path)
 
 def test_options_are_no_yaml(tmp_path: Path) -> None:
     problems: list[str] = []
-    found = from_options({"nfe": "010,1e1", "lambda": ".3,1", "solver_error": False}, problems)
+    found = reader(problems).options({"nfe": "010,1e1", "lambda": ".3,1", "solver_error": False})
     assert [value for value, _ in found["nfe"]] == [10]
     assert [value for value, _ in found["lambda"]] == [0.3, 1.0]
     assert found["solver_error"] == [(False, "--solver-error")]

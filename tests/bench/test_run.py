@@ -110,6 +110,51 @@ def test_rk45_is_measured_at_what_it_spends(bench, tmp_path: Path) -> None:
     assert results(tmp_path / "out")["results"][0]["key"] != key
 
 
+def test_metrics_of_the_same_images_share_them_and_their_features(bench, tmp_path: Path, monkeypatch) -> None:
+    """One pass of the network for several metrics, each with the value that it has alone, also after one has failed."""
+    words = ("--nfe", "5", "--num", "12", "--batch-size", "6", "--keep-images")
+    for metric in ("fid", "kid:subsets=2"):
+        assert bench(*words, "--metric", metric, out=metric[:3]).status == 0
+    runs, inner = [], PreparedRun.run
+    monkeypatch.setattr(PreparedRun, "run", lambda self, *words: runs.append(1) or inner(self, *words))
+    first = bench(*words, "--metric", "fid,kid:subsets=2,prdc:k=20")
+    assert first.status == 1
+    assert "1 of 3 cells failed" in first.err
+    assert len(runs) == 2
+    found = results(tmp_path / "out")["results"]
+    assert [one["value"] for one in found] == [*numbers(tmp_path / "fid"), *numbers(tmp_path / "kid"), None]
+    assert len({one["features"] for one in found}) == len(list((tmp_path / "out" / "images").iterdir())) == 1
+    assert bench(*words, "--metric", "fid,kid:subsets=2,prdc:k=3").status == 0
+    assert len(runs) == 2  # the features of the cell that failed were kept
+    names = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert names == {"fid_vs_nfe.png", "kid_vs_nfe.png", "prdc_vs_nfe.png"}
+
+
+def test_cells_start_from_given_states(bench, gddim, tmp_path: Path) -> None:
+    path = tmp_path / "u.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((4, 2, 1, 28, 28), dtype=np.float32))
+    words = ("--nfe", "4", "--init-noise", path, "--solver-error-images", "2")
+    assert bench(*words, "--num", "4", "--seeds", "0").status == 0
+    (one,) = results(tmp_path / "out")["results"]
+    assert one["request"]["init_noise_sha256"]
+    assert one["solver_error"]["rms"] > 0
+    refused = bench(*words, "--num", "5", out="other")
+    assert (refused.status, "--init-noise: holds 4 states, fewer than the 5 images" in refused.err) == (2, True), (
+        refused.err
+    )
+
+
+def test_progress_is_reported_during_solver_errors_too(bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While piped: a line after each interval, with the share of the cell and the time left, whatever the network works on."""
+    monkeypatch.setattr("gddim_cli.cli.bench_view.SECONDS_BETWEEN_LINES", 0.0)
+    lines = bench("--nfe", "4", "--num", "4", "--solver-error", "--solver-error-images", "2").err.splitlines()
+    assert len([line for line in lines if line.startswith("0 of 1 cell, gDDIM order 2, NFE 4, seed 0: ")]) > 600
+    shares = [int(line.split(": ")[1].split(" %")[0]) for line in lines if " %" in line]
+    assert shares == sorted(shares)
+    assert 95 <= shares[-1] <= 100
+    assert any(line.endswith(" left") for line in lines[:-3])
+
+
 KILLED = """
 import os, signal, sys
 from gddim_cli.bench import reference_solution, report, run

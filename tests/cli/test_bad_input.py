@@ -52,8 +52,11 @@ def refused(gddim, tiny: Path, tmp_path: Path):
         (["--device", "tpu"], "--device: 'tpu' is not one of auto, cpu, cuda, mps"),
         (["--format", "jpg"], "--format: there is no storage format 'jpg'; did you mean 'png'?"),
         (["--quantize", "up"], "--quantize: 'up': expected one of floor, round"),
-        (["--time-grid", "cubic"], "--time-grid: 'cubic': expected linear, quadratic or a number above 0"),
-        (["--time-grid", 0], "--time-grid: 0: expected linear, quadratic or a number above 0"),
+        (
+            ["--time-grid", "cubic"],
+            "--time-grid: 'cubic': expected linear, quadratic, logsnr, rho, rho:P or a number above 0",
+        ),
+        (["--time-grid", 0], "--time-grid: 0: expected linear, quadratic, logsnr, rho, rho:P or a number above 0"),
         (["--t-end", 0], "--t-end: 0: expected a number above 0"),
         (["--t-end", 2], "--t-end: 2 is not between 0 and the start, 1"),
         (["--t-end", "nan"], "--t-end: nan: expected a number above 0"),

@@ -1,4 +1,4 @@
-"""What every storage format does. Files are written atomically, so the folder itself says which images exist."""
+"""The interface of storage formats. Files are written atomically, so the folder itself shows which images exist."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Storage(ABC):
 
     folder: Path
     NAMES: ClassVar[re.Pattern[str]]
-    """The pattern of the files' names; a user's own files may match it too."""
+    """The pattern of the files' names. A user's own files may match it too."""
 
     @abstractmethod
     def files(self, num: int) -> list[Path]:
@@ -57,7 +57,7 @@ class Storage(ABC):
 
     @abstractmethod
     def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
-        """The files below `num` that cannot be read whole, or are not what the manifest recorded, with their indices."""
+        """The files of images below `num` that cannot be read completely or differ from the manifest, with their indices."""
 
     def discard(self, files: Iterable[Path]) -> None:
         """Removes damaged files, whose images are then made again: each depends on its seed and index only.
@@ -88,7 +88,7 @@ class StorageFormat(Spec):
     """One `--format`.
 
     Attributes:
-        summary: what its files are, in words.
+        summary: a description of its files.
         storage: reads and writes them.
     """
 

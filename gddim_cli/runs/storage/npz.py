@@ -35,7 +35,7 @@ class Npz(Shards):
     def verify(self, file: Path) -> None:
         index, images = member(file, "index"), member(file, "images")
         if index.ndim != 1 or index.dtype.kind not in "iu" or images.dtype != np.uint8 or images.ndim != 4:
-            raise DataError(f"{file}: no shard of a run; remove it and rerun the same command")
+            raise DataError(f"{file}: not a shard of a run; remove it and rerun the same command")
         if len(index) != len(images):
             raise DataError(
                 f"{file}: {len(index)} indices for {len(images)} images; remove it and rerun the same command"
@@ -65,7 +65,7 @@ def member(file: Path, name: str) -> NDArray:
     """One array of a shard.
 
     Raises:
-        DataError: the file is damaged, or is no shard.
+        DataError: the file is damaged, or is not a shard.
     """
     try:
         return read_member(file, name)

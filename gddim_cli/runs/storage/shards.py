@@ -1,4 +1,4 @@
-"""Files of many images, `images-000000-009999.SUFFIX`: one per batch during a run, joined to shards at its end."""
+"""Files of many images, `images-000000-009999.SUFFIX`: one per batch during a run, joined into shards at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARD_SIZE = 10_000
 
 
 class Shards(Storage):
-    """What sharded formats share. A file's name states its first and last index; the file states the rest."""
+    """The base of sharded formats. A file's name gives its first and last index; the file itself lists all of them."""
 
     SUFFIX: str
 
@@ -35,7 +35,7 @@ class Shards(Storage):
 
     @abstractmethod
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
-        """Writes `target` with these images atomically; `parts` maps each index to its present file."""
+        """Writes `target` with these images atomically; `parts` maps each index to its current file."""
 
     @abstractmethod
     def verify(self, file: Path) -> None:

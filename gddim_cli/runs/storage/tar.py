@@ -45,7 +45,7 @@ class Tar(Shards):
         self._write(self.folder / self.name(indices), indices, lambda index: encode(images[index]))
 
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
-        @functools.lru_cache(maxsize=1)  # indices rise, and so do the parts
+        @functools.lru_cache(maxsize=1)  # indices are in order, and so are the parts
         def load(part: Path) -> dict[int, bytes]:
             with reading(part) as archive:
                 return {index: member(archive, index) for index in parts if parts[index] == part}

@@ -1,0 +1,35 @@
+"""JSON files of typed structs and plain data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from gddim_cli.errors import DataError
+from gddim_cli.runtime.files import replacing
+
+T = TypeVar("T")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value atomically.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """The value in a file, or None if there is no file.
+
+    Raises:
+        DataError: the file cannot be read, or is not of this kind.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind) if path.is_file() else None
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error

@@ -1,0 +1,107 @@
+"""Diffusions of state dimension 1, `u_t = alpha_t x_0 + sigma_t eps`, and multistep methods in their half log SNR.
+
+With `lambda = log(alpha / sigma)` the probability flow is `d(u / sigma) = e^lambda x_0 dlambda` (data prediction), or
+`d(u / alpha) = -e^{-lambda} eps dlambda` (noise prediction). Frequencies of a spectrum count as pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from gddim_cli.errors import UsageError
+from gddim_cli.samplers.base import multistep_sampler, time_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import msgspec
+
+    from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+    from gddim_cli.numerics.quadrature import Array
+    from gddim_cli.samplers.base import PreparedSampler
+    from gddim_cli.samplers.coefficients import Coefficients
+
+SUPPORTS = "state dimension 1"
+Weights: TypeAlias = "Callable[[Scales], Array]"
+"""From the scales at the grid's times to `C`, [N, order + 1, ...]."""
+Prepare: TypeAlias = "Callable[[Diffusion, SamplingConfig, int, msgspec.Struct], PreparedSampler]"
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The scales of image and noise at the times of a grid.
+
+    Attributes:
+        alpha, sigma: at each time, [N + 1, 1, 1]; [N + 1, H, W, 1, 1] where they differ by frequency.
+    """
+
+    alpha: Array
+    sigma: Array
+
+    @property
+    def half_log_snr(self) -> Array:
+        """`lambda = log(alpha / sigma)`, of the same shape; it rises along the grid."""
+        return np.log(self.alpha / self.sigma)
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return len(self.alpha) - 1
+
+
+def require_dimension_1(diffusion: Diffusion, sampler: str) -> None:
+    """Raises UsageError for a diffusion of a larger state dimension per pixel."""
+    if diffusion.D != 1:
+        raise UsageError(
+            f"--sampler {sampler}: needs a diffusion of state dimension 1 per pixel, and {diffusion.name} has "
+            f"{diffusion.D}; use --sampler gddim"
+        )
+
+
+def half_log_snr_coefficients(
+    diffusion: Diffusion, t: Array, config: SamplingConfig, predicts: Literal["x0", "eps"], weights: Weights
+) -> Coefficients:
+    """A multistep method of data prediction, `u' = (sigma' / sigma) u + sum_j C_j x0hat_j`, or of noise prediction,
+    `u' = (alpha' / alpha) u + sum_j C_j eps_j`, on the grid t, [N + 1]."""
+    from gddim_cli.samplers.coefficients import Coefficients, data_prediction, denoising_matrices
+
+    at = Scales(diffusion.Psi(t, 0.0), diffusion.R(t))
+    last = denoising_matrices(diffusion, t[-1], config.k) if config.denoise else None
+    kept = at.sigma if predicts == "x0" else at.alpha
+    prediction = data_prediction(diffusion, t[:-1], config.k) if predicts == "x0" else None
+    return Coefficients(t, kept[1:] / kept[:-1], weights(at), config.k, last, prediction=prediction)
+
+
+def one_evaluation_a_step(name: str, predicts: Literal["x0", "eps"], weights: Weights) -> Prepare:
+    """The `prepare` of such a method, with one step for each evaluation."""
+
+    def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: msgspec.Struct) -> PreparedSampler:
+        require_dimension_1(diffusion, name)
+        t = time_grid(diffusion, config, budget, budget)
+        return multistep_sampler(half_log_snr_coefficients(diffusion, t, config, predicts, weights), options)
+
+    return prepare
+
+
+def polynomial_integrals(lam: Array, i: int, nodes: Sequence[int], rate: float) -> list[Array]:
+    """`int e^{rate lambda} l_j dlambda` from `lambda_i` to `lambda_{i+1}`, for each polynomial of Lagrange on the nodes.
+
+    Args:
+        lam: lambda at the grid's times, [N + 1, ...].
+        nodes: the indices of the nodes' times.
+    """
+    from gddim_cli.numerics.quadrature import rule
+
+    points, weights, _ = rule()
+    shape = (-1, *[1] * (lam.ndim - 1))
+    half = 0.5 * (lam[i + 1] - lam[i])
+    x = lam[i] + half * (1 + points.reshape(shape))
+    weighted = half * weights.reshape(shape) * np.exp(rate * x)
+    found = []
+    for j in nodes:
+        factors = [(x - lam[m]) / (lam[j] - lam[m]) for m in nodes if m != j]
+        found.append((weighted * np.prod(factors, axis=0)).sum(axis=0) if factors else weighted.sum(axis=0))
+    return found

@@ -1,0 +1,35 @@
+"""DPM-Solver++ (2M) (Lu et al., arXiv 2211.01095, Algorithm 2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gddim_cli.samplers.base import SamplerSpec
+from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step
+
+if TYPE_CHECKING:
+    from gddim_cli.numerics.quadrature import Array
+
+
+def weights(at: Scales) -> Array:
+    """`-alpha' (e^{-h} - 1) [(1 + 1/(2 r)) x0_i - 1/(2 r) x0_{i-1}]`, `r = h_{i-1} / h_i`; the first step is of order 1."""
+    h = np.diff(at.half_log_snr, axis=0)
+    outer = -at.alpha[1:] * np.expm1(-h)
+    share = np.zeros_like(h)
+    share[1:] = h[1:] / (2 * h[:-1])
+    return np.stack([outer * (1 + share), -outer * share], axis=1)
+
+
+SPEC = SamplerSpec(
+    name="dpm++2m",
+    title="DPM-Solver++ 2M",
+    order="2",
+    evaluations="1",
+    noise="deterministic",
+    supports=SUPPORTS,
+    source="arXiv 2211.01095",
+    prepare=one_evaluation_a_step("dpm++2m", "x0", weights),
+    defaults=lambda *_: {"grid_power": "logsnr"},
+)

@@ -1,0 +1,46 @@
+"""DPM-Solver++ (3M), the multistep solver of three evaluations in the program of Lu et al. (arXiv 2211.01095)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gddim_cli.samplers.base import SamplerSpec
+from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step
+from gddim_cli.samplers.dpm_solver_2m import weights as weights_2m
+
+if TYPE_CHECKING:
+    from gddim_cli.numerics.quadrature import Array
+
+
+def weights(at: Scales) -> Array:
+    """`alpha' [-(e^{-h} - 1) x0_i + phi_2 D_1 - phi_3 D_2]`, `phi_2 = (e^{-h} - 1)/h + 1`, `phi_3 = phi_2/h - 1/2`.
+
+    With `r_k = h_{i-1-k} / h_i` and the divided differences `d_k = (x0_{i-k} - x0_{i-k-1}) / r_k`:
+    `D_2 = (d_0 - d_1) / (r_0 + r_1)`, `D_1 = d_0 + r_0 D_2`. The first two steps are those of 2M. As D_2 is half of
+    `h^2 x0''`, and phi_3 its whole weight, the method has order 2; it is kept as other programs have it.
+    """
+    h = np.diff(at.half_log_snr, axis=0)
+    found = np.concatenate([weights_2m(at), np.zeros_like(h)[:, None]], axis=1)
+    now, r_0, r_1 = h[2:], h[1:-1] / h[2:], h[:-2] / h[2:]
+    phi_2 = np.expm1(-now) / now + 1
+    phi_3 = phi_2 / now - 0.5
+    by_d_0 = phi_2 * (1 + r_0 / (r_0 + r_1)) - phi_3 / (r_0 + r_1)
+    by_d_1 = -phi_2 * r_0 / (r_0 + r_1) + phi_3 / (r_0 + r_1)
+    columns = [-np.expm1(-now) + by_d_0 / r_0, -by_d_0 / r_0 + by_d_1 / r_1, -by_d_1 / r_1]
+    found[2:] = at.alpha[3:, None] * np.stack(columns, axis=1)
+    return found
+
+
+SPEC = SamplerSpec(
+    name="dpm++3m",
+    title="DPM-Solver++ 3M",
+    order="2",
+    evaluations="1",
+    noise="deterministic",
+    supports=SUPPORTS,
+    source="arXiv 2211.01095",
+    prepare=one_evaluation_a_step("dpm++3m", "x0", weights),
+    defaults=lambda *_: {"grid_power": "logsnr"},
+)

@@ -1,0 +1,144 @@
+"""The sampler of EDM (Karras et al., arXiv 2206.00364, Algorithms 1 and 2): Heun's method, with noise added on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import numpy as np
+
+from gddim_cli.errors import UsageError
+from gddim_cli.samplers.base import PreparedSampler, SamplerSpec, time_grid
+from gddim_cli.samplers.dimension_1 import SUPPORTS, require_dimension_1
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+    from gddim_cli.numerics.quadrature import Array
+    from gddim_cli.samplers.base import Draw, Eps, Step
+
+MOST_GAMMA = np.sqrt(2) - 1
+
+SChurn = Annotated[
+    float, about("Noise that edm adds on the way (S_churn); 0 is deterministic.", label="S_churn {}", ge=0, le=1e4)
+]
+SMin = Annotated[float, about("Lowest noise level at which edm adds noise (S_min).", label="S_min {}", ge=0, le=1e6)]
+SMax = Annotated[
+    float,
+    about("Highest noise level at which edm adds noise (S_max). Default: no limit.", label="S_max {}", gt=0, le=1e6),
+]
+SNoise = Annotated[
+    float, about("Standard deviation of the noise that edm adds (S_noise).", label="S_noise {}", gt=0, le=10)
+]
+
+
+class EdmOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of EDM's sampler."""
+
+    s_churn: SChurn = 0.0
+    s_min: SMin = 0.0
+    s_max: SMax | None = None
+    s_noise: SNoise = 1.0
+
+
+@dataclass(frozen=True)
+class Churned:
+    """The steps, each from a raised noise level.
+
+    Attributes:
+        t: the times, [N + 1], falling; the last is 0 where the algorithm ends at noise level 0.
+        raised: the time that noise raises each but the last to, [N].
+        carried, added: `u -> carried u + added z` raises it, [N].
+        kept, weight: the step from there, `kept u + weight eps`, [N].
+    """
+
+    t: Array
+    raised: Array
+    carried: Array
+    added: Array
+    kept: Array
+    weight: Array
+
+
+def churned(diffusion: Diffusion, t: Array, options: EdmOptions, ends_at_0: bool) -> Churned:
+    """The steps of the grid t, and one to noise level 0 where asked for.
+
+    `gamma_i = min(S_churn / N, sqrt(2) - 1)` where `S_min <= sigma_i <= S_max`, and else 0; the level is raised to
+    `(1 + gamma_i) sigma_i`, but not beyond that of the start.
+    """
+    from gddim_cli.samplers.noise_level import noise_level, times_of_levels
+
+    level, alpha = noise_level(diffusion, t), diffusion.Psi(t, 0.0)[:, 0, 0]
+    if ends_at_0:
+        t, level, alpha = (np.append(values, end) for values, end in ((t, 0.0), (level, 0.0), (alpha, 1.0)))
+    steps, now = len(t) - 1, level[:-1]
+    gamma = min(options.s_churn / steps, MOST_GAMMA) * ((options.s_min <= now) & (now <= (options.s_max or np.inf)))
+    higher = np.minimum((1 + gamma) * now, level[0])
+    raised = np.where(higher > now, times_of_levels(diffusion, higher, t[0], t[steps - 1]), t[:-1])
+    alpha_raised = diffusion.Psi(raised, 0.0)[:, 0, 0]
+    return Churned(
+        t=t,
+        raised=raised,
+        carried=alpha_raised / alpha[:-1],
+        added=alpha_raised * options.s_noise * np.sqrt(higher**2 - now**2),
+        kept=alpha[1:] / alpha_raised,
+        weight=alpha[1:] * (level[1:] - higher),
+    )
+
+
+def edm_steps(eps: Eps, u: Tensor, churn: Churned, draw: Draw) -> Iterator[Step]:
+    """Raises the noise level, then takes a step of Heun's method in `x = u / alpha` against the noise level; Euler's last.
+
+    2N - 1 evaluations for N steps. Global order 2 without noise.
+    """
+    steps = len(churn.raised)
+    for i, (t, carried, added, kept, weight) in enumerate(
+        zip(*(a.tolist() for a in (churn.raised, churn.carried, churn.added, churn.kept, churn.weight)), strict=True)
+    ):
+        if added:
+            u = carried * u + added * draw(i)
+        first, end = eps(u, t), float(churn.t[i + 1])
+        guess = kept * u + weight * first
+        u = kept * u + 0.5 * weight * (first + eps(guess, end)) if i + 1 < steps else guess
+        yield end, u
+
+
+def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EdmOptions) -> PreparedSampler:
+    """EDM's sampler with the steps that 2N - 1 evaluations make. With a denoising step it ends at noise level 0.
+
+    Raises:
+        UsageError: a diffusion of a larger state dimension or in frequency space, or no step.
+    """
+    require_dimension_1(diffusion, "edm")
+    if diffusion.spectral:
+        raise UsageError(
+            f"--sampler edm: the noise level of {diffusion.name} differs by frequency; use --sampler gddim"
+        )
+    evaluations = budget + config.denoise
+    t = time_grid(diffusion, config, budget, (evaluations + 1) // 2 - config.denoise)
+    churn = churned(diffusion, t, options, config.denoise)
+
+    def solve(eps: Eps, u: Tensor, draw: Draw) -> Iterator[Step]:
+        return edm_steps(eps, u, churn, draw)
+
+    steps = len(churn.raised)
+    return PreparedSampler(2 * steps - 1, steps, solve, options)
+
+
+SPEC = SamplerSpec(
+    name="edm",
+    title="EDM",
+    order="2",
+    evaluations="2, and 1 in the last step",
+    noise="deterministic; stochastic with --s-churn above 0",
+    supports=SUPPORTS,
+    source="arXiv 2206.00364, Algorithms 1 and 2",
+    prepare=prepare,
+    options=EdmOptions,
+    is_deterministic=lambda options: not options.s_churn,
+    defaults=lambda *_: {"grid_power": "rho:7", "denoise": True},
+)

@@ -1,0 +1,40 @@
+"""iPNDM (Zhang & Chen, arXiv 2204.13902; Liu et al., arXiv 2202.09778): DDIM with the weights of Adams and Bashforth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gddim_cli.samplers.base import SamplerSpec
+from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step
+
+if TYPE_CHECKING:
+    from gddim_cli.numerics.quadrature import Array
+
+ADAMS_BASHFORTH = (
+    (1.0, 0.0, 0.0, 0.0),
+    (3 / 2, -1 / 2, 0.0, 0.0),
+    (23 / 12, -16 / 12, 5 / 12, 0.0),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+"""The weights of order 1 to 4 for equal steps, the latest evaluation first."""
+
+
+def weights(at: Scales) -> Array:
+    """DDIM's `sigma' - (alpha' / alpha) sigma`, shared among the last four evaluations as if the steps were equal."""
+    ddim = at.sigma[1:] - at.alpha[1:] / at.alpha[:-1] * at.sigma[:-1]
+    rows = np.array([ADAMS_BASHFORTH[min(i, 3)] for i in range(at.steps)])
+    return np.asarray(rows.reshape(*rows.shape, *[1] * (ddim.ndim - 1)) * ddim[:, None])
+
+
+SPEC = SamplerSpec(
+    name="ipndm",
+    title="iPNDM",
+    order="1 (4 for equal steps in rho)",
+    evaluations="1",
+    noise="deterministic",
+    supports=SUPPORTS,
+    source="arXiv 2204.13902",
+    prepare=one_evaluation_a_step("ipndm", "eps", weights),
+)

@@ -1,0 +1,61 @@
+"""UniPC (Zhao et al., arXiv 2302.04867) of three evaluations: a predictor, and a corrector with its next evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gddim_cli.samplers.base import SamplerSpec
+from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step, polynomial_integrals
+
+if TYPE_CHECKING:
+    from gddim_cli.numerics.quadrature import Array
+
+EVALUATIONS = 3
+
+
+def weights(at: Scales) -> Array:
+    """The predictor's weights `P_ij` and what the corrector of the step before adds.
+
+    With `p_i` the predicted and `c_i` the corrected state, `a_i = sigma_{i+1} / sigma_i`, and x0 taken at the p_i,
+    `p_{i+1} = a_i c_i + sum_j P_ij x0_{i-j}` and `c_{i+1} = a_i c_i + K_i x0_{i+1} + sum_j K_ij x0_{i-j}`. So
+    `c_{i+1} = p_{i+1} + K_i x0_{i+1} + sum_j (K_ij - P_ij) x0_{i-j}`: a linear multistep method in the p_i alone.
+    """
+    lam, carried = at.half_log_snr, at.sigma[1:] / at.sigma[:-1]
+    found = np.zeros((at.steps, EVALUATIONS + 1, *lam.shape[1:]))
+    for i in range(at.steps):
+        past = list(range(i, max(i - EVALUATIONS, -1), -1))
+        predictor, corrector = step_weights(at, i, past), step_weights(at, i, [i + 1, *past])
+        found[i, : len(past)] += predictor
+        if i + 1 < at.steps:
+            corrector[1:] -= predictor
+            found[i + 1, : len(corrector)] += carried[i + 1] * corrector
+    return found
+
+
+def step_weights(at: Scales, i: int, nodes: list[int]) -> Array:
+    """`sigma' int e^lambda l_j dlambda` on the nodes, [nodes, ...]; with two nodes half of `B(h) = e^{-h} - 1` in its place.
+
+    For one or more than two nodes beside `t_i` the system of the paper makes it this integral whatever B is.
+    """
+    lam = at.half_log_snr
+    if len(nodes) != 2:
+        return np.array([at.sigma[i + 1] * c for c in polynomial_integrals(lam, i, nodes, 1.0)])
+    other = nodes[1] if nodes[0] == i else nodes[0]
+    outer = -at.alpha[i + 1] * np.expm1(lam[i] - lam[i + 1])
+    share = 0.5 * outer * (lam[i + 1] - lam[i]) / (lam[other] - lam[i])
+    return np.array([share if node == other else outer - share for node in nodes])
+
+
+SPEC = SamplerSpec(
+    name="unipc",
+    title="UniPC-3",
+    order="4",
+    evaluations="1",
+    noise="deterministic",
+    supports=SUPPORTS,
+    source="arXiv 2302.04867",
+    prepare=one_evaluation_a_step("unipc", "x0", weights),
+    defaults=lambda *_: {"grid_power": "logsnr"},
+)
