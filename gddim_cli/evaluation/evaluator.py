@@ -25,6 +25,7 @@ from gddim_cli.evaluation.statistics import Reference, Shape
 from gddim_cli.images.decode import describe
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.runs.images import open_images
+from gddim_cli.runtime.text import printable
 
 DEFAULT_MODE: Mode = "legacy_tensorflow"
 BY_SHAPE: dict[Shape | None, str] = {references.DIGITS: "mnist", references.CIFAR: "cifar10"}
@@ -92,12 +93,12 @@ class Evaluator:
             "metric": self.label(),
             "metric_name": self.metric.spec.name,
             "metric_options": settings.values(self.metric.options),
-            "reference": Path(self.reference.name).name,  # the sha256 identifies the file, not its folder
+            "reference": printable(Path(self.reference.name).name),  # the sha256 identifies the file, not its folder
             "reference_title": self.reference.title,
             "reference_n": self.reference.n,
             "reference_sha256": self.reference.sha256,
             "mode": self.extractor.mode,
-            "network": self.extractor.name,
+            "network": printable(self.extractor.name),
             "weights_sha256": self.extractor.sha256,
             "protocol": self.protocol.name if self.protocol else None,
         }

@@ -98,4 +98,4 @@ def in_order(name: str) -> list[str]:
 def no_images(others: int) -> str:
     """The message for a folder or an archive without images, but with other files."""
     files = {0: "", 1: " and 1 other file"}.get(others, f" and {others} other files")
-    return f"holds no images ({', '.join(SUFFIXES)}){files}; give a folder or an archive of images"
+    return f"holds no images ({', '.join(SUFFIXES)}){files}; give images, or make some with gddim sample"

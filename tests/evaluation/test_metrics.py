@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from gddim_cli.cli.fid import completing
 from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.evaluator import open_evaluator
 from gddim_cli.evaluation.extractors import load_lenet
@@ -81,3 +83,20 @@ def test_an_evaluator_says_what_its_value_depends_on() -> None:
     ):
         bare.with_metric("kid")
     assert bare.with_metric("fid").label() == "FD(lenet-mnist)"
+
+
+def test_a_usage_error_is_quick(tmp_path: Path) -> None:
+    """A mistyped metric, mode or protocol is found before torch is imported."""
+    for option, value in (("--metrics", "fidd"), ("--mode", "cleen"), ("--protocol", "edn"), ("--num", "1")):
+        code = f"import sys; sys.argv = ['gddim', 'fid', {str(tmp_path)!r}, {option!r}, {value!r}]\n"
+        code += "from gddim_cli.cli.main import main\ntry: main()\nexcept SystemExit as ended: assert ended.code == 2\n"
+        code += "assert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, option in done.stderr) == (0, True), done.stderr
+
+
+def test_completion_offers_names_also_within_a_list() -> None:
+    complete = completing(lambda: METRICS)
+    assert complete("fi") == ["fid", "fid-infinity"]
+    assert complete("fid,pr") == ["fid,prdc"]
+    assert complete("x") == []
