@@ -214,7 +214,7 @@ def card_with_source(name: str) -> Card | FileCard:
     """
     known = [*store.names(), *store.file_names()]
     if name not in known:
-        raise UsageError(f"there is nothing called '{printable(name, 60)}' to download; {nearest(name, known)}")
+        raise UsageError(f"'{printable(name, 60)}' is not in the catalogue; {nearest(name, known)}")
     card = store.file_card_of(name) if name in store.file_names() else store.card_of(name)
     if card.source is None:
         raise UsageError(f"{name} ships with gddim and needs no download")
