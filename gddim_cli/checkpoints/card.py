@@ -33,7 +33,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     quantize: Literal["floor", "round"] | None = None
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
-        """These values, and the diffusion's own where there is none."""
+        """These values, and the diffusion's own for those that are absent."""
         own = {name: getattr(self, name) for name in self.__struct_fields__ if getattr(self, name) is not None}
         return dataclasses.replace(diffusion.sampling, **own)
 

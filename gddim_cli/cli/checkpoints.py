@@ -48,7 +48,7 @@ def checkpoints(
     forget: Annotated[
         bool,
         typer.Option(
-            "--forget", help="With remove: also forget the sha256, so that the next download is trusted anew."
+            "--forget", help="With remove: also forget the sha256, so that the next download is trusted as the first."
         ),
     ] = False,
     json: options.Json = False,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card, FileCard
 from gddim_cli.hub import store
 from gddim_cli.runtime.text import printable
@@ -94,15 +95,26 @@ def numbers_in(path: Path) -> int | None:
 
 
 def details(name: str) -> dict[str, Any]:
-    """The whole card of a name, with its path and what was recorded when it was downloaded.
+    """The whole card of a name, with its path and what was recorded when it was downloaded; or that of a native file.
 
     Raises:
         CheckpointError: no such name, or a wrong card.
     """
-    is_file = name in store.file_names()
-    card = store.file_card_of(name) if is_file else store.card_of(name)
-    path = store.find_file(name) if is_file else store.find_weights(name)
+    known_file = name in store.file_names()
+    if not known_file and name not in store.names() and is_file(name):
+        card, _ = native.read(Path(name))
+        return {**msgspec.to_builtins(card), "path": name}
+    found = store.file_card_of(name) if known_file else store.card_of(name)
+    path = store.find_file(name) if known_file else store.find_weights(name)
     record = store.read_record(name)
     here = {"path": str(path) if path else None, "seen": msgspec.to_builtins(record) if record else None}
-    page = {"page": card.source.page} if card.source else {}
-    return {**msgspec.to_builtins(card), **page, **here}
+    page = {"page": found.source.page} if found.source else {}
+    return {**msgspec.to_builtins(found), **page, **here}
+
+
+def is_file(name: str) -> bool:
+    """Whether a file has this path."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # no file is called so
+        return False

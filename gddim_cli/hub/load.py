@@ -115,7 +115,7 @@ def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tup
     path, known = Path(reference), reference in store.names()  # a name wins: ./NAME is the file
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, ValueError):  # no file is called so: too long, or with a zero byte
+    except (OSError, ValueError):  # no file is called so
         is_file = is_folder = False
     if path.suffix in (".yaml", ".yml") and path.with_suffix(store.WEIGHTS).is_file():
         raise CheckpointError(f"{reference} is a card; give the weights, {path.with_suffix(store.WEIGHTS)}")

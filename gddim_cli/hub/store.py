@@ -40,7 +40,7 @@ def card_of(name: str) -> Card:
     """The card of a named checkpoint.
 
     Raises:
-        CheckpointError: there is none of that name (the nearest is suggested), or its card is wrong.
+        CheckpointError: an unknown name (the nearest is suggested), or a wrong card.
     """
     if name not in names():
         raise CheckpointError(
@@ -59,7 +59,7 @@ def file_card_of(name: str) -> FileCard:
     """The card of a named published file.
 
     Raises:
-        DataError: there is none of that name (the nearest is suggested), or its card is wrong.
+        DataError: an unknown name (the nearest is suggested), or a wrong card.
     """
     if name not in file_names():
         raise DataError(f"there is no file '{printable(name, 60)}'; {nearest(name, file_names())}")
@@ -107,7 +107,7 @@ def read_record(name: str) -> Record | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Record)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); remove it to trust the next download anew") from error
+        raise CheckpointError(f"{path}: damaged ({error}); remove it to trust the next download again") from error
 
 
 def write_record(name: str, record: Record) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gddim_cli.errors import UsageError
 from gddim_cli.models.conventions.base import Convention
+from gddim_cli.models.conventions.registry import CONVENTIONS
 from gddim_cli.models.network import Network
+from gddim_cli.runtime.typed_yaml import typed
 
 ROUNDING = 1e-5
 """By how much, relatively, a noise level may miss the range."""
@@ -98,3 +101,33 @@ def check_labels(denoiser: IsotropicDenoiser, labels: Tensor | None, count: int,
         raise UsageError(f"labels: {list(labels.shape)} of {labels.dtype}; whole numbers of shape [{count}] are needed")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < denoiser.classes:
         raise UsageError(f"labels: {name} has classes 0 to {denoiser.classes - 1}")
+
+
+def from_prediction(
+    network: Network,
+    parameterization: str,
+    *,
+    sigma_range: tuple[float, float] | None = None,
+    classes: int = 0,
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    **convention: Any,
+) -> IsotropicDenoiser:
+    """A network of any known prediction as a denoiser, `D(y, sigma, labels)`.
+
+    Args:
+        network: states [N, C, H, W] and a condition to a prediction, as in `IsotropicDenoiser`.
+        parameterization: what it predicts: `denoiser`, `edm`, `vp_eps`, `v`, `x0`, `ve_score`, `ve_residual`, `subvp_eps`,
+            `flow`, or one that a plugin adds.
+        sigma_range: the noise levels that it knows. Default: those at which the prediction is defined.
+        classes: number of class labels.
+        data_range: of the images that it was trained on.
+        convention: the parameters of the parameterization, for example `sigma_data=0.5` or
+            `schedule={"kind": "linear", "beta_0": 0.1, "beta_1": 19.9, "time_scale": 999}`.
+
+    Raises:
+        UsageError: an unknown parameterization, or parameters that it does not have.
+    """
+    spec = CONVENTIONS.find(parameterization, "parameterization")
+    found = typed(convention, spec.parameters, f"parameterization {parameterization}", UsageError)
+    low, high = sigma_range or found.sigma_range
+    return IsotropicDenoiser(network, found, low, high, classes, data_range)

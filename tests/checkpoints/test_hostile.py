@@ -1,6 +1,8 @@
 """Damaged files of every format: read, or refused in one line; nothing else ever escapes."""
 
 import io
+import lzma
+from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -11,9 +13,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from gddim_cli.checkpoints import native
-from gddim_cli.checkpoints.formats import flax_msgpack, torch_pickle
+from gddim_cli.checkpoints.convert import convert_file
+from gddim_cli.checkpoints.formats import flax_msgpack, openai, torch_pickle
 from gddim_cli.checkpoints.formats.ncsnpp import infer
-from gddim_cli.errors import CheckpointError
+from gddim_cli.checkpoints.formats.registry import recognize
+from gddim_cli.errors import CheckpointError, UsageError
+from gddim_cli.hub.store import card_of
+
+DATA = Path(__file__).parent.parent / "data"
 
 STATE = {
     "optimizer": {"lr": np.float64(1)},
@@ -69,4 +76,50 @@ def test_damaged_files_are_read_or_refused(tmp_path, name, damage):
         read(path)
     except CheckpointError as error:
         assert str(path) in str(error)  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+def openai_state(new):
+    """A dictionary with the names that OpenAI's networks have."""
+    buffer = io.BytesIO()
+    weights = {name: torch.ones(4, 4, 1, 1) for name in openai.NAMES}
+    torch.save(weights, buffer, _use_new_zipfile_serialization=new)
+    return buffer.getvalue()
+
+
+def edm_state():
+    """The beginning of a pickle of EDM's program, which holds its first tensors."""
+    return lzma.decompress((DATA / "edm_small_vp.pkl.xz").read_bytes())[:40_000]
+
+
+FILES = {
+    "flax": flax_state(),
+    "torch": torch_state(True),
+    "old torch": torch_state(False),
+    "openai": openai_state(True),
+    "old openai": openai_state(False),
+    "edm": edm_state(),
+    "json": b'{"_class_name": "UNet2DModel", "sample_size": 16}',
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=DAMAGE)
+def test_damaged_files_are_recognised_or_refused(tmp_path, name, damage):
+    """The whole way that a file of unknown origin takes, up to the network."""
+    content = bytearray(FILES[name])
+    for place, removed, added in damage:
+        at = int(place * len(content))
+        content[at : at + removed] = bytes(added)
+    path = tmp_path / "damaged"
+    path.write_bytes(content)
+    options = {"sde": "vpsde", "image_size": 16, "num_heads": 1, "noise_schedule": "linear", "diffusion_steps": 1000}
+    try:
+        spec = recognize(path)
+        known = spec.options.__struct_fields__
+        given = {key: value for key, value in options.items() if key in known}
+        convert_file(path, tmp_path / "out.safetensors", spec, given, card_of, lambda _: None)
+    except (CheckpointError, UsageError) as error:
+        assert str(path) in str(error) or "--set" in str(error)  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017

@@ -149,20 +149,20 @@ def tensors_of(network, layout):
     [
         (
             lambda t: t.pop("8.GroupNorm_0.weight"),
-            "8.GroupNorm_0.weight is missing, which is to be down.1.blocks.0.norm_in",
+            "tensor 8.GroupNorm_0.weight, needed for down.1.blocks.0.norm_in.weight, is missing",
         ),
-        (lambda t: t.update({"7.Extra": torch.zeros(1)}), "7.Extra is there, which this network has no place for"),
-        (lambda t: t.update({"2.weight": torch.zeros(3, 3)}), r"2.weight is \[3, 3\], \[32, 32\] is needed"),
-        (lambda t: t.update({"2.bias": torch.zeros(32).double()}), "2.bias is float64, float32 is needed"),
-        (lambda t: t.update({"2.bias": torch.zeros(32).int()}), "2.bias is int32, float32 is needed"),
-        (lambda t: t["2.bias"].fill_(float("nan")), "2.bias holds NaN"),
+        (lambda t: t.update({"7.Extra": torch.zeros(1)}), "unexpected tensor 7.Extra; this network has none"),
+        (lambda t: t.update({"2.weight": torch.zeros(3, 3)}), r"tensor 2.weight is \[3, 3\]; \[32, 32\] is needed"),
+        (lambda t: t.update({"2.bias": torch.zeros(32).double()}), "tensor 2.bias is float64; float32 is needed"),
+        (lambda t: t.update({"2.bias": torch.zeros(32).int()}), "tensor 2.bias is int32; float32 is needed"),
+        (lambda t: t["2.bias"].fill_(float("nan")), "tensor 2.bias holds NaN"),
     ],
 )
 def test_the_first_misfit_is_named(change, message):
     network = on_meta(**SMALL)
     tensors = tensors_of(network, "torch")
     change(tensors)
-    with pytest.raises(CheckpointError, match=f"^it: tensor {message}"):
+    with pytest.raises(CheckpointError, match=f"^it: {message}"):
         rename(tensors, network, "torch", "it")
 
 

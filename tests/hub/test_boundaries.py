@@ -384,3 +384,16 @@ def test_every_card_of_the_catalogue(name):
         assert defined[0] * 0.98 <= low < high <= defined[1] * 1.001
     if card.published.get("fid"):
         assert {"dataset", "fid"} <= set(card.published)
+
+
+def test_a_native_file_has_a_card_too(tiny, gddim):
+    shown = json.loads(gddim("checkpoints", tiny, "--json").out)
+    assert (shown["name"], shown["path"]) == ("tiny", str(tiny))
+    assert "there is no checkpoint" in gddim("checkpoints", "none.safetensors").err
+
+
+def test_a_part_of_several_names(gddim):
+    done = gddim("download", "cifar10")
+    assert done.status == 2
+    assert "names with it: bdm-cifar10, cfm-cifar10, cld-cifar10" in done.err
+    assert "did you mean 'vp-cifar10'" in gddim("download", "vp-cifr10").err

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+import gddim_cli as gddim
 from gddim_cli.checkpoints.formats import edm as edm_format
 from gddim_cli.diffusions.registry import make_diffusion
+from gddim_cli.errors import UsageError
 from gddim_cli.models.conventions.direct import Direct
 from gddim_cli.models.conventions.edm import EDM
 from gddim_cli.models.conventions.flow import Flow
@@ -18,7 +20,7 @@ from gddim_cli.models.conventions.subvp import SubVP
 from gddim_cli.models.conventions.ve import Residual, Score
 from gddim_cli.models.conventions.vp import CleanImage, Noise, Velocity
 from gddim_cli.models.denoiser import DenoiserEps
-from gddim_cli.models.isotropic import IsotropicDenoiser
+from gddim_cli.models.isotropic import IsotropicDenoiser, from_prediction
 from gddim_cli.models.mixture import Mixture
 from gddim_cli.models.parameterization import NoiseEps
 
@@ -233,3 +235,26 @@ def test_a_vp_model_in_its_own_diffusion_and_as_a_denoiser():
         own = NoiseEps(network, vp, "R", 999)(u, t)
         torch.testing.assert_close(DenoiserEps(denoiser, vp, "R")(u, t), own, rtol=1e-7, atol=1e-8)
         torch.testing.assert_close(own, MIXTURE.eps(vp, "R")(u, t), rtol=1e-7, atol=1e-8)
+
+
+def test_a_network_of_ones_own_by_the_name_of_its_prediction():
+    network = vp_network("eps", lambda time: linear_sigma(time / 999))
+    denoiser = from_prediction(network, "vp_eps", schedule={"kind": "linear", "time_scale": 999})
+    assert (denoiser.sigma_min, denoiser.sigma_max) == LINEAR.sigma_range
+    y = torch.randn(5, 2, 4, 4, dtype=torch.float64, generator=RANDOM)
+    torch.testing.assert_close(denoiser(y, SIGMAS), MIXTURE.denoiser(y, SIGMAS), rtol=1e-7, atol=1e-8)
+    for arguments, message in [
+        (("vp_epz",), "there is no parameterization 'vp_epz'; did you mean 'vp_eps'"),
+        (("edm",), "parameterization edm: .*sigma_datum"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            from_prediction(network, *arguments, sigma_datum=0.5)
+
+
+@pytest.mark.parametrize("diffusion", ["cld", "vp", "ve", "psld"])
+def test_the_bundled_network_in_edms_convention(diffusion):
+    """The example of the documentation gives the digits of the bundled checkpoint."""
+    reference = Path(__file__).parent.parent.parent / "docs" / "examples" / "edm_denoiser.py"
+    made = gddim.sample(gddim.load_model(f"{reference}:build", device="cpu"), nfe=8, num=2, diffusion=diffusion)
+    bundled = gddim.sample(gddim.load_model("mnist", device="cpu"), nfe=8, num=2, diffusion=diffusion)
+    assert np.abs(made.astype(int) - bundled.astype(int)).max() <= 1

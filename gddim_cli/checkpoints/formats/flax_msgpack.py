@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     except msgpack.OutOfData as error:
-        raise CheckpointError(f"{path}: ends in the middle of an entry; it was cut short, fetch it again") from error
+        raise CheckpointError(f"{path}: truncated; fetch it again") from error
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(

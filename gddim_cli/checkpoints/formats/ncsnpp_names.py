@@ -14,6 +14,7 @@ from gddim_cli.checkpoints.native import all_finite
 from gddim_cli.errors import CheckpointError
 from gddim_cli.models.networks.ncsnpp import DownStage, NCSNpp, UpStage
 from gddim_cli.models.networks.ncsnpp_layers import AttentionBlock, FourierEmbedding, PyramidStep, ResidualBlock
+from gddim_cli.runtime.text import printable
 
 FLAX_KINDS = {
     FourierEmbedding: "GaussianFourierProjection",
@@ -39,13 +40,13 @@ INSIDE = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where one of our tensors comes from.
+    """Where a tensor of the network is in a file.
 
     Attributes:
-        name: ours.
-        original: the file's.
-        shape: ours.
-        axes: the file's axes in our order, or None where they are the same; axes beyond the file's are of length 1.
+        name: in the network.
+        original: its name in the file.
+        shape: in the network.
+        axes: the file's axes in the network's order; None where they are the same. Axes that the file lacks have length 1.
     """
 
     name: str
@@ -64,13 +65,13 @@ class Place:
         return tuple(shape)
 
     def take(self, tensor: Tensor) -> Tensor:
-        """The file's tensor in our layout, contiguous, in memory of its own."""
+        """The file's tensor in the network's layout: a contiguous copy."""
         turned = tensor if self.axes is None else tensor.permute(self.axes)
         return turned.reshape(self.shape).clone(memory_format=torch.contiguous_format)
 
 
 def call_order(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
-    """The parts that the originals number, with our names, in the order of their calls."""
+    """The parts that the originals number, by their names in the network, in the order of the calls."""
     if isinstance(network.embed, FourierEmbedding):
         yield "embed", network.embed
     for name in ("time_in", "time_out", "conv_in"):
@@ -139,26 +140,26 @@ def place(name: str, part: nn.Module, inner: str, shape: tuple[int, ...], origin
 
 
 def rename(tensors: dict[str, Tensor], network: NCSNpp, layout: Layout, source: object) -> dict[str, Tensor]:
-    """The file's tensors under our names and in our layout; each is used once and none is left. Empties `tensors`.
+    """The file's tensors under the network's names and in its layout; each is used once. Empties `tensors`.
 
     Raises:
-        CheckpointError: the first that is missing, of another shape or dtype, not finite, or left over.
+        CheckpointError: naming the first that is missing, unexpected, not finite, or of another shape or dtype.
     """
     ours: dict[str, Tensor] = {}
     for where in places(network, layout):
         name = where.original
         if name not in tensors:
-            raise CheckpointError(f"{source}: tensor {name} is missing, which is to be {where.name}")
+            raise CheckpointError(f"{source}: tensor {name}, needed for {where.name}, is missing")
         tensor = tensors.pop(name)
-        wanted = where.original_shape
-        if tuple(tensor.shape) != wanted:
-            raise CheckpointError(f"{source}: tensor {name} is {list(tensor.shape)}, {list(wanted)} is needed")
+        needed = where.original_shape
+        if tuple(tensor.shape) != needed:
+            raise CheckpointError(f"{source}: tensor {name} is {list(tensor.shape)}; {list(needed)} is needed")
         if tensor.dtype != torch.float32:
             dtype = str(tensor.dtype).removeprefix("torch.")
-            raise CheckpointError(f"{source}: tensor {name} is {dtype}, float32 is needed")
+            raise CheckpointError(f"{source}: tensor {name} is {dtype}; float32 is needed")
         if not all_finite(tensor):
             raise CheckpointError(f"{source}: tensor {name} holds NaN or infinity; the file is damaged, fetch it again")
         ours[where.name] = where.take(tensor)
     if tensors:
-        raise CheckpointError(f"{source}: tensor {min(tensors)} is there, which this network has no place for")
+        raise CheckpointError(f"{source}: unexpected tensor {printable(min(tensors))}; this network has none")
     return ours

@@ -44,7 +44,7 @@ def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] |
     network uses, is checked and left out.
 
     Returns:
-        The weights; and the lowest and highest noise level of that table, where there is one.
+        The weights; and the lowest and highest noise level of that table, or None without one.
 
     Raises:
         CheckpointError: truncated, not such a state, more in it than tensors and numbers, or averages that do not fit.

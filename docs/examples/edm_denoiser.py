@@ -1,0 +1,28 @@
+"""A network in EDM's convention as a model of every diffusion: `--checkpoint docs/examples/edm_denoiser.py:build`.
+
+The network is the bundled one without its preconditioning: `F(c_in y; ln(sigma) / 4)`, as EDM's networks are.
+"""
+
+from torch import Tensor, nn
+
+import gddim_cli as gddim
+from gddim_cli.models.isotropic import from_prediction
+
+
+class Raw(nn.Module):
+    """The raw network `F` of the bundled denoiser."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        return self.denoiser.unet(x, c_noise)
+
+
+def build() -> gddim.Denoiser:
+    """What `gddim sample` calls."""
+    model = gddim.load_model("mnist", device="cpu")
+    network = model.network.network.module
+    denoiser = from_prediction(Raw(network), "edm", sigma_data=network.sigma_data, sigma_range=model.sigma_range)
+    return gddim.Denoiser(denoiser, model.image_shape, *model.sigma_range, name="edm-mnist")
