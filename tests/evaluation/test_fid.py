@@ -512,7 +512,7 @@ def test_sorted_images_make_the_same_kernel_distance(
     gddim: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A statistics file keeps a random choice of features: the first ones may all be of one class."""
-    monkeypatch.setattr("gddim_cli.cli.fid.KEPT", 400)
+    monkeypatch.setattr("gddim_cli.cli.fid_statistics.KEPT", 400)
     dark, bright = pictures(450, 28, 1) // 3, pictures(450, 28, 1, seed=1) // 2 + 128
     np.save(tmp_path / "sorted.npy", np.concatenate([dark, bright]))
     np.save(tmp_path / "mixed.npy", np.random.default_rng(0).permutation(np.concatenate([dark, bright])))

@@ -1,0 +1,56 @@
+"""The statistics files that `gddim fid` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gddim_cli.cli.progress import say
+from gddim_cli.errors import UsageError
+from gddim_cli.runtime.text import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gddim_cli.evaluation.extractors import Extractor
+    from gddim_cli.images.sources import ImageSource
+
+KEPT = 10_000
+"""Features in a statistics file: as many as precision and recall use of a set."""
+
+
+def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource, force: bool) -> None:
+    """Makes sure that the statistics can be written, before any work.
+
+    Raises:
+        UsageError: an input, or another file than the statistics of these images; naming it.
+        OutputError: it cannot be written.
+    """
+    from gddim_cli.evaluation.statistics import title_of
+    from gddim_cli.runtime.files import probe
+
+    if any(path.exists() and out.exists() and out.samefile(path) for path in inputs):
+        raise UsageError(f"{option}: {out} is an input; choose another name")
+    if out.is_file() and not force and title_of(out) != title(source):
+        raise UsageError(f"{option}: {out} exists and holds something else; choose another name, or --force")
+    probe(out)
+
+
+def title(source: ImageSource) -> str:
+    """The images of a statistics file in words."""
+    part = f"a fixed random subset of {source.count} of {source.chosen_from}" if source.chosen_from else source.count
+    return f"{part} images of {printable(source.name)}"
+
+
+def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArray[np.float32]) -> None:
+    """Writes the statistics of features and reports it."""
+    from gddim_cli.evaluation.moments import Moments
+    from gddim_cli.evaluation.statistics import write_statistics
+    from gddim_cli.images.subset import some
+
+    gaussian = Moments.of(features).gaussian()
+    # As many as KID and precision use of a set; all where the covariance alone would not be exact.
+    kept = features if len(features) <= extractor.dimension else some(features, KEPT)
+    write_statistics(path, gaussian, extractor, kept, title(source), source.shape)
+    say(f"{path}: statistics of {gaussian.n} images, {extractor.name}, mode {extractor.mode}")
