@@ -45,7 +45,7 @@ class PlanFile:
 
 
 def cell_settings() -> dict[str, Setting]:
-    """Every setting of a cell by key; `seeds` is a list of `seed`. Without a value the plan's holds."""
+    """Every setting of a cell by key; `seeds` is a list of `seed`. A setting without a value takes the plan's."""
     found = {**sampling_settings(), **declared(Cell)}
     seed = replace(found.pop("seed"), key="seeds", help="Seeds; tables show mean and spread.")
     found["seeds"] = replace(seed, about=replace(seed.about, flag="--seeds"))
@@ -59,7 +59,7 @@ def reader(problems: list[str]) -> ListReader:
 
 
 def read_plan_file(path: Path, problems: list[str], name: str | None = None) -> PlanFile:
-    """A plan from YAML, without what is wrong with it, which is added to `problems`; raises DataError as `read_yaml`."""
+    """A plan from YAML; what is wrong in it is left out and added to `problems`. Raises DataError as `read_yaml`."""
     raw, plan, read = read_yaml(path, name), PlanFile(name or str(path), {}, []), reader(problems)
     if not isinstance(raw, dict):
         problems.append(f"$: a mapping of settings is needed; {nearest('', ['rows', *read.known])}")

@@ -35,7 +35,9 @@ Folder = Annotated[Path, typer.Argument(help="A folder of gddim bench.")]
 
 def bench(
     given: Mapping[str, Any],
-    plan: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="These settings, and rows of them.")] = None,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="PLAN.yaml", help="A YAML file of these settings, and rows of them.")
+    ] = None,
     table: Table = None,
     print_plan: Annotated[bool, typer.Option("--print-plan", help=PRINT_PLAN, rich_help_panel="Output")] = False,
     status: Status = None,
@@ -45,7 +47,7 @@ def bench(
     """Measure a metric against network evaluations (NFE), cell by cell.
 
     Without arguments: the bundled digits, offline, in a few minutes. Settings of cells take lists, as --nfe 10,20; every
-    combination is a cell. A path with a comma and a list of classes need a plan.
+    combination is a cell. A path with a comma, or a list of classes, needs a plan.
     """
     if world().size > 1 and (print_plan or status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")

@@ -41,7 +41,7 @@ def checkpoints(
         list[str] | None,
         typer.Argument(
             metavar="[NAME | remove NAME...]",
-            help="Name of which to print the card, or downloads to remove. Default: list all.",
+            help="Name whose card to print, or names of downloads to remove. Default: list all.",
             autocompletion=known_names,
         ),
     ] = None,

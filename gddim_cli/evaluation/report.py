@@ -26,7 +26,7 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
         value: of the first metric; `standard_error`, `low` and `high` are its standard error and 95 % interval if known.
         n: the number of images.
         chosen_from: if they are a fixed random subset, the number of images that they were chosen from.
-        metrics: for each metric, as `--metrics` chooses it, all its numbers; `label` is `metric` with the number of images.
+        metrics: all numbers of each metric, under the text that chooses it; `label` is `metric` with the number of images.
         protocol_followed: whether count and quantisation are the protocol's too; None without a protocol.
         files_left_aside: files in the images' folder or archive that are not images by their names.
         quantize: how the images became uint8, as their run.json says; None if unknown.

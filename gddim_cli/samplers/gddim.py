@@ -29,7 +29,7 @@ Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
         "What gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images (x0), or "
-        "that without its best linear part (blend). Default: eps.",
+        "that estimate without its best linear part (blend). Default: eps.",
         label="{}",
     ),
 ]

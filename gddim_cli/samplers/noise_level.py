@@ -1,4 +1,4 @@
-"""The noise level of a state: the standard deviation of the noise on its best view of the image."""
+"""The noise level of a state: the standard deviation of the noise in its best linear estimate of the image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BISECTIONS = 100
 def noise_level(diffusion: Diffusion, t: ArrayLike) -> Array:
     """`sigma_t = (psi^T Sigma_t^{-1} psi)^{-1/2}`, `psi = Psi(t, 0) e_x`, [...]; it rises with t.
 
-    For D = 1 it is the noise-to-signal ratio `sqrt(Sigma_t) / psi_t`, and `-log sigma_t` half the log SNR. In frequency
+    For D = 1 it is the noise-to-signal ratio `sqrt(Sigma_t) / psi_t`, and `-log sigma_t` is half the log SNR. In frequency
     space it is that of the lowest frequency.
     """
     psi, sigma = diffusion.Psi(t, 0.0)[..., :1], diffusion.Sigma(t)

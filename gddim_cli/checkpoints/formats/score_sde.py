@@ -20,7 +20,7 @@ LIKE = {"vesde": "ve-cifar10", "vpsde": "vp-cifar10", "subvpsde": "subvp-cifar10
 
 
 class Options(ncsnpp.Options, frozen=True, kw_only=True):
-    """What the tensors do not tell, by the names in the configurations of Score-SDE."""
+    """What the tensors do not tell, under the names in Score-SDE's configurations."""
 
     sde: (
         Annotated[
@@ -41,7 +41,7 @@ class Options(ncsnpp.Options, frozen=True, kw_only=True):
 
 
 def detect(path: Path) -> bool:
-    """Whether it is a training state whose network takes and gives one image."""
+    """Whether it is a training state whose network maps one image to one image."""
     channels = ncsnpp_channels(path)
     return channels is not None and channels[0] == channels[1]
 
@@ -75,7 +75,7 @@ def sde_of(contents: Contents, conversion: Conversion) -> str:
 
 
 def with_rates(card: Card, contents: Contents, options: Options) -> Card:
-    """The card with the ends of its SDE as the file or the user has them."""
+    """The card with the ends of its SDE taken from the file or the user."""
     diffusion: dict[str, Any] = dict(card.diffusion)
     if card.parameterization == "ve_score":
         low, high = contents.facts.get("sigmas") or (0.01, 50.0)
