@@ -99,7 +99,7 @@ def sample(
         seed: image i starts from the noise of (seed, i).
         diffusion: a name, a file or an object; by default the model's own.
         sampler: a name that `gddim samplers` lists.
-        batch_size: affects speed, not images (except with rk45).
+        batch_size: affects speed, and images only by rounding (with rk45: by its choice of steps).
         device: by default the model's own; `auto` for a model given by name.
         return_states: also return the final states, [N, D, C, H, W], before quantisation.
         settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,

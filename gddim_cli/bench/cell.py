@@ -21,7 +21,7 @@ MODE = "The network and how images are resized for it. Default: the mode the ref
 SOLVER_ERROR = "Also measure how far deterministic samplers are from the converged solution."
 KEEP_IMAGES = "Keep each cell's images, in a folder that gddim sample can continue."
 OUT = "Folder of the benchmark. Rerunning the same command resumes it."
-BATCH_SIZE = "Batch size. Affects speed, not results (except with rk45)."
+BATCH_SIZE = "Batch size. Affects speed, and values only by rounding (with rk45: by its choice of steps)."
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
