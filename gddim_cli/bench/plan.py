@@ -89,9 +89,7 @@ class Planner:
         if "nfe" not in given:
             self.problems.append(f"{place}: nfe is missing; give the network evaluations, as in nfe: [10, 20, 50]")
         elif "rk45" in samplers and {"rtol", "atol"} & given.keys() and len(given["nfe"]) > 1:
-            self.problems.append(
-                f"{given['nfe'][1][1]}: rk45 with rtol or atol uses as many evaluations as they require; give one NFE"
-            )
+            self.problems.append(f"{given['nfe'][1][1]}: with rtol or atol, rk45 chooses its own NFE; give one NFE")
         for key in [key for key in sampler_options() if key in given]:
             supported = bool({*having(key)} & {*samplers})
             used |= {key} if supported or key in own else set()
