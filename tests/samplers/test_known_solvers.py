@@ -235,3 +235,14 @@ def test_frequencies_count_as_pixels(name: str) -> None:
     assert np.isfinite(made.coefficients.C).all()
     with pytest.raises(UsageError, match="differs by frequency"):
         ready("edm", bdm, 9, 2.0)
+
+
+@pytest.mark.parametrize("predict", ["x0", "blend"])
+@pytest.mark.parametrize("diffusion", [CLD(), VP()], ids=lambda d: d.name)
+def test_other_predictions_have_the_order_of_gddim(diffusion: Diffusion, predict: str) -> None:
+    flow = exact_flow(diffusion)
+    errors = []
+    for nfe in (160, 320):
+        made = ready("gddim", diffusion, nfe, end=0.05, predict=predict, order=1)
+        errors.append(float((final_state(made.solve(flow.eps, flow.start, no_noise)) - flow.at(0.05)).abs().max()))
+    assert slopes([160, 320], errors)[0] == pytest.approx(2, abs=0.2), errors
