@@ -25,7 +25,7 @@ PRESETS = Path(__file__).parent / "presets"
 ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
 DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "seeds": 0}
-"""Of a row; in the order of the product, so that each network is loaded once."""
+"""The default settings of a row, in the order of the product, so that each network is loaded once."""
 Where = Mapping[str, str]
 
 

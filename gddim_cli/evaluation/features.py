@@ -23,7 +23,7 @@ from gddim_cli.runtime.row_file import RowFile
 LIMIT = 8 << 30
 """Bytes of features that are kept; the least recently used go first."""
 VERSION = 2
-"""Of the files' content: a change makes the kept ones useless."""
+"""The version of the files' content; files of another version are not used."""
 PATIENCE = 60.0
 """Seconds that a file of another machine may take to appear in a shared folder."""
 LARGEST_BATCH = 256 << 20

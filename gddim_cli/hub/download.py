@@ -19,7 +19,7 @@ from gddim_cli.runtime.files import replacing, sha256, writing
 from gddim_cli.runtime.text import printable
 
 NATIVE_SHARE = 0.26
-"""Of a training state's size: one of four copies of the weights."""
+"""The size of a converted file relative to the training state, which holds four copies of the weights."""
 SLACK, SLACK_BYTES = 1.5, 64 << 20
 """How much larger than its card says a file may be: sizes are seldom published."""
 SPARE = 64 << 20

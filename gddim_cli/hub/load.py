@@ -26,7 +26,7 @@ from gddim_cli.runtime.files import sha256
 from gddim_cli.runtime.text import printable
 
 VERSION = 1
-"""Of the conversion: what was converted by another one is converted again."""
+"""The version of the conversion; files converted by another version are converted again."""
 
 
 def load(

@@ -75,7 +75,7 @@ class Dataset:
         return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
 
     def root_mean_square(self) -> float:
-        """Of all pixels in [-1, 1]: `sigma_data`, to four decimals."""
+        """The root mean square of all pixels in [-1, 1], `sigma_data`, to four decimals."""
         counts = np.zeros(256, np.int64)
         for begin in range(0, len(self.images), BATCH):
             counts += np.bincount(self.images[begin : begin + BATCH].reshape(-1), minlength=256)

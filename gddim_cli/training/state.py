@@ -71,7 +71,7 @@ class Saved(msgspec.Struct):
 
     @property
     def settings(self) -> RunSettings:
-        """Of the run that it belongs to."""
+        """The settings of the run that it belongs to."""
         return RunSettings(self.recipe, self.images, self.labels)
 
 

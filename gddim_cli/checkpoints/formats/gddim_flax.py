@@ -8,7 +8,7 @@ from gddim_cli.checkpoints.formats import ncsnpp
 from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
 
 KEYS = ("step", "optimizer", "lr", "model_state", "ema_rate", "params_ema", "rng")
-"""Of the map, in any order."""
+"""The keys of the map, in any order."""
 
 
 def detect(path: Path) -> bool:

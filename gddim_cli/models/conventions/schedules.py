@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MAX_BETA = 0.999
-"""Of the cosine schedule (Nichol & Dhariwal, arXiv 2102.09672)."""
+"""The largest beta of the cosine schedule (Nichol & Dhariwal, arXiv 2102.09672)."""
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Steps = Annotated[int, msgspec.Meta(ge=2, le=100_000)]
