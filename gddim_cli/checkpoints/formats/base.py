@@ -116,8 +116,3 @@ def given_values(options: msgspec.Struct) -> dict[str, Any]:
     """The options that were given, by name."""
     kept = {name: getattr(options, name) for name in options.__struct_fields__}
     return {name: value for name, value in kept.items() if value is not None}
-
-
-def describe_settings(spec: FormatSpec) -> list[tuple[str, str]]:
-    """Names and help of the settings that a format takes."""
-    return [(key, setting.help) for key, setting in declared(spec.options).items()]
