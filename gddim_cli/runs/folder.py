@@ -18,11 +18,13 @@ import torch
 
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.runs.request import SamplingRequest, differences
-from gddim_cli.runs.storage.base import Storage
+from gddim_cli.runs.storage.base import Storage, remove
 from gddim_cli.runs.storage.manifest import MANIFEST
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runtime.distributed import SharedCounter
-from gddim_cli.runtime.files import LOCK, locked, replacing, writing
+from gddim_cli.runtime.files import LOCK, locked, read_plain, replacing, writing
+from gddim_cli.runtime.json_files import MOST_BYTES
+from gddim_cli.runtime.text import reason
 from gddim_cli.runtime.versions import versions
 
 RUN = "run.json"
@@ -218,11 +220,10 @@ class RunFolder:
     def _remove(self) -> None:
         """Removes the run's images, grid and manifest, and its record last."""
         run = read_run(self.path)
-        with writing(self.path):
-            for file in open_storage(self.path, run.format).files(run.num):
-                file.unlink(missing_ok=True)
-            for name in (GRID, MANIFEST, RUN):
-                (self.path / name).unlink(missing_ok=True)
+        for file in open_storage(self.path, run.format).files(run.num):
+            remove(file)
+        for name in (GRID, MANIFEST, RUN):
+            remove(self.path / name)
 
     def save(self, run: Run) -> None:
         """Writes `run.json`.
@@ -241,8 +242,8 @@ def read_run(folder: Path) -> Run:
         DataError: it is missing, damaged, or was written by another version.
     """
     try:
-        return msgspec.json.decode((folder / RUN).read_bytes(), type=Run)
+        return msgspec.json.decode(read_plain(folder / RUN, MOST_BYTES), type=Run)
     except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(
-            f"{folder / RUN}: cannot be read as a run of this version ({error}); choose another folder, or remove this one"
+            f"{folder / RUN}: cannot be read as a run of this version ({reason(error)}); choose another folder, or remove this one"
         ) from error

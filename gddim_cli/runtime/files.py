@@ -156,7 +156,32 @@ def eventually(holds: Callable[[], bool], patience: float) -> bool:
     return True
 
 
+def refuse_special(path: Path) -> None:
+    """Raises OSError for what is neither a file nor a folder: a pipe would be waited for, a device may never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "not a plain file")
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of a file of at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, is not a plain file, or is larger.
+    """
+    refuse_special(path)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"{path.stat().st_size / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are read")
+    return content
+
+
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is not a plain file.
+    """
+    refuse_special(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,12 @@ def printable(text: object, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(text) or type(error).__name__
+
+
 def decimals(value: float) -> int:
     """Digits after the point for a number in a table: about four in all, at least two below 100."""
     size = abs(value)
