@@ -10,6 +10,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, show_table, stdout
+from gddim_cli.errors import NumericsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +54,7 @@ def check(
     show(results, json)
     failed = sum(not result.passed for result in results)
     if failed:
-        say(f"gddim: {failed} of {len(results)} checks failed")
-        raise typer.Exit(1)
+        raise NumericsError(f"{failed} of {len(results)} checks failed")
 
 
 def show(results: Sequence[Result], json: bool) -> None:

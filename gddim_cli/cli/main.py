@@ -12,8 +12,11 @@ from types import FrameType
 from gddim_cli.cli.streams import protect_streams
 from gddim_cli.errors import CapacityError, GddimError, OutputError
 from gddim_cli.runtime.distributed import RESUME_HINT, world
+from gddim_cli.runtime.text import printable
 
 INTERRUPTED = 130
+LONGEST = 1500
+"""Characters of an error message."""
 HEARD: list[int] = []
 """The signals to end that have arrived."""
 
@@ -79,7 +82,8 @@ def call() -> int:
 
         if not is_out_of_memory(error):
             raise
-        status = complain(f"memory has run out ({error}); give fewer or smaller images", CapacityError.exit_code)
+        reason = f" ({error})" if str(error) else ""
+        status = complain(f"memory has run out{reason}; give fewer or smaller images", CapacityError.exit_code)
     return status or 0
 
 
@@ -104,5 +108,5 @@ def complain(message: str, status: int) -> int:
     """Prints an error as one line on stderr, if no other process has reported one before, and returns `status`."""
     if world().claim_error_report():
         who = f"rank {world().rank}: " if world().size > 1 else ""
-        print(f"gddim: {who}{' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"gddim: {who}{printable(message, LONGEST)}", file=sys.stderr, flush=True)
     return status

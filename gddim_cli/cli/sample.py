@@ -116,7 +116,7 @@ def sample(
     options.suffix("--trajectory", trajectory, ".gif")
     options.suffix("--save-raw", save_raw, ".npy")
     if num is not None:
-        options.positive("--num", num)
+        options.count("--num", num)
     if request.init_noise and save_raw and Path(request.init_noise).resolve() == save_raw.resolve():
         raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
 

@@ -50,8 +50,8 @@ class Data(Raw):
 def protect_streams() -> None:
     """Replaces the standard streams of a program (not those that a test or a notebook has put in their place).
 
-    Characters that a stream's encoding does not have are written as escapes. A closed descriptor is opened: otherwise the next file
-    that is opened would take its number, and messages would be written into it.
+    Characters that a stream's encoding lacks are written as escapes. A closed descriptor is opened: otherwise the next file that
+    is opened would take its number, and messages would be written into it.
     """
     for number in range(3):
         try:

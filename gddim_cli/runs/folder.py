@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from gddim_cli.errors import DataError, UsageError
+from gddim_cli.errors import DataError, OutputError, UsageError
 from gddim_cli.runs.request import SamplingRequest, differences
 from gddim_cli.runs.storage.base import Storage, remove
 from gddim_cli.runs.storage.manifest import MANIFEST
@@ -155,6 +155,22 @@ class RunFolder:
         with locked(self.path, "gddim sample", GRACE, on_wait):
             yield
 
+    def identity(self) -> tuple[int, int] | None:
+        """What tells this folder from one made in its place: its lock file, which stays open while it is locked."""
+        try:
+            found = (self.path / LOCK).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def refuse_replaced(self, identity: tuple[int, int] | None) -> None:
+        """Raises OutputError if the folder with this identity was removed, and another run has begun in its place."""
+        found = self.identity()
+        if identity and found and found != identity:
+            raise OutputError(
+                f"{self.path}: was removed, and another run has begun in its place; rerun the same command with another --out"
+            )
+
     def record(self) -> Run | None:
         """The record of the run in the folder, whatever its settings; None if there is none.
 
@@ -245,5 +261,6 @@ def read_run(folder: Path) -> Run:
         return msgspec.json.decode(read_plain(folder / RUN, MOST_BYTES), type=Run)
     except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(
-            f"{folder / RUN}: cannot be read as a run of this version ({reason(error)}); choose another folder, or remove this one"
+            f"{folder / RUN}: cannot be read as a run of this version ({reason(error)}); "
+            "choose another folder, or remove this one"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,8 @@ def locked(
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / LOCK).is_dir():
+            raise OutputError(f"{folder / LOCK}: a folder where the lock file should be; remove it")
         lock = filelock.FileLock(folder / LOCK)
         try:
             try:
@@ -129,6 +132,16 @@ def probe(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
+
+
+def require_space(path: Path, size: int) -> None:
+    """Raises OutputError if a file of `size` bytes does not fit on the disk of `path`, whose folder exists."""
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise OutputError(
+            f"{path}: takes {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free on its disk; "
+            "free some space, or use fewer images"
+        )
 
 
 def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> None:

@@ -37,6 +37,15 @@ class StrictLoader(yaml.SafeLoader):
         finally:
             self.depth -= 1
 
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        """A text; raises YAMLError for half of a surrogate pair, which no file can be written with."""
+        found = super().construct_scalar(node)
+        if any("\ud800" <= letter <= "\udfff" for letter in found):
+            raise yaml.YAMLError(
+                f"line {node.start_mark.line + 1}: half of a surrogate pair is not a Unicode character"
+            )
+        return found
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping; raises YAMLError for a duplicate key."""
         seen: dict[str, int] = {}
@@ -110,7 +119,11 @@ def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = Dat
         raise error(f"{source}: a text in it is not valid Unicode") from problem
     except msgspec.ValidationError as problem:
         text = (
-            str(problem).replace("Object ", "the mapping ", 1).replace("`object`, got `array`", "a mapping, got a list")
+            str(problem)
+            .replace("Object ", "the mapping ", 1)
+            .replace("`object`", "a mapping")
+            .replace("`array`", "a list")
+            .replace("got `null`", "got nothing")
         )
         unknown = re.search(r"unknown field `(.+?)`(?: - at `\$(\S*)`)?$", text)
         hint = f"; {nearest(unknown[1], fields_at(kind, unknown[2] or ''))}" if unknown else ""

@@ -138,7 +138,7 @@ def diffusions(corpus: Corpus, draw: Draw, place: Path) -> Case:
         lines = (corpus.root / "own.py").read_text().splitlines()
         at = int(draw.integers(len(lines)))
         bad = ["raise KeyError('x')", "raise SystemExit", "D = 2", "T = float('nan')", "return None", "return 'x'", "import nothing",
-               "return np.full((*np.shape(t), 1, 1), np.nan)", "1 / 0", ")", "name = 3", "raise KeyboardInterrupt", "exit(0)"]  # fmt: skip
+               "return np.full((*np.shape(t), 1, 1), np.nan)", "1 / 0", ")", "name = 3", "exit(0)"]  # fmt: skip
         note = pick(draw, bad)
         indent = len(lines[at]) - len(lines[at].lstrip())
         lines.insert(at, " " * indent + note)

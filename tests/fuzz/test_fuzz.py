@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 from fuzz.boundaries import BOUNDARIES
 from fuzz.corpus import Corpus
-from fuzz.harness import call, faults, fingerprint, import_everything
+from fuzz.harness import call, faults, fingerprint
 
 SEED = 15
 FEW, MANY = 25, 400
 """Cases at each boundary, in the normal and in the slow tests."""
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory, golden_file) -> Corpus:
-    import_everything()
-    return Corpus(tmp_path_factory.mktemp("corpus"), golden_file)
 
 
 @pytest.mark.parametrize(

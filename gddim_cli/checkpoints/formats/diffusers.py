@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 from collections.abc import Iterator
@@ -77,10 +76,10 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: missing, too large, or no JSON object.
     """
     try:
-        found = json.loads(read_plain(path, LARGEST_CONFIG).decode("utf-8"))
+        found = msgspec.json.decode(read_plain(path, LARGEST_CONFIG))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON; fetch it again") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: not a JSON object; fetch it again")

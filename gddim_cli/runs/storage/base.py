@@ -96,8 +96,8 @@ def stacked(images: Iterable[tuple[Path, Pixels]]) -> Pixels:
     for file, image in zip(files, pixels, strict=True):
         if image.shape != pixels[0].shape:
             raise DataError(
-                f"{file}: {describe(image.shape)}, but {files[0].name} is {describe(pixels[0].shape)}; remove the one that this run "
-                "did not write and rerun the same command"
+                f"{file}: {describe(image.shape)}, but {files[0].name} is {describe(pixels[0].shape)}; remove the one "
+                "that this run did not write and rerun the same command"
             )
     return np.stack(pixels)
 
