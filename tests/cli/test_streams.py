@@ -69,7 +69,9 @@ def test_a_reader_that_has_seen_enough(shell) -> None:
 
 
 def test_characters_that_a_stream_lacks(shell) -> None:
-    done = shell("gddim samplers && gddim sample --help && gddim fid größe; gddim fid $'\\xff'", PYTHONIOENCODING="ascii")
+    done = shell(
+        "gddim samplers && gddim sample --help && gddim fid größe; gddim fid $'\\xff'", PYTHONIOENCODING="ascii"
+    )
     assert done.stdout.isascii()
     assert r"gddim: gr\xf6\xdfe: no such file" in done.stderr
     assert r"gddim: \xff: no such file" in done.stderr
@@ -86,7 +88,9 @@ def test_an_interrupt_at_any_moment(tmp_path: Path, tiny: Path) -> None:
     """Also while torch is imported: 130, and one line or none."""
     words = [*SAMPLE.split(), "--checkpoint", str(tiny)]
     started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "gddim_cli", *words, "--out", tmp_path / "whole"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "gddim_cli", *words, "--out", tmp_path / "whole"], check=True, capture_output=True
+    )
     took = time.monotonic() - started
     statuses = []
     for part in range(1, 15):

@@ -540,10 +540,61 @@ def arrays(corpus: Corpus, draw: Draw, place: Path) -> Case:
     return Case([*words, "--conditional"] if draw.integers(2) else words, [path])
 
 
+def names(corpus: Corpus, draw: Draw, place: Path) -> Case:
+    """Good files of every kind under odd names, and odd names for outputs."""
+    odd = [
+        "\udcff\udcfe",
+        "\x1b[31mred",
+        "a\nb",
+        "\u202e",
+        "ü" * 80,
+        " ",
+        "-x",
+        "$(id)",
+        "%s",
+        "[bold]",
+        "'",
+        '"',
+        "a,b",
+        "a=b",
+        "~",
+    ]
+    for needed in ("tiny.safetensors", "digits", "squares.yaml", "squares.npz"):
+        corpus.copy(needed, place)
+    out = pick(draw, odd)
+
+    def renamed(name: str) -> Path:
+        source = corpus.copy(name, place) if not (place / name).exists() else place / name
+        return source.rename(place / f"{pick(draw, odd)}{source.suffix}")
+
+    cases = [
+        lambda: [*GOOD_WORDS["sample"][:-1], renamed("tiny.safetensors")],
+        lambda: ["sample", "--nfe", 2, "-n", 2, f"--out={out}", "--checkpoint=tiny.safetensors", "--json"],
+        lambda: [*GOOD_WORDS["sample"], f"--save-raw={out}.npy", f"--trajectory={out}.gif"],
+        lambda: [*GOOD_WORDS["sample"], "--init-noise", renamed("noise.npy")],
+        lambda: [*GOOD_WORDS["sample"], "--diffusion", renamed("diffusion.yaml")],
+        lambda: ["coefficients", "--nfe", 3, "--diffusion", renamed("own.py"), f"--npz={out}.npz"],
+        lambda: [*FID, renamed("digits"), "--json"],
+        lambda: [
+            *FID,
+            renamed(pick(draw, ["digits.zip", "digits.tar", "digits.npz", "run_png", "run_tar"])),
+            f"--save-stats={out}.npz",
+        ],
+        lambda: ["fid", "--no-cache", "digits", "--ref", renamed("stats.npz"), "--json"],
+        lambda: ["train", renamed("squares.yaml"), "--data", "squares.npz", "--steps", 1, f"--out={out}"],
+        lambda: ["train", "squares.yaml", "--data", renamed("squares.npz"), "--steps", 1, "--out=o", f"--name={out}"],
+        lambda: ["convert", renamed("edm_small_vp.pkl"), f"./{out}.safetensors", "--card", "edm-baseline-cifar10-vp"],
+        lambda: ["checkpoints", renamed("tiny.safetensors")],
+        lambda: ["bench", renamed("plan.yaml"), "--print-plan"],
+        lambda: ["bench", "--status", renamed("benched")],
+    ]
+    return Case(pick(draw, cases)())
+
+
 BOUNDARIES: dict[str, Boundary] = {
     boundary.__name__: boundary
     for boundary in (
         options, plans, recipes, diffusions, cards, native_bytes, released, pipelines, records, shards, images, statistics, features,
-        training, benchmarks, arrays,
+        training, benchmarks, arrays, names,
     )
 }  # fmt: skip

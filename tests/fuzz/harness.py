@@ -199,7 +199,7 @@ def faults(outcome: Outcome) -> list[str]:
         found.append("an error, and status 0")
     if any(len(line) > 2000 for line in lines):
         found.append("a line of more than 2000 characters")
-    if CONTROL.search(outcome.err) or CONTROL.search(outcome.out):
+    if CONTROL.search(outcome.err) or CONTROL.search(outcome.out.replace("\t", " ")):
         found.append("a control character")
     if outcome.memory > MEMORY:
         found.append(f"{outcome.memory / 1e9:.1f} GB")
