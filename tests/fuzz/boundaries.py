@@ -190,7 +190,7 @@ def native_bytes(corpus: Corpus, draw: Draw, place: Path) -> Case:
 
 
 def released(corpus: Corpus, draw: Draw, place: Path) -> Case:
-    """Checkpoints of each released format."""
+    """Checkpoints of each released storage."""
     name = pick(draw, list(FORMATS))
     path = corpus.copy(name, place)
     spoil(draw, path)
@@ -214,8 +214,8 @@ def pipelines(corpus: Corpus, draw: Draw, place: Path) -> Case:
 
 def records(corpus: Corpus, draw: Draw, place: Path) -> Case:
     """`run.json`, `manifest.json` and the files of a run, as `sample` and `fid` meet them."""
-    format = pick(draw, ["png", "npz", "tar"])
-    run = corpus.copy(f"run_{format}", place)
+    storage = pick(draw, ["png", "npz", "tar"])
+    run = corpus.copy(f"run_{storage}", place)
     corpus.copy("tiny.safetensors", place)
     name = pick(draw, ["run.json", "manifest.json"])
     if draw.integers(3):
@@ -224,15 +224,15 @@ def records(corpus: Corpus, draw: Draw, place: Path) -> Case:
     else:
         spoil(draw, run / name)
         note = "bytes"
-    return run_case(draw, run, format, f"{name}: {note}")
+    return run_case(draw, run, storage, f"{name}: {note}")
 
 
 def shards(corpus: Corpus, draw: Draw, place: Path) -> Case:
     """The images of a run."""
-    format = pick(draw, ["png", "npz", "tar"])
-    run = corpus.copy(f"run_{format}", place)
+    storage = pick(draw, ["png", "npz", "tar"])
+    run = corpus.copy(f"run_{storage}", place)
     corpus.copy("tiny.safetensors", place)
-    file = pick(draw, sorted(run.glob(f"*0*.{format}")))
+    file = pick(draw, sorted(run.glob(f"*0*.{storage}")))
     kind = draw.integers(4)
     note = file.name
     if draw.integers(2):
@@ -240,7 +240,7 @@ def shards(corpus: Corpus, draw: Draw, place: Path) -> Case:
         note += ", no manifest"
     if kind == 0:
         file.write_bytes(hostile_file(draw, file.suffix))
-    elif kind == 1 and format == "npz":
+    elif kind == 1 and storage == "npz":
         index: object = pick(
             draw,
             [
@@ -273,12 +273,12 @@ def shards(corpus: Corpus, draw: Draw, place: Path) -> Case:
         )()
     else:
         spoil(draw, file)
-    return run_case(draw, run, format, note)
+    return run_case(draw, run, storage, note)
 
 
-def run_case(draw: Draw, run: Path, format: str, note: str) -> Case:
+def run_case(draw: Draw, run: Path, storage: str, note: str) -> Case:
     """A command on a run's folder."""
-    sample = ["sample", "--checkpoint", "tiny.safetensors", "--nfe", 2, "--format", format, "--out", run]
+    sample = ["sample", "--checkpoint", "tiny.safetensors", "--nfe", 2, "--format", storage, "--out", run]
     commands = [
         [*sample, "-n", 6],
         [*sample, "-n", 8],
@@ -348,7 +348,7 @@ def hostile_file(draw: Draw, suffix: str) -> bytes:
     )
     header = io.BytesIO()
     descr = pick(draw, ["|u1", "|O", "<f8", ">u2", "|S8", "|V8"])
-    np.lib.format.write_array_header_1_0(
+    np.lib.storage.write_array_header_1_0(
         header, {"descr": descr, "fortran_order": bool(draw.integers(2)), "shape": shape}
     )
     array = header.getvalue() + bytes(64)
@@ -403,7 +403,7 @@ def picture_of(draw: Draw, mode: str) -> bytes:
     """A PNG of another mode or size."""
     buffer = io.BytesIO()
     side = pick(draw, [1, 8, 28, 29])
-    Image.new(mode, (side, side)).save(buffer, format="PNG")
+    Image.new(mode, (side, side)).save(buffer, storage="PNG")
     return buffer.getvalue()
 
 

@@ -135,7 +135,7 @@ def run_child(words: list[str], sandbox: Path, folder: Path, logs: dict[str, Pat
         main()
     except SystemExit as ended:
         code = int(ended.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (anything that the command raises is a finding)
         import traceback
 
         traceback.print_exc()

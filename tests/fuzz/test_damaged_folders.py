@@ -1,4 +1,4 @@
-"""Each file of a folder of `sample`, `train` and `bench`, damaged in each way: the undamaged bytes again, or one line that names it."""
+"""Each file of a run, a training run or a benchmark, damaged in each way: the undamaged bytes again, or one line that names it."""
 
 from __future__ import annotations
 
