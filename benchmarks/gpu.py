@@ -28,8 +28,9 @@ from torch import Tensor
 from gddim_cli.cli.progress import say
 from gddim_cli.errors import GddimError
 from gddim_cli.images.quantize import Pixels, quantize
-from gddim_cli.models.acceleration import Speed, rounding
+from gddim_cli.models.acceleration import Speed
 from gddim_cli.runs.batch_size import BatchSizeProbe, attempt, best_size
+from gddim_cli.runtime.rounding import rounding
 
 COMPARED = 64
 """Images whose distance from float32's is taken."""

@@ -26,6 +26,7 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.memory import memory_for
+from gddim_cli.runtime.rounding import rounding
 from gddim_cli.samplers.coefficients import Coefficients
 
 BATCH_SIZE = 64
@@ -183,6 +184,7 @@ class Sampler:
             yield t, u, denoised(prepared, *seen[0])
 
 
+@rounding(tf32=False)
 def denoised(prepared: PreparedRun, t: float, u: Tensor, eps: Tensor) -> Tensor:
     """The estimate of the clean images from a state and its noise prediction: `u - K_t eps = psi_t x_0`, [N, C, H, W]."""
     diffusion = prepared.diffusion

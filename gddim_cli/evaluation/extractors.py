@@ -25,10 +25,10 @@ from gddim_cli.evaluation.protocols import Mode
 from gddim_cli.evaluation.resize import bicubic
 from gddim_cli.hub.store import bundled_folder, file_card_of, find_file
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.models.acceleration import rounding
 from gddim_cli.models.networks.lenet import LeNet
 from gddim_cli.models.networks.skip_init import SkipInit
 from gddim_cli.runtime.files import replacing, sha256
+from gddim_cli.runtime.rounding import rounding
 
 LENET = "lenet-mnist"
 FILES = {"legacy_tensorflow": "inception", "clean": "inception", "legacy_pytorch": "inception-pytorch"}
