@@ -130,15 +130,14 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 SPEC = SamplerSpec(
-    name="edm",
-    title="EDM",
+    "edm",
+    "EDM",
+    prepare,
     order="2",
     evaluations="2, and 1 in the last step",
-    noise="deterministic; stochastic with --s-churn above 0",
+    stochastic="s_churn",
     supports=SUPPORTS,
     source="arXiv 2206.00364, Algorithms 1 and 2",
-    prepare=prepare,
     options=EdmOptions,
-    is_deterministic=lambda options: not options.s_churn,
     defaults=lambda *_: {"grid_power": "rho:7", "denoise": True},
 )

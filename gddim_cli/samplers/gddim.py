@@ -135,15 +135,14 @@ def label(spec: SamplerSpec, options: GddimOptions, hidden: str | None) -> str:
 
 
 SPEC = SamplerSpec(
-    name="gddim",
-    title="gDDIM",
+    "gddim",
+    "gDDIM",
+    prepare,
     order="q + 1; q + 2 with --corrector",
     evaluations="1; 2 with --corrector",
-    noise="deterministic; stochastic with --lambda above 0",
+    stochastic="lambda",
     source="arXiv 2206.05564, Eq. 19 and 22",
-    prepare=prepare,
     options=GddimOptions,
     uses_k=True,
-    is_deterministic=lambda options: not options.lam,
     label=label,
 )
