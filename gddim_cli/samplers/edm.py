@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 MOST_GAMMA = np.sqrt(2) - 1
 
 SChurn = Annotated[
-    float, about("Noise that edm adds on the way (S_churn); 0 is deterministic.", label="S_churn {}", ge=0, le=1e4)
+    float,
+    about(
+        "Amount of noise that edm adds during sampling (S_churn); 0 is deterministic.", label="S_churn {}", ge=0, le=1e4
+    ),
 ]
 SMin = Annotated[float, about("Lowest noise level at which edm adds noise (S_min).", label="S_min {}", ge=0, le=1e6)]
 SMax = Annotated[
