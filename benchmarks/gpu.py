@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from gpu_budget import Budget
-from gpu_commands import Commands, product_rate
+from gpu_checks import automatic, distance_of_states, product_rates
+from gpu_commands import Commands
 from gpu_features import features_rate
 from gpu_memory import survived
 from gpu_models import CPU, Model, random_model, real_model
@@ -30,12 +31,11 @@ from gpu_table import CUDNN, Row, conclusion, distance, fastest, goals, table
 from gpu_tool import tool
 from torch import Tensor
 
-import gddim_cli
 from gddim_cli.cli.progress import say
 from gddim_cli.errors import GddimError
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.models.acceleration import Speed
-from gddim_cli.runs.batch_size import BatchSizeProbe, attempt, best_size
+from gddim_cli.runs.batch_size import attempt
 from gddim_cli.runtime.rounding import rounding
 
 COMPARED = 64
@@ -146,21 +146,6 @@ def exact_run(model: Model) -> tuple[Tensor, Pixels]:
     return y, quantize(prepared.images(prepared.run(range(EXACT))), "round")
 
 
-def distance_of_states(device: torch.device, nfe: int) -> float:
-    """The bundled model's final states in float32 on the device from those on the CPU, relative, in the 2-norm."""
-    there, here = (
-        gddim_cli.sample("mnist", nfe=nfe, num=4, device=str(place), return_states=True)[1] for place in (device, CPU)
-    )
-    return float(np.linalg.norm(there - here) / np.linalg.norm(here))
-
-
-def automatic(model: Model, device: torch.device) -> list[str]:
-    """What `--batch-size auto` takes."""
-    trials = BatchSizeProbe(model.prepared(device, SETTINGS["bf16, channels last"]))
-    largest = trials.max_batch_size()
-    return [f"- `--batch-size auto` takes {best_size(trials.seconds, largest)} for bf16, of at most {largest}"]
-
-
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
@@ -269,16 +254,6 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     write([f"- final states of the bundled model in fp32: {away:.1e} from the CPU's, relative, NFE {model.nfe}", ""])
     write(goals(best, model, loops, limits, features, away))
-
-
-def product_rates(device: torch.device, side: int) -> dict[str, float]:
-    """TFLOP/s of large matrix products in each precision of the device."""
-    found = {}
-    for name, dtype, tf32 in (("fp32", torch.float32, False), ("tf32", torch.float32, True), ("bf16", BF16, False)):
-        if device.type == "cuda" or not tf32:
-            with rounding(tf32):
-                found[name] = product_rate(device, dtype, side)
-    return found
 
 
 def plain_loops(model: Model, batches: Sequence[int], device: torch.device) -> dict[str, float]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 from gpu_table import distance
 
@@ -128,19 +127,3 @@ class Commands:
             return []
         spent = self.run("tune", "--nfe", 5, "--num", 8, "--device", self.device)
         return [f"- `gddim tune --nfe 5 --num 8`: {spent:.0f} s"]
-
-
-def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """TFLOP/s of a product of square matrices: the limit beside which a network's rate is to be read."""
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    fastest = float("inf")
-    for _ in range(6):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        for _ in range(4):
-            a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        fastest = min(fastest, (time.perf_counter() - started) / 4)
-    return 2 * side**3 / fastest / 1e12
