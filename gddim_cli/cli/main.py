@@ -17,7 +17,8 @@ from typer.core import TyperGroup
 from gddim_cli import __version__
 from gddim_cli.cli.options import load_sampler_files
 from gddim_cli.errors import GddimError, UsageError
-from gddim_cli.runtime.distributed import RESUME_HINT, world
+from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.heartbeat import RESUME_HINT
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
