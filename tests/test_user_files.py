@@ -84,7 +84,10 @@ def test_a_model_of_ones_own(gddim, files: Path, tmp_path: Path) -> None:
     [
         ("mine.py:none", "mine.py: defines no function 'none'"),
         ("mine.py:number", "number() returned int; a gddim.Denoiser is needed"),
-        ("mine.py:wrong_pair", "the convention of wrong_pair() failed: prediction: there is no parameterization 'denoizer'"),
+        (
+            "mine.py:wrong_pair",
+            "the convention of wrong_pair() failed: prediction: there is no parameterization 'denoizer'",
+        ),
         ("mine.py:broken", "broken() raised KeyError: 'weights'"),
         ("absent.py:build", "absent.py: no such file"),
     ],
