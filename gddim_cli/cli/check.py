@@ -36,7 +36,7 @@ def check(
     diffusion: Annotated[
         str | None,
         typer.Argument(
-            metavar="[DIFFUSION]",
+            metavar="DIFFUSION",
             help="A name, a Python file with one subclass of Diffusion, or a YAML file with a name and parameters.",
         ),
     ] = None,
@@ -157,7 +157,7 @@ def show_report(report: ModelReport, json: bool) -> None:
     for level in report.levels:
         errors = [level.sigma, math.sqrt(level.model), math.sqrt(level.linear), level.ratio]
         rows.append([f"{value:.3g}" for value in errors])
-    show_table(grid_table(rows, f"{report.model}: {report.images}"))
+    show_table(grid_table(rows, report.model))
     with stdout() as out:
         out.writelines(f"{sentence}\n" for sentence in sentences(report))
 

@@ -1,6 +1,7 @@
 """Every native prediction, made from a denoiser that is known exactly, is turned back into that denoiser."""
 
 import math
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -322,3 +323,14 @@ def test_the_bundled_network_in_edms_convention(diffusion):
     made = gddim.sample(gddim.load_model(f"{reference}:build", device="cpu"), nfe=8, num=2, diffusion=diffusion)
     bundled = gddim.sample(gddim.load_model("mnist", device="cpu"), nfe=8, num=2, diffusion=diffusion)
     assert np.abs(made.astype(int) - bundled.astype(int)).max() <= 1
+
+
+def test_the_table_of_the_documentation():
+    """The program that prints it: the difference stays below 1e-5, and the table has its rows."""
+    root = Path(__file__).parent.parent.parent
+    program = runpy.run_path(str(root / "benchmarks" / "denoisers.py"))
+    exact = program["random_denoiser"]()
+    text = (root / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    for name, arguments in program["PREDICTIONS"].items():
+        assert f"| {name} |" in text
+        assert all(program["difference"](exact, arguments, sigma) < 1e-5 for sigma in program["SIGMAS"])
