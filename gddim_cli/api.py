@@ -18,7 +18,7 @@ from gddim_cli.evaluation.evaluator import open_evaluator, under_protocol
 from gddim_cli.hub.load import load
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.models.acceleration import Speed
-from gddim_cli.models.model import Model
+from gddim_cli.models.model import Model, module_of
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.runs.images import open_images
 from gddim_cli.runs.prepare import prepare
@@ -226,8 +226,7 @@ def prepared_run(
 
 def device_of(model: Model) -> torch.device:
     """The device of a model's network; the CPU for a network without parameters."""
-    network: Any = model.network.network
-    module = getattr(network, "module", network)
+    module = module_of(model)
     parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 

@@ -38,7 +38,7 @@ COMMANDS = {
     "samplers": "List the samplers.",
     "diffusions": "List the diffusions.",
     "coefficients": "Print the times and matrices that gDDIM uses.",
-    "check": "Test a diffusion: its equations, one-step exactness, orders of convergence.",
+    "check": "Test a diffusion: equations, one-step exactness, orders of convergence; or a checkpoint: its conventions.",
 }
 MODULES = {"samplers": "listings", "diffusions": "listings"}
 """Modules whose name differs from their command's."""
