@@ -153,11 +153,12 @@ def parameter_of(setting: Setting, lists: bool) -> inspect.Parameter:
         decls, kind = [f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"], bool | None
         metavar = None
     else:
-        decls, kind = [setting.flag], str | None  # type: ignore[assignment]
+        # A list of texts is an option that may be given several times.
+        decls, kind = [setting.flag], list[str] | None if setting.is_texts else str | None  # type: ignore[assignment]
         metavar = "true,false" if setting.is_flag else f"{setting.metavar},..." if lists else setting.metavar
     if setting.about.short:
         decls.append(setting.about.short)
-    says_default = setting.default in (None, False) or "Default:" in setting.help
+    says_default = setting.default in (None, False, []) or "Default:" in setting.help
     option = typer.Option(
         *decls,
         metavar=metavar,
@@ -177,12 +178,13 @@ def markup(text: str) -> str:
 
 
 def completion(setting: Setting) -> Callable[[str], list[str]] | None:
-    """The values that shell completion offers for a setting."""
+    """The values that shell completion offers for a setting; of a comma-separated list, for its last part."""
     from gddim_cli.settings import choices
 
     def complete(incomplete: str) -> list[str]:
         known = setting.about.complete() if setting.about.complete else choices(setting.type)
-        return [value for value in known if value.startswith(incomplete)]
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{value}" for value in known if value.startswith(last)]
 
     return complete if setting.about.complete or choices(setting.type) else None
 

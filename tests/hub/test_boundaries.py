@@ -352,7 +352,7 @@ def test_names_are_whole_at_80_columns(gddim, monkeypatch):
     for table in (checkpoints.checkpoint_table, checkpoints.file_table):
         from gddim_cli.hub.catalogue import entries
 
-        kinds = ("checkpoint",) if table is checkpoints.checkpoint_table else ("statistics", "inception")
+        kinds = ("checkpoint",) if table is checkpoints.checkpoint_table else ("statistics", "inception", "network")
         found = [entry for entry in entries() if entry.kind in kinds]
         out = io.StringIO()
         console.Console(file=out, width=80).print(table(found, wide=False))
