@@ -143,6 +143,8 @@ def open_evaluators(factory: EvaluatorFactory, metrics: list[Metric], refs: list
     Raises:
         UsageError, DataError: as `EvaluatorFactory.open`.
     """
+    for metric in metrics:
+        factory.mode_of(metric)  # a contradiction is reported before a missing file
     found: list[Evaluator] = []
     for metric in metrics:
         if not metric.spec.needs_reference:

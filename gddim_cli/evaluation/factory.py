@@ -98,7 +98,16 @@ class EvaluatorFactory:
         return Evaluator(extractor, reference, chosen, fixed).with_metric(chosen)
 
     def mode_of(self, metric: Metric) -> str | None:
-        """The mode that the options choose for a metric; None leaves the choice to the reference."""
+        """The mode that the options choose for a metric; None leaves the choice to the reference.
+
+        Raises:
+            UsageError: the protocol fixes another mode than the metric's.
+        """
+        if self.protocol and metric.spec.mode not in (None, fixed := find_protocol(self.protocol).mode):
+            raise UsageError(
+                f"--metrics {metric.text}: is measured in mode {metric.spec.mode}, --protocol {self.protocol} fixes the mode "
+                f"to {fixed}; leave out one of the two options"
+            )
         return metric.spec.mode or (own.MODE if self.features is not None else self.mode)
 
     def fits(self, metric: Metric, ref: str | None) -> bool:
