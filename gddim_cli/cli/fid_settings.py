@@ -45,8 +45,7 @@ class FidSettings(msgspec.Struct, frozen=True, kw_only=True):
     num: Annotated[int, about(NUM, panel="Images", short="-n", le=10**12)] | None = None
     ref: Annotated[list[str], about(REF, panel="Reference", metavar="NAME|PATH", complete=REFERENCES.keys)] = []
     protocol: (
-        Annotated[Text, about(PROTOCOL, panel="Reference", metavar="|".join(PROTOCOLS), complete=PROTOCOLS.keys)]
-        | None
+        Annotated[Text, about(PROTOCOL, panel="Reference", metavar="|".join(PROTOCOLS), complete=PROTOCOLS.keys)] | None
     ) = None
     mode: Annotated[Text, about(MODE, panel="Reference", metavar="MODE", complete=MODES.__iter__)] | None = None
     features: Annotated[Text, about(FEATURES, panel="Reference", metavar="FILE")] | None = None

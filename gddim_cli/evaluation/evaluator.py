@@ -109,13 +109,17 @@ class Evaluator:
             "protocol": self.protocol.name if self.protocol else None,
         }
 
+    def network_notes(self) -> list[str]:
+        """What the network means for the value: whether it can be compared with published ones."""
+        if self.metric.official(self.extractor):
+            return []
+        official = self.metric.spec.title.format(**settings.values(self.metric.options))
+        return [f"{self.label()} is not {official} and cannot be compared with published {official} values"]
+
     def notes(self, features: NDArray[np.floating], shape: Shape) -> list[str]:
         """What a reader of the value for features of images of this height, width and channels has to know."""
         found = list(self.metric.spec.notes(features, self.reference))
-        spec, reference, extractor = self.metric.spec, self.reference, self.extractor
-        if not self.metric.official(extractor):
-            official = spec.title.format(**settings.values(self.metric.options))
-            found.append(f"{self.label()} is not {official} and cannot be compared with published {official} values")
+        reference, extractor = self.reference, self.extractor
         if reference and not reference.stated:
             found.append(
                 f"{reference.name} does not state which network and mode made it; {extractor.name}, mode {extractor.mode}, is "

@@ -16,6 +16,7 @@ from gddim_cli.evaluation import statistics as statistics_files
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.evaluation.extractors import own
 from gddim_cli.evaluation.extractors.base import Extractor
+from gddim_cli.evaluation.extractors.lenet import SCORES
 from gddim_cli.evaluation.extractors.registry import load_extractor
 from gddim_cli.evaluation.extractors.weights import FILES, weights_path
 from gddim_cli.evaluation.metrics.base import Metric
@@ -85,7 +86,7 @@ class EvaluatorFactory:
             name = references.find(reference_for(self.shape, mode) if ref is None else ref)
         mode = mode or mode_for(name, self.shape)
         require_files(name if chosen.spec.needs_reference else None, mode, self.inception)
-        extractor = self.extractor(mode)
+        extractor = self.extractor(SCORES if chosen.spec.needs_scores and mode == "lenet" else mode)
         if fixed and not extractor.defines_fid:
             raise UsageError(
                 f"--inception: --protocol {fixed.name} requires the published network; leave out one of the two options"

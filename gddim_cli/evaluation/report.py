@@ -94,6 +94,8 @@ def report(
         metrics.setdefault(evaluator.metric.text, {**names, **numbers})
         results.append({**evaluator.identity(), "label": evaluator.label(n), "n": n, "numbers": numbers})
         notes += evaluator.notes(own, source.shape)
+    networks = {evaluator.extractor.name: evaluator for evaluator in reversed(evaluators)}
+    notes += [note for evaluator in networks.values() for note in evaluator.network_notes()]
     values: dict[str, Any] = metrics[first.metric.text]
     return Measurement(
         **first.identity(),
@@ -148,33 +150,33 @@ def lines(found: Measurement) -> list[str]:
 
 
 def values(results: Sequence[dict[str, Any]]) -> list[str]:
-    """The results as a line each; with several references as a table, whose rows are metrics."""
+    """The results as a line each; with several references those to a reference as a table, whose rows are metrics."""
     columns = list(dict.fromkeys(result["reference"] for result in results if result["reference"]))
-    if len(columns) < 2:
-        return [f"{result['label']} = {described(result['numbers'])}" for result in results]
-    labels = list(dict.fromkeys(result["label"] for result in results))
-    cells = {(result["label"], result["reference"] or columns[0]): result for result in results}
-    grid = [["", *columns]]
+    in_table = [result for result in results if result["reference"] and len(columns) > 1]
+    found = [f"{result['label']} = {described(result['numbers'])}" for result in results if result not in in_table]
+    labels = list(dict.fromkeys(result["label"] for result in in_table))
+    cells = {(result["label"], result["reference"]): result["numbers"] for result in in_table}
+    grid = [["", *columns]] if in_table else []
     grid += [[label, *(brief(cells.get((label, column))) for column in columns)] for label in labels]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in grid]
+    return found + ["  ".join(map(str.ljust, row, widths)).rstrip() for row in grid]
 
 
-def brief(result: Mapping[str, Any] | None) -> str:
-    """A result in a cell of a table: its value and its interval; a dash without one."""
-    if result is None:
+def brief(numbers: Mapping[str, Any] | None) -> str:
+    """A metric's value and its interval in a cell of a table; a dash without them."""
+    if numbers is None:
         return "-"
-    numbers, alone = result["numbers"], "" if result["reference"] else ", to no reference"
     interval = f" ({numbers['low']:.4g} to {numbers['high']:.4g})" if "low" in numbers else ""
-    return f"{numbers['value']:.6g}{interval}{alone}"
+    return f"{numbers['value']:.6g}{interval}"
 
 
 def reference(result: Mapping[str, Any]) -> str:
     """The reference of a result in words; nothing if there is none."""
     if not result["reference"]:
         return ""
-    of = result["reference_n"]
-    return f"{result['reference']} ({result['reference_title']}{f', {of} images' if of else ''})"
+    title, of = result["reference_title"], result["reference_n"]
+    count = f", {of} images" if of and title != f"{of} images" else ""
+    return f"{result['reference']} ({title}{count})"
 
 
 def network(result: Mapping[str, Any]) -> str:

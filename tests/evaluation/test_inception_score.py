@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from support import folder_of, pictures
 from torch import Tensor, nn
 
@@ -19,7 +21,10 @@ from gddim_cli.evaluation.extractors.inception import load_inception
 from gddim_cli.evaluation.factory import EvaluatorFactory
 from gddim_cli.evaluation.metrics.inception_score import pair_variance
 from gddim_cli.evaluation.metrics.registry import find_metric
+from gddim_cli.hub import store
+from gddim_cli.models.networks.lenet import LeNet
 
+DATA = Path(__file__).parent.parent / "data"
 CPU = torch.device("cpu")
 SHAPE = (32, 32, 3)
 
@@ -153,6 +158,44 @@ def test_it_needs_no_reference_and_comes_from_the_same_features(
     assert "split deviation" in lines[1]
 
 
-def test_a_network_without_class_scores_is_refused() -> None:
-    with pytest.raises(UsageError, match="--metrics is: needs class scores, which lenet-mnist does not give"):
-        EvaluatorFactory(CPU, (28, 28, 1)).open("is")
+def test_digits_are_scored_by_the_bundled_classifier(
+    gddim: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
+    sheet = np.asarray(Image.open(DATA / "mnist_test_200.png")).reshape(10, 28, 20, 28).swapaxes(1, 2)
+    digits = sheet.reshape(200, 28, 28, 1)
+    network = LeNet()
+    network.load_state_dict(load_file(store.bundled_folder() / "lenet-mnist.safetensors"))
+
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return networks[0](x / 127.5 - 1).double()
+
+    networks = [network.eval().requires_grad_(False)]  # no submodule, which torchmetrics would bring to float64
+    theirs = torchmetrics_score(Scaled(), torch.from_numpy(digits.transpose(0, 3, 1, 2).copy()).float())
+    np.save(tmp_path / "digits.npy", digits)
+    found = gddim("fid", tmp_path / "digits.npy", "--metrics", "is:splits=1,fid", "--json")
+    assert found.status == 0, found.err
+    said = json.loads(found.out)
+    assert said["value"] == pytest.approx(theirs, rel=1e-6)
+    assert 6 < said["low"] < said["value"] < said["high"]
+    assert [result["mode"] for result in said["results"]] == ["lenet-classes", "lenet"]
+    assert [result["reference"] for result in said["results"]] == [None, "mnist"]
+
+
+def test_a_network_without_class_scores_is_refused(inception: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = torch.jit.load(inception)
+
+        class Bare(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = whole.layers
+
+            def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+                return self.layers(x)
+
+        torch.jit.script(Bare()).save(str(tmp_path / "bare.pt"))
+    with pytest.raises(UsageError, match=r"--metrics is: needs class scores, which bare\.pt does not give"):
+        EvaluatorFactory(CPU, SHAPE, inception=tmp_path / "bare.pt").open("is")

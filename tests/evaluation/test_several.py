@@ -61,6 +61,13 @@ def test_several_references_make_a_table_from_one_pass(
     assert len(notes) == 1
 
 
+def test_what_needs_no_reference_stands_above_the_table(gddim: Callable, digits: Path) -> None:
+    lines = gddim("fid", digits, "--metrics", "fid,is:splits=2", "--ref", "mnist,mnist:test").out.splitlines()
+    assert lines[0].startswith("IS(lenet-mnist) (splits 2)@60 = ")
+    assert lines[1].split() == ["mnist", "mnist:test"]
+    assert lines[2].startswith("FD(lenet-mnist)@60  ")
+
+
 def test_mistakes_in_lists_are_named(gddim: Callable, digits: Path, tmp_path: Path) -> None:
     comma = folder_of(tmp_path / "a,b", pictures(20, 28, 1))
     assert gddim("fid", digits, "--ref", comma).status == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -19,6 +20,9 @@ from gddim_cli.models.networks.lenet import LeNet
 from gddim_cli.runtime.files import replacing, sha256
 
 LENET = "lenet-mnist"
+CLASSES = 10
+SCORES = "lenet-classes"
+"""The mode whose features are class scores. Those of the mode `lenet` saturate, so that the scores do not follow from them."""
 CARD = "gddim_classifier"
 
 
@@ -27,8 +31,8 @@ def scaled(images: Pixels) -> Tensor:
     return channels_first(images).float() / 127.5 - 1
 
 
-def load_lenet(device: torch.device, path: Path | None = None) -> Extractor:
-    """The bundled classifier of digits.
+def load_lenet(device: torch.device, path: Path | None = None, mode: str = "lenet") -> Extractor:
+    """The bundled classifier of digits: its features, or in the mode `lenet-classes` its class scores as features.
 
     Raises:
         DataError: its file is damaged.
@@ -43,10 +47,14 @@ def load_lenet(device: torch.device, path: Path | None = None) -> Extractor:
         raise DataError(f"{path}: not the classifier that ships with gddim ({error}); install it again") from error
     network = network.to(device).eval().requires_grad_(False)
 
-    def run(x: Tensor) -> Tensor:
-        return network.features(x / 127.5 - 1)
+    layer, dimension, head = network.features, LeNet.dimension, None
+    if mode == SCORES:
+        layer, dimension, head = network, CLASSES, np.eye(CLASSES)
 
-    return Extractor(LENET, "lenet", sha256(path), LeNet.dimension, False, run, 1, 28, device)
+    def run(x: Tensor) -> Tensor:
+        return layer(x / 127.5 - 1)
+
+    return Extractor(LENET, mode, sha256(path), dimension, False, run, 1, 28, device, head=head)
 
 
 def write_classifier(path: Path, card: dict[str, Any], network: LeNet) -> None:

@@ -10,7 +10,7 @@ from gddim_cli.errors import UsageError, nearest
 from gddim_cli.evaluation.extractors.base import Extractor
 from gddim_cli.evaluation.extractors.dinov2 import load_dinov2
 from gddim_cli.evaluation.extractors.inception import load_inception
-from gddim_cli.evaluation.extractors.lenet import load_lenet
+from gddim_cli.evaluation.extractors.lenet import SCORES, load_lenet
 from gddim_cli.evaluation.protocols import INCEPTION_MODES, MODES
 
 
@@ -23,12 +23,12 @@ def load_extractor(mode: str, device: torch.device, inception: Path | None = Non
     """
     if mode in INCEPTION_MODES:
         return load_inception(mode, device, inception)
-    if inception is not None and mode == "lenet":
+    if inception is not None and mode in ("lenet", SCORES):
         raise UsageError("--inception: this reference is measured with lenet-mnist, not with Inception; add --mode")
     if inception is not None:
         raise UsageError(f"--inception: mode {mode} uses another network than Inception; leave out one of the two")
-    if mode == "lenet":
-        return load_lenet(device)
+    if mode in ("lenet", SCORES):
+        return load_lenet(device, mode=mode)
     if mode == "dinov2":
         return load_dinov2(device)
     raise UsageError(f"--mode: there is no '{mode}'; {nearest(mode, MODES)}")
