@@ -18,7 +18,7 @@ from gddim_cli.evaluation.metrics.registry import find_metrics
 from gddim_cli.evaluation.protocols import find_mode, find_protocol
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
-from gddim_cli.settings import build, split
+from gddim_cli.settings import split
 
 if TYPE_CHECKING:
     from gddim_cli.evaluation.evaluator import Evaluator
@@ -66,8 +66,7 @@ def fid(
     Digits need no download: the features of a bundled classifier give the distance FD(lenet-mnist).
     """
     images, stats = parse(words or [])
-    parsed = options.parsed(given, FID_SETTINGS)
-    asked = build(FidSettings, parsed, "gddim fid", lambda key: FID_SETTINGS[key].flag)
+    asked = options.built(FidSettings, given, "gddim fid")
     save_stats = Path(asked.save_stats) if asked.save_stats else None
     for option, path in (("stats", stats), ("--save-stats", save_stats)):
         options.suffix(option, path, ".npz")

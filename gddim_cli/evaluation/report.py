@@ -29,7 +29,8 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
         chosen_from: if they are a fixed random subset, the number of images that they were chosen from.
         metrics: all numbers of each metric to its first reference, under the text that chooses it; `label` is `metric` with
             the number of images.
-        results: for each metric and reference, what identifies it (metric, reference, network) and its `numbers`.
+        results: for each metric and reference, what identifies it (metric, reference, network), the reference as
+            the user gave it (`ref`), and its `numbers`.
         protocol_followed: whether count and quantisation are the protocol's too; None without a protocol.
         files_left_aside: files in the images' folder or archive that are not images by their names.
         quantize: how the images became uint8, as their run.json says; None if unknown.
@@ -92,7 +93,8 @@ def report(
         numbers = evaluator.evaluate(own, on_step)
         names = {"metric": evaluator.label(), "label": evaluator.label(n)}
         metrics.setdefault(evaluator.metric.text, {**names, **numbers})
-        results.append({**evaluator.identity(), "label": evaluator.label(n), "n": n, "numbers": numbers})
+        ref = printable(evaluator.reference.name) if evaluator.reference else None
+        results.append({**evaluator.identity(), "ref": ref, "label": evaluator.label(n), "n": n, "numbers": numbers})
         notes += evaluator.notes(own, source.shape)
     networks = {evaluator.extractor.name: evaluator for evaluator in reversed(evaluators)}
     notes += [note for evaluator in networks.values() for note in evaluator.network_notes()]
@@ -151,11 +153,11 @@ def lines(found: Measurement) -> list[str]:
 
 def values(results: Sequence[dict[str, Any]]) -> list[str]:
     """The results as a line each; with several references those to a reference as a table, whose rows are metrics."""
-    columns = list(dict.fromkeys(result["reference"] for result in results if result["reference"]))
-    in_table = [result for result in results if result["reference"] and len(columns) > 1]
+    columns = list(dict.fromkeys(result["ref"] for result in results if result["ref"]))
+    in_table = [result for result in results if result["ref"] and len(columns) > 1]
     found = [f"{result['label']} = {described(result['numbers'])}" for result in results if result not in in_table]
     labels = list(dict.fromkeys(result["label"] for result in in_table))
-    cells = {(result["label"], result["reference"]): result["numbers"] for result in in_table}
+    cells = {(result["label"], result["ref"]): result["numbers"] for result in in_table}
     grid = [["", *columns]] if in_table else []
     grid += [[label, *(brief(cells.get((label, column))) for column in columns)] for label in labels]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
@@ -172,11 +174,11 @@ def brief(numbers: Mapping[str, Any] | None) -> str:
 
 def reference(result: Mapping[str, Any]) -> str:
     """The reference of a result in words; nothing if there is none."""
-    if not result["reference"]:
+    if not result["ref"]:
         return ""
     title, of = result["reference_title"], result["reference_n"]
     count = f", {of} images" if of and title != f"{of} images" else ""
-    return f"{result['reference']} ({title}{count})"
+    return f"{result['ref']} ({title}{count})"
 
 
 def network(result: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def test_several_references_make_a_table_from_one_pass(
     assert said["value"] == alone["mnist"]["value"]
     shown = gddim(*words)
     lines = shown.out.splitlines()
-    assert lines[0].split() == ["mnist", "mnist:test", "other"]
+    assert lines[0].split() == ["mnist", "mnist:test", str(other)]
     assert lines[1].startswith("FD(lenet-mnist)@60  ")
     assert lines[2].startswith("KID(lenet-mnist)  ")
     assert f"{alone['mnist:test']['value']:.6g}" in lines[1]
@@ -66,6 +66,18 @@ def test_what_needs_no_reference_stands_above_the_table(gddim: Callable, digits:
     assert lines[0].startswith("IS(lenet-mnist) (splits 2)@60 = ")
     assert lines[1].split() == ["mnist", "mnist:test"]
     assert lines[2].startswith("FD(lenet-mnist)@60  ")
+
+
+def test_references_of_one_name_in_two_folders_are_two(gddim: Callable, digits: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        folder_of(tmp_path / str(i) / "same", pictures(30, 28, 1, seed=i + 1))
+    words = ("fid", digits, "--ref", tmp_path / "0" / "same", "--ref", tmp_path / "1" / "same")
+    values = [result["numbers"]["value"] for result in json.loads(gddim(*words, "--json").out)["results"]]
+    assert values[0] != values[1]
+    lines = gddim(*words).out.splitlines()
+    assert lines[0].split() == [str(tmp_path / str(i) / "same") for i in range(2)]
+    assert all(f"{value:.6g}" in lines[1] for value in values)
 
 
 def test_mistakes_in_lists_are_named(gddim: Callable, digits: Path, tmp_path: Path) -> None:

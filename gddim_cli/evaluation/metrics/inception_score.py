@@ -30,9 +30,9 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
 def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: OnStep) -> dict[str, float]:
     """`value`, the mean over random splits of `exp E KL(p(y|x) || p(y))`, and the interval of its mean over sets of N images.
 
-    With the probabilities p_i of image i and their mean q over its split of n images, the logarithm is
-    `mean_i KL(p_i || q)`. An image changes it by `p(x) = KL(p_x || q)` less its mean, a pair of images by
-    `h(x, y) = -sum_k (p_xk - q_k) (p_yk - q_k) / q_k`: its first and second orders (see `intervals`).
+    The orders of the interval (see `intervals`) are, for a split of n images with the mean q of their probabilities p:
+    `p(x_i) = (n - 1) (S - S_i)`, where S_i is the split's score without image i, whose variance is too large by `second / n`;
+    and `h(x, y) = -S sum_k (p_xk - q_k) (p_yk - q_k) / q_k`.
 
     Args:
         scores: class scores [N, c], of which p is the softmax.
@@ -44,19 +44,23 @@ def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: 
     for rows in np.array_split(order, options.splits):
         log_p = log_softmax(np.asarray(scores[np.sort(rows)], dtype=np.float64))
         p = np.exp(log_p)
-        q = p.mean(axis=0)
-        log_q = np.log(q, out=np.zeros_like(q), where=q > 0)
-        divergences = (p * (log_p - log_q)).sum(axis=1)
-        values.append(float(np.exp(divergences.mean())))
-        second = pair_variance(p, q)
-        firsts.append(max(float(divergences.var(ddof=1)) - second / len(rows), 0.0))
-        seconds.append(second)
+        n, q, own = len(p), p.mean(axis=0), (p * log_p).sum(axis=1)
+        values.append(float(np.exp(own.mean() + entropy(q))))
+        without = np.exp((own.sum() - own) / (n - 1) + entropy((n * q - p) / (n - 1)))
+        seconds.append(values[-1] ** 2 * pair_variance(p, q))
+        firsts.append((n - 1) ** 2 * float(without.var(ddof=1)) - seconds[-1] / n)
         on_step(1 / options.splits)
-    value, n = float(np.mean(values)), len(scores) / options.splits
-    expansion = Expansion(value**2 * float(np.mean(firsts)), value**2 * float(np.mean(seconds)))
+    value, size = float(np.mean(values)), len(scores) / options.splits
+    expansion = Expansion(float(np.mean(firsts)), float(np.mean(seconds)))
     found = {"value": value, "split_deviation": float(np.std(values)), "splits": options.splits}
-    found |= expansion.interval(value, weights=1 / len(scores), pair_weights=(n - 1) / (options.splits * n**3))
+    found |= expansion.interval(value, weights=1 / len(scores), pair_weights=(size - 1) / (options.splits * size**3))
     return {**found, "low": max(found["low"], 1.0)}
+
+
+def entropy(q: Array) -> Array:
+    """`-sum_k q_k log q_k` of each row; probabilities that rounding made negative count as 0."""
+    positive = q > 0
+    return -(np.log(q, out=np.zeros_like(q), where=positive) * np.where(positive, q, 0)).sum(axis=-1)
 
 
 def log_softmax(scores: Array) -> Array:
