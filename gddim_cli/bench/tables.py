@@ -93,9 +93,9 @@ class Table(msgspec.Struct, kw_only=True):
 
     @property
     def measured(self) -> str:
-        """The metric and what it compares with, `FID@5000 to mnist`; the metric alone if it compares with nothing."""
+        """The metric and what it compares with, `FID@5000 against mnist`; the metric alone if it compares with nothing."""
         reference = self.evaluator["reference"]
-        return f"{self.metric} to {reference}" if reference else self.metric
+        return f"{self.metric} against {reference}" if reference else self.metric
 
     @property
     def heading(self) -> str:

@@ -28,7 +28,7 @@ METRICS_HELP = (
     "name: prdc:k=3. Default: fid."
 )
 SAVE_STATS = "Also write the statistics of the images to this file, for use as --ref."
-BATCH_SIZE = "Batch size. Affects speed, and values only by rounding."
+BATCH_SIZE = "Batch size. Affects speed; values change only by rounding."
 CACHE = "Cache the features, so that measuring the same images again takes no time. Default: cache."
 KEY = "Name of the array of an .npz that holds the images. Default: the only array of images."
 FEATURES = (
