@@ -40,6 +40,16 @@ def build(device):
 def function(device):
     return lambda images: images.mean(dim=(2, 3))
 
+def halves(device):
+    return lambda images: images[..., :16].mean(dim=(2, 3))
+
+def small_batches(device):
+    def run(images):
+        if len(images) > 8:
+            raise ValueError("too many")
+        return images.mean(dim=(2, 3))
+    return run
+
 def number(device):
     return 3
 
@@ -104,6 +114,26 @@ def test_other_weights_are_another_network(gddim: Callable, sets: tuple[Path, Pa
     second = json.loads(gddim(*words).out)
     assert second["weights_sha256"] != first["weights_sha256"]
     assert second["value"] == pytest.approx(4 * first["value"], rel=1e-5)
+
+
+def test_functions_of_one_file_are_two_networks(gddim: Callable, sets: tuple[Path, Path], mine: Path) -> None:
+    """Features of both have three numbers: what the first left in the cache must not serve the second."""
+    found = [
+        json.loads(gddim("fid", sets[0], "--ref", sets[1], "--features", f"{mine}:{name}", "--json").out)
+        for name in ("function", "halves")
+    ]
+    assert found[0]["weights_sha256"] != found[1]["weights_sha256"]
+    means = [pictures(40).mean((1, 2)), pictures(50, seed=1).mean((1, 2))]
+    assert found[0]["value"] == pytest.approx(frechet_distance(*map(gaussian_of, means)), rel=1e-4)
+    assert found[1]["value"] != pytest.approx(found[0]["value"], rel=1e-3)
+
+
+def test_a_failure_after_the_trial_is_one_line_too(gddim: Callable, sets: tuple[Path, Path], mine: Path) -> None:
+    found = gddim("fid", sets[0], "--ref", sets[1], "--features", f"{mine}:small_batches")
+    assert found.status == 1
+    assert (
+        "mine.py:small_batches: fails on float32 images [50, 3, 32, 32] in [0, 255]: ValueError: too many" in found.err
+    )
 
 
 def test_a_torchscript_file_is_a_network(gddim: Callable, sets: tuple[Path, Path], tmp_path: Path) -> None:
