@@ -14,9 +14,12 @@ from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.evaluation.evaluator import open_evaluator, under_protocol
+from gddim_cli.evaluation.evaluator import under_protocol
+from gddim_cli.evaluation.extractors.base import Extractor
+from gddim_cli.evaluation.factory import EvaluatorFactory
 from gddim_cli.hub.load import load
 from gddim_cli.images.quantize import Pixels, quantize
+from gddim_cli.images.sources import ImageSource
 from gddim_cli.models.acceleration import Speed
 from gddim_cli.models.model import Model, module_of
 from gddim_cli.numerics.blocks import combine, to_tensor_like
@@ -261,6 +264,7 @@ def fid(
     mode: str | None = None,
     protocol: str | None = None,
     inception: str | Path | None = None,
+    features: str | None = None,
     batch_size: int = BATCH_SIZE,
     device: str | None = None,
 ) -> Score:
@@ -268,10 +272,10 @@ def fid(
 
     Args:
         images: uint8 [N, H, W, C] or [N, H, W], or what `gddim fid` takes: a folder, an archive, a run.
-        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`; by default
-            chosen by the images' shape.
+        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`, or other images; by
+            default chosen by the images' shape.
         metric: a metric's name, with options as in `prdc:k=3`.
-        mode, protocol, inception: as in `gddim fid`.
+        mode, protocol, inception, features: as in `gddim fid`.
 
     Raises:
         DataError: images that cannot be used, or a file that is not on this machine (the message says how to get it).
@@ -281,13 +285,18 @@ def fid(
     array = None if source else checked_images(images)
     shape = source.shape if source else array.shape[1:]  # type: ignore[union-attr]
     file = Path(inception) if inception else None
-    evaluator = open_evaluator(ref, protocol, mode, file, find_device(device), shape, metric=metric)
+
+    def features_of(images: ImageSource, extractor: Extractor) -> NDArray[np.float32]:
+        return np.concatenate([extractor(batch) for batch in images.batches(batch_size)])
+
+    factory = EvaluatorFactory(find_device(device), shape, protocol, mode, file, features, features_of)
+    evaluator = factory.open(metric, ref)
     if source:
         source = under_protocol(source, evaluator)
     batches = source.batches(batch_size) if source else np.array_split(array, -(-len(array) // batch_size))  # type: ignore[arg-type]
-    features = np.concatenate([evaluator.extractor(batch) for batch in batches])
-    values = evaluator.evaluate(features)
-    return Score(evaluator.label(len(features)), values["value"], values, len(features), evaluator.identity())
+    found = np.concatenate([evaluator.extractor(batch) for batch in batches])
+    values = evaluator.evaluate(found)
+    return Score(evaluator.label(len(found)), values["value"], values, len(found), evaluator.identity())
 
 
 def checked_images(images: Any) -> Pixels:

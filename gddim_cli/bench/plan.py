@@ -22,7 +22,7 @@ from gddim_cli.samplers.registry import find_sampler, having, sampler_options
 from gddim_cli.settings import declared
 
 PRESETS = Path(__file__).parent / "presets"
-ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "dtype", "tf32"}
+ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "features", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
 DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "seeds": 0}
 """The default settings of a row, in the order of the product, so that each network is loaded once."""
@@ -130,7 +130,7 @@ class Planner:
         model = evaluator = None
         with self._collecting(where, "checkpoint"), resources.memory():
             model = resources.model(cell.request)
-        with self._collecting(where, "inception", "protocol", "ref"):
+        with self._collecting(where, "features", "inception", "protocol", "ref"):
             if model:
                 evaluator = resources.evaluator(cell, model.image_shape)
             elif (name := cell.request.checkpoint or "") in names():  # its missing files are named as well

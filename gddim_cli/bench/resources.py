@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gddim_cli.bench.cell import Cell
-from gddim_cli.evaluation.evaluator import Evaluator, open_evaluator
+from gddim_cli.evaluation.evaluator import Evaluator
+from gddim_cli.evaluation.factory import EvaluatorFactory
 from gddim_cli.models.model import Model
 from gddim_cli.runs.prepare import load_model, prepare
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -28,7 +29,7 @@ class Resources:
         self.device, self.batch_size, self.clock = device, batch_size, Clock(device)
         self.on_evaluation: Callable[[int], object] = lambda _: None
         self._model: tuple[Any, Model] | None = None
-        self._evaluators: dict[Any, Evaluator] = {}
+        self._factories: dict[Any, EvaluatorFactory] = {}
 
     def model(self, request: SamplingRequest) -> Model:
         """The request's checkpoint, in the request's precision; raises GddimError as `load_model`."""
@@ -58,13 +59,13 @@ class Resources:
         return prepared
 
     def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator:
-        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `open_evaluator`."""
-        key = (cell.ref, cell.protocol, cell.mode, cell.inception, shape)
-        if key not in self._evaluators:
+        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`."""
+        key = (cell.protocol, cell.mode, cell.inception, cell.features, shape)
+        if key not in self._factories:
             inception, (channels, height, width) = Path(cell.inception) if cell.inception else None, shape
-            options = (cell.ref, cell.protocol, cell.mode, inception, self.device, (height, width, channels))
-            self._evaluators[key] = open_evaluator(*options)
-        return self._evaluators[key].with_metric(cell.metric)
+            options = (cell.protocol, cell.mode, inception, cell.features)
+            self._factories[key] = EvaluatorFactory(self.device, (height, width, channels), *options)
+        return self._factories[key].open(cell.metric, cell.ref)
 
     def memory(self) -> AbstractContextManager[None]:
         """A context for work on batches, which may raise CapacityError."""

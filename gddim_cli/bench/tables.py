@@ -92,10 +92,16 @@ class Table(msgspec.Struct, kw_only=True):
         return name if self.images >= FULL or (spec and not spec.depends_on_count) else f"{name}@{self.images}"
 
     @property
+    def measured(self) -> str:
+        """The metric and what it compares with, `FID@5000 against mnist`; the metric alone if it compares with nothing."""
+        reference = self.evaluator["reference"]
+        return f"{self.metric} against {reference}" if reference else self.metric
+
+    @property
     def heading(self) -> str:
         """What the values are, in one line."""
         protocol = self.evaluator["protocol"]
-        parts = [f"{self.metric} against {self.evaluator['reference']}", f"protocol {protocol}" if protocol else ""]
+        parts = [self.measured, f"protocol {protocol}" if protocol else ""]
         parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
         return ", ".join(filter(None, parts))
 

@@ -63,7 +63,7 @@ def test_the_list_and_a_card(cards, run):
 
 
 def test_cards_of_files_are_whole(listed):
-    assert store.file_names()[:2] == ["inception", "inception-pytorch"]
+    assert store.file_names()[:3] == ["dinov2", "inception", "inception-pytorch"]
     for name in store.file_names():
         card = store.file_card_of(name)
         assert card.name == name
@@ -139,7 +139,7 @@ def test_names_are_whole_at_80_columns(gddim, monkeypatch):
     for table in (checkpoints.checkpoint_table, checkpoints.file_table):
         from gddim_cli.hub.catalogue import entries
 
-        kinds = ("checkpoint",) if table is checkpoints.checkpoint_table else ("statistics", "inception")
+        kinds = ("checkpoint",) if table is checkpoints.checkpoint_table else ("statistics", "inception", "network")
         found = [entry for entry in entries() if entry.kind in kinds]
         out = io.StringIO()
         console.Console(file=out, width=80).print(table(found, wide=False))
