@@ -12,13 +12,12 @@ import msgspec
 from gddim_cli import __version__
 from gddim_cli.bench import plot
 from gddim_cli.bench.results import RESULTS, BenchPlan, Folder, Result
-from gddim_cli.bench.tables import Table, tables
+from gddim_cli.bench.tables import SOLVER_ERROR, Table, tables
 from gddim_cli.evaluation.metrics.registry import METRICS
+from gddim_cli.pages.figure import draw, save
 from gddim_cli.runtime.files import replacing, writing
 from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
 from gddim_cli.runtime.json_files import write_json
-
-SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 
 
 class Report(msgspec.Struct):
@@ -36,7 +35,7 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
     """A plan with what is kept of its results."""
     pairs = folder.pairs(plan)
     results = list({result.key: result for _, result in pairs}.values())
-    complete = all(result.value is not None and not result.failure for result in results)
+    complete = not any(result.missing or result.failure for result in results)
     return Report(__version__, plan.source, complete, plan.notes, tables(pairs), results)
 
 
@@ -49,7 +48,8 @@ def write(plan: BenchPlan, folder: Folder) -> Report:
             temporary.write_text(text, encoding="utf-8")
     plots = {}
     for stem, table in zip(stems(found.tables), found.tables, strict=True):
-        plots[stem] = plot.values(table)
+        if table.has_reference:
+            plots[stem] = plot.values(table)
         if any(entry.solver_error is not None for entry in table.entries):
             plots["error" + stem[stem.index("_vs_nfe") :]] = plot.errors(table)
     own = re.compile(rf"({'|'.join(METRICS)}|error)_vs_nfe(-[a-z0-9-]+)?\.(png|svg)")
@@ -57,8 +57,8 @@ def write(plan: BenchPlan, folder: Folder) -> Report:
         for old in folder.path.iterdir():
             if own.fullmatch(old.name) and old.stem not in plots:
                 old.unlink()
-    for stem, figure in plots.items():
-        plot.save(figure, folder.path / stem)
+    for stem, chart in plots.items():
+        save(draw(chart), folder.path / stem)
     return found
 
 
@@ -93,8 +93,19 @@ def markdown(found: Report) -> str:
 
 def table_csv(found: Report) -> str:
     """One line for each entry of each table, numbers in full."""
-    names = ("asked", "lambda", "nfe", "seeds", "mean", "std", "solver_error", "published", "difference", "failed")
-    shown = {"asked": "nfe", "nfe": "nfe_made"}
+    names = [
+        "asked",
+        "lambda",
+        "nfe",
+        "seeds",
+        "mean",
+        "std",
+        "standard_error",
+        "solver_error",
+        "published",
+        "difference",
+    ]
+    names, shown = [*names, "failed"], {"asked": "nfe", "nfe": "nfe_made"}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     head = ("table", "metric", "reference", "protocol", "images", "quantize", "sampler")

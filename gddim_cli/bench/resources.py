@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gddim_cli.bench.cell import Cell
+from gddim_cli.bench.cell import NO_REFERENCE, Cell
+from gddim_cli.errors import GddimError, UsageError
 from gddim_cli.evaluation.evaluator import Evaluator, open_evaluator
 from gddim_cli.models.model import Model
 from gddim_cli.runs.prepare import load_model, prepare
@@ -22,13 +23,17 @@ from gddim_cli.samplers.base import Eps
 
 
 class Resources:
-    """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images."""
+    """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images.
+
+    `notes` says which images have no reference.
+    """
 
     def __init__(self, device: torch.device, batch_size: int = 64) -> None:
         self.device, self.batch_size, self.clock = device, batch_size, Clock(device)
         self.on_evaluation: Callable[[int], object] = lambda _: None
         self._model: tuple[Any, Model] | None = None
-        self._evaluators: dict[Any, Evaluator] = {}
+        self.notes: list[str] = []
+        self._evaluators: dict[Any, Evaluator | None] = {}
 
     def model(self, request: SamplingRequest) -> Model:
         """The request's checkpoint, in the request's precision; raises GddimError as `load_model`."""
@@ -57,14 +62,28 @@ class Resources:
         prepared.eps_of = timed_eps_of  # type: ignore[method-assign]
         return prepared
 
-    def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator:
-        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `open_evaluator`."""
+    def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator | None:
+        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `open_evaluator`.
+
+        None with `--ref none`, and if no reference is asked for and none for such images is on this machine.
+        """
+        if cell.ref == NO_REFERENCE:
+            if cell.protocol or cell.mode or cell.inception:
+                raise UsageError("--ref none: measures no metric; leave out protocol, mode and inception")
+            return None
         key = (cell.ref, cell.protocol, cell.mode, cell.inception, shape)
         if key not in self._evaluators:
             inception, (channels, height, width) = Path(cell.inception) if cell.inception else None, shape
             options = (cell.ref, cell.protocol, cell.mode, inception, self.device, (height, width, channels))
-            self._evaluators[key] = open_evaluator(*options)
-        return self._evaluators[key].with_metric(cell.metric)
+            try:
+                self._evaluators[key] = open_evaluator(*options)
+            except GddimError as error:
+                if any(key[:4]):
+                    raise
+                self._evaluators[key] = None
+                self.notes.append(f"Solver errors and pictures only: {error}.")
+        found = self._evaluators[key]
+        return found and found.with_metric(cell.metric)
 
     def memory(self) -> AbstractContextManager[None]:
         """A context for work on batches, which may raise CapacityError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import numpy as np
 from gddim_cli.bench.cell import Cell
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.evaluator import Evaluator
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.images.render import write_png
+from gddim_cli.images.sheet import SHOWN
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.files import writing
@@ -22,6 +26,8 @@ from gddim_cli.samplers.registry import SAMPLERS
 
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 NUM = 500
+WITHOUT_REFERENCE = {"metric": "solver error", "metric_name": "error", "reference": None, "protocol": None}
+"""The evaluator of results that have a solver error and pictures only."""
 
 
 class SolverError(msgspec.Struct):
@@ -39,7 +45,8 @@ class Result(msgspec.Struct):
 
     `key` is a hash of the resolved request, the number of images and the evaluator's identity; `features` names the images and
     features that cells of several metrics share. `planned` and `nfe` are network evaluations per image, by the sampler's
-    construction (None where it is adaptive) and as counted. `failed` says why there is no value; the next call tries again.
+    construction (None where it is adaptive) and as counted. `standard_error` is the metric's own, from resampling the images.
+    `failed` says why there is no value; the next call tries again.
     """
 
     key: str
@@ -49,6 +56,7 @@ class Result(msgspec.Struct):
     evaluator: dict[str, Any]
     planned: int | None
     value: float | None = None
+    standard_error: float | None = None
     nfe: float | None = None
     tolerance: float | None = None
     solver_error: SolverError | None = None
@@ -64,6 +72,22 @@ class Result(msgspec.Struct):
     def deterministic(self) -> bool:
         """Whether its images solve the probability flow, so that they have an exact solution."""
         return SAMPLERS[self.request.sampler].is_deterministic(self.request.sampler_options)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether it has a metric; otherwise it has a solver error and pictures only."""
+        return self.evaluator["reference"] is not None
+
+    @property
+    def number(self) -> float | None:
+        """The value, or without a reference the solver error."""
+        solver_error = self.solver_error.rms if self.solver_error else None
+        return self.value if self.has_reference else solver_error
+
+    @property
+    def missing(self) -> bool:
+        """Whether it has not been measured."""
+        return (self.value if self.has_reference else self.nfe) is None
 
     @property
     def per_image(self) -> int:
@@ -84,14 +108,19 @@ def short_hash(*parts: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
 
 
-def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator) -> Result:
-    """The result of a cell before it has been measured; raises GddimError for too many or too few images."""
-    num = cell.num or (evaluator.protocol.num if evaluator.protocol else NUM)
-    evaluator.check_count(num)
+def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator | None, images: int) -> Result:
+    """The result of a cell before it has been measured; raises GddimError for too many or too few images.
+
+    Without an evaluator it is a solver error on this number of images.
+    """
+    num = images
+    if evaluator:
+        num = cell.num or (evaluator.protocol.num if evaluator.protocol else NUM)
+        evaluator.check_count(num)
     if prepared.initial is not None and num > len(prepared.initial):
         raise DataError(f"--init-noise: holds {len(prepared.initial)} states, fewer than the {num} images; lower --num")
-    identity, request = evaluator.identity(), prepared.request
-    extractor = [identity[name] for name in ("mode", "network", "weights_sha256")]
+    identity, request = evaluator.identity() if evaluator else dict(WITHOUT_REFERENCE), prepared.request
+    extractor = [identity.get(name) for name in ("mode", "network", "weights_sha256")]
     key, features = short_hash(request, num, identity), short_hash(request, num, extractor)
     return Result(key, features, request, num, identity, prepared.sampler.nfe)
 
@@ -113,13 +142,17 @@ class BenchPlan(msgspec.Struct):
         """The first cell of a result."""
         return next(cell for cell in self.cells if cell.key == key)
 
+    def pictured(self, result: Result) -> int:
+        """How many of a result's images the sheets show: of one seed, for the same noises throughout."""
+        return min(SHOWN, result.num) if result.request.seed == self.cells[0].request.seed else 0
+
     def groups(self) -> list[list[Result]]:
         """The results, those of the same features together."""
         return [list(group) for _, group in groupby(self.results, lambda result: result.features)]
 
 
 class Folder:
-    """`plan.json`, `cells/KEY.json`, `solutions/`, `partial/`, `images/FEATURES/`, `sessions.json` and the reports."""
+    """`plan.json`, `cells/KEY.json`, `solutions/`, `samples/`, `partial/`, `images/`, `sessions.json` and the reports."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,6 +179,29 @@ class Folder:
         """Every cell of a plan with what is kept of its result."""
         kept = {pending.key: self.result(pending, plan.solver_error) for pending in plan.results}
         return [(cell, kept[cell.key]) for cell in plan.cells]
+
+    def samples(self, plan: BenchPlan, result: Result) -> dict[int, Path]:
+        """The files of the images of a result that the sheets show, by index."""
+        folder = self.path / "samples" / result.features
+        return {index: folder / f"{index}.png" for index in range(plan.pictured(result))}
+
+    def keep_samples(self, plan: BenchPlan, result: Result, indices: Iterable[int], pixels: Pixels) -> None:
+        """Writes the images [N, H, W, C] of these indices that the sheets show and that are not there yet."""
+        files = self.samples(plan, result)
+        for index, image in zip(indices, pixels, strict=True):
+            if index in files and not files[index].is_file():
+                write_png(files[index], image)
+
+    def first_images(self, plan: BenchPlan, kept: Sequence[Result], streams: bool = False) -> int:
+        """How many first images of a group are missing for pictures and solver errors.
+
+        `streams` tells that all images of the group are about to be made, which keeps the pictures too.
+        """
+        first, pictures = kept[0], self.samples(plan, kept[0])
+        shown = 0 if streams or all(path.is_file() for path in pictures.values()) else len(pictures)
+        solved = all(one.solver_error and not one.solver_error.failed for one in kept) or not first.deterministic
+        bare = first.num if first.missing and not first.has_reference else 0
+        return max(shown, 0 if solved else plan.solver_error, bare)
 
     def rows(self, result: Result, width: int) -> RowFile:
         """The features of a result at work, float32 [num, width], filled in by image."""

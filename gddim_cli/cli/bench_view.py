@@ -89,11 +89,11 @@ def described(result: Result) -> str:
     """A cell in one line, and what came of it."""
     request = result.request
     cell = f"{short_label(request, [request], 'nfe')}, NFE {request.nfe}, seed {request.seed}"
-    if result.value is None:
-        return f"{cell}: failed: {result.failed}" if result.failed else cell
+    if result.missing:
+        return f"{cell}: failed: {result.failure}" if result.failure else cell
+    number = "pictures" if result.number is None else f"{result.evaluator['metric']} {figure(result.number)}"
     made = f" at NFE {result.nfe:g}" if result.nfe != request.nfe else ""
-    failure = f"; {result.failure}" if result.failure else ""
-    return f"{cell}: {result.evaluator['metric']} {figure(result.value)}{made}{failure}"
+    return f"{cell}: {number}{made}{f'; {result.failure}' if result.failure else ''}"
 
 
 def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool) -> bool:
@@ -140,7 +140,7 @@ def show_status(path: Path, json: bool) -> None:
     plan = folder.plan()
     found = report(plan, folder)
     failed = {result.key: result.failure for result in found.results if result.failure}
-    done = [result.key for result in found.results if result.value is not None and result.key not in failed]
+    done = [result.key for result in found.results if not result.missing and result.key not in failed]
     rest = [result for result in found.results if result.key not in {*done, *failed}]
     missing = {result.key: {"images": folder.rows_done(result.features), "of": result.num} for result in rest}
     counts = {"source": plan.source, "cells": len(found.results)}
