@@ -1,4 +1,4 @@
-"""What a benchmark writes: `results.json`, `table.md`, `table.csv`, `table.tex` and the plots."""
+"""What a benchmark writes: `results.json`, `table.md`, `table.csv`, `table.tex`, plots, `samples.png`, `report.html`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import msgspec
 
 from gddim_cli import __version__
 from gddim_cli.bench import plot
+from gddim_cli.bench.page import section, sheet_of
 from gddim_cli.bench.results import RESULTS, BenchPlan, Folder, Result
 from gddim_cli.bench.tables import SOLVER_ERROR, Table, tables
 from gddim_cli.evaluation.metrics.registry import METRICS
+from gddim_cli.pages.chart import Chart
 from gddim_cli.pages.figure import draw, save
+from gddim_cli.pages.page import Page, Picture
 from gddim_cli.runtime.files import replacing, writing
 from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
 from gddim_cli.runtime.json_files import write_json
+from gddim_cli.runtime.text import counted
+
+PAGE = "report.html"
 
 
 class Report(msgspec.Struct):
@@ -39,26 +45,43 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
     return Report(__version__, plan.source, complete, plan.notes, tables(pairs), results)
 
 
-def write(plan: BenchPlan, folder: Folder) -> Report:
-    """Writes all files and removes plots that an earlier plan left; raises OutputError where one cannot be written."""
-    found = report(plan, folder)
+def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
+    """Writes all files and removes plots that an earlier plan left; raises OutputError where one cannot be written.
+
+    `command` is what makes the same folder again.
+    """
+    found, texts = report(plan, folder), dict[str, str]()
     write_json(folder.path / RESULTS, found)
-    for name, text in (("table.md", markdown(found)), ("table.csv", table_csv(found)), ("table.tex", tex(found))):
+    texts = {"table.md": markdown(found), "table.csv": table_csv(found), "table.tex": tex(found)}
+    for name, text in texts.items():
         with replacing(folder.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    plots = {}
+    charts, sheets, sections = dict[str, Chart](), dict[str, bytes](), []
+    results = {result.key: result for result in found.results}
     for stem, table in zip(stems(found.tables), found.tables, strict=True):
-        if table.has_reference:
-            plots[stem] = plot.values(table)
+        rest, own = stem[stem.index("_vs_nfe") :], {stem: plot.values(table)} if table.has_reference else {}
         if any(entry.solver_error is not None for entry in table.entries):
-            plots["error" + stem[stem.index("_vs_nfe") :]] = plot.errors(table)
-    own = re.compile(rf"({'|'.join(METRICS)}|error)_vs_nfe(-[a-z0-9-]+)?\.(png|svg)")
+            own[f"error{rest}"] = plot.errors(table)
+        charts, pictures = {**charts, **own}, []
+        if sheet := sheet_of(table, results, plan, folder):
+            name = f"samples{rest.removeprefix('_vs_nfe')}.png"
+            sheets[name] = sheet.png()
+            pictures = [Picture(name, sheets[name], f"{sheet.caption} Rows: {', '.join(sheet.rows)}.")]
+        sections.append(section(table, results, list(own.values()), pictures))
+    own_name = re.compile(rf"(({'|'.join(METRICS)}|error)_vs_nfe|samples)(-[a-z0-9-]+)?\.(png|svg)")
     with writing(folder.path):
         for old in folder.path.iterdir():
-            if own.fullmatch(old.name) and old.stem not in plots:
+            if own_name.fullmatch(old.name) and old.stem not in charts and old.name not in sheets:
                 old.unlink()
-    for stem, chart in plots.items():
+    for stem, chart in charts.items():
         save(draw(chart), folder.path / stem)
+    for name, png in sheets.items():
+        with replacing(folder.path / name) as temporary:
+            temporary.write_bytes(png)
+    checkpoints = ", ".join(dict.fromkeys(str(result.request.checkpoint) for result in found.results))
+    files = {RESULTS: (folder.path / RESULTS).read_bytes(), **{name: text.encode() for name, text in texts.items()}}
+    summary = f"gddim {found.gddim}, {counted(len(found.results), 'cell')}, {found.source}"
+    Page(f"gddim bench: {checkpoints}", summary, command, sections, found.notes, files).write(folder.path / PAGE)
     return found
 
 

@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gddim_cli.bench.compare import compare
-from gddim_cli.bench.report import blocks, report, write
+from gddim_cli.bench.report import PAGE, blocks, report, write
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Folder, Result
 from gddim_cli.bench.run import BenchCallback, Runner, costs
@@ -96,7 +96,7 @@ def described(result: Result) -> str:
     return f"{cell}: {number}{made}{f'; {result.failure}' if result.failure else ''}"
 
 
-def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool) -> bool:
+def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool, command: str) -> bool:
     """Measures what is missing and reports; returns whether a cell failed. Raises OutputError where it cannot write."""
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
@@ -104,10 +104,10 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
             results = Runner(plan, resources, folder, view, keep_images).run()
         if not processes.main:
             return False
-        found = write(plan, folder)
+        found = write(plan, folder, command)
     show(found, found.tables, json)
     failed, count = sum(bool(result.failure) for result in results), counted(len(results), "cell")
-    say(f"{count} in {path} (see {path / 'table.md'} and the plots beside it)")
+    say(f"{count} in {path} (see {path / PAGE})")
     if failed:
         say(f"gddim: {failed} of {count} failed; rerun the same command to try again")
     return bool(failed)

@@ -51,7 +51,7 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
     """Round numbers within [low, high]: about five, or powers of ten (and 2, 5) on a logarithmic axis."""
     if log and high / low > 6:
         exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        steps = (1, 2, 5) if high / low < 300 else (1,)
+        steps = (1, 2, 5) if high / low < 1500 else (1,)
         found = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
     else:
         rough = (high - low) / 5
@@ -77,7 +77,7 @@ def axes(chart: Chart, across: Scale, up: Scale, low: float, high: float) -> lis
             last = x
     middle = (TOP + bottom) / 2
     found.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(chart.xlabel)}</text>')
-    turned = f'transform="rotate(-90 14 {middle})"'
+    turned = f'class="turned" transform="rotate(-90 14 {middle})"'
     found.append(f'<text x="14" y="{middle}" {turned} text-anchor="middle">{escape(chart.ylabel)}</text>')
     return found
 
