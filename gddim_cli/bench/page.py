@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from gddim_cli.bench import plot
 from gddim_cli.bench.results import BenchPlan, Folder, Result
 from gddim_cli.bench.tables import Entry, Table
-from gddim_cli.images import sheet
-from gddim_cli.images.decode import decode
-from gddim_cli.pages.chart import Chart
-from gddim_cli.pages.page import Cell, Picture, Section
+from gddim_cli.images.sheet import Entry as Pictures
+from gddim_cli.images.sheet import Sheet
+from gddim_cli.pages.page import Cell, Section
 from gddim_cli.runtime.text import printed, signed
 
 Results = Mapping[str, Result]
 
 
-def sheet_of(table: Table, results: Results, plan: BenchPlan, folder: Folder) -> sheet.Sheet | None:
+def sheet_of(table: Table, results: Results, plan: BenchPlan, folder: Folder) -> Sheet | None:
     """The sheet of a table: the same images for each row and column; None if no pictures are kept."""
     rows = {label: [picture(entry, results, plan, folder) for entry in row] for label, row in table.rows.items()}
     if all(entry.images is None for row in rows.values() for entry in row):
         return None
     seed = plan.cells[0].request.seed
-    return sheet.Sheet(table.header[1:], rows, f"The same noises throughout, of seed {seed}. Below: {table.heading}.")
+    return Sheet(table.header[1:], rows, f"The same noises throughout, of seed {seed}. Below: {table.heading}.")
 
 
-def picture(entry: Entry | None, results: Results, plan: BenchPlan, folder: Folder) -> sheet.Entry:
+def picture(entry: Entry | None, results: Results, plan: BenchPlan, folder: Folder) -> Pictures:
     """The kept images of an entry, with its value below."""
-    for key in entry.keys if entry else ():
-        files = folder.samples(plan, results[key])
-        if files and all(path.is_file() for path in files.values()):
-            assert entry is not None
-            caption = entry.text if results[key].has_reference else entry.bare_text
-            images = [decode(path.read_bytes(), str(path)) for path in files.values()]
-            return sheet.Entry(np.stack(images), caption + entry.made * entry.overspent)
-    return sheet.Entry(None)
+    for result in (results[key] for key in entry.keys) if entry else ():
+        if entry and (images := folder.samples(plan, result).read()) is not None:
+            caption = entry.text if result.has_reference else entry.bare_text
+            return Pictures(images, caption + entry.made * entry.overspent)
+    return Pictures(None)
 
 
-def section(table: Table, results: Results, charts: Sequence[Chart], pictures: Sequence[Picture]) -> Section:
-    """A table with its charts and pictures, and what each of its cells depends on."""
+def section(stem: str, table: Table, results: Results, plan: BenchPlan, folder: Folder) -> Section:
+    """A table with its charts and pictures, and what each of its cells depends on; `stem` names its plot."""
+    rest, charts, pictures = stem[stem.index("_vs_nfe") :], {}, {}
+    if table.has_reference:
+        charts[stem] = plot.values(table)
+    if any(entry.solver_error is not None for entry in table.entries):
+        charts[f"error{rest}"] = plot.errors(table)
+    if sheet := sheet_of(table, results, plan, folder):
+        alt = f"{sheet.caption} Rows: {', '.join(sheet.rows)}."
+        pictures[f"samples{rest.removeprefix('_vs_nfe')}.png"] = sheet.png(), alt
     rows = [(label, [cell(table, entry) for entry in row]) for label, row in table.rows.items()]
     keys = [(label, key) for label, row in table.rows.items() for entry in row if entry for key in entry.keys]
     records = [record(label, results[key]) for label, key in keys]

@@ -10,15 +10,11 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gddim_cli import __version__
-from gddim_cli.bench import plot
-from gddim_cli.bench.page import section, sheet_of
+from gddim_cli.bench.page import section
 from gddim_cli.bench.results import RESULTS, BenchPlan, Folder, Result
 from gddim_cli.bench.tables import SOLVER_ERROR, Table, tables
 from gddim_cli.evaluation.metrics.registry import METRICS
-from gddim_cli.pages.chart import Chart
-from gddim_cli.pages.figure import draw, save
-from gddim_cli.pages.page import Page, Picture
-from gddim_cli.runtime.files import replacing, writing
+from gddim_cli.pages.page import Page
 from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
 from gddim_cli.runtime.json_files import write_json
 from gddim_cli.runtime.text import counted
@@ -50,38 +46,19 @@ def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
 
     `command` is what makes the same folder again.
     """
-    found, texts = report(plan, folder), dict[str, str]()
+    found = report(plan, folder)
     write_json(folder.path / RESULTS, found)
-    texts = {"table.md": markdown(found), "table.csv": table_csv(found), "table.tex": tex(found)}
-    for name, text in texts.items():
-        with replacing(folder.path / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    charts, sheets, sections = dict[str, Chart](), dict[str, bytes](), []
+    files = {"table.md": markdown(found), "table.csv": table_csv(found), "table.tex": tex(found)}
     results = {result.key: result for result in found.results}
-    for stem, table in zip(stems(found.tables), found.tables, strict=True):
-        rest, own = stem[stem.index("_vs_nfe") :], {stem: plot.values(table)} if table.has_reference else {}
-        if any(entry.solver_error is not None for entry in table.entries):
-            own[f"error{rest}"] = plot.errors(table)
-        charts, pictures = {**charts, **own}, []
-        if sheet := sheet_of(table, results, plan, folder):
-            name = f"samples{rest.removeprefix('_vs_nfe')}.png"
-            sheets[name] = sheet.png()
-            pictures = [Picture(name, sheets[name], f"{sheet.caption} Rows: {', '.join(sheet.rows)}.")]
-        sections.append(section(table, results, list(own.values()), pictures))
-    own_name = re.compile(rf"(({'|'.join(METRICS)}|error)_vs_nfe|samples)(-[a-z0-9-]+)?\.(png|svg)")
-    with writing(folder.path):
-        for old in folder.path.iterdir():
-            if own_name.fullmatch(old.name) and old.stem not in charts and old.name not in sheets:
-                old.unlink()
-    for stem, chart in charts.items():
-        save(draw(chart), folder.path / stem)
-    for name, png in sheets.items():
-        with replacing(folder.path / name) as temporary:
-            temporary.write_bytes(png)
+    named = zip(stems(found.tables), found.tables, strict=True)
+    sections = [section(stem, table, results, plan, folder) for stem, table in named]
     checkpoints = ", ".join(dict.fromkeys(str(result.request.checkpoint) for result in found.results))
-    files = {RESULTS: (folder.path / RESULTS).read_bytes(), **{name: text.encode() for name, text in texts.items()}}
     summary = f"gddim {found.gddim}, {counted(len(found.results), 'cell')}, {found.source}"
-    Page(f"gddim bench: {checkpoints}", summary, command, sections, found.notes, files).write(folder.path / PAGE)
+    attached = {RESULTS: (folder.path / RESULTS).read_bytes(), **{name: text.encode() for name, text in files.items()}}
+    page = Page(f"gddim bench: {checkpoints}", summary, command, sections, found.notes, attached)
+    page.write(
+        folder.path / PAGE, re.compile(rf"(({'|'.join(METRICS)}|error)_vs_nfe|samples)(-[a-z0-9-]+)?\.(png|svg)")
+    )
     return found
 
 

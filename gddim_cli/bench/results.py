@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ import numpy as np
 from gddim_cli.bench.cell import Cell
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.evaluator import Evaluator
-from gddim_cli.images.quantize import Pixels
-from gddim_cli.images.render import write_png
+from gddim_cli.images.samples import FirstImages
 from gddim_cli.images.sheet import SHOWN
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runs.solver_error import SolverError
 from gddim_cli.runtime.files import writing
-from gddim_cli.runtime.json_files import read_json, write_json
+from gddim_cli.runtime.json_files import read_json, short_hash, write_json
 from gddim_cli.runtime.row_file import RowFile, partial_path, partial_rows, resumed_rows
 from gddim_cli.samplers.registry import SAMPLERS
 
@@ -28,16 +27,6 @@ PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 NUM = 500
 WITHOUT_REFERENCE = {"metric": "solver error", "metric_name": "error", "reference": None, "protocol": None}
 """The evaluator of results that have a solver error and pictures only."""
-
-
-class SolverError(msgspec.Struct):
-    """How far the first images are from the converged solution, which is `converged_to` from the one at half its NFE."""
-
-    images: int
-    rms: float | None = None
-    reference: dict[str, Any] = {}
-    converged_to: float | None = None
-    failed: str | None = None
 
 
 class Result(msgspec.Struct):
@@ -99,13 +88,6 @@ class Result(msgspec.Struct):
         """Why the value or the solver error is missing."""
         solver = self.solver_error.failed if self.solver_error else None
         return self.failed or (solver and f"solver error: {solver}")
-
-
-def short_hash(*parts: Any) -> str:
-    """A name of requests and plain data. Settings that are None do not count, so that further ones change no name."""
-    plain = [msgspec.to_builtins(part) for part in parts]
-    given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
-    return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
 
 
 def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator | None, images: int) -> Result:
@@ -180,28 +162,22 @@ class Folder:
         kept = {pending.key: self.result(pending, plan.solver_error) for pending in plan.results}
         return [(cell, kept[cell.key]) for cell in plan.cells]
 
-    def samples(self, plan: BenchPlan, result: Result) -> dict[int, Path]:
-        """The files of the images of a result that the sheets show, by index."""
-        folder = self.path / "samples" / result.features
-        return {index: folder / f"{index}.png" for index in range(plan.pictured(result))}
-
-    def keep_samples(self, plan: BenchPlan, result: Result, indices: Iterable[int], pixels: Pixels) -> None:
-        """Writes the images [N, H, W, C] of these indices that the sheets show and that are not there yet."""
-        files = self.samples(plan, result)
-        for index, image in zip(indices, pixels, strict=True):
-            if index in files and not files[index].is_file():
-                write_png(files[index], image)
+    def samples(self, plan: BenchPlan, result: Result) -> FirstImages:
+        """The images of a result that the sheets show."""
+        return FirstImages(self.path / "samples" / result.features, plan.pictured(result))
 
     def first_images(self, plan: BenchPlan, kept: Sequence[Result], streams: bool = False) -> int:
-        """How many first images of a group are missing for pictures and solver errors.
+        """How many first images of a group are to be made for pictures and solver errors; 0 if none of these is missing.
 
         `streams` tells that all images of the group are about to be made, which keeps the pictures too.
         """
         first, pictures = kept[0], self.samples(plan, kept[0])
-        shown = 0 if streams or all(path.is_file() for path in pictures.values()) else len(pictures)
-        solved = all(one.solver_error and not one.solver_error.failed for one in kept) or not first.deterministic
-        bare = first.num if first.missing and not first.has_reference else 0
-        return max(shown, 0 if solved else plan.solver_error, bare)
+        solved = plan.solver_error if first.deterministic else 0
+        unsolved = solved and any(not one.solver_error or one.solver_error.failed for one in kept)
+        unseen = not streams and bool(pictures.missing())
+        bare = first.missing and not first.has_reference
+        wanted = max(solved, pictures.count * unseen, first.num * bare)
+        return wanted if unsolved or unseen or bare else 0
 
     def rows(self, result: Result, width: int) -> RowFile:
         """The features of a result at work, float32 [num, width], filled in by image."""

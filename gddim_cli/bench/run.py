@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,9 +16,8 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from gddim_cli.bench.reference_solution import solution_name, solver_error
 from gddim_cli.bench.resources import Resources
-from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result, SolverError
+from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result
 from gddim_cli.errors import CapacityError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.quantize import quantize
@@ -26,6 +26,7 @@ from gddim_cli.runs.converged import COST, first_images
 from gddim_cli.runs.folder import new_session
 from gddim_cli.runs.kept_images import KeptImages
 from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.solver_error import Solutions, SolverError
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.distributed import world
@@ -59,6 +60,7 @@ class Runner:
     ) -> None:
         self.plan, self.resources, self.folder = plan, resources, folder
         self.callback, self.keep_images, self.world = callback, keep_images, world()
+        self.solutions = solutions(resources, folder)
         self.features = Clock(torch.device("cpu"))  # features come back to the CPU
         resources.on_evaluation = lambda images: callback.advance(self.world.count(images))
         self.work = SharedWork(self.world, resources.memory, lambda: callback.advance(self.world.count()))
@@ -143,8 +145,8 @@ class Runner:
 
     def _begin(self, result: Result, width: int) -> tuple[RowFile, set[int]]:
         """The rows of a group's features, and the images that need not be made again."""
-        rows, pictures = self.folder.rows(result, width), self.folder.samples(self.plan, result)
-        done = rows.done(result.num) - {index for index, path in pictures.items() if not path.is_file()}
+        rows = self.folder.rows(result, width)
+        done = rows.done(result.num) - self.folder.samples(self.plan, result).missing()
         return rows, done & self._images(result).start() if self.keep_images else done
 
     def _stream(
@@ -162,7 +164,7 @@ class Runner:
             pixels = quantize(prepared.images(prepared.run(indices)), prepared.config.quantize)[: len(wanted)]
             with self.features.running():
                 features = evaluator.extractor(pixels)
-            self.folder.keep_samples(self.plan, result, wanted, pixels)
+            self.folder.samples(self.plan, result).keep(wanted, pixels)
             if self.keep_images:
                 self._images(result).images.store(wanted, pixels)
             spent = np.full((len(wanted), 1), prepared.evaluations, np.float32)
@@ -195,8 +197,8 @@ class Runner:
             if not first.has_reference:
                 first.nfe, first.tolerance = (network.nfe - before) / batches, ready.sampler.tolerance
                 first.device, first.versions = str(self.resources.device), versions()
-            self.folder.keep_samples(self.plan, first, range(images), quantize(found, ready.config.quantize))
-            return solver_error(first, request, found[:solved], self.resources, self.folder) if solved else None
+            self.folder.samples(self.plan, first).keep(range(images), quantize(found, ready.config.quantize))
+            return self.solutions.error(found[:solved], request, first.request) if solved else None
 
         error, reason = self.work.attempt(measure)
         for result in group:
@@ -207,13 +209,18 @@ class Runner:
             self.folder.keep(result)
 
 
+def solutions(resources: Resources, folder: Folder) -> Solutions:
+    """The converged solutions that a folder keeps."""
+    return Solutions(folder.path / "solutions", resources.prepare, resources.batch_size)
+
+
 def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
     """The cost of each group by the name of its features, from one warm batch of each model and extractor.
 
     Where a batch does not fit in the memory: raises CapacityError if `strict`, else such groups cost nothing.
     """
     speeds: dict[object, tuple[float, float]] = {}
-    solutions: set[str] = set()
+    solved: set[Path] = set()
     found: dict[str, Cost] = {}
     for group in plan.groups():
         first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
@@ -222,11 +229,10 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         images = folder.first_images(plan, kept, streams=bool(left))
         block = first.request.batch_size or 1  # of batches that are always full
         evaluations = first.per_image * sum(-(-count // block) * block for count in (left, images))
-        solved, name = plan.solver_error, solution_name(first, plan.solver_error)
-        if images and solved and first.deterministic and name not in solutions:
-            if not (folder.path / f"{name}.json").is_file():
-                evaluations += solved * COST
-            solutions.add(name)
+        solution = solutions(resources, folder).path(first.request, plan.solver_error)
+        if images and plan.solver_error and first.deterministic and solution not in solved:
+            evaluations += 0 if solution.is_file() else plan.solver_error * COST
+            solved.add(solution)
         request, extractor = first.request, first.evaluator.get("weights_sha256")
         kind = (request.checkpoint_sha256, request.dtype, request.tf32, request.diffusion, extractor)
         if (left or images) and kind not in speeds:

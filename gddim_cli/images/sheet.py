@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.render import as_picture, grid
-from gddim_cli.runtime.files import replacing
 
+ABOUT = "gddim"
 SHOWN = 8
 """Images in an entry of a sheet."""
 SMALLEST, LARGEST = 56, 112
@@ -83,20 +84,21 @@ class Sheet:
             draw.text((MARGIN, top + number * LINE), line, PALE, font())
         return sheet
 
-    def png(self) -> bytes:
-        """The sheet as a PNG file."""
-        file = BytesIO()
-        self.draw().save(file, "PNG", optimize=True)
+    def png(self, about: str = "") -> bytes:
+        """The sheet as a PNG file; `about` says how it was made, in the text chunk `ABOUT`."""
+        file, info = BytesIO(), PngInfo()
+        info.add_itxt(ABOUT, about)
+        self.draw().save(file, "PNG", optimize=True, pnginfo=info)
         return file.getvalue()
 
-    def write(self, path: Path) -> None:
-        """Writes the sheet as a PNG.
 
-        Raises:
-            OutputError: it cannot be written.
-        """
-        with replacing(path) as temporary:
-            temporary.write_bytes(self.png())
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a sheet that this program wrote."""
+    try:
+        with Image.open(path) as picture:
+            return ABOUT in picture.info
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def block(images: Pixels) -> Image.Image:
@@ -106,10 +108,15 @@ def block(images: Pixels) -> Image.Image:
         size = (images.shape[2] * LARGEST // side, images.shape[1] * LARGEST // side)
         resized = [as_picture(image).resize(size, Image.Resampling.LANCZOS) for image in images[:4]]
         images = np.stack([np.asarray(image).reshape(*size[::-1], -1) for image in resized])
-    else:
-        images = images.repeat(-(-SMALLEST // side), axis=1).repeat(-(-SMALLEST // side), axis=2)
+    images = enlarged(images)
     picture = as_picture(grid(images, min(len(images), 4 if side <= LARGEST else 2), GAP)).convert("RGB")
     return picture.crop((GAP, GAP, picture.width - GAP, picture.height - GAP))
+
+
+def enlarged(images: Pixels) -> Pixels:
+    """Images [N, H, W, C] with each pixel repeated so often that a side has at least `SMALLEST` pixels."""
+    times = -(-SMALLEST // max(images.shape[1:3]))
+    return images.repeat(times, axis=1).repeat(times, axis=2)
 
 
 @cache

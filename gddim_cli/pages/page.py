@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gddim_cli.pages.chart import Chart
+from gddim_cli.pages.figure import draw, save
 from gddim_cli.pages.svg import look, svg
-from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.files import replacing, writing
 
 LONG = 24
 """Characters of a checksum or another long value that are shown; the rest appears on hover."""
@@ -29,15 +30,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A PNG file with its alternative text."""
-
-    name: str
-    png: bytes
-    alt: str
-
-
-@dataclass(frozen=True)
 class Section:
     """A table with what belongs to it.
 
@@ -46,6 +38,8 @@ class Section:
         head: the first line of the table.
         rows: the lines of the table: a name and entries.
         notes: sentences below it.
+        charts: by the stems of their files, which also name the PNG and SVG beside the page.
+        pictures: PNG files by name, each with its alternative text.
         records: everything that each entry depends on, a mapping of plain values for each.
     """
 
@@ -54,8 +48,8 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[tuple[str, Sequence[Cell]]] = ()
     notes: Sequence[str] = ()
-    charts: Sequence[Chart] = ()
-    pictures: Sequence[Picture] = ()
+    charts: Mapping[str, Chart] = field(default_factory=dict)
+    pictures: Mapping[str, tuple[bytes, str]] = field(default_factory=dict)
     records: Sequence[Mapping[str, Any]] = ()
 
 
@@ -67,7 +61,7 @@ class Page:
         summary: a line below the title.
         command: what reproduces it.
         notes: sentences at the end.
-        attachments: files that the page offers for download, by name.
+        attachments: files that the page offers for download, by name, and that stand beside it.
     """
 
     title: str
@@ -94,24 +88,38 @@ class Page:
         template = (files("gddim_cli.pages") / "template.html").read_text(encoding="utf-8")
         return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
-    def write(self, path: Path) -> None:
-        """Writes the page.
+    def write(self, path: Path, stale: re.Pattern[str]) -> None:
+        """Writes the page, and beside it the attachments, the charts as PNG and SVG, and the pictures.
+
+        Args:
+            stale: names of files in the folder that are removed if they are not among these.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: a file cannot be written.
         """
-        with replacing(path) as temporary:
-            temporary.write_text(self.html(), encoding="utf-8")
+        charts = {stem: chart for section in self.sections for stem, chart in section.charts.items()}
+        pictures = {name: png for section in self.sections for name, (png, _) in section.pictures.items()}
+        contents = {**self.attachments, **pictures, path.name: self.html().encode()}
+        names = {*contents, *(f"{stem}.{ending}" for stem in charts for ending in ("png", "svg"))}
+        for name, content in contents.items():
+            with replacing(path.with_name(name)) as temporary:
+                temporary.write_bytes(content)
+        for stem, chart in charts.items():
+            save(draw(chart), path.with_name(stem))
+        with writing(path.parent):
+            for other in path.parent.iterdir():
+                if stale.fullmatch(other.name) and other.name not in names:
+                    other.unlink()
 
 
 def section(of: Section) -> str:
     """A section as HTML."""
     title = f"<h2>{escape(of.title)}</h2>" if of.title else ""
     table = grid(of.head, ((name, cells) for name, cells in of.rows)) if of.rows else ""
-    return (
-        f'<section>{title}<p class="heading">{escape(of.heading)}</p>{table}{paragraphs(of.notes)}'
-        f"{''.join(map(figure, of.charts))}{''.join(map(picture, of.pictures))}{details(of.records)}</section>"
-    )
+    charts = "".join(map(figure, of.charts.values()))
+    pictures = "".join(picture(name, *content) for name, content in of.pictures.items())
+    heading = f'<p class="heading">{escape(of.heading)}</p>'
+    return f"<section>{title}{heading}{table}{paragraphs(of.notes)}{charts}{pictures}{details(of.records)}</section>"
 
 
 def paragraphs(texts: Iterable[str]) -> str:
@@ -147,10 +155,10 @@ def figure(chart: Chart) -> str:
     return f'<figure>{caption}<div class="wide">{drawn}</div><ul class="legend">{legend}{hollow}</ul></figure>'
 
 
-def picture(of: Picture) -> str:
-    """A picture, to be scrolled where it is wider than the screen."""
-    image = f'<img alt="{escape(of.alt)}" src="data:image/png;base64,{encoded(of.png)}">'
-    return f'<figure><figcaption>{escape(of.name)}</figcaption><div class="wide">{image}</div></figure>'
+def picture(name: str, png: bytes, alt: str) -> str:
+    """A picture with its alternative text, to be scrolled where it is wider than the screen."""
+    image = f'<img alt="{escape(alt)}" src="data:image/png;base64,{encoded(png)}">'
+    return f'<figure><figcaption>{escape(name)}</figcaption><div class="wide">{image}</div></figure>'
 
 
 def details(records: Sequence[Mapping[str, Any]]) -> str:

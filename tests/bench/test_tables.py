@@ -12,10 +12,12 @@ from matplotlib.colors import to_hex
 from gddim_cli.bench import compare as comparing
 from gddim_cli.bench import plot, published, report, tables
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.results import BenchPlan, Result, SolverError, short_hash
+from gddim_cli.bench.results import BenchPlan, Result
 from gddim_cli.pages import figure
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.request_labels import labels
+from gddim_cli.runs.solver_error import SolverError
+from gddim_cli.runtime.json_files import short_hash
 
 from .conftest import stand_in
 
