@@ -32,15 +32,19 @@ Where = Mapping[str, str]
 def read_plan(path: Path | None, table: int | None, options: Values, problems: list[str]) -> PlanFile:
     """The plan of a file, one of the paper's tables, or the default plan; raises DataError as `read_plan_file`.
 
-    Options that choose other images or another reference than the default plan replace its rows by one row of gddim.
+    The default plan compares samplers on any checkpoint; options that choose how to sample replace its rows by one of gDDIM.
     """
-    if path is not None or table:
-        source = path or PRESETS / f"table{table}.yaml"
-        return read_plan_file(source, problems, None if path else f"--table {table}")
-    plan = read_plan_file(PRESETS / "default.yaml", problems, "the default plan")
+    if path is not None:
+        return read_plan_file(path, problems)
+    name = f"table{table}" if table else "default"
+    plan = read_plan_file(PRESETS / f"{name}.yaml", problems, f"--table {table}" if table else "the default plan")
+    plan.preset = True
+    if table:
+        return plan
     changed = {key for key in options.keys() - ELSEWHERE if plain(options, key) != plain(plan.top, key)}
     if changed:
-        plan.source, plan.rows = "the options", [({}, "$")]
+        if changed - {"checkpoint", "ref"}:
+            plan.source, plan.rows, plan.preset = "the options", [({}, "$")], False
         dropped = {"solver_error": changed, "ref": changed & {"checkpoint", "protocol"}, "num": changed & {"protocol"}}
         plan.top = without(plan.top, [key for key, why in dropped.items() if why])
     return plan
@@ -52,12 +56,12 @@ class Planner:
     A preset leaves out cells that another checkpoint or sampler cannot make. `own` are the settings of the whole plan.
     """
 
-    def __init__(self, file: PlanFile, options: Values, problems: list[str], preset: bool = False) -> None:
+    def __init__(self, file: PlanFile, options: Values, problems: list[str]) -> None:
         self.file, self.problems = file, problems
         self.over = without(options, PLAN_SETTINGS)
         given = {key: of[0][0] for key, of in {**file.top, **options}.items() if key in PLAN_SETTINGS and of}
         self.own = PlanSettings(**{"solver_error": "solver_error_images" in given or None, **given})
-        self.lenient = preset and bool(self.over.keys() - ELSEWHERE)
+        self.lenient = file.preset and bool(self.over.keys() - ELSEWHERE)
         self.notes: list[str] = []
         self.cells: list[Cell] = []
         self.results: dict[str, Result] = {}

@@ -37,11 +37,12 @@ class PlanError(UsageError):
 
 @dataclass
 class PlanFile:
-    """A plan as it was written: its name, its settings, and its rows with their places."""
+    """A plan as it was written: its name, its settings, its rows with their places, and whether it ships with gddim."""
 
     source: str
     top: Values
     rows: list[tuple[Values, str]]
+    preset: bool = False
 
 
 def cell_settings() -> dict[str, Setting]:

@@ -81,7 +81,7 @@ class Resources:
                 if any(key[:4]):
                     raise
                 self._evaluators[key] = None
-                self.notes.append(f"Solver errors and pictures only: {error}.")
+                self.notes.append(f"Without a reference, solver errors and pictures only: {error}.")
         found = self._evaluators[key]
         return found and found.with_metric(cell.metric)
 

@@ -251,7 +251,7 @@ def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[flo
     """Seconds of one network evaluation and of the features, per image, of a warm batch."""
     cell, size = plan.cell(result.key), min(resources.batch_size, result.num)
     prepared = resources.prepare(cell.request)
-    network = BatchSizeProbe(prepared).seconds(size)
+    network = BatchSizeProbe(prepared).mean_seconds(size)
     channels, height, width = shape = prepared.model.image_shape
     pixels, spent, evaluator = (
         np.zeros((size, height, width, channels), np.uint8),

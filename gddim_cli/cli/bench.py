@@ -64,7 +64,7 @@ def bench(
         bench_view.show_status(status, json)
         return
     over = reader(problems := list[str]()).options(given)
-    planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems, preset=table is not None)
+    planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems)
     try:
         device = find_device(planner.own.device)
     except UsageError as error:  # reported with everything else that is wrong

@@ -44,6 +44,8 @@ class View(BenchCallback):
             picture, console = lambda: Group(Text(self._line()), *self.tables), Console(stderr=True)
             self.live = Live(console=console, get_renderable=picture, refresh_per_second=4, transient=True)
             self.live.start()
+        elif self.left.total:
+            say(self._line())
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -192,7 +192,8 @@ def test_compare_pairs_cells_and_says_what_only_one_has(bench, gddim, tmp_path: 
 
 def test_compare_refuses_different_evaluators(bench, gddim, small: Path, tmp_path: Path) -> None:
     bench("--nfe", "4", "--num", "6", out="a")
-    words = ("--nfe", "4", "--num", "6", "--checkpoint", small, "--ref", "mnist:test", "--out", tmp_path / "b")
+    words = ("--sampler", "gddim", "--nfe", "4", "--num", "6", "--checkpoint", small, "--ref", "mnist:test")
+    words = (*words, "--out", tmp_path / "b")
     assert gddim("bench", *words).status == 0
     result = gddim("bench", "compare", tmp_path / "a", tmp_path / "b")
     assert (result.status, result.out) == (2, "")

@@ -130,7 +130,7 @@ def test_metrics_of_the_same_images_share_them_and_their_features(bench, tmp_pat
     assert bench(*words, *metrics).status == 0
     assert len(runs) == 2  # the features of the cell that failed were kept
     names = {path.name for path in (tmp_path / "out").glob("*.png")}
-    assert names == {"fid_vs_nfe.png", "kid_vs_nfe.png", "prdc_vs_nfe.png"}
+    assert names == {"fid_vs_nfe.png", "kid_vs_nfe.png", "prdc_vs_nfe.png", "samples.png"}
 
 
 def test_cells_start_from_given_states(bench, gddim, tmp_path: Path) -> None:
