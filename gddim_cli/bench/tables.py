@@ -15,7 +15,7 @@ from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
 from gddim_cli.runs.request_labels import labels
 from gddim_cli.runtime.grids import Grid
-from gddim_cli.runtime.text import counted, decimals, figure, printed, signed
+from gddim_cli.runtime.text import counted, decimals, figure, printed, rounded, signed
 
 DASH = "—"
 """In place of a value that belongs to another budget."""
@@ -71,8 +71,7 @@ class Entry(msgspec.Struct, kw_only=True):
         value = self.solver_error
         if value is None or self.overspent:
             return "" if value is None and not self.solver_failed else DASH if self.overspent else "failed"
-        text = f"{value:.1e}" if value < 0.01 else f"{value:#.2g}" if value < 10 else f"{value:.0f}"
-        return text + self.made + " *" * bool(self.solver_failed)
+        return rounded(value) + self.made + " *" * bool(self.solver_failed)
 
     @property
     def bare_text(self) -> str:

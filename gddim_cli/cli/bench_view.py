@@ -25,7 +25,7 @@ from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, TimeLeft, duration, gr
 from gddim_cli.runs.request_labels import short_label
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.files import locked
-from gddim_cli.runtime.text import counted, figure, signed
+from gddim_cli.runtime.text import counted, figure, rounded, signed
 
 
 class View(BenchCallback):
@@ -93,7 +93,8 @@ def described(result: Result) -> str:
     cell = f"{short_label(request, [request], 'nfe')}, NFE {request.nfe}, seed {request.seed}"
     if result.missing:
         return f"{cell}: failed: {result.failure}" if result.failure else cell
-    number = "pictures" if result.number is None else f"{result.evaluator['metric']} {figure(result.number)}"
+    shown = figure if result.has_reference else rounded
+    number = "pictures" if result.number is None else f"{result.evaluator['metric']} {shown(result.number)}"
     made = f" at NFE {result.nfe:g}" if result.nfe != request.nfe else ""
     return f"{cell}: {number}{made}{f'; {result.failure}' if result.failure else ''}"
 
