@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from gddim_cli.cli import bench_view
 from gddim_cli.cli.progress import TimeLeft
 from gddim_cli.models.network import Counted
 
-SECONDS = 0.01
+SECONDS = 0.04
 """Of one network evaluation of one image on the idle machine."""
 
 
@@ -57,21 +58,21 @@ def on(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "slower",
-    [lambda _: 1.0, lambda _: 4.0, lambda n: 1.0 if n % 7 else 15.0, lambda n: 1.0 + n % 3],
-    ids=["idle", "busy", "bursts", "shared"],
+    [lambda _: 1.0, lambda _: 4.0, lambda n: 1.0 if n % 7 else 15.0],
+    ids=["idle", "busy", "bursts"],
 )
 def test_the_time_left_is_within_a_factor_of_two_of_the_truth(bench, monkeypatch: pytest.MonkeyPatch, slower) -> None:
     machine = Machine(slower)
     on(machine, monkeypatch)
-    words = ("--sampler", "gddim,em,heun", "--nfe", "5,20", "--num", "40", "--batch-size", "8", "--solver-error")
-    assert bench(*words, "--solver-error-images", "8").status == 0
+    words = ("--sampler", "gddim,em,heun", "--nfe", "5,20", "--num", "24", "--batch-size", "8", "--solver-error")
+    assert bench(*words, "--solver-error-images", "2").status == 0
     found = [(at, match[1]) for at, line in machine.lines if (match := re.search(r", ([\d:.]+(?: s)?) left", line))]
     assert len(found) > 10
     for at, text in found:
         truth = machine.now - at
         if truth > 1:
             assert 0.5 < seconds(text) / truth < 2, (at, text, truth)
-    gaps = [later - earlier for (earlier, _), (later, _) in zip(found, found[1:], strict=False)]
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(found)]
     longest_batch = SECONDS * 8 * max(slower(n) for n in range(1, 100))
     assert max(gaps) < bench_view.SECONDS_BETWEEN_LINES + 2 * longest_batch  # piped, it is never silent for long
 

@@ -63,7 +63,9 @@ def test_it_leaves_a_table_a_plot_a_sheet_and_a_page(alone, tmp_path: Path) -> N
 
 def test_what_is_kept_is_not_made_again(alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert alone(*WORDS).status == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.name != ".lock" and path.is_file()}
+    before = {
+        path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.name != ".lock" and path.is_file()
+    }
     status = json.loads(alone("--status", tmp_path / "out", "--json").out)
     assert (len(status["done"]), status["missing"], status["failed"]) == (6, {}, {})
     monkeypatch.setattr(PreparedRun, "run", lambda *_: pytest.fail("a cell was made again"))
@@ -149,7 +151,9 @@ def test_a_colour_model_trained_here(gddim, tmp_path: Path, monkeypatch: pytest.
     trained = gddim(*words, "--device", "cpu")
     assert trained.status == 0, trained.err
     checkpoint = tmp_path / "run" / "photos.safetensors"
-    done = gddim("bench", "--checkpoint", checkpoint, "--nfe", "3,5", "--solver-error-images", "1", "--out", tmp_path / "out")
+    done = gddim(
+        "bench", "--checkpoint", checkpoint, "--nfe", "3,5", "--solver-error-images", "1", "--out", tmp_path / "out"
+    )
     assert done.status == 0, done.err
     assert names(tmp_path / "out") == MADE
     with Image.open(tmp_path / "out" / "samples.png") as sheet:
