@@ -13,7 +13,7 @@ from gddim_cli.cli import bench_view
 from gddim_cli.cli.progress import TimeLeft
 from gddim_cli.models.network import Counted
 
-SECONDS = 0.04
+SECONDS = 0.01
 """Of one network evaluation of one image on the idle machine."""
 
 
@@ -53,6 +53,7 @@ def on(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         return forward(self, x, *words, **named)
 
     monkeypatch.setattr(Counted, "__call__", timed)
+    monkeypatch.setattr(bench_view, "SECONDS_BETWEEN_LINES", 2.0)
     monkeypatch.setattr(bench_view, "say", lambda text: machine.lines.append((machine.now, text)))
 
 
