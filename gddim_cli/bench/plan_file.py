@@ -48,7 +48,7 @@ class PlanFile:
 def cell_settings() -> dict[str, Setting]:
     """Every setting of a cell by key; `seeds` is a list of `seed`. A setting without a value takes the plan's."""
     found = {**sampling_settings(), **declared(Cell)}
-    seed = replace(found.pop("seed"), key="seeds", help="Seeds; tables show mean and spread.")
+    seed = replace(found.pop("seed"), key="seeds", help="Seeds. Tables show the mean and its standard error.")
     found["seeds"] = replace(seed, about=replace(seed.about, flag="--seeds"))
     found["checkpoint"] = replace(found["checkpoint"], help=CHECKPOINT)
     return {key: replace(setting, default=None) for key, setting in found.items()}
