@@ -111,7 +111,9 @@ class Table(msgspec.Struct, kw_only=True):
         """What the values are, in one line."""
         protocol = self.evaluator["protocol"]
         what = (
-            f"{self.metric} to {self.evaluator['reference']}" if self.has_reference else f"Solver error: {SOLVER_ERROR}"
+            f"{self.metric} against {self.evaluator['reference']}"
+            if self.has_reference
+            else f"Solver error: {SOLVER_ERROR}"
         )
         parts = [what, f"protocol {protocol}" if protocol else ""]
         parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
