@@ -23,6 +23,7 @@ from gddim_cli.samplers import (
     ipndm,
     rk45,
     sscs,
+    tuned,
     unipc,
 )
 from gddim_cli.samplers.base import SamplerSpec
@@ -30,7 +31,7 @@ from gddim_cli.samplers.user_sampler import load_user_sampler
 from gddim_cli.settings import Setting, build, declared
 
 MODULES = (
-    gddim, em, heun, rk45, sscs, ddim, ancestral, edm, dpm_solver_2m, dpm_solver_3m, unipc, deis, ipndm,
+    gddim, em, heun, rk45, sscs, ddim, ancestral, edm, dpm_solver_2m, dpm_solver_3m, unipc, deis, ipndm, tuned,
 )  # fmt: skip
 SAMPLERS = Registry("sampler", SamplerSpec, [module.SPEC for module in MODULES])
 
