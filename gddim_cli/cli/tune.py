@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import Progress, duration, say, show_json
+from gddim_cli.cli.progress import Progress, say, show_json
 from gddim_cli.errors import UsageError
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
 from gddim_cli.runtime.device import find_device

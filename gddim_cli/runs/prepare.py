@@ -83,7 +83,7 @@ def prepare(
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     diffusion_sha256 = sha256_of_python(request.diffusion) or request.diffusion_sha256
     if isinstance(options, TunedOptions):
-        sampler = fitted_sampler(options, model, chosen, diffusion_sha256, config, request.nfe)
+        sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
         sampler = spec.prepare(chosen, config, request.nfe - config.denoise, options)
     if initial is None and request.init_noise:

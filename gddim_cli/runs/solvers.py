@@ -44,7 +44,9 @@ def kept_files() -> Iterator[Path]:
         yield from sorted(folder.glob("*.json"))
 
 
-def find_solver(reference: str, model: Model, diffusion: Diffusion, diffusion_sha256: str | None, nfe: int) -> Path:
+def find_solver(
+    reference: str, model: Model, checkpoint: str, diffusion: Diffusion, diffusion_sha256: str | None, nfe: int
+) -> Path:
     """The solver file of a request: a path, the sha256 of a kept file, or for `auto` the one of this name.
 
     Raises:
@@ -59,7 +61,7 @@ def find_solver(reference: str, model: Model, diffusion: Diffusion, diffusion_sh
         through = "" if diffusion == model.diffusion else f" --diffusion {diffusion.name}"
         raise UsageError(
             f"--solver auto: no solver has been fitted to {printable(model.name)} through {diffusion.name} at NFE {nfe}; "
-            f"make one with: gddim tune --checkpoint {printable(model.name)}{through} --nfe {nfe}"
+            f"make one with: gddim tune --checkpoint {printable(checkpoint)}{through} --nfe {nfe}"
         )
     if SHA256.fullmatch(reference):
         found = next((path for path in kept_files() if sha256(path) == reference), None)
@@ -72,6 +74,7 @@ def find_solver(reference: str, model: Model, diffusion: Diffusion, diffusion_sh
 def fitted_sampler(
     options: TunedOptions,
     model: Model,
+    checkpoint: str | None,
     diffusion: Diffusion,
     diffusion_sha256: str | None,
     config: SamplingConfig,
@@ -79,11 +82,14 @@ def fitted_sampler(
 ) -> PreparedSampler:
     """The sampler of a fitted solver; its options hold the sha256 of the file.
 
+    Args:
+        checkpoint: how the request names the model.
+
     Raises:
         UsageError: no such solver, or one for another checkpoint, diffusion, NFE or configuration.
         DataError: a file that is not a solver file.
     """
-    path = find_solver(options.solver, model, diffusion, diffusion_sha256, nfe)
+    path = find_solver(options.solver, model, checkpoint or model.name, diffusion, diffusion_sha256, nfe)
     solver = read_solver(path)
     refuse_other(path, solver, model, diffusion, diffusion_sha256, config, nfe)
     return multistep_sampler(solver.coefficients, TunedOptions(solver=sha256(path)))
@@ -106,9 +112,8 @@ def refuse_other(
     tune = f"make one with: gddim tune --checkpoint {printable(model.name)} --diffusion {diffusion.name} --nfe {nfe}"
     same_name = bool(model.sha256) or solver.checkpoint == model.name
     if solver.checkpoint_sha256 != model.sha256 or not same_name:
-        names = [f"{printable(name)} (sha256 {digest[:16] or 'none'})" for name, digest in
-                 ((solver.checkpoint, solver.checkpoint_sha256), (model.name, model.sha256))]  # fmt: skip
-        refuse("the checkpoint", *names, tune)
+        theirs, ours = labelled(solver.checkpoint, solver.checkpoint_sha256), labelled(model.name, model.sha256)
+        refuse("the checkpoint", theirs, ours, tune)
     own = (diffusion.name, msgspec.to_builtins(parameters_of(diffusion)), diffusion_sha256)
     if (solver.diffusion, solver.parameters, solver.diffusion_sha256) != own:
         refuse("the diffusion", f"{printable(solver.diffusion)} {solver.parameters}", f"{own[0]} {own[1]}", tune)
@@ -125,3 +130,8 @@ def refuse_other(
             refuse(what, fitted, here, way)
     if solver.coefficients.Psi.shape[1:] != diffusion.Psi(config.t_end, config.t_end).shape:
         refuse("matrices of shape", list(solver.coefficients.Psi.shape[1:]), "those of the diffusion", tune)
+
+
+def labelled(name: str, digest: str) -> str:
+    """A checkpoint in messages."""
+    return f"{printable(name)} (sha256 {printable(digest[:16]) or 'none'})"

@@ -23,12 +23,12 @@ from gddim_cli.runs.solvers import solver_name
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import locked, replacing
 from gddim_cli.runtime.json_files import read_json, write_json
-from gddim_cli.runtime.memory import memory_for
+from gddim_cli.runtime.memory import is_out_of_memory, memory_for
 from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 from gddim_cli.samplers.fitted import closed_form, descent
 from gddim_cli.samplers.fitted.family import Family, Method
-from gddim_cli.samplers.fitted.solver_file import FORMAT, Fit, SolverFile, matrices_of
+from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of
 from gddim_cli.samplers.fitted.trace import Batch, rmse
 from gddim_cli.samplers.multistep import multistep_steps
 from gddim_cli.samplers.time_grids import power_grid
@@ -151,8 +151,7 @@ class Tuning:
             before, after = rmse(measuring, self.start), rmse(measuring, best)
             if after >= before:
                 best, after = self.start, before
-            found = self.file(best, before, after)
-        return found
+            return self.file(best, before, after)
 
     def forget(self) -> None:
         """Removes the kept work, once the file has been written."""
@@ -177,14 +176,14 @@ class Tuning:
         if not differentiable(batches[0], float(family.grid[0])):
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
             return state
-        for round in range(state.rounds, ROUNDS):
+        for done in range(state.rounds, ROUNDS):
             point = descent.Point(np.array(state.theta), state.damping)
-            curved = [batches[round % len(batches)]]
+            curved = [batches[done % len(batches)]]
             point = descent.improved(family, point, batches, curved, STEPS)
             error = rmse(choosing, family.coefficients(point.theta))
             found = point.theta.tolist()
             best, lowest = (found, error) if error < state.error else (state.best, state.error)
-            state = Progress(round + 1, found, point.damping, best, lowest)
+            state = Progress(done + 1, found, point.damping, best, lowest)
             write_json(path, state)
         return state
 
@@ -230,7 +229,7 @@ class Tuning:
         options = request.options
         start = f"gDDIM, predict {options['predict']}, order {options['order']}, time grid {request.time_grid}"
         return SolverFile(
-            format=FORMAT,
+            format="gddim solver 1",
             checkpoint=self.prepared.model.name,
             checkpoint_sha256=self.prepared.model.sha256,
             diffusion=self.prepared.diffusion.name,
@@ -263,10 +262,16 @@ def refined(grid: Array, every: int) -> Array:
 
 
 def differentiable(batch: Batch, t: float) -> bool:
-    """Whether the prediction's gradient with respect to the state can be computed."""
-    u = batch.start[:1].detach().clone().requires_grad_()
-    with torch.enable_grad():
-        return bool(batch.eps(u.expand_as(batch.start), t).requires_grad)
+    """Whether torch can compute the gradient of the prediction with respect to the state."""
+    u = batch.start.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(batch.eps(u, t).sum(), u)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def check_num(num: int, batch_size: int) -> None:

@@ -11,7 +11,7 @@ from gddim_cli.samplers.base import SamplerSpec
 from gddim_cli.settings import about
 
 if TYPE_CHECKING:
-    from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+    from gddim_cli.diffusions.base import Diffusion
 
 AUTO = "auto"
 
@@ -34,7 +34,7 @@ class TunedOptions(msgspec.Struct, frozen=True, kw_only=True):
     solver: Solver = AUTO
 
 
-def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: TunedOptions) -> NoReturn:
+def prepare(diffusion: Diffusion, *_: object) -> NoReturn:
     """Raises UsageError: a fitted solver belongs to a network, so only `runs.prepare` can find it."""
     raise UsageError(f"--sampler tuned: needs the network that its solver was fitted to, not only {diffusion.name}")
 

@@ -42,9 +42,7 @@ def weights_of(errors: Array) -> Array:
     return np.asarray(found / found.mean())
 
 
-def improved(
-    family: Family, point: Point, batches: Sequence[Batch], curved: Sequence[Batch], steps: int
-) -> Point:
+def improved(family: Family, point: Point, batches: Sequence[Batch], curved: Sequence[Batch], steps: int) -> Point:
     """The point after up to `steps` successful steps; none raises the weighted mean square error.
 
     A step is `-(H + damping diag H)^{-1} g`, g the gradient over all images, H Gauss and Newton's approximation of the

@@ -14,7 +14,6 @@ from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runtime.files import replacing
 from gddim_cli.samplers.coefficients import HIGHEST_ORDER, Coefficients
 
-FORMAT = "gddim solver 1"
 MAX_BYTES = 1 << 25
 """The largest solver file that is read."""
 LARGEST = 1e12
