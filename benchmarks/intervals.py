@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--metrics", default="fid,fid-infinity,kid")
     arguments = parser.parse_args()
     chosen = arguments.metrics.split(",")
-    print("| metric | d | N | variances | shift | scale | intervals that hold it | standard error / true |")
+    print("| metric | d | N | variances | shift | scale | coverage | mean standard error / true one |")
     print("|---|---|---|---|---|---|---|---|")
     for metric, cases in ((find_metric(name), cases) for name, cases in CASES.items()):
         for case in cases if metric.spec.name in chosen else []:

@@ -258,7 +258,7 @@ def description(kind: Any) -> str:
         return f"{name} from {bounds['ge']:g} to {bounds['le']:g}"
     words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
     parts = [f"{words[key]} {value:g}" for key, value in bounds.items()]
-    return " ".join([name, " and ".join(parts)]).strip()
+    return " ".join([name, " and ".join(parts)]).strip().replace(" and of ", " and ")
 
 
 def short_description(kind: Any) -> str:

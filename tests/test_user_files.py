@@ -45,7 +45,7 @@ def prepare(diffusion, config, budget, options):
     return multistep_sampler(dataclasses.replace(found, C=found.C * (1 + options.stretch)), options)
 
 SPEC = gddim.SamplerSpec(
-    name="stretched", title="Stretched", order="1", evaluations="1", noise="deterministic", source="mine",
+    name="stretched", title="Stretched", order="1", source="mine",
     prepare=prepare, options=Options,
 )
 """

@@ -13,7 +13,7 @@ from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.settings import about, declared
 
 REF = "Reference, as for gddim fid: a name, or an .npz of statistics."
-PROTOCOL = "Published protocol: reference, mode, quantisation and number of images."
+PROTOCOL = "Published FID protocol, which fixes reference, mode, quantisation and number of images."
 NUM = "Images per cell. Default: the plan's, or the protocol's."
 METRIC = "Metric, with options as in kid:subsets=50. Several metrics measure the same images."
 INCEPTION = "Another network with Inception's interface; the metric is then not FID."
@@ -21,7 +21,7 @@ MODE = "The network and how images are resized for it. Default: the mode the ref
 SOLVER_ERROR = "Also measure how far deterministic samplers are from the converged solution."
 KEEP_IMAGES = "Keep each cell's images, in a folder that gddim sample can continue."
 OUT = "Folder of the benchmark. Rerunning the same command resumes it."
-BATCH_SIZE = "Batch size. Affects speed, and values only by rounding (with rk45: by its choice of steps)."
+BATCH_SIZE = "Batch size. Affects speed; values change only by rounding (with rk45, also by its choice of steps)."
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 

@@ -24,7 +24,7 @@ HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "none", "marke
 
 def values(table: Table) -> Figure:
     """Values against evaluations made, or against lambda, and published ones beside them."""
-    return draw(table, "mean", f"{table.metric} to {table.evaluator['reference']}", table.heading)
+    return draw(table, "mean", f"{table.metric} against {table.evaluator['reference']}", table.heading)
 
 
 def errors(table: Table) -> Figure:

@@ -95,7 +95,7 @@ class Table(msgspec.Struct, kw_only=True):
     def heading(self) -> str:
         """What the values are, in one line."""
         protocol = self.evaluator["protocol"]
-        parts = [f"{self.metric} to {self.evaluator['reference']}", f"protocol {protocol}" if protocol else ""]
+        parts = [f"{self.metric} against {self.evaluator['reference']}", f"protocol {protocol}" if protocol else ""]
         parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
         return ", ".join(filter(None, parts))
 

@@ -28,15 +28,24 @@ FIRST = ("nfe", "checkpoint", "sampler", "seeds")
 """The settings that stand first in `--help`."""
 FLAGS = {"help_option_names": ["-h", "--help"]}
 PRINT_PLAN = "Only print the cells and the time that they will take."
-Table = Annotated[int | None, typer.Option(metavar="1|2|3", help="Table of the paper.", rich_help_panel="Model")]
-Status = Annotated[Path | None, typer.Option(help="Only print what is done in a folder.", rich_help_panel="Output")]
-Folder = Annotated[Path, typer.Argument(help="A folder of gddim bench.")]
+Table = Annotated[
+    int | None,
+    typer.Option(metavar="1|2|3", help="Reproduce this table of the gDDIM paper.", rich_help_panel="Model"),
+]
+Status = Annotated[
+    Path | None,
+    typer.Option(help="Only print which cells in this folder are done, missing or failed.", rich_help_panel="Output"),
+]
+Folder = Annotated[Path, typer.Argument(help="Output folder of gddim bench.")]
 
 
 def bench(
     given: Mapping[str, Any],
     plan: Annotated[
-        Path | None, typer.Argument(metavar="PLAN.yaml", help="A YAML file of these settings, and rows of them.")
+        Path | None,
+        typer.Argument(
+            metavar="PLAN.yaml", help="YAML file with these settings and a list of rows. Default: a plan on digits."
+        ),
     ] = None,
     table: Table = None,
     print_plan: Annotated[bool, typer.Option("--print-plan", help=PRINT_PLAN, rich_help_panel="Output")] = False,
@@ -46,13 +55,13 @@ def bench(
 ) -> None:
     """Measure a metric against network evaluations (NFE), cell by cell.
 
-    Without arguments: the bundled digits, offline, in a few minutes. Settings of cells take lists, as --nfe 10,20; every
-    combination is a cell. A path with a comma, or a list of classes, needs a plan.
+    Without arguments, measures the bundled digit model, offline, in a few minutes. Options shown with ,... take several
+    values, such as --nfe 10,20; every combination is a cell. A path with a comma, or a list of classes, needs a plan.
     """
     if world().size > 1 and (print_plan or status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")
     if plan is not None and table is not None:
-        raise UsageError("--table: is a plan itself; leave out --table or the plan's file")
+        raise UsageError("--table: cannot be combined with a plan file; leave one of them out")
     if table not in (None, 1, 2, 3):
         raise UsageError(f"--table: {table} is not 1, 2 or 3")
     from gddim_cli.bench import plan as plans
@@ -87,7 +96,7 @@ def bench(
 
 
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
-    """Compare two benchmarks cell by cell: the same settings, seeds, images and metric; checkpoints may differ."""
+    """Compare cells of two benchmarks that have equal settings, seeds, images and metric; checkpoints may differ."""
     from gddim_cli.cli import bench_view
 
     bench_view.show_comparison(first, second, json)

@@ -37,7 +37,8 @@ def check(
 ) -> None:
     """Test a diffusion: its equations, its prior, exactness in one step, the orders of convergence.
 
-    The tests are numerical, in float64 and at many times; passing them is not a proof. Exit status 1 if one fails.
+    The tests are numerical, in float64 and at many times; passing them is not a proof. The exit status is 1 if
+    one fails.
     """
     from gddim_cli.diffusions.parameters import described
     from gddim_cli.diffusions.registry import find_diffusion

@@ -132,7 +132,7 @@ def fid(
         typer.Option(
             min=1,
             max=1_000_000,
-            help="Batch size. Affects speed, and values only by rounding.",
+            help="Batch size. Affects speed; values change only by rounding.",
             rich_help_panel="Speed",
         ),
     ] = 64,

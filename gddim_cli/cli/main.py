@@ -95,7 +95,9 @@ def root(
     """
     command = context.invoked_subcommand
     if world().size > 1 and command not in SHARED:
-        raise UsageError(f"gddim {command} runs as one process; start it without torchrun ({', '.join(SHARED)} share)")
+        raise UsageError(
+            f"gddim {command} runs as one process; start it without torchrun (only {', '.join(SHARED)} support it)"
+        )
 
 
 def main() -> None:

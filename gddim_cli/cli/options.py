@@ -33,14 +33,14 @@ Device = Annotated[
         rich_help_panel="Speed",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel="Output")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.", rich_help_panel="Output")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A setting that a checkpoint file of another program does not record, under that program's name for it, such as "
-        "image_size=64. May be given several times.",
+        help="Setting that the checkpoint file of another program does not record, under its name in that program, "
+        "such as image_size=64. May be given several times.",
         rich_help_panel="Model",
     ),
 ]
@@ -140,8 +140,12 @@ def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 def with_parameters(
     function: Callable[..., Any], run: Callable[..., Any], found: list[inspect.Parameter]
 ) -> Callable[..., Any]:
-    """`run` under the name and documentation of `function`, with these parameters."""
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    """`run` under the name and documentation of `function`, with these parameters.
+
+    Each paragraph of the documentation becomes one line, which `--help` breaks to the terminal's width.
+    """
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    run.__name__, run.__doc__ = function.__name__, "\n\n".join(" ".join(part.split()) for part in paragraphs)
     run.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in found}
     return run
@@ -157,7 +161,7 @@ def parameter_of(setting: Setting, lists: bool) -> inspect.Parameter:
         metavar = "true,false" if setting.is_flag else f"{setting.metavar},..." if lists else setting.metavar
     if setting.about.short:
         decls.append(setting.about.short)
-    says_default = setting.default in (None, False) or "Default:" in setting.help
+    says_default = setting.default is None or setting.default is False or "Default:" in setting.help
     option = typer.Option(
         *decls,
         metavar=metavar,
@@ -255,7 +259,7 @@ def folder(option: str, path: Path) -> Path:
         UsageError: it is; the message names the option.
     """
     if path == Path():
-        raise UsageError(f"{option}: needs a folder of its own, not the current one")
+        raise UsageError(f"{option}: cannot be the current folder; choose another folder")
     return path
 
 

@@ -165,7 +165,7 @@ def keep_inputs(recipe: str, data: Path, out: Path, name: str) -> None:
     from gddim_cli.training.folder import output_files
 
     if out.resolve() == Path.cwd():
-        raise UsageError("--out: needs a folder of its own, not the current one")
+        raise UsageError("--out: cannot be the current folder; choose another folder")
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"--out: {out} is in the folder of --data, {data}; choose a folder outside of it")
     for path in (Path(recipe), data):

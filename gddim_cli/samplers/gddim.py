@@ -33,15 +33,18 @@ Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
         "What gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images (x0), or "
-        "that estimate without its best linear part (blend). Default: x0 up to NFE 20 for denoisers, on a time grid of power "
-        "1.5, unless --order, --time-grid, --lambda or --corrector is given; else eps.",
+        "the difference between that estimate and the best linear one (blend). Default: x0 up to NFE 20 for denoisers, on a "
+        "time grid of power 1.5, unless --order, --time-grid, --lambda or --corrector is given; else eps.",
         label="{}",
     ),
 ]
 SigmaData = Annotated[
     float,
     about(
-        "Standard deviation of the images in [-1, 1] that --predict blend assumes.", label="sigma_data {}", gt=0, le=10
+        "Standard deviation of the images in [-1, 1] that --predict blend assumes. Default: 0.5.",
+        label="sigma_data {}",
+        gt=0,
+        le=10,
     ),
 ]
 
@@ -145,16 +148,15 @@ def label(spec: SamplerSpec, options: GddimOptions, hidden: str | None) -> str:
 
 
 SPEC = SamplerSpec(
-    name="gddim",
-    title="gDDIM",
+    "gddim",
+    "gDDIM",
+    prepare,
     order="q + 1; q + 2 with --corrector",
     evaluations="1; 2 with --corrector",
-    noise="deterministic; stochastic with --lambda above 0",
+    stochastic="lambda",
     source="arXiv 2206.05564, Eq. 19 and 22",
-    prepare=prepare,
     options=GddimOptions,
     uses_k=True,
     defaults=defaults,
-    is_deterministic=lambda options: not options.lam,
     label=label,
 )

@@ -40,13 +40,11 @@ def prepare(diffusion: Diffusion, *_: object) -> NoReturn:
 
 
 SPEC = SamplerSpec(
-    name="tuned",
-    title="tuned",
+    "tuned",
+    "tuned",
+    prepare,
     order="none: fitted to one network and NFE",
-    evaluations="1",
-    noise="deterministic",
     source="gddim tune",
-    prepare=prepare,
     options=TunedOptions,
     uses_time_grid=False,
     label=lambda spec, *_: spec.title,

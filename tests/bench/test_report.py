@@ -132,7 +132,7 @@ def test_markdown_prints_them(results: report.Report, folder: Path) -> None:
         lines = [line for line in distances.splitlines() if line.startswith("| ") and "---" not in line]
         printed_numbers([[cell.strip() for cell in line.split("|")[1:-1]] for line in lines], table)
         assert part.splitlines()[0] == table.title
-        assert "FD(lenet-mnist)@6 to mnist, 6 images per cell" in part
+        assert "FD(lenet-mnist)@6 against mnist, 6 images per cell" in part
         assert "FID" not in part
     assert "sample standard deviation over 3 seeds" in parts[0]
     assert "| Heun | " in parts[0]

@@ -196,7 +196,7 @@ def test_the_recipe_and_the_data_are_never_replaced(gddim, train, tmp_path: Path
     for out in (".", "", tmp_path):
         result = train(out=out)
         assert result.status == 2
-        assert "--out: needs a folder of its own, not the current one" in result.err
+        assert "--out: cannot be the current folder; choose another folder" in result.err
     assert config.read_bytes() == recipe
     assert {path.name for path in tmp_path.iterdir()} == {"squares.npz", "squares.yaml", "links"}
     assert train("--name", "other", out=link).status == 0
