@@ -31,14 +31,14 @@ columns of a table; the default of gddim sample depends on NFE."""
 Where = Mapping[str, str]
 
 
-def read_plan(path: Path | None, table: int | None, options: Values, problems: list[str]) -> PlanFile:
-    """The plan of a file, one of the paper's tables, or the default plan; raises DataError as `read_plan_file`.
+def read_plan(path: Path | None, preset: str | None, options: Values, problems: list[str]) -> PlanFile:
+    """The plan of a file, of a preset, or the default plan; raises DataError as `read_plan_file`.
 
     Options that choose other images or another reference than the default plan replace its rows by one row of gddim.
     """
-    if path is not None or table:
-        source = path or PRESETS / f"table{table}.yaml"
-        return read_plan_file(source, problems, None if path else f"--table {table}")
+    if path is not None or preset:
+        source = path or PRESETS / f"{preset}.yaml"
+        return read_plan_file(source, problems, None if path else f"the preset {preset}")
     plan = read_plan_file(PRESETS / "default.yaml", problems, "the default plan")
     changed = {key for key in options.keys() - ELSEWHERE if plain(options, key) != plain(plan.top, key)}
     if changed:
