@@ -26,7 +26,7 @@ from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.runs.images import open_images
 from gddim_cli.runs.prepare import prepare
 from gddim_cli.runs.prepared_run import PreparedRun
-from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.runs.request import SamplingRequest, sampling_settings, with_preset
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.rounding import rounding
@@ -60,7 +60,7 @@ def sample(
     num: int = ...,
     seed: int = ...,
     diffusion: str | Diffusion | None = ...,
-    sampler: str = ...,
+    sampler: str | None = ...,
     *,
     batch_size: int = ...,
     device: str | None = ...,
@@ -74,7 +74,7 @@ def sample(
     num: int = ...,
     seed: int = ...,
     diffusion: str | Diffusion | None = ...,
-    sampler: str = ...,
+    sampler: str | None = ...,
     *,
     batch_size: int = ...,
     device: str | None = ...,
@@ -87,7 +87,7 @@ def sample(
     num: int = 64,
     seed: int = 0,
     diffusion: str | Diffusion | None = None,
-    sampler: str = "gddim",
+    sampler: str | None = None,
     *,
     batch_size: int = BATCH_SIZE,
     device: str | None = None,
@@ -102,12 +102,13 @@ def sample(
         num: number of images.
         seed: image i starts from the noise of (seed, i).
         diffusion: a name, a file or an object; by default the model's own.
-        sampler: a name that `gddim samplers` lists.
+        sampler: a name that `gddim samplers` lists; by default gddim, or tuned where a solver is given.
         batch_size: affects speed, and images only by rounding (with rk45: by its choice of steps).
         device: by default the model's own; `auto` for a model given by name.
         return_states: also return the final states, [N, D, C, H, W], before quantisation.
         settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,
-            `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a number, a list or "uniform"), ...
+            `solver` (a file of `gddim tune`, or "auto"), `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a
+            number, a list or "uniform"), ... `preset="paper"` is the scheme of the paper, whatever the defaults are.
 
     Returns:
         uint8 [N, H, W, C], and the states if asked for.
@@ -154,7 +155,7 @@ class Sampler:
         num: int = 1,
         seed: int = 0,
         diffusion: str | Diffusion | None = None,
-        sampler: str = "gddim",
+        sampler: str | None = None,
         *,
         device: str | None = None,
         **settings: Any,
@@ -209,14 +210,14 @@ def prepared_run(
         UsageError: an unknown setting or value.
     """
     keys = {setting.name: key for key, setting in sampling_settings().items()}
-    values = {keys.get(name, name): value for name, value in given.items()}
+    values = {keys.get(name, name): value for name, value in given.items() if name != "preset"}
     classes = values.get("class")
     if classes is not None and not isinstance(classes, str):
         values["class"] = ",".join(map(str, np.atleast_1d(classes)))
     named = {"diffusion": diffusion} if isinstance(diffusion, str) else {}
     chosen = {"checkpoint": model} if isinstance(model, str) else {}
     where = {key: name for name, key in keys.items()} | {name: name for name in given if name not in keys}
-    request = SamplingRequest.of({**values, **named, **chosen}, where)
+    request = SamplingRequest.of(with_preset({**values, **named, **chosen}, given.get("preset")), where)
     place = find_device(device) if device or isinstance(model, str) else device_of(model)
     return prepare(
         request,

@@ -31,6 +31,7 @@ COMMANDS = {
     "sample": "Draw images from a checkpoint.",
     "fid": "Measure images: FID and other metrics against a reference.",
     "bench": "Measure FID or another metric against NFE, and write tables and plots.",
+    "tune": "Fit a solver for few evaluations to a network.",
     "train": "Train a denoiser on images.",
     "download": "Fetch released checkpoints, reference statistics and Inception networks.",
     "checkpoints": "List checkpoints and published files, show one, or remove downloads.",

@@ -24,13 +24,14 @@ from gddim_cli.samplers import (
     ipndm,
     rk45,
     sscs,
+    tuned,
     unipc,
 )
 from gddim_cli.samplers.base import SamplerSpec
 from gddim_cli.settings import Setting, build, declared
 
 MODULES = (
-    gddim, em, heun, rk45, sscs, ddim, ancestral, edm, dpm_solver_2m, dpm_solver_3m, unipc, deis, ipndm,
+    gddim, em, heun, rk45, sscs, ddim, ancestral, edm, dpm_solver_2m, dpm_solver_3m, unipc, deis, ipndm, tuned,
 )  # fmt: skip
 SAMPLERS = Registry("sampler", SamplerSpec, [module.SPEC for module in MODULES])
 
