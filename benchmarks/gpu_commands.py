@@ -14,7 +14,7 @@ import yaml
 from gpu_table import distance
 
 import gddim_cli
-from gddim_cli.cli.main import COMMANDS
+from gddim_cli.cli.app import COMMANDS
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.runs.storage.registry import open_storage
 

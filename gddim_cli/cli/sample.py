@@ -227,7 +227,7 @@ def sheet(
     rows = sample_sheet.requests_of(given, compare, options.assignments(set))
     options.suffix("--out", out, ".png")
     if num is not None:
-        options.positive("--num", num)
+        options.count("--num", num)
     from gddim_cli.images.sheet import is_sheet
     from gddim_cli.runtime.files import probe, refuse_foreign
 

@@ -37,7 +37,7 @@ class StrictLoader(yaml.SafeLoader):
         finally:
             self.depth -= 1
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         """A text; raises YAMLError for half of a surrogate pair, which no file can be written with."""
         found = super().construct_scalar(node)
         if any("\ud800" <= letter <= "\udfff" for letter in found):
