@@ -35,7 +35,7 @@ DETERMINISTIC: list[tuple[str, str, dict[str, Any]]] = [
     *((f"gDDIM order {q}", "gddim", {"order": q}) for q in range(4)),
     *((f"gDDIM order {q} + corrector", "gddim", {"order": q, "corrector": True}) for q in (0, 1)),
     ("Heun", "heun", {}),
-    ("RK45, tuned", "rk45", {}),
+    ("RK45, calibrated", "rk45", {}),
     ("Euler", "em", {"lambda": 0.0}),
 ]
 STOCHASTIC: list[tuple[str, str, dict[str, Any]]] = [

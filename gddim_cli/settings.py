@@ -100,6 +100,11 @@ class Setting:
         return bare(self.type) is bool
 
     @property
+    def is_texts(self) -> bool:
+        """Whether its value is a list of texts."""
+        return bool(bare(self.type) == list[str])
+
+    @property
     def metavar(self) -> str:
         """What `--help` shows for its value."""
         return self.about.metavar or short_description(self.type)
@@ -258,7 +263,7 @@ def description(kind: Any) -> str:
         return f"{name} from {bounds['ge']:g} to {bounds['le']:g}"
     words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
     parts = [f"{words[key]} {value:g}" for key, value in bounds.items()]
-    return " ".join([name, " and ".join(parts)]).strip()
+    return " ".join([name, " and ".join(parts)]).strip().replace(" and of ", " and ")
 
 
 def short_description(kind: Any) -> str:

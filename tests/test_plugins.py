@@ -40,7 +40,7 @@ def prepare(diffusion, config, budget, options):
 
 
 SPEC = gddim.SamplerSpec(
-    name="toy", title="Toy", order="1", evaluations="1", noise="deterministic", source="this test", prepare=prepare,
+    name="toy", title="Toy", order="1", source="this test", prepare=prepare,
     options=ToyOptions,
 )
 '''

@@ -78,7 +78,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A published file that is no checkpoint: the statistics of a reference, or an Inception network.
+    """A published file that is no checkpoint: the statistics of a reference, an Inception or another network.
 
     Attributes:
         name: what `gddim download` calls it.
@@ -88,7 +88,7 @@ class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     name: str
     title: str
-    kind: Literal["statistics", "inception"]
+    kind: Literal["statistics", "inception", "network"]
     source: Source
     arrays: list[str] = []
     license: dict[str, str] = {}
@@ -109,7 +109,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         time_scale: the network's time in units of t, for `eps` and `mixed_score`.
         convention: the parameters of the convention.
         labels: number of classes; 0: the network takes none.
-        noise_range: the standard deviations of the noise that the network knows, for images in [-1, 1].
+        noise_range: the standard deviations of the noise that the network supports, for images in [-1, 1].
         data_range: of the images that the network was trained on.
         preprocessing: of images before training and after sampling, in words.
         sha256: of the native weights file, where it is pinned.

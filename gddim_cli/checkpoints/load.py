@@ -86,7 +86,7 @@ class Checkpoint:
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """The noise levels that the network knows, as standard deviations for images in [-1, 1].
+        """The noise levels that the network supports, as standard deviations for images in [-1, 1].
 
         All levels for a model that is no isotropic denoiser.
         """
@@ -99,12 +99,12 @@ class Checkpoint:
 
     @property
     def sigma_min(self) -> float:
-        """The lowest noise level that the network knows."""
+        """The lowest noise level that the network supports."""
         return self.sigma_range[0]
 
     @property
     def sigma_max(self) -> float:
-        """The highest noise level that the network knows."""
+        """The highest noise level that the network supports."""
         return self.sigma_range[1]
 
     @torch.inference_mode()
@@ -168,7 +168,7 @@ def convention_of(card: Card) -> Convention | None:
 
 
 def noise_range(card: Card, convention: Convention) -> tuple[float, float]:
-    """The noise levels that a network knows: the card's, else those it was trained on, else those of its convention."""
+    """The noise levels that a network supports: the card's, else those it was trained on, else those of its convention."""
     if card.noise_range is not None:
         return card.noise_range
     try:

@@ -23,6 +23,7 @@ COMMANDS = {
     "sample": "Draw images from a checkpoint.",
     "fid": "Measure images: FID and other metrics against a reference.",
     "bench": "Measure FID or another metric against NFE, and write tables and plots.",
+    "tune": "Fit a solver for few evaluations to a network.",
     "train": "Train a denoiser on images.",
     "download": "Fetch released checkpoints, reference statistics and Inception networks.",
     "checkpoints": "List checkpoints and published files, show one, or remove downloads.",
@@ -30,7 +31,7 @@ COMMANDS = {
     "samplers": "List the samplers.",
     "diffusions": "List the diffusions.",
     "coefficients": "Print the times and matrices that gDDIM uses.",
-    "check": "Test a diffusion: its equations, one-step exactness, orders of convergence.",
+    "check": "Test a diffusion: equations, one-step exactness, orders of convergence; or a checkpoint: its conventions.",
 }
 MODULES = {"samplers": "listings", "diffusions": "listings"}
 """Modules whose name differs from their command's."""
@@ -87,4 +88,6 @@ def root(
     """
     command = context.invoked_subcommand
     if world().size > 1 and command not in SHARED:
-        raise UsageError(f"gddim {command} runs as one process; start it without torchrun ({', '.join(SHARED)} share)")
+        raise UsageError(
+            f"gddim {command} runs as one process; start it without torchrun (only {', '.join(SHARED)} support it)"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,23 +23,36 @@ gddim bench
 gddim bench --checkpoint mnist --sampler gddim,em --nfe 10,20,50 --seeds 0,1,2 --out runs/digits
 gddim bench plan.yaml --print-plan
 gddim bench --table 1 --num 5000
+gddim bench --preset few --out few
 gddim bench --status bench
 gddim bench compare bench other (see gddim bench compare --help)"""
 FIRST = ("nfe", "checkpoint", "sampler", "seeds")
 """The settings that stand first in `--help`."""
 FLAGS = {"help_option_names": ["-h", "--help"]}
 PRINT_PLAN = "Only print the cells and the time that they will take."
-Table = Annotated[int | None, typer.Option(metavar="1|2|3", help="Table of the paper.", rich_help_panel="Model")]
-Status = Annotated[Path | None, typer.Option(help="Only print what is done in a folder.", rich_help_panel="Output")]
-Folder = Annotated[Path, typer.Argument(help="A folder of gddim bench.")]
+Table = Annotated[
+    int | None,
+    typer.Option(metavar="1|2|3", help="Reproduce this table of the gDDIM paper.", rich_help_panel="Model"),
+]
+PRESET = "Plan that ships with gddim: few, samplers at NFE 5 to 20."
+Preset = Annotated[str | None, typer.Option(metavar="few", help=PRESET, rich_help_panel="Model")]
+Status = Annotated[
+    Path | None,
+    typer.Option(help="Only print which cells in this folder are done, missing or failed.", rich_help_panel="Output"),
+]
+Folder = Annotated[Path, typer.Argument(help="Output folder of gddim bench.")]
 
 
 def bench(
     given: Mapping[str, Any],
     plan: Annotated[
-        Path | None, typer.Argument(metavar="PLAN.yaml", help="A YAML file of these settings, and rows of them.")
+        Path | None,
+        typer.Argument(
+            metavar="PLAN.yaml", help="YAML file with these settings and a list of rows. Default: a plan on digits."
+        ),
     ] = None,
     table: Table = None,
+    preset: Preset = None,
     print_plan: Annotated[bool, typer.Option("--print-plan", help=PRINT_PLAN, rich_help_panel="Output")] = False,
     status: Status = None,
     json: options.Json = False,
@@ -46,13 +60,13 @@ def bench(
 ) -> None:
     """Measure a metric against network evaluations (NFE), cell by cell.
 
-    Without arguments: the bundled digits, offline, in a few minutes. Settings of cells take lists, as --nfe 10,20; every
-    combination is a cell. A path with a comma, or a list of classes, needs a plan.
+    Without arguments, measures the bundled digit model, offline, in a few minutes. Options shown with ,... take several
+    values, such as --nfe 10,20; every combination is a cell. A path with a comma, or a list of classes, needs a plan.
     """
     if world().size > 1 and (print_plan or status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")
     if plan is not None and table is not None:
-        raise UsageError("--table: is a plan itself; leave out --table or the plan's file")
+        raise UsageError("--table: cannot be combined with a plan file; leave one of them out")
     if table not in (None, 1, 2, 3):
         raise UsageError(f"--table: {table} is not 1, 2 or 3")
     from gddim_cli.bench import plan as plans
@@ -63,7 +77,8 @@ def bench(
         bench_view.show_status(status, json)
         return
     over = reader(problems := list[str]()).options(given)
-    planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems, preset=table is not None)
+    name = f"table{table}" if table else preset
+    planner = plans.Planner(plans.read_plan(plan, name, over, problems), over, problems)
     try:
         device = find_device(planner.own.device)
     except UsageError as error:  # reported with everything else that is wrong
@@ -82,12 +97,16 @@ def bench(
         say(f"note: {note}")
     if print_plan:
         bench_view.show_plan(checked, resources, folder, json)
-    elif bench_view.execute(checked, resources, folder, planner.own.keep_images, json):
+        return
+    words = [*([str(plan)] if plan else []), *(["--table", str(table)] if table else [])]
+    words += options.written({key: text for key, text in given.items() if key != "out"}, reader([]).known)
+    command = shlex.join(["gddim", "bench", *words])
+    if bench_view.execute(checked, resources, folder, planner.own.keep_images, json, command):
         raise typer.Exit(1)
 
 
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
-    """Compare two benchmarks cell by cell: the same settings, seeds, images and metric; checkpoints may differ."""
+    """Compare cells of two benchmarks that have equal settings, seeds, images and metric; checkpoints may differ."""
     from gddim_cli.cli import bench_view
 
     bench_view.show_comparison(first, second, json)

@@ -41,19 +41,20 @@ def checkpoints(
         list[str] | None,
         typer.Argument(
             metavar="[NAME | remove NAME...]",
-            help="Name whose card to print, or names of downloads to remove. Default: list all.",
+            help="Name whose model card to print, or names of downloads to remove. Default: list all.",
             autocompletion=known_names,
         ),
     ] = None,
     forget: Annotated[
         bool,
         typer.Option(
-            "--forget", help="With remove: also forget the sha256, so that the next download is trusted as the first."
+            "--forget",
+            help="With remove: also forget the sha256, so that the next download is treated as the first one.",
         ),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """List checkpoints and published files, print a card, or remove downloads."""
+    """List checkpoints and published files, print a model card, or remove downloads."""
     words = words or []
     if words[:1] == ["remove"]:
         remove(words[1:], forget)

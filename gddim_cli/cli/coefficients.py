@@ -43,7 +43,8 @@ def coefficients(
 ) -> None:
     """Print the times and matrices that gDDIM uses.
 
-    u\\[i+1] = Psi\\[i] u\\[i] + sum_j C\\[i]\\[j] eps(u\\[i-j], t\\[i-j]); steps = nfe - 1 with the denoising step, nfe without.
+    u\\[i+1] = Psi\\[i] u\\[i] + sum_j C\\[i]\\[j] eps(u\\[i-j], t\\[i-j]), i = 0 .. N - 1.
+    The number of steps N is nfe - 1 with the denoising step, and nfe without it.
     With --lambda, P\\[i] is the covariance of the noise that step i adds.
     The denoising step is u = last\\[0] u\\[N] + last\\[1] eps(u\\[N], t\\[N]).
     """

@@ -28,7 +28,7 @@ gddim download cldsgm-cifar10 --from ~/Downloads/checkpoint_800000.pth
 
 [bold]Environment[/bold]
 
-GDDIM_HOME: folder of the cache. Default: the platform's.
+GDDIM_HOME: cache folder. Default: the platform's cache folder for gddim.
 
 GDDIM_MIRROR: base URL that is tried first, with the file names that --list prints."""
 
@@ -62,17 +62,19 @@ def download(
     ] = None,
     with_fid: Annotated[
         bool,
-        typer.Option("--with-fid", help="Also fetch the statistics and the Inception of the models' published FID."),
+        typer.Option(
+            "--with-fid", help="Also fetch the reference statistics and Inception network of the models' published FID."
+        ),
     ] = False,
     list_files: Annotated[
         bool,
         typer.Option(
-            "--list", help="Print the files and their addresses instead of fetching them, to carry them by hand."
+            "--list", help="Print the files and their URLs instead of fetching them, to download them by other means."
         ),
     ] = False,
     from_file: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Take the published file from here; it is not changed."),
+        typer.Option("--from", metavar="FILE", help="Use this local copy of the published file; it is not changed."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the published file beside the converted one.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
@@ -88,7 +90,7 @@ def download(
     if not wanted and not list_files:
         raise UsageError("expected a NAME, or --protocol NAME; gddim checkpoints lists the names")
     if from_file and len(wanted) > 1:
-        raise UsageError("--from is one file: give one NAME with it")
+        raise UsageError("--from: one file needs exactly one NAME")
     for name in wanted:
         card_with_source(name)  # a wrong name is reported before anything is fetched
     if list_files:
@@ -125,7 +127,7 @@ def all_names(names: list[str], protocol: str | None, with_fid: bool) -> list[st
 
 def fid_files(reference: str, mode: str) -> list[str]:
     """The published files that FID against a named reference needs."""
-    from gddim_cli.evaluation.extractors import FILES
+    from gddim_cli.evaluation.extractors.weights import FILES
     from gddim_cli.evaluation.references import REFERENCES
 
     return [REFERENCES[reference].files[mode], FILES[mode]]

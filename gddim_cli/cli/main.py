@@ -11,7 +11,8 @@ from types import FrameType
 
 from gddim_cli.cli.streams import protect_streams
 from gddim_cli.errors import CapacityError, GddimError, OutputError
-from gddim_cli.runtime.distributed import RESUME_HINT, world
+from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.heartbeat import RESUME_HINT
 from gddim_cli.runtime.text import printable
 
 INTERRUPTED = 130

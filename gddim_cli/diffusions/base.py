@@ -243,8 +243,8 @@ class Diffusion(ABC):
         """Raises NumericsError if `Sigma_0` is singular."""
         if np.linalg.eigvalsh(self.Sigma_0).min() < SINGULAR:
             raise NumericsError(
-                f"{self.name}: K = R needs a positive definite Sigma_0, this one is {np.asarray(self.Sigma_0).tolist()}; "
-                "add a small variance to each component (numerical_eps), or use K = L"
+                f"{self.name}: K = R needs a positive definite Sigma_0, but Sigma_0 is "
+                f"{np.asarray(self.Sigma_0).tolist()}; add a small variance to each component, or use K = L"
             )
 
 

@@ -27,7 +27,7 @@ class IsotropicDenoiser:
         network: the raw network: states [N, C, H, W] and a condition to a prediction, whose first C channels are used. The
             condition is the level, [N]; with class labels [N, 1 + classes], its other columns one-hot.
         convention: what the network predicts.
-        sigma_min, sigma_max: the noise levels that it knows.
+        sigma_min, sigma_max: the noise levels that it supports.
         classes: number of class labels; 0: it takes none.
         data_range: of the images that the network was trained on.
     """
@@ -73,7 +73,7 @@ class IsotropicDenoiser:
 
 
 def check_levels(denoiser: IsotropicDenoiser, sigma: Tensor, name: str) -> None:
-    """Refuses noise levels outside the range that the network knows.
+    """Refuses noise levels outside the range that the network supports.
 
     Raises:
         UsageError: naming the first.
@@ -82,7 +82,7 @@ def check_levels(denoiser: IsotropicDenoiser, sigma: Tensor, name: str) -> None:
     outside = sigma[~((sigma >= low) & (sigma <= high))]
     if len(outside):
         raise UsageError(
-            f"sigma {float(outside[0]):g} is outside the noise levels that {name} knows, {denoiser.sigma_min:g} to "
+            f"sigma {float(outside[0]):g} is outside the noise levels that {name} supports, {denoiser.sigma_min:g} to "
             f"{denoiser.sigma_max:g}"
         )
 
@@ -107,7 +107,8 @@ def from_prediction(
     network: Network,
     parameterization: str,
     *,
-    sigma_range: tuple[float, float] | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     classes: int = 0,
     data_range: tuple[float, float] = (-1.0, 1.0),
     **convention: Any,
@@ -118,7 +119,7 @@ def from_prediction(
         network: states [N, C, H, W] and a condition to a prediction, as in `IsotropicDenoiser`.
         parameterization: what it predicts: `denoiser`, `edm`, `vp_eps`, `v`, `x0`, `ve_score`, `ve_residual`, `subvp_eps`,
             `flow`, or one that a plugin adds.
-        sigma_range: the noise levels that it knows. Default: those at which the prediction is defined.
+        sigma_min, sigma_max: the noise levels that it supports. Default: those at which the prediction is defined.
         classes: number of class labels.
         data_range: of the images that it was trained on.
         convention: the parameters of the parameterization, for example `sigma_data=0.5` or
@@ -127,7 +128,8 @@ def from_prediction(
     Raises:
         UsageError: an unknown parameterization, or parameters that it does not have.
     """
-    spec = CONVENTIONS.find(parameterization, "parameterization")
+    spec = CONVENTIONS.find(parameterization, "prediction")
     found = typed(convention, spec.parameters, f"parameterization {parameterization}", UsageError)
-    low, high = sigma_range or found.sigma_range
+    low, high = found.sigma_range
+    low, high = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
     return IsotropicDenoiser(network, found, low, high, classes, data_range)

@@ -17,7 +17,7 @@ ROUNDING = 1e-6
 
 
 def sigma_eff(diffusion: Diffusion, t: float) -> float:
-    """The noise level of the isotropic view of a state at time t, which a denoiser sees."""
+    """The noise level that a denoiser sees for a state at time t (see `isotropic_view`)."""
     return isotropic_view(diffusion, t)[1]
 
 
@@ -35,19 +35,21 @@ def within_range(
     start, end = sigma_eff(diffusion, config.t_start), sigma_eff(diffusion, config.t_end)
     if start <= lowest or end >= highest:
         raise UsageError(
-            f"the model knows noise levels {lowest:g} to {highest:g}, and {diffusion.name} from t = {config.t_start:g} to "
-            f"{config.t_end:g} has {start:.4g} to {end:.4g}; use another --diffusion"
+            f"the model supports noise levels {lowest:g} to {highest:g}, but {diffusion.name} from "
+            f"t = {config.t_start:g} to {config.t_end:g} has {start:.4g} to {end:.4g}; use another --diffusion"
         )
     notes = []
     if start > highest * (1 + ROUNDING):
         t = time_of(diffusion, highest, config)
         notes.append(
-            f"starting at t = {t:.4g}, noise level {highest:g}, the highest that the model knows (not {start:.4g})"
+            f"starting at t = {t:.4g}, noise level {highest:g}, the highest that the model supports (not {start:.4g})"
         )
         config = dataclasses.replace(config, t_start=t)
     if end < lowest * (1 - ROUNDING):
         t = time_of(diffusion, lowest, config)
-        notes.append(f"ending at t = {t:.4g}, noise level {lowest:g}, the lowest that the model knows (not {end:.4g})")
+        notes.append(
+            f"ending at t = {t:.4g}, noise level {lowest:g}, the lowest that the model supports (not {end:.4g})"
+        )
         config = dataclasses.replace(config, t_end=t)
     return config, notes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -22,7 +22,7 @@ class Spec:
         name: its name in options and plans.
     """
 
-    name: str
+    name: str = field(kw_only=False)
 
 
 T = TypeVar("T", bound=Spec)

@@ -53,7 +53,7 @@ class StrictLoader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             name = str(key.value)
             if name in seen:
-                raise yaml.YAMLError(f"'{name}' stands twice, in lines {seen[name]} and {line}; leave one out")
+                raise yaml.YAMLError(f"duplicate key '{name}' in lines {seen[name]} and {line}; remove one")
             seen[name] = line
         return super().construct_mapping(node, deep)
 

@@ -24,13 +24,5 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 SPEC = SamplerSpec(
-    name="ancestral",
-    title="ancestral",
-    order="1 (weak)",
-    evaluations="1",
-    noise="stochastic",
-    supports=SUPPORTS,
-    source="arXiv 2209.05557",
-    prepare=prepare,
-    is_deterministic=lambda _: False,
+    "ancestral", "ancestral", prepare, order="1 (weak)", stochastic=True, supports=SUPPORTS, source="arXiv 2209.05557"
 )

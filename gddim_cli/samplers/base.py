@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -80,36 +80,50 @@ class SamplerSpec(Spec):
 
     Attributes:
         title: its name in tables.
-        order: global order of convergence, in words.
-        evaluations: network evaluations per step, in words.
-        noise: deterministic or stochastic, and by which option.
-        supports: which diffusions, in words.
-        source: where the method comes from.
         prepare: from a diffusion, how it is sampled, the budget without the denoising step and the options to a
             `PreparedSampler`. Raises UsageError for a diffusion that it does not support, options that exclude each other,
             or a budget that leaves no step.
+        order: global order of convergence, in words.
+        evaluations: network evaluations per step, in words.
+        stochastic: True, False, or the key of the option that scales the noise: deterministic if that option is 0.
+        supports: which diffusions, in words.
+        source: where the method comes from.
         options: the struct that declares the sampler's options (see `gddim_cli.settings`).
         uses_k: whether the choice of K changes the images, and not only how the score is written.
         uses_time_grid: whether it steps along the time grid.
         defaults: fields of the sampling configuration that it sets where the user does not, from the diffusion, the
             configuration, all evaluations and its options.
-        is_deterministic: whether the sampler, with these options, solves the probability flow, which has an exact solution.
         label: its label in tables with these options; the last argument is the key of an option that the columns show.
     """
 
-    title: str
+    title: str = field(kw_only=False)
+    prepare: Callable[[Diffusion, SamplingConfig, int, Any], PreparedSampler] = field(kw_only=False)
     order: str
-    evaluations: str
-    noise: str
+    evaluations: str = "1"
+    stochastic: bool | str = False
     supports: str = "all"
     source: str
-    prepare: Callable[[Diffusion, SamplingConfig, int, Any], PreparedSampler]
     options: type[msgspec.Struct] = NoOptions
     uses_k: bool = False
     uses_time_grid: bool = True
     defaults: Callable[[Diffusion, SamplingConfig, int, Any], dict[str, Any]] = lambda *_: {}
-    is_deterministic: Callable[[Any], bool] = lambda _: True
     label: Callable[[SamplerSpec, Any, str | None], str] = title_and_options
+
+    @property
+    def noise(self) -> str:
+        """Deterministic or stochastic, and by which option, in words."""
+        if isinstance(self.stochastic, bool):
+            return "stochastic" if self.stochastic else "deterministic"
+        setting = declared(self.options)[self.stochastic]
+        if setting.default:
+            return f"stochastic; deterministic with {setting.flag} 0"
+        return f"deterministic; stochastic with {setting.flag} above 0"
+
+    def is_deterministic(self, options: Any) -> bool:
+        """Whether the sampler, with these options, solves the probability flow, which has an exact solution."""
+        if isinstance(self.stochastic, bool):
+            return not self.stochastic
+        return not getattr(options, declared(self.options)[self.stochastic].name)
 
 
 def time_grid(diffusion: Diffusion, config: SamplingConfig, budget: int, steps: int) -> Array:

@@ -59,14 +59,12 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 SPEC = SamplerSpec(
-    name="ddim",
-    title="DDIM",
+    "ddim",
+    "DDIM",
+    prepare,
     order="1",
-    evaluations="1",
-    noise="deterministic; stochastic with --eta above 0",
+    stochastic="eta",
     supports=SUPPORTS,
     source="arXiv 2010.02502",
-    prepare=prepare,
     options=DdimOptions,
-    is_deterministic=lambda options: not options.eta,
 )

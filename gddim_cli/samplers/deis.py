@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gddim_cli.samplers.base import SamplerSpec
-from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step, polynomial_integrals
+from gddim_cli.samplers.dimension_1 import Scales, half_log_snr_sampler, polynomial_integrals
 
 if TYPE_CHECKING:
     from gddim_cli.numerics.quadrature import Array
@@ -28,13 +27,4 @@ def weights(at: Scales) -> Array:
     return found
 
 
-SPEC = SamplerSpec(
-    name="deis",
-    title="DEIS",
-    order="3",
-    evaluations="1",
-    noise="deterministic",
-    supports=SUPPORTS,
-    source="arXiv 2204.13902",
-    prepare=one_evaluation_a_step("deis", "eps", weights),
-)
+SPEC = half_log_snr_sampler("deis", "DEIS", "eps", weights, order="3", source="arXiv 2204.13902")

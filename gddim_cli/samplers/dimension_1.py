@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from gddim_cli.errors import UsageError
-from gddim_cli.samplers.base import multistep_sampler, time_grid
+from gddim_cli.samplers.base import SamplerSpec, multistep_sampler, time_grid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SUPPORTS = "state dimension 1"
 Weights: TypeAlias = "Callable[[Scales], Array]"
 """From the scales at the grid's times to `C`, [N, order + 1, ...]."""
-Prepare: TypeAlias = "Callable[[Diffusion, SamplingConfig, int, msgspec.Struct], PreparedSampler]"
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,18 @@ def half_log_snr_coefficients(
     return Coefficients(t, kept[1:] / kept[:-1], weights(at), config.k, last, prediction=prediction)
 
 
-def one_evaluation_a_step(name: str, predicts: Literal["x0", "eps"], weights: Weights) -> Prepare:
-    """The `prepare` of such a method, with one step for each evaluation."""
+def half_log_snr_sampler(
+    name: str, title: str, predicts: Literal["x0", "eps"], weights: Weights, *, order: str, source: str
+) -> SamplerSpec:
+    """The spec of such a method, with one evaluation per step; with data prediction, by default uniform in log SNR."""
 
     def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: msgspec.Struct) -> PreparedSampler:
         require_dimension_1(diffusion, name)
         t = time_grid(diffusion, config, budget, budget)
         return multistep_sampler(half_log_snr_coefficients(diffusion, t, config, predicts, weights), options)
 
-    return prepare
+    grid = {"grid_power": "logsnr"} if predicts == "x0" else {}
+    return SamplerSpec(name, title, prepare, order=order, source=source, supports=SUPPORTS, defaults=lambda *_: grid)
 
 
 def polynomial_integrals(lam: Array, i: int, nodes: Sequence[int], rate: float) -> list[Array]:

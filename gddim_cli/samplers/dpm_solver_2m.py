@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gddim_cli.samplers.base import SamplerSpec
-from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step
+from gddim_cli.samplers.dimension_1 import Scales, half_log_snr_sampler
 
 if TYPE_CHECKING:
     from gddim_cli.numerics.quadrature import Array
@@ -22,14 +21,4 @@ def weights(at: Scales) -> Array:
     return np.stack([outer * (1 + share), -outer * share], axis=1)
 
 
-SPEC = SamplerSpec(
-    name="dpm++2m",
-    title="DPM-Solver++ 2M",
-    order="2",
-    evaluations="1",
-    noise="deterministic",
-    supports=SUPPORTS,
-    source="arXiv 2211.01095",
-    prepare=one_evaluation_a_step("dpm++2m", "x0", weights),
-    defaults=lambda *_: {"grid_power": "logsnr"},
-)
+SPEC = half_log_snr_sampler("dpm++2m", "DPM-Solver++ 2M", "x0", weights, order="2", source="arXiv 2211.01095")

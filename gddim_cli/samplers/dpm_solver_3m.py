@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gddim_cli.samplers.base import SamplerSpec
-from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step
+from gddim_cli.samplers.dimension_1 import Scales, half_log_snr_sampler
 from gddim_cli.samplers.dpm_solver_2m import weights as weights_2m
 
 if TYPE_CHECKING:
@@ -33,14 +32,4 @@ def weights(at: Scales) -> Array:
     return found
 
 
-SPEC = SamplerSpec(
-    name="dpm++3m",
-    title="DPM-Solver++ 3M",
-    order="2",
-    evaluations="1",
-    noise="deterministic",
-    supports=SUPPORTS,
-    source="arXiv 2211.01095",
-    prepare=one_evaluation_a_step("dpm++3m", "x0", weights),
-    defaults=lambda *_: {"grid_power": "logsnr"},
-)
+SPEC = half_log_snr_sampler("dpm++3m", "DPM-Solver++ 3M", "x0", weights, order="2", source="arXiv 2211.01095")

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 MOST_GAMMA = np.sqrt(2) - 1
 
 SChurn = Annotated[
-    float, about("Noise that edm adds on the way (S_churn); 0 is deterministic.", label="S_churn {}", ge=0, le=1e4)
+    float,
+    about(
+        "Amount of noise that edm adds during sampling (S_churn); 0 is deterministic.", label="S_churn {}", ge=0, le=1e4
+    ),
 ]
 SMin = Annotated[float, about("Lowest noise level at which edm adds noise (S_min).", label="S_min {}", ge=0, le=1e6)]
 SMax = Annotated[
@@ -130,15 +133,14 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 SPEC = SamplerSpec(
-    name="edm",
-    title="EDM",
+    "edm",
+    "EDM",
+    prepare,
     order="2",
     evaluations="2, and 1 in the last step",
-    noise="deterministic; stochastic with --s-churn above 0",
+    stochastic="s_churn",
     supports=SUPPORTS,
     source="arXiv 2206.00364, Algorithms 1 and 2",
-    prepare=prepare,
     options=EdmOptions,
-    is_deterministic=lambda options: not options.s_churn,
     defaults=lambda *_: {"grid_power": "rho:7", "denoise": True},
 )

@@ -49,13 +49,5 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 SPEC = SamplerSpec(
-    name="em",
-    title="Euler-Maruyama",
-    order="1 (weak)",
-    evaluations="1",
-    noise="stochastic; --lambda 0 is Euler's method",
-    source="Euler-Maruyama",
-    prepare=prepare,
-    options=EmOptions,
-    is_deterministic=lambda options: not options.lam,
+    "em", "Euler-Maruyama", prepare, order="1 (weak)", stochastic="lambda", source="Euler-Maruyama", options=EmOptions
 )

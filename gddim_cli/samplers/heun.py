@@ -53,12 +53,5 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 SPEC = SamplerSpec(
-    name="heun",
-    title="Heun",
-    order="2",
-    evaluations="2, and 1 in the last step",
-    noise="deterministic",
-    source="arXiv 2206.00364",
-    prepare=prepare,
-    uses_k=True,
+    "heun", "Heun", prepare, order="2", evaluations="2, and 1 in the last step", source="arXiv 2206.00364", uses_k=True
 )

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gddim_cli.samplers.base import SamplerSpec
-from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step
+from gddim_cli.samplers.dimension_1 import Scales, half_log_snr_sampler
 
 if TYPE_CHECKING:
     from gddim_cli.numerics.quadrature import Array
@@ -28,13 +27,6 @@ def weights(at: Scales) -> Array:
     return np.asarray(rows.reshape(*rows.shape, *[1] * (ddim.ndim - 1)) * ddim[:, None])
 
 
-SPEC = SamplerSpec(
-    name="ipndm",
-    title="iPNDM",
-    order="1 (4 for equal steps in rho)",
-    evaluations="1",
-    noise="deterministic",
-    supports=SUPPORTS,
-    source="arXiv 2204.13902",
-    prepare=one_evaluation_a_step("ipndm", "eps", weights),
+SPEC = half_log_snr_sampler(
+    "ipndm", "iPNDM", "eps", weights, order="1 (4 for equal steps in rho)", source="arXiv 2204.13902"
 )

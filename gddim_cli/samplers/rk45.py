@@ -170,13 +170,12 @@ def label(spec: SamplerSpec, options: Rk45Options, _hidden: str | None) -> str:
 
 
 SPEC = SamplerSpec(
-    name="rk45",
-    title="RK45",
+    "rk45",
+    "RK45",
+    prepare,
     order="5, adaptive",
     evaluations="6",
-    noise="deterministic",
     source="Dormand & Prince; scipy",
-    prepare=prepare,
     options=Rk45Options,
     uses_time_grid=False,
     label=label,

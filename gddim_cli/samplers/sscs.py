@@ -103,13 +103,5 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 SPEC = SamplerSpec(
-    name="sscs",
-    title="SSCS",
-    order="1 (weak)",
-    evaluations="1",
-    noise="stochastic",
-    supports="cld",
-    source="arXiv 2112.07068",
-    prepare=prepare,
-    is_deterministic=lambda _: False,
+    "sscs", "SSCS", prepare, order="1 (weak)", stochastic=True, supports="cld", source="arXiv 2112.07068"
 )

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gddim_cli.samplers.base import SamplerSpec
-from gddim_cli.samplers.dimension_1 import SUPPORTS, Scales, one_evaluation_a_step, polynomial_integrals
+from gddim_cli.samplers.dimension_1 import Scales, half_log_snr_sampler, polynomial_integrals
 
 if TYPE_CHECKING:
     from gddim_cli.numerics.quadrature import Array
@@ -48,14 +47,4 @@ def step_weights(at: Scales, i: int, nodes: list[int]) -> Array:
     return np.array([share if node == other else outer - share for node in nodes])
 
 
-SPEC = SamplerSpec(
-    name="unipc",
-    title="UniPC-3",
-    order="4",
-    evaluations="1",
-    noise="deterministic",
-    supports=SUPPORTS,
-    source="arXiv 2302.04867",
-    prepare=one_evaluation_a_step("unipc", "x0", weights),
-    defaults=lambda *_: {"grid_power": "logsnr"},
-)
+SPEC = half_log_snr_sampler("unipc", "UniPC-3", "x0", weights, order="4", source="arXiv 2302.04867")

@@ -54,14 +54,14 @@ class NoiseLevels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the model card says of the images."""
 
-    title: Annotated[Text, about("What the images are.")] | None = None
-    source: Annotated[Text, about("Whom to cite for them.")] | None = None
-    license: Annotated[Text, about("Their licence.")] | None = None
+    title: Annotated[Text, about("Title of the data set.")] | None = None
+    source: Annotated[Text, about("Citation for the images.")] | None = None
+    license: Annotated[Text, about("Licence of the images.")] | None = None
     sha256: (
         Annotated[
             str,
             about(
-                "Fingerprint of the images. With other images the card leaves out this section and `license`.",
+                "SHA-256 of the images. For other images, the model card omits this section and `license`.",
                 pattern=r"^[0-9a-f]{64}\Z",
             ),
         ]

@@ -175,7 +175,7 @@ def test_times_of_sampling() -> None:
     [
         ("cld", {"m_inv": 0}, "diffusion cld: m_inv: 0: expected a number above 0"),
         ("cld", {"m_inv": -1}, "m_inv: -1: expected"),
-        ("cld", {"m_inv": 1e300}, "m_inv: 1e\\+300: expected a number above 0 and of at most 1e\\+06"),
+        ("cld", {"m_inv": 1e300}, "m_inv: 1e\\+300: expected a number above 0 and at most 1e\\+06"),
         ("cld", {"m_inv": 10**400}, "m_inv: 1000"),
         ("cld", {"gamma": float("nan")}, "gamma: nan: expected a number from 0 to 1e\\+06"),
         ("cld", {"gamma": float("inf")}, "gamma: inf: expected"),

@@ -55,13 +55,13 @@ def test_the_bundled_recipe_reaches_what_its_diffusions_ask_for_but_not_beta_8()
     for diffusion in (CLD(), VP(), VE(), PSLD()):
         assert not gddim.Sampler("mnist", nfe=5, diffusion=diffusion)._prepared.notes
     prepared = gddim.Sampler("mnist", nfe=5, diffusion=CLD(beta_0=8.0))._prepared
-    assert "noise level 260, the highest that the model knows (not 3.8" in prepared.notes[0]
+    assert "noise level 260, the highest that the model supports (not 3.8" in prepared.notes[0]
     assert prepared.request.t_start == pytest.approx(0.51, abs=0.02)
 
 
 def test_a_range_that_the_diffusion_does_not_meet_is_refused() -> None:
     model = gddim.Denoiser(recorded([]), (1, 2, 2), sigma_min=100.0, sigma_max=200.0)
-    with pytest.raises(gddim.GddimError, match="the model knows noise levels 100 to 200, and ve from t = 1"):
+    with pytest.raises(gddim.GddimError, match="the model supports noise levels 100 to 200, but ve from t = 1"):
         gddim.sample(model, nfe=5, num=1, diffusion=VE())
 
 

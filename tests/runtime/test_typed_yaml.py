@@ -41,7 +41,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", "'a' stands twice, in lines 1 and 3"),
+        ("a: 1\nb: 2\na: 3\n", "duplicate key 'a' in lines 1 and 3"),
         ("[" * 100 + "]" * 100, "nested more than 20 deep"),
         (BOMB, "aliases (*name) are not supported"),
         ("!!python/object/apply:os.system [ls]", "is not allowed"),

@@ -23,18 +23,6 @@ from gddim_cli.runtime.files import LOCK
 from gddim_cli.training.folder import TrainingFolder
 
 
-@pytest.fixture
-def train(gddim, config: Path, tmp_path: Path):
-    """`gddim train squares.yaml` into `run` in two steps."""
-
-    def call(
-        *words: object, recipe: Path = config, out: object = tmp_path / "run", data: object = tmp_path / "squares.npz"
-    ):
-        return gddim("train", recipe, "--data", data, "--out", out, "--steps", 2, "--device", "cpu", *words)
-
-    return call
-
-
 def content(folder: Path) -> dict[str, bytes]:
     """The files of a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK}
@@ -196,7 +184,7 @@ def test_the_recipe_and_the_data_are_never_replaced(gddim, train, tmp_path: Path
     for out in (".", "", tmp_path):
         result = train(out=out)
         assert result.status == 2
-        assert "--out: needs a folder of its own, not the current one" in result.err
+        assert "--out: cannot be the current folder; choose another folder" in result.err
     assert config.read_bytes() == recipe
     assert {path.name for path in tmp_path.iterdir()} == {"squares.npz", "squares.yaml", "links"}
     assert train("--name", "other", out=link).status == 0

@@ -76,10 +76,10 @@ class FormatSpec(Spec):
         options: what the tensors do not tell, under the original program's names; declared with `settings.about`.
     """
 
-    title: str
-    detect: Callable[[Path], bool]
-    read: Callable[[Path], Contents]
-    convert: Callable[[Contents, Conversion], Native]
+    title: str = field(kw_only=False)
+    detect: Callable[[Path], bool] = field(kw_only=False)
+    read: Callable[[Path], Contents] = field(kw_only=False)
+    convert: Callable[[Contents, Conversion], Native] = field(kw_only=False)
     options: type[msgspec.Struct] = NoOptions
 
 

@@ -29,10 +29,5 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
 
 
 SPEC = FormatSpec(
-    name="cldsgm",
-    title="training state of CLD-SGM's program (torch)",
-    detect=detect,
-    read=read,
-    convert=convert,
-    options=ncsnpp.Options,
+    "cldsgm", "training state of CLD-SGM's program (torch)", detect, read, convert, options=ncsnpp.Options
 )

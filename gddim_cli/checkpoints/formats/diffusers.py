@@ -201,11 +201,4 @@ def schedule_of(scheduler: Scheduler, path: Path) -> DiscreteSchedule:
     return typed(raw, DiscreteSchedule, f"{path}: scheduler_config.json", CheckpointError)
 
 
-SPEC = FormatSpec(
-    name="diffusers",
-    title="diffusers folder with a UNet2DModel",
-    detect=detect,
-    read=read,
-    convert=convert,
-    options=Options,
-)
+SPEC = FormatSpec("diffusers", "diffusers folder with a UNet2DModel", detect, read, convert, options=Options)

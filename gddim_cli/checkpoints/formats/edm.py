@@ -283,10 +283,4 @@ def to_builtins(value: Any) -> Any:
 
 PRECONDITIONED = {"EDMPrecond": of_edm, "VPPrecond": of_vp, "VEPrecond": of_ve, "iDDPMPrecond": of_iddpm}
 
-SPEC = FormatSpec(
-    name="edm",
-    title="pickle of EDM's program",
-    detect=detect,
-    read=read,
-    convert=convert,
-)
+SPEC = FormatSpec("edm", "pickle of EDM's program", detect, read, convert)

@@ -43,10 +43,5 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
 
 
 SPEC = FormatSpec(
-    name="gddim-flax",
-    title="training state of gDDIM's program (Flax msgpack)",
-    detect=detect,
-    read=read,
-    convert=convert,
-    options=ncsnpp.Options,
+    "gddim-flax", "training state of gDDIM's program (Flax msgpack)", detect, read, convert, options=ncsnpp.Options
 )

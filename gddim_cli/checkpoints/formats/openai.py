@@ -212,10 +212,5 @@ def up_blocks(shapes: Shapes) -> list[set[str]]:
 
 
 SPEC = FormatSpec(
-    name="openai",
-    title="state dict of OpenAI's improved-diffusion or guided-diffusion",
-    detect=detect,
-    read=read,
-    convert=convert,
-    options=Options,
+    "openai", "state dict of OpenAI's improved-diffusion or guided-diffusion", detect, read, convert, options=Options
 )

@@ -95,11 +95,4 @@ def with_rates(card: Card, contents: Contents, options: Options) -> Card:
     return msgspec.structs.replace(card, convention={"schedule": schedule}, noise_range=None)
 
 
-SPEC = FormatSpec(
-    name="score-sde",
-    title="training state of Score-SDE's program (torch)",
-    detect=detect,
-    read=read,
-    convert=convert,
-    options=Options,
-)
+SPEC = FormatSpec("score-sde", "training state of Score-SDE's program (torch)", detect, read, convert, options=Options)

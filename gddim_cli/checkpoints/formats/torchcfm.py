@@ -78,11 +78,4 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
     return card, contents.tensors
 
 
-SPEC = FormatSpec(
-    name="torchcfm",
-    title="training state of torchcfm",
-    detect=detect,
-    read=read,
-    convert=convert,
-    options=Options,
-)
+SPEC = FormatSpec("torchcfm", "training state of torchcfm", detect, read, convert, options=Options)

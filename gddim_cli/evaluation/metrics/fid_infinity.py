@@ -20,15 +20,18 @@ LEAST = 5
 class InfinityOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the extrapolation."""
 
-    points: Annotated[int, about("Random subsets that the line is fitted to.", panel="Metrics", ge=3, le=1000)] = 15
+    points: Annotated[
+        int, about("Number of random subsets that the line is fitted to.", panel="Metrics", ge=3, le=1000)
+    ] = 15
 
 
 def compute(features: Features, reference: Reference, options: InfinityOptions, on_step: OnStep) -> dict[str, float]:
     """`value`, the distance at N -> infinity by a straight line in 1/N, and the interval of the distance there.
 
-    The bias of the distance is c/N up to higher orders, which show where N is not far above the dimension d. So the line goes
-    through random subsets evenly spaced from `max(N/5, 2.5 d)` to N. The value is `sum_k c_k D(S_k)` over the subsets S_k, so
-    image i has the weight `sum_k c_k [i in S_k] / |S_k|`, and a pair of images likewise.
+    The bias of the distance is c/N up to higher orders in 1/N, which matter unless N is well above the dimension d. The
+    line is therefore fitted to random subsets whose sizes are evenly spaced from `max(N/5, 2.5 d)` to N. The value is
+    `sum_k c_k D(S_k)` over the subsets S_k, so image i has the weight
+    `sum_k c_k [i in S_k] / |S_k|`, and a pair of images likewise.
     """
     import numpy as np
 
@@ -57,7 +60,7 @@ def compute(features: Features, reference: Reference, options: InfinityOptions, 
 
 
 def least_images(dimension: int, _options: InfinityOptions) -> int:
-    """The fewest images that the extrapolation can do with."""
+    """The smallest number of images that the extrapolation needs."""
     return LEAST * dimension
 
 

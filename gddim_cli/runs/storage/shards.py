@@ -103,7 +103,7 @@ class Shards(Storage):
                 parts.update((index, file) for index in self.index(file) if index in wanted)
         lost = wanted - parts.keys()
         if lost:
-            raise DataError(f"{self.folder}: image {min(lost)} is in no file there; rerun the same command")
+            raise DataError(f"{self.folder}: image {min(lost)} is missing from the folder; rerun the same command")
         return parts
 
     def join(self, num: int) -> None:
