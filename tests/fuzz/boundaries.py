@@ -42,6 +42,7 @@ GOOD_WORDS = {
         "--out",
         "out",
     ],
+    "tune": ["tune", "--checkpoint", "tiny.safetensors", "--nfe", "3", "--out", "solver.json"],
     "train": ["train", "squares.yaml", "--data", "squares.npz", "--out", "out"],
     "download": ["download", "--offline", "cld-cifar10"],
     "checkpoints": ["checkpoints", "tiny.safetensors"],
@@ -55,6 +56,7 @@ NEEDS = {
     "sample": ["tiny.safetensors"],
     "fid": ["digits"],
     "bench": ["small.safetensors"],
+    "tune": ["tiny.safetensors"],
     "train": ["squares.yaml", "squares.npz"],
     "checkpoints": ["tiny.safetensors"],
     "convert": ["edm_small_vp.pkl"],
@@ -348,7 +350,7 @@ def hostile_file(draw: Draw, suffix: str) -> bytes:
     )
     header = io.BytesIO()
     descr = pick(draw, ["|u1", "|O", "<f8", ">u2", "|S8", "|V8"])
-    np.lib.storage.write_array_header_1_0(
+    np.lib.format.write_array_header_1_0(
         header, {"descr": descr, "fortran_order": bool(draw.integers(2)), "shape": shape}
     )
     array = header.getvalue() + bytes(64)
@@ -540,6 +542,19 @@ def arrays(corpus: Corpus, draw: Draw, place: Path) -> Case:
     return Case([*words, "--conditional"] if draw.integers(2) else words, [path])
 
 
+def solvers(corpus: Corpus, draw: Draw, place: Path) -> Case:
+    """Solver files of `gddim tune`."""
+    corpus.copy("tiny.safetensors", place)
+    path = corpus.copy("solver.json", place)
+    note = "bytes"
+    if draw.integers(3):
+        tree, note = changed_tree(draw, json.loads(path.read_text()))
+        written(draw, path, json.dumps(tree))
+    else:
+        spoil(draw, path)
+    return Case(["sample", "--checkpoint", "tiny.safetensors", "--nfe", 3, "-n", 2, "--out", "out", "--solver", path], [path], note)
+
+
 def names(corpus: Corpus, draw: Draw, place: Path) -> Case:
     """Good files of every kind under odd names, and odd names for outputs."""
     odd = [
@@ -595,6 +610,6 @@ BOUNDARIES: dict[str, Boundary] = {
     boundary.__name__: boundary
     for boundary in (
         options, plans, recipes, diffusions, cards, native_bytes, released, pipelines, records, shards, images, statistics, features,
-        training, benchmarks, arrays, names,
+        training, benchmarks, arrays, names, solvers,
     )
 }  # fmt: skip
