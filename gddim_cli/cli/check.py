@@ -85,16 +85,16 @@ def check(
 ) -> None:
     """Test a diffusion or a model. Exit status 1 if a test fails.
 
-<<<<<<< HEAD
-    A diffusion: its equations, its prior, exactness in one step, the orders of convergence. The tests are numerical, in
-    float64 and at many times; passing them is not a proof.
+    <<<<<<< HEAD
+        A diffusion: its equations, its prior, exactness in one step, the orders of convergence. The tests are numerical, in
+        float64 and at many times; passing them is not a proof.
 
-    A model: its error in denoising at twelve noise levels, compared with a linear filter; which sign, scale, time, data range
-    or parameterization looks wrong; and the noise levels at which the model can be trusted.
-=======
-    The tests are numerical, in float64 and at many times; passing them is not a proof. The exit status is 1 if
-    one fails.
->>>>>>> main
+        A model: its error in denoising at twelve noise levels, compared with a linear filter; which sign, scale, time, data range
+        or parameterization looks wrong; and the noise levels at which the model can be trusted.
+    =======
+        The tests are numerical, in float64 and at many times; passing them is not a proof. The exit status is 1 if
+        one fails.
+    >>>>>>> main
     """
     if (diffusion is None) == (checkpoint is None):
         raise UsageError("gddim check: expected either a DIFFUSION or --checkpoint")

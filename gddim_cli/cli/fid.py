@@ -178,6 +178,7 @@ def fid(
         find_protocol(protocol)
 
     from gddim_cli.evaluation.evaluator import open_evaluator, open_extractor, under_protocol
+    from gddim_cli.evaluation.published import published_advice
     from gddim_cli.evaluation.report import report
 
     where = find_device(device)
@@ -208,6 +209,8 @@ def fid(
         if save_stats:
             write(save_stats, source, first.extractor, features)
     show(found, json)
+    if source.is_run and (advice := published_advice(Path(source.name), found.n)):
+        say(f"note: {advice}")
 
 
 def parse(words: list[str]) -> tuple[Path, Path | None]:
