@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import gddim_cli
+from gddim_cli.runtime.user_file import LOADED
 from gddim_cli.samplers.registry import SAMPLERS
-from gddim_cli.samplers.user_sampler import LOADED
 
 MODEL = """
 import torch

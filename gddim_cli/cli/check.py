@@ -11,7 +11,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, grid_table, say, show_json, show_table, stdout
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.runs.request import checkpoint_names
 from gddim_cli.runtime.device import find_device
 
@@ -85,16 +85,11 @@ def check(
 ) -> None:
     """Test a diffusion or a model. Exit status 1 if a test fails.
 
-    <<<<<<< HEAD
-        A diffusion: its equations, its prior, exactness in one step, the orders of convergence. The tests are numerical, in
-        float64 and at many times; passing them is not a proof.
+    A diffusion: its equations, its prior, exactness in one step, the orders of convergence. The tests are numerical, in
+    float64 and at many times; passing them is not a proof.
 
-        A model: its error in denoising at twelve noise levels, compared with a linear filter; which sign, scale, time, data range
-        or parameterization looks wrong; and the noise levels at which the model can be trusted.
-    =======
-        The tests are numerical, in float64 and at many times; passing them is not a proof. The exit status is 1 if
-        one fails.
-    >>>>>>> main
+    A model: its error in denoising at twelve noise levels, compared with a linear filter; which sign, scale, time, data range
+    or parameterization looks wrong; and the noise levels at which the model can be trusted.
     """
     if (diffusion is None) == (checkpoint is None):
         raise UsageError("gddim check: expected either a DIFFUSION or --checkpoint")
@@ -123,8 +118,7 @@ def check_diffusion(name: str, json: bool) -> None:
     show(results, json)
     failed = sum(not result.passed for result in results)
     if failed:
-        say(f"gddim: {failed} of {len(results)} checks failed")
-        raise typer.Exit(1)
+        raise NumericsError(f"{failed} of {len(results)} checks failed")
 
 
 def check_checkpoint(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +11,7 @@ from gddim_cli.errors import DataError
 from gddim_cli.models.model import module_of
 from gddim_cli.models.wrapped import Denoiser
 from gddim_cli.runtime.files import sha256
-from gddim_cli.runtime.user_file import execute, guarded
-
-
-def is_user_model(reference: str) -> bool:
-    """Whether a reference is `FILE.py:FUNCTION`."""
-    file, colon, _ = reference.rpartition(":")
-    return bool(colon) and file.endswith(".py")
+from gddim_cli.runtime.user_file import function_of, guarded
 
 
 def load_user_model(reference: str, device: torch.device, settings: dict[str, Any]) -> Denoiser:
@@ -30,11 +23,8 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
     Raises:
         DataError: the file or the function is missing, raises an error, or returns something else.
     """
-    name, _, function = reference.rpartition(":")
-    path = Path(name)
-    build = getattr(execute(path), function, None)
-    if not callable(build):
-        raise DataError(f"{path}: defines no function '{function}'")
+    path, build = function_of(reference)
+    function = reference.rpartition(":")[2]
     model = guarded(path, f"{function}()", lambda: build(**settings))
     if isinstance(model, tuple) and len(model) == 2 and callable(model[0]) and isinstance(model[1], dict):
         module, convention = model
