@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.text import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -24,7 +25,7 @@ QUIET = False
 def say(text: str) -> None:
     """Prints one line on stderr, from rank 0 only; nothing with --quiet."""
     if world().main and not QUIET:
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -64,7 +64,7 @@ class KeptImages:
         return self.images.done(self.num)
 
     def finish(self, nfe: float | None, tolerance: float | None) -> None:
-        """Writes the grid, the manifest and the record of a complete run, with the network evaluations per image and the tolerance.
+        """Writes the grid, the manifest and the record of a complete run, with its NFE and tolerance.
 
         Raises:
             DataError: an image is missing.
@@ -72,7 +72,8 @@ class KeptImages:
         """
         self.images.join(self.num)
         self._write_grid()
-        write_manifest(self.path, Manifest(__version__, "npz", self.num, self.images.describe(self.num)))
+        manifest = Manifest(__version__, "npz", self.num, self.images.describe(self.num))
+        write_manifest(self.path, manifest)
         self._record(True, nfe, tolerance)
 
     def _damaged(self) -> dict[Path, set[int]]:

@@ -6,13 +6,17 @@ LONGEST = 200
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """The text in one line, without control characters (a terminal would obey escape codes), shortened if very long.
+    """The text in one line, as `plain` gives it, shortened if very long."""
+    line = " ".join(plain(str(text)[: 10 * longest]).split())
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def plain(text: str) -> str:
+    """The text without control characters but line ends: a terminal would obey escape codes.
 
     Bytes of a file name that are not UTF-8 appear as `\\xff`.
     """
-    kept = "".join(letter if letter.isprintable() else escaped(letter) for letter in str(text)[: 10 * longest])
-    line = " ".join(kept.split())
-    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+    return "".join(letter if letter.isprintable() or letter == "\n" else escaped(letter) for letter in text)
 
 
 def escaped(letter: str) -> str:

@@ -190,7 +190,7 @@ def native_bytes(corpus: Corpus, draw: Draw, place: Path) -> Case:
 
 
 def released(corpus: Corpus, draw: Draw, place: Path) -> Case:
-    """Checkpoints of each released format."""
+    """Checkpoints of each released storage."""
     name = pick(draw, list(FORMATS))
     path = corpus.copy(name, place)
     spoil(draw, path)
@@ -214,8 +214,8 @@ def pipelines(corpus: Corpus, draw: Draw, place: Path) -> Case:
 
 def records(corpus: Corpus, draw: Draw, place: Path) -> Case:
     """`run.json`, `manifest.json` and the files of a run, as `sample` and `fid` meet them."""
-    format = pick(draw, ["png", "npz", "tar"])
-    run = corpus.copy(f"run_{format}", place)
+    storage = pick(draw, ["png", "npz", "tar"])
+    run = corpus.copy(f"run_{storage}", place)
     corpus.copy("tiny.safetensors", place)
     name = pick(draw, ["run.json", "manifest.json"])
     if draw.integers(3):
@@ -224,15 +224,15 @@ def records(corpus: Corpus, draw: Draw, place: Path) -> Case:
     else:
         spoil(draw, run / name)
         note = "bytes"
-    return run_case(draw, run, format, f"{name}: {note}")
+    return run_case(draw, run, storage, f"{name}: {note}")
 
 
 def shards(corpus: Corpus, draw: Draw, place: Path) -> Case:
     """The images of a run."""
-    format = pick(draw, ["png", "npz", "tar"])
-    run = corpus.copy(f"run_{format}", place)
+    storage = pick(draw, ["png", "npz", "tar"])
+    run = corpus.copy(f"run_{storage}", place)
     corpus.copy("tiny.safetensors", place)
-    file = pick(draw, sorted(run.glob(f"*0*.{format}")))
+    file = pick(draw, sorted(run.glob(f"*0*.{storage}")))
     kind = draw.integers(4)
     note = file.name
     if draw.integers(2):
@@ -240,7 +240,7 @@ def shards(corpus: Corpus, draw: Draw, place: Path) -> Case:
         note += ", no manifest"
     if kind == 0:
         file.write_bytes(hostile_file(draw, file.suffix))
-    elif kind == 1 and format == "npz":
+    elif kind == 1 and storage == "npz":
         index: object = pick(
             draw,
             [
@@ -273,12 +273,12 @@ def shards(corpus: Corpus, draw: Draw, place: Path) -> Case:
         )()
     else:
         spoil(draw, file)
-    return run_case(draw, run, format, note)
+    return run_case(draw, run, storage, note)
 
 
-def run_case(draw: Draw, run: Path, format: str, note: str) -> Case:
+def run_case(draw: Draw, run: Path, storage: str, note: str) -> Case:
     """A command on a run's folder."""
-    sample = ["sample", "--checkpoint", "tiny.safetensors", "--nfe", 2, "--format", format, "--out", run]
+    sample = ["sample", "--checkpoint", "tiny.safetensors", "--nfe", 2, "--format", storage, "--out", run]
     commands = [
         [*sample, "-n", 6],
         [*sample, "-n", 8],
@@ -348,7 +348,7 @@ def hostile_file(draw: Draw, suffix: str) -> bytes:
     )
     header = io.BytesIO()
     descr = pick(draw, ["|u1", "|O", "<f8", ">u2", "|S8", "|V8"])
-    np.lib.format.write_array_header_1_0(
+    np.lib.storage.write_array_header_1_0(
         header, {"descr": descr, "fortran_order": bool(draw.integers(2)), "shape": shape}
     )
     array = header.getvalue() + bytes(64)
@@ -403,7 +403,7 @@ def picture_of(draw: Draw, mode: str) -> bytes:
     """A PNG of another mode or size."""
     buffer = io.BytesIO()
     side = pick(draw, [1, 8, 28, 29])
-    Image.new(mode, (side, side)).save(buffer, format="PNG")
+    Image.new(mode, (side, side)).save(buffer, storage="PNG")
     return buffer.getvalue()
 
 
@@ -540,10 +540,61 @@ def arrays(corpus: Corpus, draw: Draw, place: Path) -> Case:
     return Case([*words, "--conditional"] if draw.integers(2) else words, [path])
 
 
+def names(corpus: Corpus, draw: Draw, place: Path) -> Case:
+    """Good files of every kind under odd names, and odd names for outputs."""
+    odd = [
+        "\udcff\udcfe",
+        "\x1b[31mred",
+        "a\nb",
+        "\u202e",
+        "ü" * 80,
+        " ",
+        "-x",
+        "$(id)",
+        "%s",
+        "[bold]",
+        "'",
+        '"',
+        "a,b",
+        "a=b",
+        "~",
+    ]
+    for needed in ("tiny.safetensors", "digits", "squares.yaml", "squares.npz"):
+        corpus.copy(needed, place)
+    out = pick(draw, odd)
+
+    def renamed(name: str) -> Path:
+        source = corpus.copy(name, place) if not (place / name).exists() else place / name
+        return source.rename(place / f"{pick(draw, odd)}{source.suffix}")
+
+    cases = [
+        lambda: [*GOOD_WORDS["sample"][:-1], renamed("tiny.safetensors")],
+        lambda: ["sample", "--nfe", 2, "-n", 2, f"--out={out}", "--checkpoint=tiny.safetensors", "--json"],
+        lambda: [*GOOD_WORDS["sample"], f"--save-raw={out}.npy", f"--trajectory={out}.gif"],
+        lambda: [*GOOD_WORDS["sample"], "--init-noise", renamed("noise.npy")],
+        lambda: [*GOOD_WORDS["sample"], "--diffusion", renamed("diffusion.yaml")],
+        lambda: ["coefficients", "--nfe", 3, "--diffusion", renamed("own.py"), f"--npz={out}.npz"],
+        lambda: [*FID, renamed("digits"), "--json"],
+        lambda: [
+            *FID,
+            renamed(pick(draw, ["digits.zip", "digits.tar", "digits.npz", "run_png", "run_tar"])),
+            f"--save-stats={out}.npz",
+        ],
+        lambda: ["fid", "--no-cache", "digits", "--ref", renamed("stats.npz"), "--json"],
+        lambda: ["train", renamed("squares.yaml"), "--data", "squares.npz", "--steps", 1, f"--out={out}"],
+        lambda: ["train", "squares.yaml", "--data", renamed("squares.npz"), "--steps", 1, "--out=o", f"--name={out}"],
+        lambda: ["convert", renamed("edm_small_vp.pkl"), f"./{out}.safetensors", "--card", "edm-baseline-cifar10-vp"],
+        lambda: ["checkpoints", renamed("tiny.safetensors")],
+        lambda: ["bench", renamed("plan.yaml"), "--print-plan"],
+        lambda: ["bench", "--status", renamed("benched")],
+    ]
+    return Case(pick(draw, cases)())
+
+
 BOUNDARIES: dict[str, Boundary] = {
     boundary.__name__: boundary
     for boundary in (
         options, plans, recipes, diffusions, cards, native_bytes, released, pipelines, records, shards, images, statistics, features,
-        training, benchmarks, arrays,
+        training, benchmarks, arrays, names,
     )
 }  # fmt: skip

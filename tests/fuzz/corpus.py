@@ -95,7 +95,7 @@ class Corpus:
         self.checkpoint("tiny", 8)
         self.checkpoint("small", 28)
         self.pictures()
-        for format in ("png", "npz", "tar"):
+        for storage in ("png", "npz", "tar"):
             self.make(
                 "sample",
                 "--checkpoint",
@@ -105,9 +105,9 @@ class Corpus:
                 "-n",
                 6,
                 "--format",
-                format,
+                storage,
                 "--out",
-                f"run_{format}",
+                f"run_{storage}",
             )
         (root / "squares.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
         draw = np.random.default_rng(0)

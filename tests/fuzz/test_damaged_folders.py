@@ -1,4 +1,4 @@
-"""Each file of a folder of `sample`, `train` and `bench`, damaged in each way: the undamaged bytes again, or one line that names it."""
+"""Each file of a run, a training run or a benchmark, damaged in each way: the undamaged bytes again, or one line that names it."""
 
 from __future__ import annotations
 
@@ -78,11 +78,15 @@ def content(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+DAMAGES = [(kind, damage) for kind in COMMANDS for damage in (zeroed, swapped, flipped, unreadable, a_pipe)]
+DAMAGES += [(kind, removed) for kind in COMMANDS if kind.startswith("run")]
+
+
 @pytest.mark.parametrize(
     ("kind", "damage"),
     [
-        *((kind, damage) for kind in COMMANDS for damage in (truncated, zeroed, swapped, flipped, unreadable, a_pipe)),
-        *((kind, removed) for kind in COMMANDS if kind.startswith("run")),
+        *((kind, truncated) for kind in COMMANDS),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in DAMAGES),
     ],
 )
 def test_a_damaged_folder(corpus: Corpus, tmp_path: Path, kind: str, damage: Callable[[Path], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ FEW, MANY = 25, 400
     ("first", "count"), [(0, FEW), pytest.param(FEW, MANY, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 @pytest.mark.parametrize("name", BOUNDARIES)
-def test_bad_input(corpus: Corpus, tmp_path: Path, name: str, first: int, count: int) -> None:
+def test_bad_input(
+    corpus: Corpus, tmp_path: Path, record_property: Callable, name: str, first: int, count: int
+) -> None:
     found, ends = [], Counter()
     for number in range(first, first + count):
         sandbox = tmp_path / "sandbox"
@@ -40,5 +43,5 @@ def test_bad_input(corpus: Corpus, tmp_path: Path, name: str, first: int, count:
             found.append(f"{name} {number}: {', '.join(wrong)}\n  {words}\n  {case.note}\n  {outcome.err[-1500:]}")
         ends[outcome.status] += 1
         shutil.rmtree(sandbox)
-    print(f"{name}: {count} cases, by exit status: {dict(sorted(ends.items()))}")
+    record_property("fuzzing", (name, count, dict(sorted(ends.items()))))
     assert not found, f"{len(found)} of {count} cases:\n" + "\n".join(found[:40])

@@ -25,7 +25,12 @@ class Npz(Shards):
     NAMES = re.compile(r"images-\d{6,}-\d{6,}\.npz")
 
     def index(self, file: Path) -> list[int]:
-        return [int(index) for index in member(file, "index")]
+        found = member(file, "index")
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            raise DataError(
+                f"{file}: its index is {found.dtype}{list(found.shape)}; remove it and rerun the same command"
+            )
+        return [int(index) for index in found]
 
     def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
         rows = {index: row for row, index in enumerate(self.index(file))}
@@ -33,8 +38,8 @@ class Npz(Shards):
         return [images[rows[index]] for index in indices]
 
     def verify(self, file: Path) -> None:
-        index, images = member(file, "index"), member(file, "images")
-        if index.ndim != 1 or index.dtype.kind not in "iu" or images.dtype != np.uint8 or images.ndim != 4:
+        index, images = self.index(file), member(file, "images")
+        if images.dtype != np.uint8 or images.ndim != 4:
             raise DataError(f"{file}: not a shard of a run; remove it and rerun the same command")
         if len(index) != len(images):
             raise DataError(

@@ -73,8 +73,8 @@ SPEC = StorageFormat(name="png", summary="one PNG per image", storage=Png)
 
 
 def size(file: Path) -> int:
-    """Size in bytes; 0 for a file that has disappeared, or whose content was lost in a crash."""
-    with suppress(FileNotFoundError):
+    """Size in bytes; 0 for a file that has disappeared or is a link in a circle, or whose content was lost in a crash."""
+    with suppress(OSError):
         return file.stat().st_size
     return 0
 
