@@ -14,18 +14,22 @@ from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.evaluation.evaluator import open_evaluator, under_protocol
+from gddim_cli.evaluation.evaluator import under_protocol
+from gddim_cli.evaluation.extractors.base import Extractor
+from gddim_cli.evaluation.factory import EvaluatorFactory
 from gddim_cli.hub.load import load
 from gddim_cli.images.quantize import Pixels, quantize
+from gddim_cli.images.sources import ImageSource
 from gddim_cli.models.acceleration import Speed
-from gddim_cli.models.model import Model
+from gddim_cli.models.model import Model, module_of
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.runs.images import open_images
 from gddim_cli.runs.prepare import prepare
 from gddim_cli.runs.prepared_run import PreparedRun
-from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.runs.request import SamplingRequest, sampling_settings, with_preset
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.memory import memory_for
+from gddim_cli.runtime.rounding import rounding
 from gddim_cli.samplers.coefficients import Coefficients
 
 BATCH_SIZE = 64
@@ -56,7 +60,7 @@ def sample(
     num: int = ...,
     seed: int = ...,
     diffusion: str | Diffusion | None = ...,
-    sampler: str = ...,
+    sampler: str | None = ...,
     *,
     batch_size: int = ...,
     device: str | None = ...,
@@ -70,7 +74,7 @@ def sample(
     num: int = ...,
     seed: int = ...,
     diffusion: str | Diffusion | None = ...,
-    sampler: str = ...,
+    sampler: str | None = ...,
     *,
     batch_size: int = ...,
     device: str | None = ...,
@@ -83,7 +87,7 @@ def sample(
     num: int = 64,
     seed: int = 0,
     diffusion: str | Diffusion | None = None,
-    sampler: str = "gddim",
+    sampler: str | None = None,
     *,
     batch_size: int = BATCH_SIZE,
     device: str | None = None,
@@ -98,12 +102,13 @@ def sample(
         num: number of images.
         seed: image i starts from the noise of (seed, i).
         diffusion: a name, a file or an object; by default the model's own.
-        sampler: a name that `gddim samplers` lists.
+        sampler: a name that `gddim samplers` lists; by default gddim, or tuned where a solver is given.
         batch_size: affects speed, and images only by rounding (with rk45: by its choice of steps).
         device: by default the model's own; `auto` for a model given by name.
         return_states: also return the final states, [N, D, C, H, W], before quantisation.
         settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,
-            `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a number, a list or "uniform"), ...
+            `solver` (a file of `gddim tune`, or "auto"), `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a
+            number, a list or "uniform"), ... `preset="paper"` is the scheme of the paper, whatever the defaults are.
 
     Returns:
         uint8 [N, H, W, C], and the states if asked for.
@@ -150,7 +155,7 @@ class Sampler:
         num: int = 1,
         seed: int = 0,
         diffusion: str | Diffusion | None = None,
-        sampler: str = "gddim",
+        sampler: str | None = None,
         *,
         device: str | None = None,
         **settings: Any,
@@ -183,6 +188,7 @@ class Sampler:
             yield t, u, denoised(prepared, *seen[0])
 
 
+@rounding(tf32=False)
 def denoised(prepared: PreparedRun, t: float, u: Tensor, eps: Tensor) -> Tensor:
     """The estimate of the clean images from a state and its noise prediction: `u - K_t eps = psi_t x_0`, [N, C, H, W]."""
     diffusion = prepared.diffusion
@@ -204,14 +210,14 @@ def prepared_run(
         UsageError: an unknown setting or value.
     """
     keys = {setting.name: key for key, setting in sampling_settings().items()}
-    values = {keys.get(name, name): value for name, value in given.items()}
+    values = {keys.get(name, name): value for name, value in given.items() if name != "preset"}
     classes = values.get("class")
     if classes is not None and not isinstance(classes, str):
         values["class"] = ",".join(map(str, np.atleast_1d(classes)))
     named = {"diffusion": diffusion} if isinstance(diffusion, str) else {}
     chosen = {"checkpoint": model} if isinstance(model, str) else {}
     where = {key: name for name, key in keys.items()} | {name: name for name in given if name not in keys}
-    request = SamplingRequest.of({**values, **named, **chosen}, where)
+    request = SamplingRequest.of(with_preset({**values, **named, **chosen}, given.get("preset")), where)
     place = find_device(device) if device or isinstance(model, str) else device_of(model)
     return prepare(
         request,
@@ -224,8 +230,7 @@ def prepared_run(
 
 def device_of(model: Model) -> torch.device:
     """The device of a model's network; the CPU for a network without parameters."""
-    network: Any = model.network.network
-    module = getattr(network, "module", network)
+    module = module_of(model)
     parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
@@ -260,6 +265,7 @@ def fid(
     mode: str | None = None,
     protocol: str | None = None,
     inception: str | Path | None = None,
+    features: str | None = None,
     batch_size: int = BATCH_SIZE,
     device: str | None = None,
 ) -> Score:
@@ -267,10 +273,10 @@ def fid(
 
     Args:
         images: uint8 [N, H, W, C] or [N, H, W], or what `gddim fid` takes: a folder, an archive, a run.
-        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`; by default
-            chosen by the images' shape.
+        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`, or other images; by
+            default chosen by the images' shape.
         metric: a metric's name, with options as in `prdc:k=3`.
-        mode, protocol, inception: as in `gddim fid`.
+        mode, protocol, inception, features: as in `gddim fid`.
 
     Raises:
         DataError: images that cannot be used, or a file that is not on this machine (the message says how to get it).
@@ -280,13 +286,18 @@ def fid(
     array = None if source else checked_images(images)
     shape = source.shape if source else array.shape[1:]  # type: ignore[union-attr]
     file = Path(inception) if inception else None
-    evaluator = open_evaluator(ref, protocol, mode, file, find_device(device), shape, metric=metric)
+
+    def features_of(images: ImageSource, extractor: Extractor) -> NDArray[np.float32]:
+        return np.concatenate([extractor(batch) for batch in images.batches(batch_size)])
+
+    factory = EvaluatorFactory(find_device(device), shape, protocol, mode, file, features, features_of)
+    evaluator = factory.open(metric, ref)
     if source:
         source = under_protocol(source, evaluator)
     batches = source.batches(batch_size) if source else np.array_split(array, -(-len(array) // batch_size))  # type: ignore[arg-type]
-    features = np.concatenate([evaluator.extractor(batch) for batch in batches])
-    values = evaluator.evaluate(features)
-    return Score(evaluator.label(len(features)), values["value"], values, len(features), evaluator.identity())
+    found = np.concatenate([evaluator.extractor(batch) for batch in batches])
+    values = evaluator.evaluate(found)
+    return Score(evaluator.label(len(found)), values["value"], values, len(found), evaluator.identity())
 
 
 def checked_images(images: Any) -> Pixels:

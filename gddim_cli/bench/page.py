@@ -30,7 +30,7 @@ def picture(entry: Entry | None, results: Results, plan: BenchPlan, folder: Fold
     """The kept images of an entry, with its value below."""
     for result in (results[key] for key in entry.keys) if entry else ():
         if entry and (images := folder.samples(plan, result).read()) is not None:
-            caption = entry.text if result.has_reference else entry.bare_text
+            caption = entry.text if result.has_metric else entry.bare_text
             return Pictures(images, caption + entry.made * entry.overspent)
     return Pictures(None)
 
@@ -38,7 +38,7 @@ def picture(entry: Entry | None, results: Results, plan: BenchPlan, folder: Fold
 def section(stem: str, table: Table, results: Results, plan: BenchPlan, folder: Folder) -> Section:
     """A table with its charts and pictures, and what each of its cells depends on; `stem` names its plot."""
     rest, charts, pictures = stem[stem.index("_vs_nfe") :], {}, {}
-    if table.has_reference:
+    if table.has_metric:
         charts[stem] = plot.values(table)
     if any(entry.solver_error is not None for entry in table.entries):
         charts[f"error{rest}"] = plot.errors(table)
@@ -55,7 +55,7 @@ def cell(table: Table, entry: Entry | None) -> Cell:
     """An entry with its solver error and the published number below."""
     if entry is None:
         return Cell("")
-    if not table.has_reference:
+    if not table.has_metric:
         return Cell(entry.bare_text, entry.solver_error)
     lines = [f"solver error {entry.error_text}"] if entry.error_text else []
     if entry.published is not None:

@@ -17,29 +17,31 @@ from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Result, pending
 from gddim_cli.errors import GddimError, UsageError
 from gddim_cli.hub.store import BUNDLED, card_of, names
+from gddim_cli.runs.request import TUNED
 from gddim_cli.runtime.setting_lists import Values, located, plain, without
 from gddim_cli.samplers.registry import find_sampler, having, sampler_options
 from gddim_cli.settings import declared
 
 PRESETS = Path(__file__).parent / "presets"
-ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "dtype", "tf32"}
+ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "features", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
-DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "seeds": 0}
-"""The default settings of a row, in the order of the product, so that each network is loaded once."""
+DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "predict": "eps", "seeds": 0}
+"""The default settings of a row, in the order of the product, so that each network is loaded once. gDDIM is the paper's in all
+columns of a table; the default of gddim sample depends on NFE."""
 Where = Mapping[str, str]
 
 
-def read_plan(path: Path | None, table: int | None, options: Values, problems: list[str]) -> PlanFile:
-    """The plan of a file, one of the paper's tables, or the default plan; raises DataError as `read_plan_file`.
+def read_plan(path: Path | None, preset: str | None, options: Values, problems: list[str]) -> PlanFile:
+    """The plan of a file, of a preset, or the default plan; raises DataError as `read_plan_file`.
 
     The default plan compares samplers on any checkpoint; options that choose how to sample replace its rows by one of gDDIM.
     """
     if path is not None:
         return read_plan_file(path, problems)
-    name = f"table{table}" if table else "default"
-    plan = read_plan_file(PRESETS / f"{name}.yaml", problems, f"--table {table}" if table else "the default plan")
+    title = f"the preset {preset}" if preset else "the default plan"
+    plan = read_plan_file(PRESETS / f"{preset or 'default'}.yaml", problems, title)
     plan.preset = True
-    if table:
+    if preset:
         return plan
     changed = {key for key in options.keys() - ELSEWHERE if plain(options, key) != plain(plan.top, key)}
     if changed:
@@ -78,7 +80,8 @@ class Planner:
             given = {**top, **own}
             if not all(given.get(key, True) for key in ("sampler", "checkpoint", "nfe")):
                 continue  # refused already
-            defaults: Values = {key: [(of, place)] for key, of in DEFAULTS.items()}
+            implied = {"sampler": TUNED} if given.get("solver") else {}
+            defaults: Values = {key: [(of, place)] for key, of in {**DEFAULTS, **implied}.items()}
             given = {**defaults, **{key: values for key, values in given.items() if values}}
             self._check_row(given, self.over if "sampler" in self.over else own, place, used)
             yield from self._product(given, place) if "nfe" in given else ()
@@ -127,7 +130,7 @@ class Planner:
         features = list(dict.fromkeys(result.features for result in self.results.values()))
         results = sorted(self.results.values(), key=lambda result: features.index(result.features))
         self.notes += resources.notes
-        bare = [result for result in results if not result.has_reference]
+        bare = [result for result in results if not result.has_metric]
         if bare and self.own.keep_images:
             self.notes.append("Without a reference only the pictures of the sheets are kept, not all images.")
         asked = bool(bare) if self.own.solver_error is None else self.own.solver_error
@@ -140,7 +143,7 @@ class Planner:
         opened = False
         with self._collecting(where, "checkpoint"), resources.memory():
             model = resources.model(cell.request)
-        with self._collecting(where, "inception", "protocol", "ref"):
+        with self._collecting(where, "features", "inception", "protocol", "ref"):
             if model:
                 evaluator, opened = resources.evaluator(cell, model.image_shape), True
             elif (name := cell.request.checkpoint or "") in names():  # its missing files are named as well

@@ -8,7 +8,7 @@ from gddim_cli.pages.chart import Chart, Mark, Point, Series
 
 def values(table: Table) -> Chart:
     """Values against evaluations made, or against lambda, and published ones beside them."""
-    return chart(table, "mean", f"{table.metric} against {table.evaluator['reference']}", table.heading)
+    return chart(table, "mean", table.measured, table.heading)
 
 
 def errors(table: Table) -> Chart:

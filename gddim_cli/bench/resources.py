@@ -12,7 +12,9 @@ from torch import Tensor
 
 from gddim_cli.bench.cell import NO_REFERENCE, Cell
 from gddim_cli.errors import GddimError, UsageError
-from gddim_cli.evaluation.evaluator import Evaluator, open_evaluator
+from gddim_cli.evaluation.evaluator import Evaluator
+from gddim_cli.evaluation.factory import EvaluatorFactory
+from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.models.model import Model
 from gddim_cli.runs.prepare import load_model, prepare
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -33,7 +35,7 @@ class Resources:
         self.on_evaluation: Callable[[int], object] = lambda _: None
         self._model: tuple[Any, Model] | None = None
         self.notes: list[str] = []
-        self._evaluators: dict[Any, Evaluator | None] = {}
+        self._factories: dict[Any, EvaluatorFactory] = {}
 
     def model(self, request: SamplingRequest) -> Model:
         """The request's checkpoint, in the request's precision; raises GddimError as `load_model`."""
@@ -63,27 +65,30 @@ class Resources:
         return prepared
 
     def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator | None:
-        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `open_evaluator`.
+        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`.
 
-        None with `--ref none`, and if no reference is asked for and none for such images is on this machine.
+        None with `--ref none`, and if no reference is asked for and none for such images is on this machine, unless the metric
+        needs no reference.
         """
-        if cell.ref == NO_REFERENCE:
-            if cell.protocol or cell.mode or cell.inception:
-                raise UsageError("--ref none: measures no metric; leave out protocol, mode and inception")
+        metric, none = find_metric(cell.metric), cell.ref == NO_REFERENCE
+        chosen = (cell.protocol, cell.mode, cell.inception, cell.features)
+        if none and metric.spec.needs_reference:
+            if any(chosen):
+                raise UsageError("--ref none: measures no metric; leave out protocol, mode, inception and features")
             return None
-        key = (cell.ref, cell.protocol, cell.mode, cell.inception, shape)
-        if key not in self._evaluators:
+        key = (*chosen, shape)
+        if key not in self._factories:
             inception, (channels, height, width) = Path(cell.inception) if cell.inception else None, shape
-            options = (cell.ref, cell.protocol, cell.mode, inception, self.device, (height, width, channels))
-            try:
-                self._evaluators[key] = open_evaluator(*options)
-            except GddimError as error:
-                if any(key[:4]):
-                    raise
-                self._evaluators[key] = None
-                self.notes.append(f"Without a reference, solver errors and pictures only: {error}.")
-        found = self._evaluators[key]
-        return found and found.with_metric(cell.metric)
+            options = (cell.protocol, cell.mode, inception, cell.features)
+            self._factories[key] = EvaluatorFactory(self.device, (height, width, channels), *options)
+        try:
+            return self._factories[key].open(metric, None if none else cell.ref)
+        except GddimError as error:
+            if cell.ref or any(chosen) or metric.spec.mode:
+                raise
+            note = f"Without a reference, solver errors and pictures only: {error}."
+            self.notes += [note] if note not in self.notes else []
+            return None
 
     def memory(self) -> AbstractContextManager[None]:
         """A context for work on batches, which may raise CapacityError."""

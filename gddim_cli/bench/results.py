@@ -23,7 +23,7 @@ from gddim_cli.samplers.registry import SAMPLERS
 
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 NUM = 500
-WITHOUT_REFERENCE = {"metric": "solver error", "metric_name": "error", "reference": None, "protocol": None}
+WITHOUT_METRIC = {"metric": "solver error", "metric_name": "error", "reference": None, "protocol": None}
 """The evaluator of results that have a solver error and pictures only."""
 
 
@@ -61,20 +61,20 @@ class Result(msgspec.Struct):
         return SAMPLERS[self.request.sampler].is_deterministic(self.request.sampler_options)
 
     @property
-    def has_reference(self) -> bool:
+    def has_metric(self) -> bool:
         """Whether it has a metric; otherwise it has a solver error and pictures only."""
-        return self.evaluator["reference"] is not None
+        return self.evaluator != WITHOUT_METRIC
 
     @property
     def number(self) -> float | None:
         """The value, or without a reference the solver error."""
         solver_error = self.solver_error.rms if self.solver_error else None
-        return self.value if self.has_reference else solver_error
+        return self.value if self.has_metric else solver_error
 
     @property
     def missing(self) -> bool:
         """Whether it has not been measured."""
-        return (self.value if self.has_reference else self.nfe) is None
+        return (self.value if self.has_metric else self.nfe) is None
 
     @property
     def per_image(self) -> int:
@@ -99,7 +99,7 @@ def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator | None, imag
         evaluator.check_count(num)
     if prepared.initial is not None and num > len(prepared.initial):
         raise DataError(f"--init-noise: holds {len(prepared.initial)} states, fewer than the {num} images; lower --num")
-    identity, request = evaluator.identity() if evaluator else dict(WITHOUT_REFERENCE), prepared.request
+    identity, request = evaluator.identity() if evaluator else dict(WITHOUT_METRIC), prepared.request
     extractor = [identity.get(name) for name in ("mode", "network", "weights_sha256")]
     key, features = short_hash(request, num, identity), short_hash(request, num, extractor)
     return Result(key, features, request, num, identity, prepared.sampler.nfe)
@@ -150,7 +150,10 @@ class Folder:
 
     def result(self, pending: Result, images: int) -> Result:
         """What is kept of a result, or `pending`; a solver error on another number of images does not count."""
-        found = read_json(self.path / "cells" / f"{pending.key}.json", Result) or msgspec.structs.replace(pending)
+        path = self.path / "cells" / f"{pending.key}.json"
+        found = read_json(path, Result) or msgspec.structs.replace(pending)
+        if found.key != pending.key:
+            raise DataError(f"{path}: holds the result of another cell; remove it and run the same command again")
         if found.solver_error and found.solver_error.images != images:
             found.solver_error = None
         return found
@@ -173,7 +176,7 @@ class Folder:
         solved = plan.solver_error if first.deterministic else 0
         unsolved = solved and any(not one.solver_error or one.solver_error.failed for one in kept)
         unseen = not streams and bool(pictures.missing())
-        bare = first.missing and not first.has_reference
+        bare = first.missing and not first.has_metric
         wanted = max(solved, pictures.count * unseen, first.num * bare)
         return wanted if unsolved or unseen or bare else 0
 

@@ -102,12 +102,12 @@ class Runner:
     def _known(self, group: list[Result]) -> tuple[list[Result], bool]:
         """What is kept of a group, and whether its values and images are."""
         kept = [self.folder.result(result, self.plan.solver_error) for result in group]
-        if not group[0].has_reference:
+        if not group[0].has_metric:
             return kept, True
         if any(result.missing for result in kept):
             return kept, False
         self.folder.rows(group[0].features).forget()
-        return kept, not self.keep_images or self._images(group[0]).complete
+        return kept, not self.keep_images or self._images(group[0]).check()
 
     def _measure(self, group: list[Result]) -> tuple[int, PreparedRun | None]:
         """Fills in the values of a group, or why there are none; how many images were made, and what made them."""
@@ -185,7 +185,7 @@ class Runner:
             network, before = ready.model.network, ready.model.network.nfe
             batches = len(ready.batches(range(images), self.resources.batch_size, images))
             found = first_images(ready, images, self.resources.batch_size)
-            if not first.has_reference:
+            if not first.has_metric:
                 first.nfe, first.tolerance = (network.nfe - before) / batches, ready.sampler.tolerance
                 first.device, first.versions = str(self.resources.device), versions()
             self.folder.samples(self.plan, first).keep(range(images), quantize(found, ready.config.quantize))
@@ -215,7 +215,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
     found: dict[str, Cost] = {}
     for group in plan.groups():
         first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
-        whole = not first.has_reference or not any(result.missing for result in kept)
+        whole = not first.has_metric or not any(result.missing for result in kept)
         left = 0 if whole else first.num - folder.rows(first.features).done()
         images = folder.first_images(plan, kept, streams=bool(left))
         block = first.request.batch_size or 1  # of batches that are always full

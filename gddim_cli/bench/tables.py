@@ -10,7 +10,7 @@ import msgspec
 
 from gddim_cli.bench import published
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.results import Result
+from gddim_cli.bench.results import WITHOUT_METRIC, Result
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
 from gddim_cli.runs.request_labels import labels
@@ -93,9 +93,9 @@ class Table(msgspec.Struct, kw_only=True):
     apart: str = ""
 
     @property
-    def has_reference(self) -> bool:
+    def has_metric(self) -> bool:
         """Whether it has values of a metric, or solver errors only."""
-        return self.evaluator["reference"] is not None
+        return self.evaluator != WITHOUT_METRIC
 
     @property
     def metric(self) -> str:
@@ -104,12 +104,16 @@ class Table(msgspec.Struct, kw_only=True):
         return name if self.images >= FULL or (spec and not spec.depends_on_count) else f"{name}@{self.images}"
 
     @property
+    def measured(self) -> str:
+        """The metric and what it compares with, `FID@5000 against mnist`; the metric alone if it compares with nothing."""
+        reference = self.evaluator["reference"]
+        return f"{self.metric} against {reference}" if reference else self.metric
+
+    @property
     def heading(self) -> str:
         """What the values are, in one line."""
         protocol = self.evaluator["protocol"]
-        what = f"Solver error: {SOLVER_ERROR}"
-        if self.has_reference:
-            what = f"{self.metric} against {self.evaluator['reference']}"
+        what = self.measured if self.has_metric else f"Solver error: {SOLVER_ERROR}"
         parts = [what, f"protocol {protocol}" if protocol else ""]
         parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
         return ", ".join(filter(None, parts))
@@ -133,7 +137,7 @@ class Table(msgspec.Struct, kw_only=True):
         """The values as text: a header, a line for each row, and below it the paper's numbers and the differences."""
         found = [self.header]
         for label, row in self.rows.items():
-            texts = [(entry.text if self.has_reference else entry.bare_text) if entry else "" for entry in row]
+            texts = [(entry.text if self.has_metric else entry.bare_text) if entry else "" for entry in row]
             found.append([label, *texts])
             numbers = [entry.published if entry else None for entry in row]
             if any(number is not None for number in numbers):
@@ -143,7 +147,7 @@ class Table(msgspec.Struct, kw_only=True):
 
     def error_grid(self) -> Grid:
         """The solver errors as text, or nothing; without a reference they are in `grid`."""
-        if not self.has_reference:
+        if not self.has_metric:
             return []
         lines = [[label, *(entry.error_text if entry else "" for entry in row)] for label, row in self.rows.items()]
         lines = [line for line in lines if any(line[1:])]
@@ -159,7 +163,7 @@ class Table(msgspec.Struct, kw_only=True):
             found.append(
                 f"±{alone}: the metric's own standard error, as other images from the same model would vary it."
             )
-        if not self.has_reference and any(entry.bare_text.startswith(PICTURES) for entry in entries):
+        if not self.has_metric and any(entry.bare_text.startswith(PICTURES) for entry in entries):
             found.append(f"{PICTURES}: no solver error, which only deterministic samplers have; see samples.png.")
         if any(entry.made and not entry.overspent for entry in entries):
             found.append("In brackets: the network evaluations made, where the budget cannot be spent exactly.")

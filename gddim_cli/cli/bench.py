@@ -23,6 +23,7 @@ gddim bench
 gddim bench --checkpoint mnist --sampler gddim,em --nfe 10,20,50 --seeds 0,1,2 --out runs/digits
 gddim bench plan.yaml --print-plan
 gddim bench --table 1 --num 5000
+gddim bench --preset few --out few
 gddim bench --status bench
 gddim bench compare bench other (see gddim bench compare --help)"""
 FIRST = ("nfe", "checkpoint", "sampler", "seeds")
@@ -33,6 +34,8 @@ Table = Annotated[
     int | None,
     typer.Option(metavar="1|2|3", help="Reproduce this table of the gDDIM paper.", rich_help_panel="Model"),
 ]
+PRESET = "Plan that ships with gddim: few, samplers at NFE 5 to 20."
+Preset = Annotated[str | None, typer.Option(metavar="few", help=PRESET, rich_help_panel="Model")]
 Status = Annotated[
     Path | None,
     typer.Option(help="Only print which cells in this folder are done, missing or failed.", rich_help_panel="Output"),
@@ -49,6 +52,7 @@ def bench(
         ),
     ] = None,
     table: Table = None,
+    preset: Preset = None,
     print_plan: Annotated[bool, typer.Option("--print-plan", help=PRINT_PLAN, rich_help_panel="Output")] = False,
     status: Status = None,
     json: options.Json = False,
@@ -73,7 +77,8 @@ def bench(
         bench_view.show_status(status, json)
         return
     over = reader(problems := list[str]()).options(given)
-    planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems)
+    name = f"table{table}" if table else preset
+    planner = plans.Planner(plans.read_plan(plan, name, over, problems), over, problems)
     try:
         device = find_device(planner.own.device)
     except UsageError as error:  # reported with everything else that is wrong

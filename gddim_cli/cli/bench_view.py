@@ -76,7 +76,7 @@ def described(result: Result) -> str:
     cell = f"{short_label(request, [request], 'nfe')}, NFE {request.nfe}, seed {request.seed}"
     if result.missing:
         return f"{cell}: failed: {result.failure}" if result.failure else cell
-    shown = figure if result.has_reference else rounded
+    shown = figure if result.has_metric else rounded
     number = "pictures" if result.number is None else f"{result.evaluator['metric']} {shown(result.number)}"
     made = f" at NFE {result.nfe:g}" if result.nfe != request.nfe else ""
     return f"{cell}: {number}{made}{f'; {result.failure}' if result.failure else ''}"

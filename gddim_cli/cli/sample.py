@@ -13,7 +13,7 @@ import typer
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, duration, say, stdout
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.runs.request import SamplingRequest, sampling_settings, with_preset
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 
@@ -40,6 +40,14 @@ FIRST = ("nfe", "checkpoint", "sampler", "seed")
 def sample(
     given: Mapping[str, Any],
     set: options.Set = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="paper",
+            help="The scheme of the gDDIM paper, whatever the defaults are: order 2, eps under K = R, a quadratic time grid.",
+            rich_help_panel="Sampler",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -136,7 +144,7 @@ def sample(
         sheet(given, compare, set, out or Path("sheet.png"), num, batch_size, device, threads, force, json)
         return
     out = out or Path("imgs")
-    request = SamplingRequest.of(options.parsed(given, sampling_settings()))
+    request = SamplingRequest.of(with_preset(options.parsed(given, sampling_settings()), preset))
     request = msgspec.structs.replace(request, model_settings=options.assignments(set))
     size = options.batch_size(batch_size)
     options.folder("--out", out)
@@ -146,7 +154,7 @@ def sample(
         check_film("--trajectory", trajectory)
     options.suffix("--save-raw", save_raw, ".npy")
     if num is not None:
-        options.positive("--num", num)
+        options.count("--num", num)
     if request.init_noise and save_raw and Path(request.init_noise).resolve() == save_raw.resolve():
         raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
 
@@ -219,7 +227,7 @@ def sheet(
     rows = sample_sheet.requests_of(given, compare, options.assignments(set))
     options.suffix("--out", out, ".png")
     if num is not None:
-        options.positive("--num", num)
+        options.count("--num", num)
     from gddim_cli.images.sheet import is_sheet
     from gddim_cli.runtime.files import probe, refuse_foreign
 

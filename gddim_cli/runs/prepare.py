@@ -18,14 +18,19 @@ from gddim_cli.errors import CheckpointError, DataError, UsageError
 from gddim_cli.hub.load import load
 from gddim_cli.hub.store import default_name
 from gddim_cli.models.acceleration import Speed
+from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.models.model import Model
 from gddim_cli.runs.labels import check_classes
 from gddim_cli.runs.noise_range import start_factor, within_range
 from gddim_cli.runs.prepared_run import PreparedRun
-from gddim_cli.runs.request import SamplingRequest, refuse_unused
+from gddim_cli.runs.request import SamplingRequest, default_scheme, refuse_unused
+from gddim_cli.runs.solvers import fitted_sampler
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
+from gddim_cli.samplers.gddim import GddimOptions
 from gddim_cli.samplers.registry import find_sampler
+from gddim_cli.samplers.tuned import SPEC as TUNED
+from gddim_cli.samplers.tuned import TunedOptions
 from gddim_cli.settings import values
 
 
@@ -69,14 +74,18 @@ def prepare(
     spec = find_sampler(request.sampler)
     given = given_config(request)
     config = dataclasses.replace(config, **given)
-    config = dataclasses.replace(
-        config, **{**spec.defaults(chosen, config, request.nfe, request.sampler_options), **given}
-    )
-    check_times(chosen, config)
     eps = model.eps(chosen, config.k)
+    options = request.sampler_options
+    if isinstance(options, GddimOptions):
+        options = default_scheme(request, options, config.k, isinstance(eps, DenoiserEps))
+    config = dataclasses.replace(config, **{**spec.defaults(chosen, config, request.nfe, options), **given})
+    check_times(chosen, config)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
-    budget = request.nfe - config.denoise
-    sampler = spec.prepare(chosen, config, budget, request.sampler_options)
+    diffusion_sha256 = sha256_of_python(request.diffusion) or request.diffusion_sha256
+    if isinstance(options, TunedOptions):
+        sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
+    else:
+        sampler = spec.prepare(chosen, config, request.nfe - config.denoise, options)
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)
     resolved = SamplingRequest(
@@ -84,7 +93,7 @@ def prepare(
         checkpoint_sha256=model.sha256,
         diffusion=chosen.name,
         parameters=parameters_of(chosen),
-        diffusion_sha256=sha256_of_python(request.diffusion) or request.diffusion_sha256,
+        diffusion_sha256=diffusion_sha256,
         classes=check_classes(request.classes, model.classes, model.name),
         sampler=spec.name,
         sampler_sha256=sha256_of_python(request.sampler) or request.sampler_sha256,
@@ -93,7 +102,7 @@ def prepare(
         options=values(sampler.options),
         k=config.k,
         denoise=config.denoise,
-        time_grid=config.grid_power,
+        time_grid=config.grid_power if spec is not TUNED else None,
         t_start=config.t_start,
         t_end=config.t_end,
         quantize=config.quantize,

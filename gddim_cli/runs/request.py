@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import UsageError, nearest
+from gddim_cli.samplers.gddim import FEW, GddimOptions
 from gddim_cli.samplers.registry import SAMPLERS, find_sampler, options_of, sampler_options
 from gddim_cli.settings import Setting, about, build, declared, values
 
 LARGEST_SEED = 2**64 - 1
+TUNED = "tuned"
 
 
 def checkpoint_names() -> list[str]:
@@ -206,6 +208,8 @@ class SamplingRequest(
         """
         own = {key: value for key, value in given.items() if key in declared(cls)}
         rest = {key: value for key, value in given.items() if key not in own}
+        if rest.get("solver") is not None and own.get("sampler") is None:
+            own["sampler"] = TUNED
         request = build(cls, own, "sampling", lambda key: (where or {}).get(key, f"--{key.replace('_', '-')}"))
         options = options_of(request.sampler, rest, where)
         defaults = type(options)()
@@ -237,6 +241,45 @@ def differences(old: SamplingRequest, new: SamplingRequest) -> list[str]:
     """What differs between two requests, as `name: old -> new`."""
     a, b = old.flat(), new.flat()
     return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"sampler": "gddim", "order": 2, "predict": "eps", "k": "R", "time_grid": 2.0},
+}
+"""Named groups of settings. `paper` is the scheme of arXiv 2206.05564, whatever the defaults are."""
+
+
+def with_preset(given: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
+    """The given settings by key, and those of a preset.
+
+    Raises:
+        UsageError: an unknown preset, or a setting with another value than the preset's.
+    """
+    if preset is None:
+        return dict(given)
+    if preset not in PRESETS:
+        raise UsageError(f"--preset: there is no preset '{preset}'; {nearest(preset, PRESETS)}")
+    for key, value in PRESETS[preset].items():
+        if given.get(key) not in (None, value):
+            raise UsageError(
+                f"--{key.replace('_', '-')} {given[key]}: the preset {preset} has {value}; leave out one of them"
+            )
+    return {**given, **PRESETS[preset]}
+
+
+def default_scheme(request: SamplingRequest, options: GddimOptions, k: str, isotropic: bool) -> GddimOptions:
+    """gDDIM's options with the default for `predict`, where it depends on the request.
+
+    Up to NFE `FEW`, an isotropic denoiser is sampled with the prediction x0 (on the time grid that the sampler chooses for it)
+    unless the request chooses a part of the scheme itself; everything else with the paper's.
+
+    Args:
+        k: the K of the noise prediction.
+        isotropic: whether the model is an isotropic denoiser, for which this has been measured.
+    """
+    given = {"predict", "order", "lambda", "corrector"} & request.options.keys()
+    own = given or request.time_grid is not None or k == "L" or request.nfe > FEW or not isotropic
+    return options if own else msgspec.structs.replace(options, predict="x0")
 
 
 def refuse_unused(request: SamplingRequest) -> None:

@@ -11,9 +11,9 @@ from gddim_cli.settings import Setting
 
 
 def row_settings(request: SamplingRequest, column: str) -> dict[str, Any]:
-    """What the cells of one row share: everything but the seed and the column's setting."""
+    """What the cells of one row share: everything but the seed, the column's setting and what follows from it."""
     flat = {**request.flat(), **{f"parameter {key}": value for key, value in (request.parameters or {}).items()}}
-    return {key: value for key, value in flat.items() if key not in ("seed", "parameters", column)}
+    return {key: value for key, value in flat.items() if key not in ("seed", "parameters", "solver", column)}
 
 
 def labels(requests: Sequence[SamplingRequest], column: str) -> list[str]:

@@ -59,7 +59,8 @@ def test_a_run_measures_what_sample_and_fid_measure(bench, gddim, small: Path, t
     (cell,) = json.loads(result.out)["results"]
     kept = tmp_path / "out" / "images" / cell["features"]
     made = tmp_path / "imgs"
-    words = ("--checkpoint", small, "--nfe", "6", "--num", "20", "--seed", "3", "--format", "npz", "--out", made)
+    shared = ("--checkpoint", small, "--nfe", "6", "--num", "20", "--seed", "3", "--preset", "paper", "--format", "npz")
+    words = (*shared, "--out", made)
     assert gddim("sample", *words).status == 0
     shard = "images-000000-000019.npz"
     np.testing.assert_array_equal(read_member(kept / shard, "images"), read_member(made / shard, "images"))

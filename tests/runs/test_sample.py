@@ -17,7 +17,7 @@ from PIL import Image
 
 from gddim_cli.runtime.row_file import RowFile
 
-SHORT = ("--nfe", 4)
+SHORT = ("--nfe", 4, "--order", 2)
 
 
 def pictures(folder: Path) -> np.ndarray:

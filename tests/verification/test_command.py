@@ -155,7 +155,7 @@ def test_refusals(gddim, tmp_path: Path, name: str, content: str | None, message
 
 def test_what_there_is(gddim) -> None:
     samplers = {row["name"]: row for row in json.loads(gddim("samplers", "--json").out)}
-    others = {"edm", "dpm++2m", "dpm++3m", "unipc", "deis", "ipndm"}
+    others = {"edm", "dpm++2m", "dpm++3m", "unipc", "deis", "ipndm", "tuned"}
     assert set(samplers) == {"gddim", "em", "heun", "rk45", "sscs", "ddim", "ancestral"} | others
     assert "--corrector" in samplers["gddim"]["options"]
     diffusions = {row["name"]: row for row in json.loads(gddim("diffusions", "--json").out)}

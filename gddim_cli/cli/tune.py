@@ -1,0 +1,131 @@
+"""`gddim tune`: fit a solver to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from gddim_cli.cli import options
+from gddim_cli.cli.progress import Progress, say, show_json
+from gddim_cli.errors import UsageError
+from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.runtime.device import find_device
+
+if TYPE_CHECKING:
+    from gddim_cli.runs.tune import Tuning
+    from gddim_cli.samplers.fitted.solver_file import SolverFile
+    from gddim_cli.settings import Setting
+
+EPILOG = """[bold]Examples[/bold]
+
+gddim tune --nfe 10 && gddim sample --nfe 10 --solver auto --out imgs/
+
+gddim tune --nfe 5 --diffusion vp --num 256 --out vp5.json && gddim sample --nfe 5 --diffusion vp --solver vp5.json"""
+
+SETTINGS = ("nfe", "checkpoint", "diffusion", "class", "seed", "k", "denoise", "t_end")
+MOST = 1000
+"""The largest NFE of a solver file."""
+
+
+def tune(
+    given: Mapping[str, Any],
+    set: options.Set = None,
+    num: Annotated[
+        int,
+        typer.Option(
+            "--num",
+            "-n",
+            help="Number of noises to fit; as many more are held out to measure the error. Fewer than 128 overfit.",
+            rich_help_panel="Sampler",
+        ),
+    ] = 128,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Solver file. Default: in the cache, where --solver auto finds it.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Batch size. The curvature of the search is that of one batch; rounding and this change the file slightly.",
+            rich_help_panel="Speed",
+        ),
+    ] = 32,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Fit a solver to a network: the times and matrices whose images are closest to the converged ones.
+
+    Takes minutes for a small network. Interrupt it at any time and rerun the same command to resume. The file is used by
+    gddim sample --solver.
+    """
+    from gddim_cli.runs.tune import DEFAULT_SEED, Tuning, check_num
+
+    values = {"seed": DEFAULT_SEED, **options.parsed(given, sampling_settings())}
+    if values.get("nfe") is None:
+        raise UsageError("--nfe: is needed: a solver is fitted for one number of network evaluations, as in --nfe 10")
+    if values["nfe"] > MOST:
+        raise UsageError(f"--nfe: {values['nfe']} is above {MOST}; a solver is fitted for few evaluations")
+    check_num(num, batch_size)
+    request = msgspec.structs.replace(SamplingRequest.of(values), model_settings=options.assignments(set))
+    if out is not None:
+        options.suffix("--out", out, ".json")
+
+    from gddim_cli.runs.prepare import prepare
+    from gddim_cli.runs.solvers import folders
+    from gddim_cli.runtime.files import probe, refuse_foreign
+    from gddim_cli.samplers.fitted.solver_file import write_solver
+
+    where = find_device(device)
+    options.use_threads(threads, where)
+    prepared = prepare(request, where, batch_size=batch_size, say=say)
+    for note in prepared.notes:
+        say(f"note: {note}")
+    tuning = Tuning(prepared, num, batch_size)
+    path = out or folders()[0] / tuning.name
+    if out is not None:
+        refuse_foreign("--out", out, None, force)
+    probe(path)
+    solver = fitted(tuning)
+    write_solver(path, solver)
+    tuning.forget()
+    report(path, solver)
+    if json:
+        show_json({"path": str(path), **msgspec.to_builtins(solver.fit)})
+
+
+def fitted(tuning: Tuning) -> SolverFile:
+    """The fitted solver, with a progress bar."""
+    with Progress(tuning.evaluations, "evaluations") as progress:
+        return replace(tuning, on_evaluation=progress.advance).solver(say)
+
+
+def report(path: Path, solver: SolverFile) -> None:
+    """Prints where the solver is and what it gains."""
+    fit = solver.fit
+    if fit.improved:
+        gain = f"{fit.rmse_before:.4g} -> {fit.rmse_after:.4g}, {fit.rmse_after / fit.rmse_before:.2f} times that of {fit.start}"
+    else:
+        gain = f"no search did better than {fit.start}, which the file holds ({fit.rmse_before:.4g})"
+    say(f"{path}: error on held-out noises: {gain}")
+
+
+def settings() -> list[Setting]:
+    """The settings of this command. Its seed is its own, since images of that seed would not be new to the solver."""
+    found = [sampling_settings()[key] for key in SETTINGS]
+    text = "Seed of the noises to fit. Default: 4294967296, far from the seeds of gddim sample."
+    return [replace(setting, help=text) if setting.key == "seed" else setting for setting in found]
+
+
+app = options.command(options.with_settings(tune, settings()), EPILOG)

@@ -1,0 +1,280 @@
+"""Fits a solver to a network: reference solutions, the fit, and a file; interrupted work is kept and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli.errors import UsageError
+from gddim_cli.hub.store import cache_folder
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.solvers import solver_name
+from gddim_cli.runtime.arrays import read_array
+from gddim_cli.runtime.files import locked, replacing
+from gddim_cli.runtime.json_files import read_json, write_json
+from gddim_cli.runtime.memory import is_out_of_memory, memory_for
+from gddim_cli.samplers.base import Eps
+from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
+from gddim_cli.samplers.fitted import closed_form, descent
+from gddim_cli.samplers.fitted.family import Family, Method
+from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of
+from gddim_cli.samplers.fitted.trace import Batch, rmse
+from gddim_cli.samplers.multistep import multistep_steps
+from gddim_cli.samplers.time_grids import power_grid
+
+DEFAULT_SEED = 2**32
+"""Far from the seeds that people choose, so that their images start from other noises than the fit's."""
+NUM = 128
+ORDER = 2
+POWER = 1.25
+"""The power of the time grid that the fit starts from."""
+REFERENCE_STEPS = {"R": 100, "L": 200}
+"""Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
+REFERENCE_ORDER = 3
+ROUNDS, STEPS = 3, 6
+"""Rounds of the search, and steps in a round, whose curvature is that of one batch."""
+VERSION = 1
+"""Of the fit; interrupted work of another version is not resumed."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The state of a fit after a round.
+
+    Attributes:
+        rounds: how many are done.
+        theta, damping: where the search is.
+        best: the theta with the lowest error on the noises that choose; None if that is the start.
+        error: that error.
+    """
+
+    rounds: int
+    theta: list[float]
+    damping: float
+    best: list[float] | None
+    error: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The fit of a solver.
+
+    Attributes:
+        prepared: gDDIM with the same budget and its default options, which the fitted solver has to beat.
+        num: the number of noises to fit; as many others are held out.
+        batch_size: images at once.
+        on_evaluation: called after each network evaluation with the number of images.
+    """
+
+    prepared: PreparedRun
+    num: int = NUM
+    batch_size: int = 32
+    on_evaluation: Callable[[int], object] = lambda _: None
+
+    @cached_property
+    def method(self) -> Method:
+        """What the search keeps of gDDIM."""
+        config = self.prepared.config
+        return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1), config.denoise)
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per image; each of them begins a step of the fitted solver."""
+        return self.prepared.request.nfe
+
+    @cached_property
+    def grid(self) -> Array:
+        """The times that the search starts from, [N + 1]."""
+        config = self.prepared.config
+        return power_grid(config.t_start, config.t_end, self.nfe, POWER)
+
+    @property
+    def start(self) -> Coefficients:
+        """The constants of the solver to beat."""
+        found = self.prepared.sampler.coefficients
+        assert found is not None  # without options gDDIM is a linear method
+        return found
+
+    @property
+    def name(self) -> str:
+        """The name of the solver's file."""
+        request = self.prepared.request
+        return solver_name(self.prepared.model, self.prepared.diffusion, request.diffusion_sha256, request.nfe)
+
+    @property
+    def folder(self) -> Path:
+        """Where interrupted work is kept."""
+        identity = [VERSION, self.prepared.request, self.num, self.batch_size]
+        return cache_folder() / "tune" / hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
+
+    @property
+    def evaluations(self) -> int:
+        """An estimate of all network evaluations, counted in images."""
+        n, batch = self.nfe, min(self.batch_size, self.num)
+        whole = self.num * n
+        parameters = sum((min(i, self.method.order) + 1) * self.prepared.diffusion.D**2 * (n - i) for i in range(n))
+        a_round = whole + batch * parameters + STEPS * 4 * whole + whole // 2
+        return 2 * self.num * (self.reference_grid_size + 1) + 2 * whole + ROUNDS * a_round
+
+    @property
+    def reference_grid_size(self) -> int:
+        """The number of steps of the reference solutions."""
+        return self.nfe * math.ceil(REFERENCE_STEPS[self.method.k] / self.nfe)
+
+    def solver(self, say: Callable[[str], object] = lambda _: None) -> SolverFile:
+        """The fitted solver. Work that an earlier call has done is read from the folder.
+
+        Raises:
+            OutputError: the cache cannot be written, or another process fits the same solver.
+            CapacityError: a batch does not fit in memory.
+        """
+        with locked(self.folder, "gddim tune"), torch.no_grad(), memory_for(self.batch_size, self.prepared.device):
+            fitted, held_out = range(self.num), range(self.num, 2 * self.num)
+            batches = list(self.batches(fitted, with_states=True))
+            others = list(self.batches(held_out, with_states=False))
+            half = max(len(others) // 2, 1)
+            choosing, measuring = others[:half], others[half:] or others
+            family, theta = closed_form.fit(self.method, self.grid, batches)
+            bare = [replace(batch, states=()) for batch in batches]
+            state = self.search(family, theta, bare, choosing, say)
+            best = self.start if state.best is None else family.coefficients(np.array(state.best))
+            before, after = rmse(measuring, self.start), rmse(measuring, best)
+            if after >= before:
+                best, after = self.start, before
+            return self.file(best, before, after)
+
+    def forget(self) -> None:
+        """Removes the kept work, once the file has been written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def search(
+        self,
+        family: Family,
+        theta: Array,
+        batches: Sequence[Batch],
+        choosing: Sequence[Batch],
+        say: Callable[[str], object],
+    ) -> Progress:
+        """The state after all rounds, each of which is kept."""
+        path = self.folder / "search.json"
+        state = read_json(path, Progress)
+        if state is None:
+            first, fallback = rmse(choosing, family.coefficients(theta)), rmse(choosing, self.start)
+            best = theta.tolist() if first < fallback else None
+            state = Progress(0, theta.tolist(), descent.Point(theta).damping, best, min(first, fallback))
+            write_json(path, state)
+        if not differentiable(batches[0], float(family.grid[0])):
+            say("note: the network has no gradient, so only the matrices are fitted, not the times")
+            return state
+        for done in range(state.rounds, ROUNDS):
+            point = descent.Point(np.array(state.theta), state.damping)
+            curved = [batches[done % len(batches)]]
+            point = descent.improved(family, point, batches, curved, STEPS)
+            error = rmse(choosing, family.coefficients(point.theta))
+            found = point.theta.tolist()
+            best, lowest = (found, error) if error < state.error else (state.best, state.error)
+            state = Progress(done + 1, found, point.damping, best, lowest)
+            write_json(path, state)
+        return state
+
+    def batches(self, indices: range, with_states: bool) -> Iterator[Batch]:
+        """The batches of these images with their reference solutions, which are computed once and kept."""
+        for begin in range(indices.start, indices.stop, self.batch_size):
+            own = range(begin, min(begin + self.batch_size, indices.stop))
+            eps, start = self.counted(self.prepared.eps_of(own)), self.prepared.start(own)
+            path = self.folder / f"reference-{begin:06d}.npy"
+            if not path.is_file():
+                states = self.reference(eps, start, with_states)
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, torch.stack(states).cpu().numpy())
+            read = [torch.from_numpy(np.array(state)).to(start) for state in read_array(path)]
+            yield Batch(eps, start, read[-1][:, 0].contiguous(), read if with_states else ())
+
+    def reference(self, eps: Eps, start: Tensor, with_states: bool) -> list[Tensor]:
+        """The converged states at the times of the grid after the first, or only the last of them."""
+        every = self.reference_grid_size // self.nfe
+        grid = refined(self.grid, every)
+        config = self.prepared.config
+        order = min(REFERENCE_ORDER, len(grid) - 2)
+        c = gddim_coefficients(self.prepared.diffusion, grid, order, config.k, config.denoise)
+        kept = []
+        for i, (_, u) in enumerate(multistep_steps(eps, start, c), start=1):
+            if with_states and i % every == 0 and i < len(grid) - 1:
+                kept.append(u)
+        return [*kept, u]
+
+    def counted(self, eps: Eps) -> Eps:
+        """The noise prediction, whose evaluations are reported."""
+
+        def reported(u: Tensor, t: float) -> Tensor:
+            found = eps(u, t)
+            self.on_evaluation(len(u))
+            return found
+
+        return reported
+
+    def file(self, best: Coefficients, before: float, after: float) -> SolverFile:
+        """The solver with everything that it belongs to."""
+        request, config = self.prepared.request, self.prepared.config
+        options = request.options
+        start = f"gDDIM, predict {options['predict']}, order {options['order']}, time grid {request.time_grid}"
+        return SolverFile(
+            format="gddim solver 1",
+            checkpoint=self.prepared.model.name,
+            checkpoint_sha256=self.prepared.model.sha256,
+            diffusion=self.prepared.diffusion.name,
+            parameters=request.parameters or {},
+            diffusion_sha256=request.diffusion_sha256,
+            nfe=request.nfe,
+            k=config.k,
+            denoise=config.denoise,
+            fit=Fit(
+                num=self.num,
+                held_out=self.num,
+                seed=request.seed,
+                classes=request.classes,
+                start=start,
+                improved=best is not self.start,
+                rmse_before=before,
+                rmse_after=after,
+            ),
+            **matrices_of(best),
+        )
+
+
+def refined(grid: Array, every: int) -> Array:
+    """The grid with each step divided into `every` ones, evenly spaced in `t^(1/POWER)`, [every N + 1]."""
+    roots = grid ** (1 / POWER)
+    share = np.arange(every) / every
+    inner = (roots[:-1, None] + share * np.diff(roots)[:, None]) ** POWER
+    inner[:, 0] = grid[:-1]
+    return np.append(inner.ravel(), grid[-1])
+
+
+def differentiable(batch: Batch, t: float) -> bool:
+    """Whether torch can compute the gradient of the prediction with respect to the state."""
+    u = batch.start.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(batch.eps(u, t).sum(), u)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def check_num(num: int, batch_size: int) -> None:
+    """Raises UsageError for too few noises, or none in a batch."""
+    if not 2 <= num <= 100_000 or batch_size < 1:
+        raise UsageError(f"--num: {num} noises in batches of {batch_size}; give at least 2, better 128")

@@ -1,0 +1,117 @@
+"""The solvers that are searched: gDDIM on free times, with free offsets of every step's matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gddim_cli.diffusions.base import Diffusion, KChoice
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a search keeps of gDDIM, which interpolates the noise prediction.
+
+    Attributes:
+        diffusion: defines the matrices.
+        k: the K of the noise prediction.
+        order: the number of past predictions that a step uses besides the current one.
+        frees_state: whether the last step's factor of the state is free: where the images are denoised at the end.
+    """
+
+    diffusion: Diffusion
+    k: KChoice
+    order: int
+    frees_state: bool
+
+    def on(self, times: Array) -> Coefficients:
+        """gDDIM's own coefficients on a time grid, [N + 1]."""
+        return gddim_coefficients(self.diffusion, times, self.order, self.k)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Solvers by a parameter vector theta: first the inner times, then for each step the offsets of its matrices.
+
+    The features of step i are the predictions `eps_i, ..., eps_{i-q}` and, where the method frees it, in the last step
+    also the state. Step i multiplies them by gDDIM's matrices for the times plus `scales[i] Z_i directions[i]`; theta
+    holds the Z_i. The directions are uncorrelated combinations of features with mean square 1; the scales are the
+    residuals of the closed-form fit, so that all parameters have comparable effects.
+
+    Attributes:
+        grid: the times for theta = 0, [N + 1].
+        directions: for each step, [r, features D].
+        scales: for each step, [D].
+    """
+
+    method: Method
+    grid: Array
+    directions: Sequence[Array]
+    scales: Sequence[Array]
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return len(self.grid) - 1
+
+    @property
+    def inner_times(self) -> int:
+        """The number of times in theta; their unit is half the distance between the neighbours on the grid."""
+        return self.steps - 1
+
+    @property
+    def unit(self) -> Array:
+        """The unit of each inner time, [N - 1]."""
+        return np.asarray(0.5 * (self.grid[:-2] - self.grid[2:]), dtype=np.float64)
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """The shapes of the `Z_i`, (D, r)."""
+        return [(len(scale), len(rows)) for scale, rows in zip(self.scales, self.directions, strict=True)]
+
+    @property
+    def size(self) -> int:
+        """The length of theta."""
+        return self.inner_times + sum(d * r for d, r in self.shapes)
+
+    def slices(self) -> list[slice]:
+        """Where the Z_i are in theta."""
+        ends = self.inner_times + np.cumsum([d * r for d, r in self.shapes])
+        return [slice(int(end) - d * r, int(end)) for end, (d, r) in zip(ends, self.shapes, strict=True)]
+
+    def times(self, theta: Array) -> Array:
+        """The times of a solver, [N + 1]; they decrease only if theta is moderate."""
+        found = self.grid.copy()
+        found[1:-1] += self.unit * theta[: self.inner_times]
+        return found
+
+    def allows(self, theta: Array) -> bool:
+        """Whether the times decrease, none within a hundredth of its distance on the grid of the next."""
+        return bool((np.diff(self.times(theta)) < 0.01 * np.diff(self.grid)).all())
+
+    def offsets(self, theta: Array) -> list[Array]:
+        """The offsets of the steps' matrices, each [D, features D]."""
+        parts = zip(self.slices(), self.shapes, self.scales, self.directions, strict=True)
+        return [scale[:, None] * (theta[at].reshape(shape) @ rows) for at, shape, scale, rows in parts]
+
+    def coefficients(self, theta: Array) -> Coefficients:
+        """The coefficients of a solver."""
+        found = self.method.on(self.times(theta))
+        for i, offset in enumerate(self.offsets(theta)):
+            found = with_offset(found, i, offset)
+        return found
+
+
+def with_offset(c: Coefficients, i: int, offset: Array) -> Coefficients:
+    """The coefficients with `offset`, [D, features D], added to the matrices of step i; all frequencies share it."""
+    dimension = len(offset)
+    blocks = offset.reshape(dimension, -1, dimension).swapaxes(0, 1)
+    blocks = blocks.reshape(len(blocks), *[1] * (c.Psi.ndim - 3), dimension, dimension)
+    psi, matrices, used = c.Psi.copy(), c.C.copy(), min(i, c.order) + 1
+    matrices[i, :used] += blocks[:used]
+    psi[i] += blocks[used:].sum(axis=0)
+    return replace(c, Psi=psi, C=matrices)

@@ -1,0 +1,135 @@
+"""Solver files: the times and matrices of a solver fitted to one network in one diffusion, as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from gddim_cli.diffusions.base import KChoice
+from gddim_cli.errors import DataError
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.runtime.files import replacing
+from gddim_cli.samplers.coefficients import HIGHEST_ORDER, Coefficients
+
+MAX_BYTES = 1 << 25
+"""The largest solver file that is read."""
+LARGEST = 1e12
+"""The largest number in a matrix."""
+Text = Annotated[str, msgspec.Meta(max_length=1000)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+
+
+class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a solver was fitted.
+
+    Attributes:
+        num: the number of noises it was fitted on: images 0 to num - 1 of the seed.
+        held_out: the number of further images of the seed, half of which chose among the rounds of the search, and half of
+            which measured `rmse_before` and `rmse_after`.
+        seed: of the noises.
+        classes: how class labels were drawn; None for an unconditional model.
+        start: the scheme that it is compared with, and is if no search did better.
+        improved: whether a search did better.
+        rmse_before, rmse_after: the root mean square distance to the converged images, of the start and of this solver.
+    """
+
+    num: Count
+    held_out: Count
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    classes: Text | None
+    start: Text
+    improved: bool
+    rmse_before: float
+    rmse_after: float
+
+
+class SolverFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"psi": "Psi", "c": "C"}):
+    """A fitted solver: what it belongs to, how it was fitted, and its `Coefficients`, each matrix as nested lists."""
+
+    format: Literal["gddim solver 1"]
+    checkpoint: Text
+    checkpoint_sha256: Text
+    diffusion: Text
+    parameters: dict[str, int | float | bool | str | None]
+    diffusion_sha256: Text | None
+    nfe: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    k: KChoice
+    denoise: bool
+    fit: Fit
+    t: list[float]
+    psi: list[Any]
+    c: list[Any]
+    last: list[Any] | None = None
+    prediction: list[Any] | None = None
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """Its constants.
+
+        Raises:
+            ValueError: lists that are no matrices of one size, numbers that are not finite, or times that do not decrease.
+        """
+        t = block("t", self.t, (len(self.t),))
+        if not (len(t) >= 2 and t[-1] > 0 and (np.diff(t) < 0).all()):
+            raise ValueError("t: at least two positive times that decrease are needed")
+        psi = np.asarray(self.psi, dtype=np.float64)
+        steps, size = len(t) - 1, psi.shape[1:]
+        psi, c = block("Psi", psi, (steps, *size)), np.asarray(self.c, dtype=np.float64)
+        past = c.shape[1] if c.ndim > 1 else 0
+        if len(size) not in (2, 4) or size[-1] != size[-2] or not 1 <= past <= HIGHEST_ORDER + 1:
+            raise ValueError(f"Psi and C have the shapes {list(psi.shape)} and {list(c.shape)}")
+        last = None if self.last is None else block("last", self.last, (2, *size))
+        prediction = None if self.prediction is None else block("prediction", self.prediction, (steps, 2, *size))
+        found = Coefficients(t, psi, block("C", c, (steps, past, *size)), self.k, last, prediction=prediction)
+        if found.nfe != self.nfe:
+            raise ValueError(f"nfe: {self.nfe}, but its steps take {found.nfe} evaluations")
+        return found
+
+
+def block(name: str, numbers: Any, shape: tuple[int, ...]) -> Array:
+    """The numbers as a float64 array of this shape; raises ValueError for anything else."""
+    found = np.asarray(numbers, dtype=np.float64)
+    if found.shape != shape:
+        raise ValueError(f"{name}: has the shape {list(found.shape)}, not {list(shape)}")
+    if not (np.abs(found) <= LARGEST).all():  # false for NaN
+        raise ValueError(f"{name}: a number is not finite or above {LARGEST:g}")
+    return found
+
+
+def matrices_of(c: Coefficients) -> dict[str, Any]:
+    """The fields of a `SolverFile` that hold coefficients."""
+    lists = {"t": c.t, "psi": c.Psi, "c": c.C, "last": c.last, "prediction": c.prediction}
+    return {name: None if array is None else array.tolist() for name, array in lists.items()}
+
+
+def write_solver(path: Path, solver: SolverFile) -> None:
+    """Writes a solver file atomically.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(msgspec.json.encode(solver) + b"\n")
+
+
+def read_solver(path: Path) -> SolverFile:
+    """The solver of a file, its coefficients checked.
+
+    Raises:
+        DataError: the file is missing, too large, or not a solver file.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataError(f"{path}: {size / 1e6:.0f} MB; a solver file has at most {MAX_BYTES / 1e6:.0f} MB")
+        found = msgspec.json.decode(path.read_bytes(), type=SolverFile)
+        found.coefficients  # noqa: B018 (checks them)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise DataError(f"{path}: not a solver file of gddim tune ({text}); make one with: gddim tune") from error
+    return found

@@ -1,0 +1,87 @@
+"""Runs of a solver with everything that happens in between, and their errors at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli.numerics.blocks import combine, to_tensor_like
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.base import Eps
+from gddim_cli.samplers.coefficients import Coefficients
+from gddim_cli.samplers.multistep import multistep
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that are solved together.
+
+    Attributes:
+        eps: the noise prediction for these images.
+        start: their states u_T, [B, D, C, H, W].
+        target: the first component of their converged solutions, [B, C, H, W].
+        states: their converged states at the times after the first of the grid that the fit starts from, each
+            [B, D, C, H, W]; the last one's first component is the target. Empty where they are not fitted.
+    """
+
+    eps: Eps
+    start: Tensor
+    target: Tensor
+    states: Sequence[Tensor] = ()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A run of a solver that interpolates eps: the states before and after each step, and the prediction of each step."""
+
+    states: list[Tensor]
+    predictions: list[Tensor]
+
+    def past(self, i: int, order: int) -> list[Tensor]:
+        """The predictions that step i uses, the latest first."""
+        return self.predictions[max(i - order, 0) : i + 1][::-1]
+
+    def features(self, i: int, order: int, with_state: bool) -> Tensor:
+        """The predictions that step i uses and, if `with_state`, its state, side by side, [B, features D, C, H, W]."""
+        return torch.cat([*self.past(i, order), *([self.states[i]] if with_state else [])], dim=1)
+
+    def step(self, c: Coefficients, i: int) -> Tensor:
+        """The state after step i."""
+        past = self.past(i, c.order)
+        matrices = [to_tensor_like(m, past[0]) for m in (c.Psi[i], *c.C[i, : len(past)])]
+        return combine(matrices, [self.states[i], *past])
+
+
+def traced(eps: Eps, u: Tensor, c: Coefficients) -> Trace:
+    """A whole run from u_T."""
+    trace = Trace([u], [])
+    for i in range(len(c.Psi)):
+        trace.predictions.append(eps(trace.states[i], float(c.t[i])))
+        trace.states.append(trace.step(c, i))
+    return trace
+
+
+def ended(eps: Eps, u: Tensor, c: Coefficients, i: int, predictions: Sequence[Tensor]) -> Tensor:
+    """The first component of the end of a run that is at state u before step i, after these predictions."""
+    if i < len(c.Psi):
+        u = multistep(eps, u, c, first_step=i, history=list(predictions[:i])[::-1][: c.order])
+    return u[:, 0]
+
+
+def squared_errors(batches: Sequence[Batch], c: Coefficients) -> Array:
+    """The mean square error of each image, [N], float64; infinity where it is not finite."""
+    found = []
+    for batch in batches:
+        error = ended(batch.eps, batch.start, c, 0, []) - batch.target
+        found.append(error.double().square().flatten(1).mean(1).cpu().numpy())
+    errors = np.concatenate(found)
+    return np.where(np.isfinite(errors), errors, np.inf)
+
+
+def rmse(batches: Sequence[Batch], c: Coefficients) -> float:
+    """The root mean square error of a solver's images; infinity if they are not finite."""
+    return float(np.sqrt(squared_errors(batches, c).mean()))

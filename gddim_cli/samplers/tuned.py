@@ -1,0 +1,51 @@
+"""Solvers that `gddim tune` has fitted to a network: linear multistep methods of one evaluation a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import msgspec
+
+from gddim_cli.errors import UsageError
+from gddim_cli.samplers.base import SamplerSpec
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.diffusions.base import Diffusion
+
+AUTO = "auto"
+
+Solver = Annotated[
+    str,
+    about(
+        "Solver fitted to the network: a file of gddim tune, or auto for the one in the cache or in the package that fits "
+        "checkpoint, diffusion and NFE. Implies --sampler tuned.",
+        metavar="FILE|auto",
+        label="solver {}",
+        complete=lambda: [AUTO],
+        min_length=1,
+    ),
+]
+
+
+class TunedOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of `tuned`. In a resolved request `solver` is the sha256 of the file's content."""
+
+    solver: Solver = AUTO
+
+
+def prepare(diffusion: Diffusion, *_: object) -> NoReturn:
+    """Raises UsageError: a fitted solver belongs to a network, so only `runs.prepare` can find it."""
+    raise UsageError(f"--sampler tuned: needs the network that its solver was fitted to, not only {diffusion.name}")
+
+
+SPEC = SamplerSpec(
+    "tuned",
+    "tuned",
+    prepare,
+    order="none: fitted to one network and NFE",
+    source="gddim tune",
+    options=TunedOptions,
+    uses_time_grid=False,
+    label=lambda spec, *_: spec.title,
+)
