@@ -21,7 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gddim_cli.evaluation.extractors import SIDE, Extractor, load_extractor
+from gddim_cli.evaluation.extractors.base import Extractor
+from gddim_cli.evaluation.extractors.inception import SIDE
+from gddim_cli.evaluation.extractors.registry import load_extractor
 from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.moments import Gaussian, Moments, gaussian_of
 from gddim_cli.evaluation.resize import bicubic

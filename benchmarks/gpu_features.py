@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from gddim_cli.evaluation.extractors import load_extractor
+from gddim_cli.evaluation.extractors.registry import load_extractor
 
 
 def write_random_inception(path: Path) -> None:

@@ -1,9 +1,10 @@
 """How often the 95 % intervals of `gddim fid` hold the right answer, on Gaussian features: docs/fid.md.
 
-python benchmarks/intervals.py [--repeats 1000] [--metrics fid,fid-infinity,kid]
+python benchmarks/intervals.py [--repeats 1000] [--metrics fid,fid-infinity,kid,is]
 
 Images are N(shift sqrt(lambda), scale^2 lambda), the reference N(0, lambda); lambda is 1, or falls from 1 to e^-6. The right
 answer of `fid` is its mean over sets of N images (over all repeats); of `fid-infinity` and `kid` that of the two Gaussians.
+For `is` the images are scores of d classes, without a reference; the right answer is that of `fid`.
 """
 
 from __future__ import annotations
@@ -77,6 +78,17 @@ CASES = {
         Case(84, 1000, True, 0.0, 1.0, m=1000),
         Case(84, 1000, True, 0.1, 1.1, m=1000),
     ],
+    "is": [
+        Case(10, 200, False, 0.0, 3.0),
+        Case(10, 2000, False, 0.0, 1.0),
+        Case(10, 2000, True, 1.0, 8.0),
+        Case(100, 1000, False, 0.0, 4.0),
+        Case(1000, 2000, False, 0.0, 4.0),
+    ],
+    "is:splits=1": [
+        Case(10, 200, False, 0.0, 3.0),
+        Case(1000, 1000, False, 0.0, 4.0),
+    ],
 }
 
 
@@ -124,7 +136,7 @@ def coverage(name: str, case: Case, repeats: int, seed: int = 0) -> tuple[float,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--metrics", default="fid,fid-infinity,kid")
+    parser.add_argument("--metrics", default="fid,fid-infinity,kid,is")
     arguments = parser.parse_args()
     chosen = arguments.metrics.split(",")
     print("| metric | d | N | variances | shift | scale | coverage | mean standard error / true one |")

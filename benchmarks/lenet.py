@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from gddim_cli.evaluation.extractors import LENET, load_lenet, scaled, write_classifier
+from gddim_cli.evaluation.extractors.lenet import LENET, load_lenet, scaled, write_classifier
 from gddim_cli.evaluation.moments import Moments
 from gddim_cli.evaluation.references import KEPT
 from gddim_cli.evaluation.statistics import write_statistics

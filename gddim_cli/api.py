@@ -14,11 +14,14 @@ from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.evaluation.evaluator import open_evaluator, under_protocol
+from gddim_cli.evaluation.evaluator import under_protocol
+from gddim_cli.evaluation.extractors.base import Extractor
+from gddim_cli.evaluation.factory import EvaluatorFactory
 from gddim_cli.hub.load import load
 from gddim_cli.images.quantize import Pixels, quantize
+from gddim_cli.images.sources import ImageSource
 from gddim_cli.models.acceleration import Speed
-from gddim_cli.models.model import Model
+from gddim_cli.models.model import Model, module_of
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.runs.images import open_images
 from gddim_cli.runs.prepare import prepare
@@ -26,6 +29,7 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest, sampling_settings, with_preset
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.memory import memory_for
+from gddim_cli.runtime.rounding import rounding
 from gddim_cli.samplers.coefficients import Coefficients
 
 BATCH_SIZE = 64
@@ -184,6 +188,7 @@ class Sampler:
             yield t, u, denoised(prepared, *seen[0])
 
 
+@rounding(tf32=False)
 def denoised(prepared: PreparedRun, t: float, u: Tensor, eps: Tensor) -> Tensor:
     """The estimate of the clean images from a state and its noise prediction: `u - K_t eps = psi_t x_0`, [N, C, H, W]."""
     diffusion = prepared.diffusion
@@ -225,8 +230,7 @@ def prepared_run(
 
 def device_of(model: Model) -> torch.device:
     """The device of a model's network; the CPU for a network without parameters."""
-    network: Any = model.network.network
-    module = getattr(network, "module", network)
+    module = module_of(model)
     parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
@@ -261,6 +265,7 @@ def fid(
     mode: str | None = None,
     protocol: str | None = None,
     inception: str | Path | None = None,
+    features: str | None = None,
     batch_size: int = BATCH_SIZE,
     device: str | None = None,
 ) -> Score:
@@ -268,10 +273,10 @@ def fid(
 
     Args:
         images: uint8 [N, H, W, C] or [N, H, W], or what `gddim fid` takes: a folder, an archive, a run.
-        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`; by default
-            chosen by the images' shape.
+        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`, or other images; by
+            default chosen by the images' shape.
         metric: a metric's name, with options as in `prdc:k=3`.
-        mode, protocol, inception: as in `gddim fid`.
+        mode, protocol, inception, features: as in `gddim fid`.
 
     Raises:
         DataError: images that cannot be used, or a file that is not on this machine (the message says how to get it).
@@ -281,13 +286,18 @@ def fid(
     array = None if source else checked_images(images)
     shape = source.shape if source else array.shape[1:]  # type: ignore[union-attr]
     file = Path(inception) if inception else None
-    evaluator = open_evaluator(ref, protocol, mode, file, find_device(device), shape, metric=metric)
+
+    def features_of(images: ImageSource, extractor: Extractor) -> NDArray[np.float32]:
+        return np.concatenate([extractor(batch) for batch in images.batches(batch_size)])
+
+    factory = EvaluatorFactory(find_device(device), shape, protocol, mode, file, features, features_of)
+    evaluator = factory.open(metric, ref)
     if source:
         source = under_protocol(source, evaluator)
     batches = source.batches(batch_size) if source else np.array_split(array, -(-len(array) // batch_size))  # type: ignore[arg-type]
-    features = np.concatenate([evaluator.extractor(batch) for batch in batches])
-    values = evaluator.evaluate(features)
-    return Score(evaluator.label(len(features)), values["value"], values, len(features), evaluator.identity())
+    found = np.concatenate([evaluator.extractor(batch) for batch in batches])
+    values = evaluator.evaluate(found)
+    return Score(evaluator.label(len(found)), values["value"], values, len(found), evaluator.identity())
 
 
 def checked_images(images: Any) -> Pixels:

@@ -100,6 +100,11 @@ class Setting:
         return bare(self.type) is bool
 
     @property
+    def is_texts(self) -> bool:
+        """Whether its value is a list of texts."""
+        return bool(bare(self.type) == list[str])
+
+    @property
     def metavar(self) -> str:
         """What `--help` shows for its value."""
         return self.about.metavar or short_description(self.type)

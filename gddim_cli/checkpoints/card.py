@@ -78,7 +78,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A published file that is no checkpoint: the statistics of a reference, or an Inception network.
+    """A published file that is no checkpoint: the statistics of a reference, an Inception or another network.
 
     Attributes:
         name: what `gddim download` calls it.
@@ -88,7 +88,7 @@ class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     name: str
     title: str
-    kind: Literal["statistics", "inception"]
+    kind: Literal["statistics", "inception", "network"]
     source: Source
     arrays: list[str] = []
     license: dict[str, str] = {}

@@ -127,7 +127,7 @@ def all_names(names: list[str], protocol: str | None, with_fid: bool) -> list[st
 
 def fid_files(reference: str, mode: str) -> list[str]:
     """The published files that FID against a named reference needs."""
-    from gddim_cli.evaluation.extractors import FILES
+    from gddim_cli.evaluation.extractors.weights import FILES
     from gddim_cli.evaluation.references import REFERENCES
 
     return [REFERENCES[reference].files[mode], FILES[mode]]

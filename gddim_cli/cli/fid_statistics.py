@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from gddim_cli.evaluation.extractors import Extractor
+    from gddim_cli.evaluation.extractors.base import Extractor
     from gddim_cli.images.sources import ImageSource
 
 KEPT = 10_000

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -16,12 +16,15 @@ from gddim_cli.errors import UsageError
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
+    import msgspec
     import torch
     from typer._click.core import Context
 
     from gddim_cli.settings import Setting
 
+S = TypeVar("S", bound="msgspec.Struct")
 BATCH_SIZE = 64
+MOST_IMAGES = 10_000_000
 PANELS = ("Model", "Sampler", "Data", "Training", "Images", "Reference", "Metrics", "Output", "Speed", "Advanced")
 """The groups of options in `--help`, in order."""
 
@@ -99,7 +102,12 @@ def quietable(function: Callable[..., Any]) -> Callable[..., Any]:
         del given["quiet"]
         return function(**given)
 
-    return with_parameters(function, run, sorted([*parameters(function), option], key=panel_number))
+    return with_parameters(function, run, sorted([*parameters(function), option], key=place_in_help))
+
+
+def place_in_help(parameter: inspect.Parameter) -> tuple[int, bool]:
+    """The order of parameters in `--help`: by panel, and in a panel those without a default first."""
+    return panel_number(parameter), parameter.default is not parameter.empty
 
 
 def panel_number(parameter: inspect.Parameter) -> int:
@@ -157,11 +165,14 @@ def parameter_of(setting: Setting, lists: bool) -> inspect.Parameter:
         decls, kind = [f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"], bool | None
         metavar = None
     else:
-        decls, kind = [setting.flag], str | None  # type: ignore[assignment]
+        # A list of texts is an option that may be given several times.
+        decls, kind = [setting.flag], list[str] | None if setting.is_texts else str | None  # type: ignore[assignment]
         metavar = "true,false" if setting.is_flag else f"{setting.metavar},..." if lists else setting.metavar
     if setting.about.short:
         decls.append(setting.about.short)
-    says_default = setting.default is None or setting.default is False or "Default:" in setting.help
+    says_default = (
+        setting.default is None or setting.default is False or setting.default == [] or "Default:" in setting.help
+    )
     option = typer.Option(
         *decls,
         metavar=metavar,
@@ -181,12 +192,13 @@ def markup(text: str) -> str:
 
 
 def completion(setting: Setting) -> Callable[[str], list[str]] | None:
-    """The values that shell completion offers for a setting."""
+    """The values that shell completion offers for a setting; of a comma-separated list, for its last part."""
     from gddim_cli.settings import choices
 
     def complete(incomplete: str) -> list[str]:
         known = setting.about.complete() if setting.about.complete else choices(setting.type)
-        return [value for value in known if value.startswith(incomplete)]
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{value}" for value in known if value.startswith(last)]
 
     return complete if setting.about.complete or choices(setting.type) else None
 
@@ -198,6 +210,28 @@ def parsed(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[st
         UsageError: a text that is not a value of its setting.
     """
     return {key: settings[key].parse(value) if isinstance(value, str) else value for key, value in given.items()}
+
+
+def built(struct: type[S], given: Mapping[str, Any], command: str) -> S:
+    """The struct of the options of a command, from their texts by key.
+
+    Raises:
+        UsageError: a text that is not a value of its setting, or a value outside its range; the message names the option.
+    """
+    from gddim_cli.settings import build, declared
+
+    known = declared(struct)
+    return build(struct, parsed(given, known), command, lambda key: known[key].flag)
+
+
+def written(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[str]:
+    """The options by key as words of a command line."""
+    found: list[str] = []
+    for key, value in given.items():
+        flag = settings[key].flag
+        off = f"--no-{flag.removeprefix('--')}"
+        found += [flag if value else off] if isinstance(value, bool) else [flag, str(value)]
+    return found
 
 
 def assignments(texts: list[str] | None) -> dict[str, str]:
@@ -228,14 +262,14 @@ def load_sampler_files(words: list[str]) -> None:
                     find_sampler(reference)
 
 
-def positive(option: str, value: int) -> int:
-    """The value, if it is at least 1.
+def count(option: str, value: int) -> int:
+    """The value, if it is from 1 to `MOST_IMAGES`.
 
     Raises:
-        UsageError: it is smaller; the message names the option.
+        UsageError: it is not; the message names the option.
     """
-    if value < 1:
-        raise UsageError(f"{option}: {value} is not a positive count")
+    if not 1 <= value <= MOST_IMAGES:
+        raise UsageError(f"{option}: {value} is not a count from 1 to {MOST_IMAGES}")
     return value
 
 

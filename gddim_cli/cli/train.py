@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Interrupts, Progress, duration, say
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.device import find_device
+from gddim_cli.settings import about, declared
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +37,30 @@ gddim train mine.yaml --data photos/ --conditional --out runs/classes
 gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 
 
+KEY = "Array of the .npz that holds the images. Default: train_images, or the only array of images."
+NUM = "Train on only this many images: the first ones of a run of gddim sample, else a fixed random subset."
+LABEL_KEY = "Array of the .npz that holds the class labels; implies --conditional. Default: train_labels."
+STEPS = "Total number of steps, including those of earlier calls. Default: the recipe's."
+NAME = "Name of the model and of its files. Default: the recipe's."
+EVERY = "Steps between saves, each with a grid of samples."
+
+
+class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `gddim train` takes from the data and changes of the recipe."""
+
+    key: Annotated[str, about(KEY, panel="Data", metavar="KEY")] | None = None
+    num: Annotated[int, about(NUM, panel="Data", short="-n", ge=1, le=10**12)] | None = None
+    label_key: Annotated[str, about(LABEL_KEY, panel="Data", metavar="KEY")] | None = None
+    steps: Annotated[int, about(STEPS, panel="Training")] | None = None
+    name: Annotated[str, about(NAME, panel="Training", metavar="NAME")] | None = None
+    every: Annotated[int, about(EVERY, panel="Output", ge=1, le=MOST_STEPS)] = 500
+
+
+TRAIN_SETTINGS = declared(TrainSettings)
+
+
 def train(
+    given: Mapping[str, Any],
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A YAML file, or mnist, the recipe of the bundled checkpoint.")
     ],
@@ -53,25 +79,6 @@ def train(
             metavar="FOLDER", help="Folder of the run. Rerun the same command to resume.", rich_help_panel="Output"
         ),
     ],
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Array of the .npz that holds the images. Default: train_images, or the only array of images.",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    num: Annotated[
-        int | None,
-        typer.Option(
-            "--num",
-            "-n",
-            min=1,
-            metavar="N",
-            help="Train on only this many images: the first ones of a run of gddim sample, else a fixed random subset.",
-            rich_help_panel="Data",
-        ),
-    ] = None,
     conditional: Annotated[
         bool,
         typer.Option(
@@ -80,40 +87,6 @@ def train(
             rich_help_panel="Data",
         ),
     ] = False,
-    label_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Array of the .npz that holds the class labels; implies --conditional. Default: train_labels.",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Total number of steps, including those of earlier calls. Default: the recipe's.",
-            rich_help_panel="Training",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Name of the model and of its files. Default: the recipe's.",
-            rich_help_panel="Training",
-        ),
-    ] = None,
-    every: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=MOST_STEPS,
-            metavar="N",
-            help="Steps between saves, each with a grid of samples.",
-            rich_help_panel="Output",
-        ),
-    ] = 500,
     force: Annotated[
         bool,
         typer.Option(
@@ -130,12 +103,13 @@ def train(
     Writes the averaged weights, their model card, grids of samples, a log, and a state file to resume from.
     """
     options.folder("--out", out)
+    asked = options.built(TrainSettings, given, "gddim train")
     if not data:
         raise UsageError("--data: is empty; give a folder or a file of images")
     source = Path(data)
     from gddim_cli.training.recipe import read_recipe, with_changes
 
-    chosen = with_changes(read_recipe(recipe), steps=steps, name=name)
+    chosen = with_changes(read_recipe(recipe), steps=asked.steps, name=asked.name)
     keep_inputs(recipe, source, out, chosen.name)
 
     from gddim_cli.runtime.files import locked
@@ -144,14 +118,14 @@ def train(
 
     where = find_device(device)
     options.use_threads(threads, where)
-    dataset = read_dataset(source, key, num, conditional, label_key)
+    dataset = read_dataset(source, asked.key, asked.num, conditional, asked.label_key)
     with locked(out, "gddim train"):
         run = TrainingRun(chosen, dataset, out, where, force)
         describe(run)
         if run.done >= chosen.steps:
             say(f"{out}: all {run.done} steps are done; raise --steps to train on")
         else:
-            execute(run, every)
+            execute(run, asked.every)
         weights = run.export(machine(where))
     say(f"next: gddim sample --checkpoint {shlex.quote(str(weights))} --out imgs/")
 
@@ -232,4 +206,4 @@ def machine(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
-app = options.command(train, EPILOG)
+app = options.command(options.with_settings(train, TRAIN_SETTINGS.values()), EPILOG)

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gddim_cli import settings
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.evaluation import references
-from gddim_cli.evaluation import statistics as statistics_files
-from gddim_cli.evaluation.extractors import FILES, Extractor, load_extractor, load_lenet, weights_path
+from gddim_cli.evaluation.extractors.base import Extractor
 from gddim_cli.evaluation.metrics.base import Metric, OnStep
 from gddim_cli.evaluation.metrics.registry import find_metric
-from gddim_cli.evaluation.moments import gaussian_of
-from gddim_cli.evaluation.protocols import FULL, Mode, Protocol, find_mode, find_protocol
-from gddim_cli.evaluation.references import REFERENCES
+from gddim_cli.evaluation.protocols import DEFAULT_MODE, FULL, Protocol
 from gddim_cli.evaluation.statistics import Reference, Shape
 from gddim_cli.images.decode import describe
 from gddim_cli.images.sources import ImageSource
-from gddim_cli.runs.images import open_images
 from gddim_cli.runtime.text import printable
-
-DEFAULT_MODE: Mode = "legacy_tensorflow"
-BY_SHAPE: dict[Shape | None, str] = {references.DIGITS: "mnist", references.CIFAR: "cifar10"}
-FeaturesOf = Callable[[ImageSource, Extractor], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -38,13 +27,13 @@ class Evaluator:
 
     Attributes:
         extractor: images to features.
-        reference: what the features are compared with.
+        reference: what the features are compared with; None for a metric that needs none.
         metric: how they are compared, with its options.
         protocol: the published way of measuring that fixes these, or None.
     """
 
     extractor: Extractor
-    reference: Reference
+    reference: Reference | None
     metric: Metric
     protocol: Protocol | None = None
 
@@ -60,7 +49,10 @@ class Evaluator:
             NumericsError: the computation failed.
         """
         self.check_count(len(features))
-        return dict(self.metric.spec.compute(features, self.reference, self.metric.options, on_step))
+        spec = self.metric.spec
+        given = self.extractor.class_scores(features) if spec.needs_scores else features
+        reference = self.reference if spec.needs_reference else None
+        return dict(spec.compute(given, reference, self.metric.options, on_step))
 
     def check_count(self, n: int) -> None:
         """Raises UsageError if the metric cannot be computed from `n` images."""
@@ -72,12 +64,23 @@ class Evaluator:
         """A copy with another metric.
 
         Raises:
-            UsageError: an unknown metric, or one that needs features that the reference does not have.
+            UsageError: an unknown metric, or one that needs another network, class scores that the network does not give,
+                or features that the reference does not have.
         """
         chosen = find_metric(metric) if isinstance(metric, str) else metric
-        if chosen.spec.needs_features and self.reference.features is None:
+        spec, option = chosen.spec, f"--metrics {chosen.text}"
+        if spec.mode not in (None, self.extractor.mode):
+            raise UsageError(f"{option}: is measured in mode {spec.mode}, not in mode {self.extractor.mode}")
+        if spec.needs_scores and self.extractor.head is None:
             raise UsageError(
-                f"--metrics {chosen.text}: needs the reference's features, and {self.reference.name} has only their mean "
+                f"{option}: needs class scores, which {self.extractor.name} does not give; choose a mode of Inception, "
+                f"for example --mode {DEFAULT_MODE}"
+            )
+        if spec.needs_reference and self.reference is None:
+            raise UsageError(f"{option}: needs a reference; add --ref")
+        if spec.needs_features and self.reference is not None and self.reference.features is None:
+            raise UsageError(
+                f"{option}: needs the reference's features, and {self.reference.name} has only their mean "
                 "and covariance; give images as --ref, or a file of gddim fid stats"
             )
         return replace(self, metric=chosen)
@@ -89,98 +92,43 @@ class Evaluator:
 
     def identity(self) -> dict[str, Any]:
         """Everything but the number of images that two values must share to be comparable, for JSON."""
+        reference = self.reference
         return {
             "metric": self.label(),
             "metric_name": self.metric.spec.name,
             "metric_options": settings.values(self.metric.options),
-            "reference": printable(Path(self.reference.name).name),  # the sha256 identifies the file, not its folder
-            "reference_title": self.reference.title,
-            "reference_n": self.reference.n,
-            "reference_sha256": self.reference.sha256,
+            "metric_sha256": self.metric.sha256,
+            # The sha256 identifies the file, not its folder.
+            "reference": printable(Path(reference.name).name) if reference else None,
+            "reference_title": reference.title if reference else None,
+            "reference_n": reference.n if reference else None,
+            "reference_sha256": reference.sha256 if reference else None,
             "mode": self.extractor.mode,
             "network": printable(self.extractor.name),
             "weights_sha256": self.extractor.sha256,
             "protocol": self.protocol.name if self.protocol else None,
         }
 
-    def mismatch(self, shape: Shape) -> str | None:
-        """A sentence on how images of this height, width and channels differ from the reference's; None if they do not."""
-        own = self.reference.shape
-        if own is None or own == shape:
-            return None
-        return f"the images are {describe(shape)}, those of the reference {self.reference.name} {describe(own)}"
+    def network_notes(self) -> list[str]:
+        """What the network means for the value: whether it can be compared with published ones."""
+        if self.metric.official(self.extractor):
+            return []
+        official = self.metric.spec.title.format(**settings.values(self.metric.options))
+        return [f"{self.label()} is not {official} and cannot be compared with published {official} values"]
 
-
-def open_evaluator(
-    ref: str | None,
-    protocol: str | None,
-    mode: str | None,
-    inception: Path | None,
-    device: torch.device,
-    shape: Shape | None,
-    features_of: FeaturesOf | None = None,
-    metric: str | Metric = "fid",
-) -> Evaluator:
-    """The evaluator that these options choose. Computes features only if the reference is a set of images.
-
-    Args:
-        ref: a named reference, a path, or None, which chooses by the images' shape.
-        protocol: fixes `ref` and `mode`.
-        mode: the network and its resizing; None chooses the mode that the reference was made with, else legacy_tensorflow.
-        inception: a file in place of the published weights.
-        shape: height, width, channels of the images.
-        features_of: computes the features of a reference that is a set of images; without it such a reference is refused.
-        metric: its name, with options as in `prdc:k=3`.
-
-    Raises:
-        UsageError: options that contradict each other, an unknown name, or no reference for this shape.
-        DataError: a file that is missing (the message names the command that gets it), damaged, or of another network.
-    """
-    chosen = find_metric(metric) if isinstance(metric, str) else metric
-    if mode is not None:
-        find_mode(mode)
-    fixed = find_protocol(protocol) if protocol else None
-    ref, mode = fixed_by(fixed, ref, mode)
-    name = references.find(reference_for(shape) if ref is None else ref)
-    mode = mode or mode_for(name, shape)
-    require_files(name, mode, inception)
-    extractor = extractor_for(mode, inception, device)
-    if fixed and not extractor.defines_fid:
-        raise UsageError(
-            f"--inception: --protocol {fixed.name} requires the published network; leave out one of the two options"
-        )
-    if shape:
-        extractor.check(*shape)
-    reference = read_reference(name, extractor, features_of)
-    return Evaluator(extractor, reference, chosen, fixed).with_metric(chosen)
-
-
-def require_files(name: str | Path, mode: str, inception: Path | None) -> None:
-    """Raises DataError for all missing files, the reference's and the network's, before either is read."""
-    missing = []
-    try:
-        if isinstance(name, str):
-            references.named_file(name, mode)
-    except DataError as error:
-        missing.append(str(error))
-    try:
-        if mode in FILES:
-            weights_path(FILES[mode], inception)
-    except DataError as error:
-        missing.append(str(error))
-    if missing:
-        raise DataError("; ".join(missing))
-
-
-def open_extractor(mode: str | None, inception: Path | None, device: torch.device, shape: Shape) -> Extractor:
-    """The extractor for statistics of images of this shape: LeNet for digits, else legacy_tensorflow's Inception.
-
-    Raises:
-        UsageError, DataError: as `extractor_for`; images that the network does not take.
-    """
-    extractor = extractor_for(mode or ("lenet" if shape == references.DIGITS else DEFAULT_MODE), inception, device)
-    extractor.check(*shape)
-    return extractor
+    def notes(self, features: NDArray[np.floating], shape: Shape) -> list[str]:
+        """What a reader of the value for features of images of this height, width and channels has to know."""
+        found = list(self.metric.spec.notes(features, self.reference))
+        reference, extractor = self.reference, self.extractor
+        if reference and not reference.stated:
+            found.append(
+                f"{reference.name} does not state which network and mode made it; {extractor.name}, mode {extractor.mode}, is "
+                "assumed"
+            )
+        if reference and reference.shape not in (None, shape):
+            of_reference = f"those of the reference {reference.name} {describe(reference.shape)}"
+            found.append(f"the images are {describe(shape)}, {of_reference}")
+        return found
 
 
 def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
@@ -201,76 +149,3 @@ def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
             f"quantised by {source.quantize}; sample them with --quantize {protocol.quantize}, or leave out the protocol"
         )
     return source.at_most(protocol.num)
-
-
-def fixed_by(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:
-    """Reference and mode: those of the protocol if there is one, else the given ones.
-
-    Raises:
-        UsageError: the options ask for another one.
-    """
-    if protocol is None:
-        return ref, mode
-    for option, given, own in (("--ref", ref, protocol.ref), ("--mode", mode, protocol.mode)):
-        if given is not None and references.canonical(given) != own:
-            raise UsageError(
-                f"{option} {given}: --protocol {protocol.name} fixes it to {own}; leave out one of the two options"
-            )
-    return protocol.ref, protocol.mode
-
-
-def reference_for(shape: Shape | None) -> str:
-    """The name of the reference for images of this shape.
-
-    Raises:
-        UsageError: there is no built-in reference for this shape.
-    """
-    if shape in BY_SHAPE:
-        return BY_SHAPE[shape]
-    images = f" for images of {describe(shape)}" if shape else ""
-    raise UsageError(
-        f"--ref: needed{images}: {', '.join(REFERENCES)}, a folder of images, or an .npz of gddim fid stats"
-    )
-
-
-def mode_for(name: str | Path, shape: Shape | None) -> str:
-    """The mode that a reference was made with if that is known, else legacy_tensorflow, or lenet for digits."""
-    if isinstance(name, str):
-        modes = REFERENCES[name].files
-        return DEFAULT_MODE if DEFAULT_MODE in modes else next(iter(modes))
-    if statistics_files.is_statistics(name):
-        return statistics_files.mode_of(name) or DEFAULT_MODE
-    return "lenet" if shape == references.DIGITS else DEFAULT_MODE
-
-
-def extractor_for(mode: str, inception: Path | None, device: torch.device) -> Extractor:
-    """The extractor of a mode.
-
-    Raises:
-        UsageError, DataError: as `load_extractor`; UsageError for `inception` with LeNet.
-    """
-    if mode != "lenet":
-        return load_extractor(mode, device, inception)
-    if inception is not None:
-        raise UsageError("--inception: this reference is measured with lenet-mnist, not with Inception; add --mode")
-    return load_lenet(device)
-
-
-def read_reference(name: str | Path, extractor: Extractor, features_of: FeaturesOf | None) -> Reference:
-    """A named reference, a statistics file, or images, whose features are then computed."""
-    if isinstance(name, str):
-        return references.read_named(name, extractor)
-    if statistics_files.is_statistics(name):
-        return statistics_files.read_statistics(name, extractor, str(name))
-    if features_of is None:
-        raise UsageError(f"--ref {name}: holds no statistics; make them first: gddim fid stats {name} OUT.npz")
-    source = open_images(name)
-    try:
-        extractor.check(*source.shape)
-    except DataError as error:
-        raise DataError(f"--ref {name}: {error}") from error
-    features = features_of(source, extractor)
-    if len(features) < 2:
-        raise DataError(f"--ref {name}: holds {len(features)} image; a covariance needs at least two")
-    title = f"{source.count} images"
-    return Reference(str(name), title, gaussian_of(features), features, source.fingerprint(), source.shape)

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError, OutputError
-from gddim_cli.evaluation.extractors import Extractor
+from gddim_cli.evaluation.extractors.base import Extractor
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.images.subset import unbroken
 from gddim_cli.runtime.arrays import read_array

@@ -7,9 +7,11 @@ from typing import Literal, get_args
 
 from gddim_cli.errors import UsageError, nearest
 
-Mode = Literal["legacy_tensorflow", "clean", "legacy_pytorch", "lenet"]
-"""How images come to a network, and to which: the three of clean-fid, and the bundled classifier of digits."""
+Mode = Literal["legacy_tensorflow", "clean", "legacy_pytorch", "dinov2", "lenet"]
+"""How images come to a network, and to which: the three of clean-fid, DINOv2, and the bundled classifier of digits."""
 MODES: tuple[Mode, ...] = get_args(Mode)
+INCEPTION_MODES: tuple[Mode, ...] = ("legacy_tensorflow", "clean", "legacy_pytorch")
+DEFAULT_MODE: Mode = "legacy_tensorflow"
 FULL = 50_000
 """Images of a published FID; with fewer the label states their number: FID@N."""
 

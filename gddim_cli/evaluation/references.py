@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gddim_cli.errors import DataError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from gddim_cli.evaluation.extractors import Extractor
+    from gddim_cli.evaluation.extractors.base import Extractor
     from gddim_cli.evaluation.statistics import Reference, Shape
 
 KEPT = 5000

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.evaluation.evaluator import Evaluator
+from gddim_cli.evaluation.extractors.base import Extractor
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.versions import versions
@@ -18,7 +19,7 @@ UNCERTAINTY = ("standard_error", "low", "high")
 
 
 class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `gddim fid --json` prints: the first metric at the top level, all of them under `metrics`.
+    """What `gddim fid --json` prints: the first metric at the top level, the first reference's under `metrics`, all as `results`.
 
     Attributes:
         metric: its label: `FID`, or `FD(network)`, which is not comparable with FID.
@@ -26,7 +27,10 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
         value: of the first metric; `standard_error`, `low` and `high` are its standard error and 95 % interval if known.
         n: the number of images.
         chosen_from: if they are a fixed random subset, the number of images that they were chosen from.
-        metrics: all numbers of each metric, under the text that chooses it; `label` is `metric` with the number of images.
+        metrics: all numbers of each metric to its first reference, under the text that chooses it; `label` is `metric` with
+            the number of images.
+        results: for each metric and reference, what identifies it (metric, reference, network), the reference as
+            the user gave it (`ref`), and its `numbers`.
         protocol_followed: whether count and quantisation are the protocol's too; None without a protocol.
         files_left_aside: files in the images' folder or archive that are not images by their names.
         quantize: how the images became uint8, as their run.json says; None if unknown.
@@ -38,12 +42,13 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     value: float
     n: int
     metrics: dict[str, dict[str, Any]]
+    results: list[dict[str, Any]]
     images: str
     quantize: str | None
-    reference: str
-    reference_title: str
+    reference: str | None
+    reference_title: str | None
     reference_n: int | None
-    reference_sha256: str
+    reference_sha256: str | None
     mode: str
     network: str
     weights_sha256: str
@@ -54,6 +59,7 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     warnings: list[str]
     versions: dict[str, str]
     chosen_from: int | None = None
+    metric_sha256: str | None = None
     standard_error: float | None = None
     low: float | None = None
     high: float | None = None
@@ -66,35 +72,46 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
 def report(
     source: ImageSource,
     evaluators: Sequence[Evaluator],
-    features: NDArray[np.floating],
+    features: Callable[[Extractor], NDArray[np.floating]],
     on_step: Callable[[float], object],
 ) -> Measurement:
     """The metrics of images, from their features.
 
     Args:
-        evaluators: one for each metric, alike in all else.
+        evaluators: one for each metric and reference, under one protocol or none.
+        features: the images' features by an extractor.
         on_step: called with the share of a metric that has been computed since the last call.
 
     Raises:
         UsageError, DataError, NumericsError: as `Evaluator.evaluate`.
     """
-    first, found = evaluators[0], {}
+    first, n, notes = evaluators[0], source.count, list[str]()
+    metrics: dict[str, dict[str, Any]] = {}
+    results: list[dict[str, Any]] = []
     for evaluator in evaluators:
-        names = {"metric": evaluator.label(), "label": evaluator.label(len(features))}
-        found[evaluator.metric.text] = {**names, **evaluator.evaluate(features, on_step)}
-    values: dict[str, Any] = found[first.metric.text]
+        own = features(evaluator.extractor)
+        numbers = evaluator.evaluate(own, on_step)
+        names = {"metric": evaluator.label(), "label": evaluator.label(n)}
+        metrics.setdefault(evaluator.metric.text, {**names, **numbers})
+        ref = printable(evaluator.reference.name) if evaluator.reference else None
+        results.append({**evaluator.identity(), "ref": ref, "label": evaluator.label(n), "n": n, "numbers": numbers})
+        notes += evaluator.notes(own, source.shape)
+    networks = {evaluator.extractor.name: evaluator for evaluator in reversed(evaluators)}
+    notes += [note for evaluator in networks.values() for note in evaluator.network_notes()]
+    values: dict[str, Any] = metrics[first.metric.text]
     return Measurement(
         **first.identity(),
         value=values["value"],
-        n=len(features),
+        n=n,
         chosen_from=source.chosen_from,
-        metrics=found,
+        metrics=metrics,
+        results=results,
         images=printable(source.name),
         quantize=source.quantize,
-        protocol_followed=followed(source, first, len(features)),
+        protocol_followed=followed(source, first),
         device=str(first.extractor.device),
         files_left_aside=source.ignored,
-        warnings=list(warnings(source, evaluators, features)),
+        warnings=list(dict.fromkeys([*notes, *protocol_notes(source, first)])),
         versions=versions(),
         standard_error=values.get("standard_error"),
         low=values.get("low"),
@@ -102,61 +119,79 @@ def report(
     )
 
 
-def followed(source: ImageSource, evaluator: Evaluator, n: int) -> bool | None:
+def followed(source: ImageSource, evaluator: Evaluator) -> bool | None:
     """Whether count and quantisation are the protocol's; the evaluator has made sure of reference, mode and network."""
     protocol = evaluator.protocol
-    return None if protocol is None else (n, source.quantize) == (protocol.num, protocol.quantize)
+    return None if protocol is None else (source.count, source.quantize) == (protocol.num, protocol.quantize)
 
 
-def warnings(source: ImageSource, evaluators: Sequence[Evaluator], features: NDArray[np.floating]) -> Iterator[str]:
-    """What a reader of the values has to know, a sentence each."""
-    first, n = evaluators[0], len(features)
-    protocol, reference = first.protocol, first.reference
-    for evaluator in evaluators:
-        yield from evaluator.metric.spec.notes(features, reference)
-    if protocol and n != protocol.num:
-        yield f"protocol {protocol.name} requires {protocol.num} images; there are {n}"
-    if not first.extractor.defines_fid:
-        label = first.label()
-        official = first.metric.spec.title.format(**msgspec.to_builtins(first.metric.options))
-        yield f"{label} is not {official} and cannot be compared with published {official} values"
-    if not reference.stated:
-        network = f"{first.extractor.name}, mode {first.extractor.mode}"
-        yield f"{reference.name} does not state which network and mode made it; {network}, is assumed"
-    odd = first.mismatch(source.shape)
-    if odd:
-        yield odd
-    if source.quantize is None and protocol:
+def protocol_notes(source: ImageSource, evaluator: Evaluator) -> Iterator[str]:
+    """How the images depart from the protocol, a sentence each."""
+    protocol = evaluator.protocol
+    if protocol and source.count != protocol.num:
+        yield f"protocol {protocol.name} requires {protocol.num} images; there are {source.count}"
+    if protocol and source.quantize is None:
         yield (
             f"how the images were quantised is unknown (no run.json); protocol {protocol.name} requires {protocol.quantize}"
         )
 
 
 def lines(found: Measurement) -> list[str]:
-    """The measurement as text: a line for each metric, then what the values depend on."""
-    of = found.reference_n
+    """The measurement as text: a line for each metric, or a table if there are several references; then what they depend on."""
     count = f"a fixed random subset of {found.n} of {found.chosen_from}" if found.chosen_from else f"{found.n}"
     quantised = f"quantised by {found.quantize}" if found.quantize else "quantisation unknown"
-    rows = {
-        "images": f"{found.images}, {count}, {quantised}",
-        "reference": f"{found.reference} ({found.reference_title}{f', {of} images' if of else ''})",
-        "network": f"{found.network}, sha256 {found.weights_sha256[:12]}, mode {found.mode}",
-    }
+    rows = [("images", f"{found.images}, {count}, {quantised}")]
+    rows += [("reference", text) for text in dict.fromkeys(filter(None, map(reference, found.results)))]
+    rows += [("network", text) for text in dict.fromkeys(map(network, found.results))]
     if found.protocol:
-        rows["protocol"] = (
-            found.protocol if found.protocol_followed else f"{found.protocol}, not in full: see the notes"
-        )
-    width = max(map(len, rows))
-    metrics = [f"{numbers['label']} = {described(numbers)}" for numbers in found.metrics.values()]
-    return [*metrics, *(f"  {name:<{width}}  {text}" for name, text in rows.items())]
+        followed = "" if found.protocol_followed else ", not in full: see the notes"
+        rows.append(("protocol", f"{found.protocol}{followed}"))
+    width = max(len(name) for name, _ in rows)
+    depends = [f"  {name:<{width}}  {text}" for name, text in rows]
+    return [*values(found.results), *depends]
+
+
+def values(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The results as a line each; with several references those to a reference as a table, whose rows are metrics."""
+    columns = list(dict.fromkeys(result["ref"] for result in results if result["ref"]))
+    in_table = [result for result in results if result["ref"] and len(columns) > 1]
+    found = [f"{result['label']} = {described(result['numbers'])}" for result in results if result not in in_table]
+    labels = list(dict.fromkeys(result["label"] for result in in_table))
+    cells = {(result["label"], result["ref"]): result["numbers"] for result in in_table}
+    grid = [["", *columns]] if in_table else []
+    grid += [[label, *(brief(cells.get((label, column))) for column in columns)] for label in labels]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    return found + ["  ".join(map(str.ljust, row, widths)).rstrip() for row in grid]
+
+
+def brief(numbers: Mapping[str, Any] | None) -> str:
+    """A metric's value and its interval in a cell of a table; a dash without them."""
+    if numbers is None:
+        return "-"
+    interval = f" ({numbers['low']:.4g} to {numbers['high']:.4g})" if "low" in numbers else ""
+    return f"{numbers['value']:.6g}{interval}"
+
+
+def reference(result: Mapping[str, Any]) -> str:
+    """The reference of a result in words; nothing if there is none."""
+    if not result["ref"]:
+        return ""
+    title, of = result["reference_title"], result["reference_n"]
+    count = f", {of} images" if of and title != f"{of} images" else ""
+    return f"{result['ref']} ({title}{count})"
+
+
+def network(result: Mapping[str, Any]) -> str:
+    """The network of a result in words."""
+    return f"{result['network']}, sha256 {result['weights_sha256'][:12]}, mode {result['mode']}"
 
 
 def described(numbers: Mapping[str, Any]) -> str:
     """A metric's value, its interval and its other numbers in words."""
     interval = f" (95 % interval {numbers['low']:.4g} to {numbers['high']:.4g})" if "low" in numbers else ""
     others = [
-        f"{name.replace('_', ' ')} {value:.5g}"
-        for name, value in numbers.items()
-        if name not in ("metric", "label", "value", *UNCERTAINTY)
+        f"{name.replace('_', ' ')} {number:.5g}"
+        for name, number in numbers.items()
+        if name not in ("value", *UNCERTAINTY)
     ]
     return "; ".join([f"{numbers['value']:.6g}{interval}", *([", ".join(others)] if others else [])])

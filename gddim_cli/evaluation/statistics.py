@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
-from gddim_cli.evaluation.extractors import Extractor
+from gddim_cli.evaluation.extractors.base import Extractor
 from gddim_cli.evaluation.frechet import factor
 from gddim_cli.evaluation.moments import Gaussian, check_finite, gaussian_of
 from gddim_cli.runtime.arrays import read_archive, read_member

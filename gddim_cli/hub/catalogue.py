@@ -21,7 +21,7 @@ class Entry(msgspec.Struct, frozen=True):
     """A line of the catalogue.
 
     Attributes:
-        kind: `checkpoint`, `statistics` or `inception`.
+        kind: `checkpoint`, `statistics`, `inception` or `network`.
         diffusion: the one that a checkpoint is sampled in by default; empty for files.
         images: size and channels, `32x32x3`; empty for files.
         classes: number of class labels.

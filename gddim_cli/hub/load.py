@@ -18,12 +18,13 @@ from gddim_cli.checkpoints.formats.registry import FORMATS, recognize
 from gddim_cli.checkpoints.load import Checkpoint, build
 from gddim_cli.errors import CheckpointError, UsageError
 from gddim_cli.hub import huggingface, store
-from gddim_cli.hub.user_model import is_user_model, load_user_model
+from gddim_cli.hub.user_model import load_user_model
 from gddim_cli.models.acceleration import Accelerated, Speed
 from gddim_cli.models.network import Counted
 from gddim_cli.models.wrapped import Denoiser
 from gddim_cli.runtime.files import sha256
 from gddim_cli.runtime.text import printable
+from gddim_cli.runtime.user_file import is_function
 
 VERSION = 1
 """The version of the conversion; files converted by another version are converted again."""
@@ -44,14 +45,14 @@ def load(
             converted into the cache the first time; a folder that holds one of these; `hf://org/name[@revision]`; or
             `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
         speed: how it runs. Default: plainly, in float32.
-        say: called with what a conversion assumes.
+        say: called with what a conversion assumes, and if a CUDA graph does not fit in memory.
         settings: what a file of another program does not tell, by the names of its format's options.
 
     Raises:
         UsageError: unsupported by the device; settings that are unknown, contradict the file, or are needed and missing.
         CheckpointError: unknown, not on this machine, damaged, or a card that contradicts its weights.
     """
-    if is_user_model(reference):
+    if is_function(reference):
         return load_user_model(reference, device, settings)
     path, pinned = locate(reference, say)
     if pinned is None and not is_native(path):
@@ -64,7 +65,7 @@ def load(
         check_pinned(pinned, card, digest, path)
         card = msgspec.structs.replace(pinned, network=card.network)
     module = build(card, tensors, path)
-    run = Accelerated(module, device, speed or Speed(), store.cache_folder() / "compiled")
+    run = Accelerated(module, device, speed or Speed(), store.cache_folder() / "compiled", say)
     return Checkpoint(card, Counted(run), path, digest)
 
 
@@ -72,8 +73,11 @@ def is_native(path: Path) -> bool:
     """Whether a file is safetensors, the native format, by its name or its first bytes."""
     if path.suffix == store.WEIGHTS or not path.is_file():
         return path.is_file()
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[str], object]) -> Path:

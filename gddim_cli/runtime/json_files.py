@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from gddim_cli.errors import DataError
-from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.files import read_plain, replacing
+from gddim_cli.runtime.text import reason
 
 T = TypeVar("T")
+MOST_BYTES = 1 << 28
+"""The largest file that is read."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -23,6 +27,13 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
+def short_hash(*parts: Any) -> str:
+    """A name of structs and plain data. Settings that are None do not count, so that further ones change no name."""
+    plain = [msgspec.to_builtins(part) for part in parts]
+    given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
+    return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
+
+
 def read_json(path: Path, kind: type[T]) -> T | None:
     """The value in a file, or None if there is no file.
 
@@ -30,6 +41,10 @@ def read_json(path: Path, kind: type[T]) -> T | None:
         DataError: the file cannot be read, or is not of this kind.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind) if path.is_file() else None
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
+        return msgspec.json.decode(read_plain(path, MOST_BYTES), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({reason(error)}); remove it and run the same command again"
+        ) from error

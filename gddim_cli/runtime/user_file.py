@@ -7,11 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gddim_cli.errors import DataError, GddimError
+from gddim_cli.runtime.files import sha256
+from gddim_cli.runtime.registry import Registry, Spec
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Spec)
+LOADED: dict[tuple[type[Spec], str], Spec] = {}
+"""Specs by their class and the sha256 of their file."""
 
 
 def execute(path: Path) -> ModuleType:
@@ -45,3 +50,44 @@ def guarded(path: Path, what: str, call: Callable[[], T]) -> T:
     except (Exception, SystemExit) as error:
         reason = f": {error}" if str(error) else ""
         raise DataError(f"{path}: {what} raised {type(error).__name__}{reason}") from error
+
+
+def is_function(reference: str) -> bool:
+    """Whether a reference is `FILE.py:FUNCTION`."""
+    file, colon, _ = reference.rpartition(":")
+    return bool(colon) and file.endswith(".py")
+
+
+def function_of(reference: str) -> tuple[Path, Callable[..., Any]]:
+    """The path and the function of `FILE.py:FUNCTION`. The file is executed, as any program is.
+
+    Raises:
+        DataError: the file or the function is missing, or the file raises an error.
+    """
+    file, _, name = reference.rpartition(":")
+    path = Path(file)
+    function = getattr(execute(path), name, None)
+    if not callable(function):
+        raise DataError(f"{path}: defines no function '{name}'")
+    return path, function
+
+
+def spec_of(path: Path, registry: Registry[S]) -> S:
+    """The spec that a Python file defines, which is also registered under its name. The file is executed once.
+
+    Raises:
+        DataError: the file is missing, raises an error, or does not define exactly one spec of the registry's kind.
+        UsageError: another spec has its name.
+    """
+    kind = registry.kind
+    key = kind, sha256(path) if path.is_file() else ""
+    if key not in LOADED:
+        specs = {id(value): value for value in vars(execute(path)).values() if isinstance(value, kind)}
+        if len(specs) != 1:
+            raise DataError(f"{path}: defines {len(specs)} {registry.word}s; exactly one {kind.__name__} is needed")
+        (spec,) = specs.values()
+        registry.add(spec)
+        LOADED[key] = spec
+    found = LOADED[key]
+    assert isinstance(found, kind)
+    return found

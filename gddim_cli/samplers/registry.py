@@ -10,6 +10,7 @@ import msgspec
 
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.registry import Registry
+from gddim_cli.runtime.user_file import spec_of
 from gddim_cli.samplers import (
     ancestral,
     ddim,
@@ -27,7 +28,6 @@ from gddim_cli.samplers import (
     unipc,
 )
 from gddim_cli.samplers.base import SamplerSpec
-from gddim_cli.samplers.user_sampler import load_user_sampler
 from gddim_cli.settings import Setting, build, declared
 
 MODULES = (
@@ -52,7 +52,7 @@ def find_sampler(reference: str, where: str = "--sampler") -> SamplerSpec:
         DataError: a file that does not define exactly one sampler.
     """
     if reference.endswith(".py"):
-        return load_user_sampler(Path(reference), SAMPLERS)
+        return spec_of(Path(reference), SAMPLERS)
     return SAMPLERS.find(reference, where)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from pathlib import Path
 
 import msgspec
@@ -39,10 +40,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bench(gddim, small: Path, tmp_path: Path):
-    """Runs `gddim bench WORDS` on the small checkpoint, into `tmp_path / out`."""
+    """Runs `gddim bench WORDS` on the small checkpoint, of gDDIM unless they say otherwise, into `tmp_path / out`."""
 
     def run(*words: object, out: str = "out"):
-        return gddim("bench", *words, "--checkpoint", small, "--ref", "mnist", "--out", tmp_path / out)
+        of = () if "--sampler" in words or str(words[0]).endswith(".yaml") else ("--sampler", "gddim")
+        return gddim("bench", *words, *of, "--checkpoint", small, "--ref", "mnist", "--out", tmp_path / out)
 
     return run
 
@@ -50,7 +52,7 @@ def bench(gddim, small: Path, tmp_path: Path):
 def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network on CLD in place of the released checkpoints, and the digits' evaluator under the paper's protocol."""
     from gddim_cli.bench import resources
-    from gddim_cli.evaluation.evaluator import open_evaluator
+    from gddim_cli.evaluation.factory import open_evaluator
     from gddim_cli.evaluation.protocols import find_protocol
     from gddim_cli.hub.load import load
     from gddim_cli.hub.store import card_of
@@ -65,4 +67,5 @@ def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digits = open_evaluator("mnist", None, None, None, torch.device("cpu"), (28, 28, 1))
     paper = dataclasses.replace(digits, protocol=find_protocol("gddim-paper"))
     monkeypatch.setattr("gddim_cli.runs.prepare.load", loaded)
-    monkeypatch.setattr(resources, "open_evaluator", lambda *_: paper)
+    factory = types.SimpleNamespace(open=lambda metric, _: paper.with_metric(metric))
+    monkeypatch.setattr(resources, "EvaluatorFactory", lambda *_: factory)

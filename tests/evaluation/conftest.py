@@ -24,16 +24,27 @@ class Layers(nn.Module):
 
 
 class Base(nn.Module):
-    """The whole network: resizes [B, 3, H, W] in [0, 255] itself, by a rule that is neither of the other modes'."""
+    """The whole network: resizes [B, 3, H, W] in [0, 255] itself, by a rule that is neither of the other modes'.
+
+    Without `return_features` it gives class probabilities, in which `no_output_bias` leaves out the bias of the last layer.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = Layers()
+        self.output = nn.Linear(2048, 1008)
+        nn.init.normal_(self.output.weight, std=0.3)
+        nn.init.normal_(self.output.bias)
 
-    def forward(self, x: Tensor, return_features: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
+    ) -> Tensor:
         large = nn.functional.interpolate(x, size=[299, 299], mode="nearest")
         features = self.layers((large - 128) / 128)
-        return features if return_features else features[:, :1008]
+        if return_features:
+            return features
+        scores = nn.functional.linear(features, self.output.weight) if no_output_bias else self.output(features)
+        return scores.softmax(1)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ import torch
 from support import folder_of, pictures
 
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.evaluation import extractors
-from gddim_cli.evaluation.extractors import load_extractor, load_lenet
+from gddim_cli.evaluation.extractors import base, weights
+from gddim_cli.evaluation.extractors.lenet import load_lenet
+from gddim_cli.evaluation.extractors.registry import load_extractor
 from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.moments import gaussian_of
@@ -90,7 +91,7 @@ def test_the_published_weights_are_called_fid_and_verified(
     with pytest.raises(DataError, match=r"is not its card's f58cb9b6ec323ed6.*download inception again"):
         load_extractor("clean", CPU)
     digest = hashlib.sha256(inception.read_bytes()).hexdigest()
-    monkeypatch.setattr(extractors, "pinned", lambda name: digest)
+    monkeypatch.setattr(weights, "pinned", lambda name: digest)
     found = load_extractor("clean", CPU)
     assert (found.name, find_metric("fid").label(found)) == ("inception", "FID")
 
@@ -114,7 +115,7 @@ def test_a_file_that_is_no_network_is_refused(mode: str, message: str, tmp_path:
 
 
 def test_damaged_weights_show_in_the_features(inception: Path, tmp_path: Path) -> None:
-    with extractors.quiet():
+    with base.quiet():
         module = torch.jit.load(inception)
         module.layers.first.weight.data[0, 0, 0, 0] = torch.nan
         module.save(str(tmp_path / "nan.pt"))

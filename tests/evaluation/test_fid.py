@@ -19,9 +19,12 @@ import torch
 from PIL import Image
 from support import folder_of, pictures
 
-from gddim_cli.evaluation import extractors, references
+from gddim_cli.evaluation import references
 from gddim_cli.evaluation import statistics as statistics_files
-from gddim_cli.evaluation.extractors import load_extractor, load_lenet
+from gddim_cli.evaluation.extractors import weights
+from gddim_cli.evaluation.extractors.base import Extractor
+from gddim_cli.evaluation.extractors.lenet import load_lenet
+from gddim_cli.evaluation.extractors.registry import load_extractor
 from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.evaluation.protocols import PROTOCOLS
@@ -142,13 +145,13 @@ def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
 ) -> None:
     first = json.loads(gddim("fid", digits, "--json").out)["value"]
     calls: list[int] = []
-    original = extractors.Extractor.__call__
+    original = Extractor.__call__
 
-    def counted(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+    def counted(self: Extractor, images: np.ndarray) -> np.ndarray:
         calls.append(len(images))
         return original(self, images)
 
-    monkeypatch.setattr(extractors.Extractor, "__call__", counted)
+    monkeypatch.setattr(Extractor, "__call__", counted)
     assert json.loads(gddim("fid", digits, "--json").out)["value"] == first
     assert not calls
     shutil.copy(digits / "00000.png", digits / "00001.png")
@@ -183,13 +186,13 @@ def test_altered_features_are_noticed_and_measured_again(
     with kept.open("wb") as file:
         np.save(file, features)
     calls: list[int] = []
-    original = extractors.Extractor.__call__
+    original = Extractor.__call__
 
-    def counted(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+    def counted(self: Extractor, images: np.ndarray) -> np.ndarray:
         calls.append(len(images))
         return original(self, images)
 
-    monkeypatch.setattr(extractors.Extractor, "__call__", counted)
+    monkeypatch.setattr(Extractor, "__call__", counted)
     found = gddim("fid", digits, "--batch-size", 10, "--json")
     assert json.loads(found.out)["value"] == pytest.approx(first, rel=1e-6)
     assert calls == [10, 10, 10]
@@ -223,15 +226,15 @@ def test_features_go_on_where_they_were_cut(
     gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    original = extractors.Extractor.__call__
+    original = Extractor.__call__
 
-    def cut(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+    def cut(self: Extractor, images: np.ndarray) -> np.ndarray:
         calls.append(len(images))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return original(self, images)
 
-    monkeypatch.setattr(extractors.Extractor, "__call__", cut)
+    monkeypatch.setattr(Extractor, "__call__", cut)
     assert gddim("fid", digits, "--batch-size", 16).status == 130
     assert not list((home / "features").glob("*.npy"))
     whole = json.loads(gddim("fid", digits, "--batch-size", 20, "--json").out)["value"]
@@ -299,7 +302,7 @@ def test_protocols_fix_reference_mode_quantisation_and_count(
     published.parent.mkdir(parents=True)
     shutil.copy(inception, published)
     digest = load_extractor("clean", torch.device("cpu"), inception).sha256
-    monkeypatch.setattr(extractors, "pinned", lambda name: digest)
+    monkeypatch.setattr(weights, "pinned", lambda name: digest)
     draw = np.random.default_rng(0).random((2100, 2048)).astype(np.float32)
     moments = {"mu": draw.mean(0), "sigma": np.cov(draw, rowvar=False)}
     fetched(home, "stats-cifar10-tf", {"pool_3": draw})
@@ -471,13 +474,13 @@ def test_digits_then_samples_then_noise(gddim: Callable, tmp_path: Path) -> None
 def test_images_that_change_while_they_are_measured_are_not_kept(
     gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = extractors.Extractor.__call__
+    original = Extractor.__call__
 
-    def changing(self: extractors.Extractor, images: np.ndarray) -> np.ndarray:
+    def changing(self: Extractor, images: np.ndarray) -> np.ndarray:
         shutil.copy(digits / "00000.png", digits / "00001.png")
         return original(self, images)
 
-    monkeypatch.setattr(extractors.Extractor, "__call__", changing)
+    monkeypatch.setattr(Extractor, "__call__", changing)
     found = gddim("fid", digits)
     assert (found.status, "has changed while it was measured" in found.err) == (1, True)
     assert not [file for file in (home / "features").iterdir() if file.suffix != ".lock"]

@@ -13,8 +13,8 @@ from support import damaged, folder_of, pictures
 
 from gddim_cli.errors import GddimError
 from gddim_cli.evaluation import features as feature_files
-from gddim_cli.evaluation.evaluator import open_evaluator
-from gddim_cli.evaluation.extractors import load_lenet
+from gddim_cli.evaluation.extractors.lenet import load_lenet
+from gddim_cli.evaluation.factory import open_evaluator
 from gddim_cli.runs.images import open_images
 
 CPU = torch.device("cpu")

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gddim_cli.cli.fid import completing
+from gddim_cli.cli.fid_settings import FID_SETTINGS
+from gddim_cli.cli.options import completion
 from gddim_cli.errors import UsageError
-from gddim_cli.evaluation.evaluator import open_evaluator
-from gddim_cli.evaluation.extractors import load_lenet
+from gddim_cli.evaluation.extractors.lenet import load_lenet
+from gddim_cli.evaluation.factory import open_evaluator
 from gddim_cli.evaluation.metrics.registry import METRICS, find_metric, find_metrics
 
 CPU = torch.device("cpu")
@@ -28,7 +29,7 @@ def test_importing_the_metrics_imports_no_torch() -> None:
 
 def test_a_metric_is_named_after_its_features_and_options() -> None:
     lenet = load_lenet(CPU)
-    inception = replace(lenet, name="inception", defines_fid=True)
+    inception = replace(lenet, name="inception", mode="clean", published=True)
     labels = {
         "fid": ("FID", "FD(lenet-mnist)"),
         "kid": ("KID", "KID(lenet-mnist)"),
@@ -96,7 +97,8 @@ def test_a_usage_error_is_quick(tmp_path: Path) -> None:
 
 
 def test_completion_offers_names_also_within_a_list() -> None:
-    complete = completing(lambda: METRICS)
+    complete = completion(FID_SETTINGS["metrics"])
+    assert complete
     assert complete("fi") == ["fid", "fid-infinity"]
     assert complete("fid,pr") == ["fid,prdc"]
     assert complete("x") == []

@@ -17,7 +17,7 @@ import torch
 from support import folder_of, pictures
 
 from gddim_cli.errors import UsageError
-from gddim_cli.evaluation.extractors import load_lenet
+from gddim_cli.evaluation.extractors.lenet import load_lenet
 from gddim_cli.evaluation.metrics.base import MetricSpec
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.runtime.registry import register

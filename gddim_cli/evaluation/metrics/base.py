@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gddim_cli import settings
+from gddim_cli.evaluation.protocols import Mode
 from gddim_cli.runtime.registry import Spec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from gddim_cli.evaluation.extractors import Extractor
+    from gddim_cli.evaluation.extractors.base import Extractor
     from gddim_cli.evaluation.statistics import Reference
 
     Features = NDArray[np.floating[Any]]
@@ -28,7 +29,7 @@ class NoOptions(msgspec.Struct, frozen=True):
     """The options of a metric that has none."""
 
 
-def no_notes(_features: Features, _reference: Reference) -> Iterable[str]:
+def no_notes(_features: Features, _reference: Reference | None) -> Iterable[str]:
     """The notes of a metric whose values need no warning."""
     return ()
 
@@ -40,15 +41,19 @@ def two(_dimension: int, _options: object) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A metric: what compares the features of images with those of a reference.
+    """A metric: what compares the features of images with those of a reference, or scores them alone.
 
     Attributes:
         name: what users call it, in `--metrics` and in plans.
-        title: its name in tables. An option in braces stands for that option's value: `"{value}"`.
-        generic_title: its name with any network but the published Inception, to which the network's name is appended:
-            `FD` makes `FD(lenet-mnist)`. By default the title.
+        title: its name in tables with the published network. An option in braces stands for that option's value: `"{value}"`.
+        generic_title: its name with any other network, to which the network's name is appended: `FD` makes
+            `FD(lenet-mnist)`. By default the title. The published network is that of `mode`, or Inception.
         lower_is_better: whether images nearer to the reference have lower values.
+        needs_reference: whether there is something to compare with; else `compute` is given None.
         needs_features: whether the reference's features are needed, not only their mean and covariance.
+        needs_scores: whether `compute` takes the network's class scores [N, c] (logarithms of probabilities up to a constant)
+            in place of features.
+        mode: the mode that it is always measured in; by default that of the command.
         depends_on_count: whether the expected value depends on the number of images; a label then states it, as `FID@2000`.
         options: a struct of the settings that it takes, each with a default.
         compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is
@@ -60,12 +65,15 @@ class MetricSpec(Spec):
     title: str
     generic_title: str | None = None
     lower_is_better: bool
+    needs_reference: bool = True
     needs_features: bool = False
+    needs_scores: bool = False
+    mode: Mode | None = None
     depends_on_count: bool = True
     options: type[msgspec.Struct] = NoOptions
-    compute: Callable[[Features, Reference, Any, OnStep], Mapping[str, float]]
+    compute: Callable[[Features, Any, Any, OnStep], Mapping[str, float]]
     least_images: Callable[[int, Any], int] = two
-    notes: Callable[[Features, Reference], Iterable[str]] = no_notes
+    notes: Callable[[Features, Any], Iterable[str]] = no_notes
 
 
 def plain(value: Any) -> str:
@@ -75,25 +83,39 @@ def plain(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with its options, as `--metrics prdc:k=3` chooses it."""
+    """A metric with its options, as `--metrics prdc:k=3` chooses it.
+
+    Attributes:
+        file: the Python file that defines it, or None.
+        sha256: of that file.
+    """
 
     spec: MetricSpec
     options: msgspec.Struct
+    file: str | None = None
+    sha256: str | None = None
 
     @property
     def text(self) -> str:
-        """What chooses it on the command line: its name and the options that are not at their defaults."""
-        return ":".join([self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())])
+        """What chooses it on the command line: its name or file, and the options that are not at their defaults."""
+        return ":".join(
+            [self.file or self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())]
+        )
 
     def changed(self) -> dict[str, Any]:
         """The options that are not at their defaults, by key."""
         known, given = settings.declared(self.spec.options), settings.values(self.options)
         return {key: value for key, value in given.items() if value != known[key].default}
 
+    def official(self, extractor: Extractor) -> bool:
+        """Whether the extractor is the published network that gives the metric its usual name."""
+        return extractor.published and extractor.mode == self.spec.mode if self.spec.mode else extractor.defines_fid
+
     def label(self, extractor: Extractor) -> str:
         """Its name in tables, which says what features it was computed from: `FID`, `FD(lenet-mnist)`, `KID (size 500)`."""
         known, given = settings.declared(self.spec.options), settings.values(self.options)
-        own = self.spec.title if extractor.defines_fid else self.spec.generic_title or self.spec.title
-        name = own.format(**given) + ("" if extractor.defines_fid else f"({extractor.name})")
+        official = self.official(extractor)
+        own = self.spec.title if official else self.spec.generic_title or self.spec.title
+        name = own.format(**given) + ("" if official else f"({extractor.name})")
         shown = [known[key].labelled(value) for key, value in self.changed().items() if f"{{{key}}}" not in own]
         return f"{name} ({', '.join(shown)})" if shown else name

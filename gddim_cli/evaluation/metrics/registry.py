@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gddim_cli import settings
 from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.metrics.base import Metric, MetricSpec
+from gddim_cli.evaluation.metrics.fd_dinov2 import FD_DINOV2
 from gddim_cli.evaluation.metrics.fid import FID
 from gddim_cli.evaluation.metrics.fid_infinity import FID_INFINITY
+from gddim_cli.evaluation.metrics.inception_score import INCEPTION_SCORE
 from gddim_cli.evaluation.metrics.kid import KID
 from gddim_cli.evaluation.metrics.prdc import PRDC
+from gddim_cli.runtime.files import sha256
 from gddim_cli.runtime.registry import Registry
+from gddim_cli.runtime.user_file import spec_of
 
-METRICS = Registry("metric", MetricSpec, [FID, FID_INFINITY, KID, PRDC])
+METRICS = Registry("metric", MetricSpec, [FID, FID_INFINITY, KID, PRDC, INCEPTION_SCORE, FD_DINOV2])
 
 
 def find_metric(text: str, where: str = "--metrics") -> Metric:
-    """The metric that a text chooses: a name, then options as `:key=value`, for example `prdc:k=3:value=recall`.
+    """The metric that a text chooses: a name or a Python file that defines one `MetricSpec`, then options as `:key=value`.
+
+    For example `kid`, `prdc:k=3:value=recall`, `mine.py`.
 
     Args:
         where: how a message names the place.
 
     Raises:
         UsageError: an unknown metric or option, or a value outside an option's range.
+        DataError: a file that is missing, raises an error, or does not define exactly one metric.
     """
     name, *parts = text.split(":")
-    spec = METRICS.find(name, where)
+    path = Path(name) if name.endswith(".py") else None
+    spec = spec_of(path, METRICS) if path else METRICS.find(name, where)
     given = {}
     for part in parts:
         key, equals, value = part.partition("=")
@@ -32,7 +42,8 @@ def find_metric(text: str, where: str = "--metrics") -> Metric:
             raise UsageError(f"{where} {text}: '{part}' is not one option as key=value")
         known = settings.declared(spec.options)
         given[key] = known[key].parse(value, f"{where} {name}:{key}") if key in known else value
-    return Metric(spec, settings.build(spec.options, given, f"the metric {name}", lambda key: f"{where} {name}:{key}"))
+    chosen = settings.build(spec.options, given, f"the metric {name}", lambda key: f"{where} {name}:{key}")
+    return Metric(spec, chosen, name, sha256(path)) if path else Metric(spec, chosen)
 
 
 def find_metrics(text: str, where: str = "--metrics") -> list[Metric]:

@@ -1,0 +1,113 @@
+"""What an extractor is: a network from images to features, with everything that identifies it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gddim_cli.errors import DataError
+from gddim_cli.evaluation.protocols import INCEPTION_MODES
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.runtime.rounding import rounding
+
+ROWS = 4096
+
+
+def channels_first(images: Pixels) -> Tensor:
+    """uint8 [N, H, W, C] as uint8 [N, C, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Images to features.
+
+    Attributes:
+        name: the network's name: `inception`, `inception-pytorch`, `dinov2-vitl14`, `lenet-mnist`, or the file's name.
+        mode: the network and how images come to it.
+        sha256: of the weights.
+        dimension: d, the numbers in a feature.
+        published: whether these are the published weights of the mode: only then may a distance have its usual name.
+        network: images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
+        channels: of the images that it takes; grey images are repeated to three. None if it takes both kinds.
+        size: side of the images that it takes; None if it resizes them.
+        device: the device that it runs on.
+        prepare: uint8 [N, H, W, C] to uint8 [N, C, H, W] of the size that the network takes, on the CPU.
+        head: [c, d], the last linear layer, by which the class scores of features are `features head^T`; None without one.
+    """
+
+    name: str
+    mode: str
+    sha256: str
+    dimension: int
+    published: bool
+    network: Callable[[Tensor], Tensor]
+    channels: int | None
+    size: int | None
+    device: torch.device
+    prepare: Callable[[Pixels], Tensor] = channels_first
+    head: NDArray[np.float64] | None = None
+
+    @property
+    def defines_fid(self) -> bool:
+        """Whether these are the published weights of Inception: only then may a distance be called FID."""
+        return self.published and self.mode in INCEPTION_MODES
+
+    def __call__(self, images: Pixels) -> NDArray[np.float32]:
+        """Features, float32 [N, dimension], of uint8 images [N, H, W, C].
+
+        Raises:
+            DataError: images that the network does not take, or features that are not finite or of another dimension.
+        """
+        self.check(*images.shape[1:])
+        pixels = self.prepare(images).to(self.device)
+        with torch.inference_mode(), rounding(tf32=False):
+            found = self.network(pixels.expand(-1, self.channels or -1, -1, -1).float())
+        features: NDArray[np.float32] = found.flatten(1).float().cpu().numpy()
+        if features.shape != (len(images), self.dimension):
+            raise DataError(
+                f"{self.name}: gives features {list(features.shape)} for {len(images)} images; "
+                f"[{len(images)}, {self.dimension}] is needed: another network's file"
+            )
+        if not np.isfinite(features).all():
+            raise DataError(f"{self.name}: its features are NaN or infinite; the weights are damaged, fetch them again")
+        return features
+
+    def class_scores(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Class scores [N, c] of features [N, d], the logarithms of class probabilities up to a constant."""
+        assert self.head is not None
+        parts = range(0, len(features), ROWS)
+        return np.concatenate([(features[at : at + ROWS] @ self.head.T).astype(np.float32) for at in parts])
+
+    def check(self, height: int, width: int, channels: int) -> None:
+        """Raises DataError for images that the network does not take."""
+        if self.size is not None and (height, width, channels) != (self.size, self.size, self.channels):
+            raise DataError(
+                f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, it takes "
+                f"{self.size}x{self.size} with {self.channels}; --ref cifar10, for example, measures any images with Inception"
+            )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, or the error's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def last_line(error: Exception) -> str:
+    """The last line of a library's message, where TorchScript says what is wrong, or the error's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences warnings of libraries about each other, which a user cannot act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,114 @@
+"""A user's own network, from a function in a Python file (`mine.py:build`) or from a TorchScript file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gddim_cli.errors import DataError
+from gddim_cli.evaluation.extractors.base import Extractor, first_line, last_line, quiet
+from gddim_cli.runtime.files import sha256
+from gddim_cli.runtime.memory import is_out_of_memory
+from gddim_cli.runtime.rounding import rounding
+from gddim_cli.runtime.user_file import function_of, guarded, is_function
+
+MODE = "own"
+PROBES = 3
+TOLERANCE = 1e-2
+"""Difference between an image's features alone and in a batch, relative to the largest feature, that counts as rounding."""
+KINDS = "give a function in a Python file, mine.py:build, or a TorchScript file"
+
+
+def load_own(reference: str, device: torch.device, shape: tuple[int, int, int]) -> Extractor:
+    """The extractor of `FILE.py:FUNCTION` or of a TorchScript file, tried on random images of the shape (H, W, C).
+
+    `FUNCTION(device)` returns what maps float32 images [N, C, H, W] in [0, 255] on the device to features [N, d].
+
+    Raises:
+        DataError: the file cannot be used, or what it defines does not keep to this interface; in one line. Calls of the
+            extractor raise the same.
+    """
+    name = f"--features {reference}"
+    network: Any
+    if is_function(reference):
+        path, build = function_of(reference)
+        label = f"{path.name}:{reference.rpartition(':')[2]}"
+        network = guarded(path, f"{build.__name__}()", lambda: build(device))
+        if not callable(network):
+            raise DataError(f"{name}: returned {type(network).__name__}; a network or a function is needed")
+        digest = digest_of(path, label, network)
+    else:
+        path = Path(reference)
+        network, label, digest = torchscript(path, name), path.name, sha256(path)
+    if isinstance(network, nn.Module):
+        network = network.to(device).eval()
+
+    def run(images: Tensor) -> Any:
+        try:
+            with quiet():
+                return network(images)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise DataError(f"{name}: fails on {given(images)}: {type(error).__name__}: {last_line(error)}") from error
+
+    return Extractor(label, MODE, digest, tried(run, device, shape, name), False, run, None, None, device)
+
+
+def given(images: Tensor) -> str:
+    """What a network is given, in words."""
+    return f"float32 images {list(images.shape)} in [0, 255]"
+
+
+def torchscript(path: Path, name: str) -> nn.Module:
+    """The module in a TorchScript file.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.is_file():
+        raise DataError(f"{name}: {'not a plain file' if path.exists() else 'no such file'}; {KINDS}")
+    try:
+        with quiet():
+            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{name}: not a TorchScript file: {first_line(error)}; {KINDS}") from error
+
+
+def tried(network: Callable[[Tensor], Any], device: torch.device, shape: tuple[int, int, int], name: str) -> int:
+    """The dimension of the features, from a trial on random images.
+
+    Raises:
+        DataError: it fails, or returns anything but finite features [N, d] that depend on one image each.
+    """
+    height, width, channels = shape
+    pixels = np.random.default_rng(0).integers(0, 256, (PROBES, channels, height, width), np.uint8)
+    images = torch.from_numpy(pixels).to(device).float()
+    with torch.inference_mode(), rounding(tf32=False):
+        features, alone = network(images.clone()), network(images[:1].clone())
+    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != PROBES or not features.shape[1]:
+        found = f"a tensor {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        raise DataError(f"{name}: returned {found} for {given(images)}; features [{PROBES}, d] are needed")
+    if not features.is_floating_point() or not features.isfinite().all():
+        raise DataError(f"{name}: its features are not all finite real numbers (dtype {features.dtype})")
+    if alone.shape != features[:1].shape or (alone - features[:1]).abs().max() > TOLERANCE * features.abs().max():
+        raise DataError(
+            f"{name}: an image alone has other features than in a batch; features must depend on one image and on nothing random"
+        )
+    return features.shape[1]
+
+
+def digest_of(path: Path, label: str, network: object) -> str:
+    """A sha256 of a Python file, of the function chosen in it, and of the weights if it built a module."""
+    found = hashlib.sha256(f"{sha256(path)} {label}".encode())
+    weights = network.state_dict() if isinstance(network, nn.Module) else {}
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

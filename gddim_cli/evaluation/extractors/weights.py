@@ -1,0 +1,72 @@
+"""The weights of published networks: found, and verified against their card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gddim_cli.errors import DataError
+from gddim_cli.hub.store import file_card_of, find_file
+from gddim_cli.runtime.files import sha256
+
+FILES = {
+    "legacy_tensorflow": "inception",
+    "clean": "inception",
+    "legacy_pytorch": "inception-pytorch",
+    "dinov2": "dinov2",
+}
+"""The names under which `gddim download` fetches the weights of each mode."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights.
+
+    Attributes:
+        published: whether it is the published file.
+    """
+
+    path: Path
+    sha256: str
+    published: bool
+
+
+def weights_of(name: str, file: Path | None = None) -> Weights:
+    """The weights in `file`, or those that `gddim download` fetched, verified.
+
+    Raises:
+        DataError: missing, or changed since.
+    """
+    path = weights_path(name, file)
+    try:
+        digest = sha256(path)
+    except OSError as error:
+        raise DataError(f"--inception: {path}: cannot be read: {error.strerror}") from error
+    expected = pinned(name)
+    if file is None and not digest.startswith(expected):
+        raise DataError(
+            f"{path}: sha256 {digest[:16]}... is not its card's {expected[:16]}...; gddim download {name} again"
+        )
+    return Weights(path, digest, file is None or bool(expected and digest.startswith(expected)))
+
+
+def weights_path(name: str, file: Path | None) -> Path:
+    """The path of the weights: `file`, or in the cache.
+
+    Raises:
+        DataError: missing, or not a plain file.
+    """
+    path = file or find_file(name)
+    if file and not file.is_file():
+        raise DataError(f"--inception: {file}: {'not a plain file' if file.exists() else 'no such file'}")
+    if path is None:
+        raise DataError(
+            f"the weights of {name} are not on this machine; get them with: gddim download {name} (without internet, on another "
+            "machine), or measure digits offline with --ref mnist"
+        )
+    return path
+
+
+def pinned(name: str) -> str:
+    """The sha256 that the card of a published file states, or its beginning."""
+    return file_card_of(name).source.sha256 or ""

@@ -1,0 +1,95 @@
+"""The Inception Score (Salimans et al., arXiv 1606.03498), from class scores alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gddim_cli.evaluation.metrics.base import MetricSpec, OnStep
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    from gddim_cli.evaluation.metrics.base import Features
+
+Array = NDArray[np.float64]
+LEAST = 10
+"""Images that a split needs."""
+
+
+class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the Inception Score; the default is that of its authors."""
+
+    splits: Annotated[
+        int, about("Random parts of the images that the score is averaged over.", panel="Metrics", ge=1, le=1000)
+    ] = 10
+
+
+def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: OnStep) -> dict[str, float]:
+    """`value`, the mean over random splits of `exp E KL(p(y|x) || p(y))`, and the interval of its mean over sets of N images.
+
+    The orders of the interval (see `intervals`) are, for a split of n images with the mean q of their probabilities p:
+    `p(x_i) = (n - 1) (S - S_i)`, where S_i is the split's score without image i, whose variance is too large by `second / n`;
+    and `h(x, y) = -S sum_k (p_xk - q_k) (p_yk - q_k) / q_k`.
+
+    Args:
+        scores: class scores [N, c], of which p is the softmax.
+    """
+    from gddim_cli.evaluation.intervals import Expansion
+
+    order = np.random.default_rng(0).permutation(len(scores))
+    values, firsts, seconds = [], [], []
+    for rows in np.array_split(order, options.splits):
+        log_p = log_softmax(np.asarray(scores[np.sort(rows)], dtype=np.float64))
+        p = np.exp(log_p)
+        n, q, own = len(p), p.mean(axis=0), (p * log_p).sum(axis=1)
+        values.append(float(np.exp(own.mean() + entropy(q))))
+        without = np.exp((own.sum() - own) / (n - 1) + entropy((n * q - p) / (n - 1)))
+        seconds.append(values[-1] ** 2 * pair_variance(p, q))
+        firsts.append((n - 1) ** 2 * float(without.var(ddof=1)) - seconds[-1] / n)
+        on_step(1 / options.splits)
+    value, size = float(np.mean(values)), len(scores) / options.splits
+    expansion = Expansion(float(np.mean(firsts)), float(np.mean(seconds)))
+    found = {"value": value, "split_deviation": float(np.std(values)), "splits": options.splits}
+    found |= expansion.interval(value, weights=1 / len(scores), pair_weights=(size - 1) / (options.splits * size**3))
+    return {**found, "low": max(found["low"], 1.0)}
+
+
+def entropy(q: Array) -> Array:
+    """`-sum_k q_k log q_k` of each row; probabilities that rounding made negative count as 0."""
+    positive = q > 0
+    return -(np.log(q, out=np.zeros_like(q), where=positive) * np.where(positive, q, 0)).sum(axis=-1)
+
+
+def log_softmax(scores: Array) -> Array:
+    """The logarithms of the softmax of each row."""
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def pair_variance(p: Array, q: Array) -> float:
+    """The mean square of h over pairs of different images, from the second moments of `(p - q) / sqrt(q)`."""
+    n = len(p)
+    scaled = np.divide(p - q, np.sqrt(q), out=np.zeros_like(p), where=q > 0)
+    product = scaled.T @ scaled if p.shape[1] < n else scaled @ scaled.T
+    own = (scaled * scaled).sum(axis=1)
+    return float((product * product).sum() - own @ own) / (n * (n - 1))
+
+
+def least_images(_dimension: int, options: ScoreOptions) -> int:
+    """The fewest images of which each split has enough."""
+    return LEAST * options.splits
+
+
+INCEPTION_SCORE = MetricSpec(
+    name="is",
+    title="IS",
+    lower_is_better=False,
+    needs_reference=False,
+    needs_scores=True,
+    options=ScoreOptions,
+    compute=compute,
+    least_images=least_images,
+)
