@@ -126,6 +126,7 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     calls = [
         ["sample", "--nfe", "5", "--num", "2", "--out", "imgs", "--checkpoint", "mnist"],
         ["fid", "imgs"],
+        ["sample", "--nfe", "5", "--num", "2", "--out", "tuned", "--checkpoint", "mnist", "--solver", "auto"],
         ["bench", *cell, "--checkpoint", "mnist", "--ref", "mnist", "--out", "bench"],
         ["bench", "--table", "3", "--checkpoint", "mnist", "--ref", "mnist", "--print-plan"],
     ]

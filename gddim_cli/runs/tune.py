@@ -43,7 +43,7 @@ POWER = 1.25
 REFERENCE_STEPS = {"R": 100, "L": 200}
 """Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
 REFERENCE_ORDER = 3
-ROUNDS, STEPS = 3, 6
+ROUNDS, STEPS = 8, 3
 """Rounds of the search, and steps in a round, whose curvature is that of one batch."""
 VERSION = 1
 """Of the fit; interrupted work of another version is not resumed."""
