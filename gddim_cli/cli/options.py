@@ -238,19 +238,6 @@ def assignments(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
-def load_sampler_files(words: list[str]) -> None:
-    """Registers the samplers of files given to `--sampler`, so that their options are known when the command line is parsed."""
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        value = value if equals else words[place + 1] if place + 1 < len(words) else ""
-        if name == "--sampler" and ".py" in value:
-            from gddim_cli.samplers.registry import find_sampler
-
-            for reference in value.split(","):
-                if reference.endswith(".py"):
-                    find_sampler(reference)
-
-
 def positive(option: str, value: int) -> int:
     """The value, if it is at least 1.
 
