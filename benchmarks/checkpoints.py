@@ -114,7 +114,10 @@ def sample(path: Path, out: Path) -> str:
 
 
 def rate(threads: int, batch: int) -> dict[str, float]:
-    """GFLOP/s of the full-size network and of matrix products, taken in turn; the best of each."""
+    """GFLOP/s of the full-size network and of matrix products, the best of each.
+
+    They are taken in turn and for as long as each other, so that other work on the machine disturbs both alike.
+    """
     import torch
 
     from gddim_cli.models.networks.ncsnpp import NCSNpp
@@ -131,9 +134,10 @@ def rate(threads: int, batch: int) -> dict[str, float]:
 
     with torch.inference_mode():
         network(x, time_in)
-        for _ in range(6):
-            for _ in range(3):
-                measure("matrix products", lambda: square @ square, 2 * 2048**3 / 1e9)
+        product = 2 * 2048**3 / 1e9
+        times = max(1, round(GFLOP * batch / product))
+        for _ in range(8):
+            measure("matrix products", lambda: [square @ square for _ in range(times)], times * product)
             measure("network", lambda: network(x, time_in), GFLOP * batch)
     return best
 

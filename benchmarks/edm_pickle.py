@@ -19,14 +19,16 @@ from torch import nn
 
 from gddim_cli.checkpoints.load import empty_network
 from gddim_cli.hub.store import card_of
-from gddim_cli.models.networks.edm_layers import Convolution, Resampling, UNetBlock
+from gddim_cli.models.networks.edm_layers import Convolution, UNetBlock
+from gddim_cli.models.networks.layers import GroupNorm
+from gddim_cli.models.networks.resampling import Resampling
 
 MODULE, FUNCTION = "torch_utils.persistence", "_reconstruct_persistent_obj"
 CLASSES = {
     Convolution: "Conv2d",
     Resampling: "Conv2d",
     nn.Linear: "Linear",
-    nn.GroupNorm: "GroupNorm",
+    GroupNorm: "GroupNorm",
     UNetBlock: "UNetBlock",
 }
 AUGMENT_DIM = 9

@@ -1,6 +1,6 @@
-"""Everything that needs a GPU, as one table: docs/gpu.md.
+"""Everything that needs a GPU, as one table and a list, in less than ten minutes: docs/gpu.md.
 
-python benchmarks/gpu.py > table.md                 # the network of cld-cifar10, random weights, no download
+python benchmarks/gpu.py > gpu.md                   # the network of cld-cifar10, random weights, no download
 python benchmarks/gpu.py --checkpoint mnist         # a model that is on this machine
 python benchmarks/gpu.py --device cpu --small       # the same code, in a minute or two, anywhere
 """
@@ -12,24 +12,31 @@ import copy
 import gc
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import torch
+from gpu_budget import Budget
+from gpu_checks import automatic, distance_of_states, product_rates
+from gpu_commands import Commands
 from gpu_features import features_rate
+from gpu_memory import survived
 from gpu_models import CPU, Model, random_model, real_model
-from gpu_table import CUDNN, Row, conclusion, distance, fastest, table
+from gpu_table import CUDNN, Row, conclusion, distance, fastest, goals, table
 from gpu_tool import tool
 from torch import Tensor
 
 from gddim_cli.cli.progress import say
 from gddim_cli.errors import GddimError
 from gddim_cli.images.quantize import Pixels, quantize
-from gddim_cli.models.acceleration import Speed, rounding
-from gddim_cli.runs.batch_size import BatchSizeProbe, attempt, best_size
+from gddim_cli.models.acceleration import Speed
+from gddim_cli.runs.batch_size import attempt
+from gddim_cli.runtime.rounding import rounding
 
 COMPARED = 64
 """Images whose distance from float32's is taken."""
@@ -38,23 +45,27 @@ EXACT = 2
 SHORT = 20.0
 """Seconds below which a run is repeated, and the quicker one taken."""
 BF16, FP16 = torch.bfloat16, torch.float16
-SETTINGS = {
+COMPILING, EAGER = 100.0, 20.0
+"""Seconds that a row with and without a compiler takes at most, about, on an H100."""
+LAST = 240.0
+"""Seconds that what follows the table takes, about."""
+SETTINGS = {  # the most important first: time may end
     "fp32": Speed(),
-    "fp32, channels last": Speed(channels_last=True),
     "tf32": Speed(tf32=True),
-    "tf32, channels last": Speed(tf32=True, channels_last=True),
     "bf16": Speed(BF16, channels_last=False),
     "bf16, channels last": Speed(BF16, channels_last=True),
     "bf16, channels last, graph": Speed(BF16, channels_last=True, cuda_graph=True),
-    "fp16, channels last": Speed(FP16, channels_last=True),
-    f"tf32, channels last, {CUDNN}": Speed(tf32=True, channels_last=True),
-    f"bf16, channels last, graph, {CUDNN}": Speed(BF16, channels_last=True, cuda_graph=True),
-    "fp32, compiled": Speed(compile=True),
-    "tf32, channels last, compiled": Speed(tf32=True, channels_last=True, compile=True),
-    "tf32, channels last, compiled, graph": Speed(tf32=True, channels_last=True, compile=True, cuda_graph=True),
-    "bf16, channels last, compiled": Speed(BF16, channels_last=True, compile=True),
     "bf16, channels last, compiled, graph": Speed(BF16, channels_last=True, compile=True, cuda_graph=True),
+    "tf32, channels last": Speed(tf32=True, channels_last=True),
+    f"bf16, channels last, graph, {CUDNN}": Speed(BF16, channels_last=True, cuda_graph=True),
+    "fp16, channels last": Speed(FP16, channels_last=True),
+    "tf32, channels last, compiled, graph": Speed(tf32=True, channels_last=True, compile=True, cuda_graph=True),
+    "fp32, channels last": Speed(channels_last=True),
+    "bf16, channels last, compiled": Speed(BF16, channels_last=True, compile=True),
+    f"tf32, channels last, {CUDNN}": Speed(tf32=True, channels_last=True),
     "fp16, channels last, compiled, graph": Speed(FP16, channels_last=True, compile=True, cuda_graph=True),
+    "tf32, channels last, compiled": Speed(tf32=True, channels_last=True, compile=True),
+    "fp32, compiled": Speed(compile=True),
 }
 
 
@@ -127,19 +138,12 @@ def plain(model: Model, tf32: bool, batches: Sequence[int], device: torch.device
     return max((batch / used for batch, used in spent.items() if used), default=None)
 
 
-def exact_images(model: Model) -> tuple[Tensor, Pixels]:
+def exact_run(model: Model) -> tuple[Tensor, Pixels]:
     """One evaluation, and the images, in float64 on the CPU."""
     prepared = model.prepared(CPU, Speed(torch.float64))
     with torch.inference_mode():
         y = prepared.model.network(*model.inputs(EXACT, CPU, torch.float64))
     return y, quantize(prepared.images(prepared.run(range(EXACT))), "round")
-
-
-def automatic(model: Model, device: torch.device) -> str:
-    """What `--batch-size auto` takes."""
-    trials = BatchSizeProbe(model.prepared(device, SETTINGS["bf16, channels last"]))
-    largest = trials.max_batch_size()
-    return f"- `--batch-size auto` takes {best_size(trials.seconds, largest)} for bf16, of at most {largest}"
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -150,6 +154,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--nfe", type=int, help="evaluations (default: 50; small: 4)")
     parser.add_argument("--batches", type=int, nargs="+", help="sizes (default: 64 256; small: 2 4)")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="settings whose names have one of these words")
+    parser.add_argument("--minutes", type=float, default=9.5, help="what is left when they are over is left out")
     chosen = parser.parse_args(words)
     chosen.nfe = chosen.nfe or (4 if chosen.small else 50)
     chosen.batches = chosen.batches or ([2, 4] if chosen.small else [64, 256])
@@ -168,7 +173,7 @@ def row_or_reason(measured: Callable[[], Row]) -> Row | None:
 
 
 def all_rows(
-    model: Model, batches: Sequence[int], device: torch.device, exact: Tensor, only: Sequence[str]
+    model: Model, batches: Sequence[int], device: torch.device, exact: Tensor, only: Sequence[str], budget: Budget
 ) -> list[Row]:
     """Every setting that the device has: eager ones at every size, compiled ones at the best one of their precision."""
     rows: list[Row] = []
@@ -180,6 +185,8 @@ def all_rows(
         alike = [row for row in rows if precision(SETTINGS[row.name]) == precision(speed)] or rows
         best = max(alike, key=lambda row: row.rate).batch if alike else batches[0]
         for batch in [best] if speed.compile else batches:
+            if not budget.allows(f"{name}, batch {batch}", COMPILING if speed.compile else EAGER):
+                break
             say(f"{name}, batch {batch}")
             with timed_algorithms(CUDNN in name):
                 row = row_or_reason(lambda n=name, s=speed, b=batch: measure(model, n, s, b, device, exact))  # type: ignore[misc]
@@ -219,35 +226,75 @@ def header(model: Model, device: torch.device, checkpoint: str | None) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     chosen = arguments(words)
     device = torch.device(chosen.device)
+    budget = Budget(60 * chosen.minutes, 0.0 if device.type != "cuda" else LAST)
     model = real_model(chosen.checkpoint, chosen.nfe) if chosen.checkpoint else random_model(chosen.small, chosen.nfe)
-    loops = {}
-    for name in ("fp32", "tf32") if device.type == "cuda" else ("fp32",):
-        rate = plain(model, name == "tf32", chosen.batches, device)
-        if rate is None:
-            say(f"the plain network in a loop, {name}: not enough memory for any of the batches {chosen.batches}")
-        else:
-            loops[f"the plain network in a loop, {name}"] = rate
-    exact, exact_pixels = exact_images(model)
-    rows = all_rows(model, chosen.batches, device, exact, chosen.only or ())
+    limits = product_rates(device, 256 if chosen.small else 8192)
+    loops = plain_loops(model, chosen.batches, device)
+    exact, exact_pixels = exact_run(model)
+    rows = all_rows(model, chosen.batches, device, exact, chosen.only or (), budget)
     reference = max((row.pixels for row in rows if row.name == "fp32"), key=len, default=None)
     best = fastest(rows, reference)
-    print(header(model, device, chosen.checkpoint))
-    print("\n".join([*table(rows, model, reference), "", *conclusion(best, loops)]))
+    write([header(model, device, chosen.checkpoint), *table(rows, model, reference), ""])
+    write([*conclusion(best, loops), *(f"- {name} products: {rate:.3g} TFLOP/s" for name, rate in limits.items())])
     if reference is not None:
         rms, within = distance(reference, exact_pixels)
-        print(
-            f"- fp32 beside float64 on the CPU, {EXACT} images: RMS {rms:.3f} grey levels, {100 * within:.2f} % within one"
+        write(
+            [
+                f"- fp32 beside float64 on the CPU, {EXACT} images: RMS {rms:.3f} grey levels, {100 * within:.2f} % within one"
+            ]
         )
     else:
         say("fp32: no row, so no distances")
-    if best is not None:
-        print("\n".join(tool(model, SETTINGS[best.name], best.name, best.batch, 2 if chosen.small else 4, device)))
+    budget.reserved = 0.0
+    rest(model, best, chosen, device, budget)
+    features = features_rate(device, model.card.images.size, *((2, 1) if chosen.small else (64, 10)))
+    away = distance_of_states(device, model.nfe)
+    write(
+        [f"- Inception's features for FID (pytorch-fid's), batch {2 if chosen.small else 64}: {features:.3g} images/s"]
+    )
+    write([f"- final states of the bundled model in fp32: {away:.1e} from the CPU's, relative, NFE {model.nfe}", ""])
+    write(goals(best, model, loops, limits, features, away))
+
+
+def plain_loops(model: Model, batches: Sequence[int], device: torch.device) -> dict[str, float]:
+    """Images/s of the plain network in a loop, by its name."""
+    loops = {}
+    for name in ("fp32", "tf32") if device.type == "cuda" else ("fp32",):
+        rate = plain(model, name == "tf32", batches, device)
         released(device)
-    print(automatic(model, device))
-    released(device)
-    batch, batches = (2, 1) if chosen.small else (64, 10)
-    rate = features_rate(device, model.card.images.size, batch, batches)
-    print(f"- Inception's features for FID (pytorch-fid's), batch {batch}: {rate:.3g} images/s")
+        if rate is None:
+            say(f"the plain network in a loop, {name}: not enough memory for any of the batches {list(batches)}")
+        else:
+            loops[f"the plain network in a loop, {name}"] = rate
+    return loops
+
+
+def rest(model: Model, best: Row | None, chosen: argparse.Namespace, device: torch.device, budget: Budget) -> None:
+    """What the table does not say: the whole tool, its answers to a lack of memory, and its commands."""
+    speed, name, batch = (SETTINGS[best.name], best.name, best.batch) if best else (Speed(), "fp32", chosen.batches[0])
+    graph = Speed(BF16, cuda_graph=device.type == "cuda")
+    short = max(chosen.batches[0] // 2, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        size = (32, 3, 10) if chosen.small else (1024, 50, 300)
+        commands = Commands(chosen.device, Path(folder), *size)
+        for what, work in {
+            "the whole tool": lambda: tool(model, speed, name, batch, 2 if chosen.small else 4, device),
+            "batch size": lambda: automatic(model, device),
+            "out of memory": lambda: survived(model, Speed(BF16), short, 0.6, device),
+            "out of memory in a capture": lambda: survived(model, graph, short, 1.1, device),
+            "two processes": commands.two_processes,
+            "killed": commands.killed,
+            "gddim train": commands.train,
+            "gddim tune": commands.tune,
+        }.items():
+            write(budget.lines(what, work))
+            released(device)
+
+
+def write(lines: Sequence[str]) -> None:
+    """Prints lines at once: the time may end."""
+    if lines:
+        print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,9 +56,15 @@ class Model:
     flop: float
     nfe: int
 
-    def prepared(self, device: torch.device, speed: Speed, lam: float | None = None) -> PreparedRun:
+    def prepared(
+        self,
+        device: torch.device,
+        speed: Speed,
+        lam: float | None = None,
+        say: Callable[[str], object] = lambda _: None,
+    ) -> PreparedRun:
         """gDDIM, deterministic unless there is a `lam`."""
-        network = Accelerated(copy.deepcopy(self.module), device, speed, store.cache_folder() / "compiled")
+        network = Accelerated(copy.deepcopy(self.module), device, speed, store.cache_folder() / "compiled", say)
         given = {"nfe": self.nfe, "lambda": lam, "dtype": str(speed.dtype).removeprefix("torch."), "tf32": speed.tf32}
         return prepare(SamplingRequest.of(given), device, model=Checkpoint(self.card, Counted(network), Path(), ""))
 

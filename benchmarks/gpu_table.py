@@ -87,3 +87,28 @@ def conclusion(best: Row | None, loops: dict[str, float]) -> list[str]:
         f"- fastest with {CLOSE:.0%} of pixels within one grey level of fp32: **{best.name}**, batch {best.batch}, "
         f"{best.rate:.3g} images/s: {beside or 'no loop to compare with'}",
     ]
+
+
+def goals(
+    best: Row | None, model: Model, loops: dict[str, float], limits: dict[str, float], features: float, away: float
+) -> list[str]:
+    """What was aimed at, and whether it was reached."""
+    loop = next((rate for name, rate in loops.items() if name.endswith("tf32")), None)
+    product = limits.get("bf16")
+    found: list[tuple[str, float | None, bool]] = [
+        ("final states in fp32 within 1e-4 of the CPU's", away, away <= 1e-4)
+    ]
+    if best is not None:
+        flop = best.alone * model.nfe * model.flop / 1e12
+        times, share = (best.rate / loop if loop else None), (flop / product if product else None)
+        minutes, own = (50_000 / best.rate + 50_000 / features) / 60, 1 - best.rate / best.alone
+        found += [
+            ("at least 4 times the plain TF32 loop", times, bool(times and times >= 4)),
+            ("at least half of the card's rate of bf16 products", share, bool(share and share >= 0.5)),
+            ("50 000 images and their features in less than 10 minutes", minutes, minutes < 10),
+            ("the sampler's own share under 0.02", own, own < 0.02),
+        ]
+    return [
+        f"- goal: {what}: {'not measured' if value is None else f'{value:.3g}, ' + ('met' if met else 'NOT MET')}"
+        for what, value, met in found
+    ]

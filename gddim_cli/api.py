@@ -21,7 +21,7 @@ from gddim_cli.hub.load import load
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.models.acceleration import Speed
-from gddim_cli.models.model import Model
+from gddim_cli.models.model import Model, module_of
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.runs.images import open_images
 from gddim_cli.runs.prepare import prepare
@@ -29,6 +29,7 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.memory import memory_for
+from gddim_cli.runtime.rounding import rounding
 from gddim_cli.samplers.coefficients import Coefficients
 
 BATCH_SIZE = 64
@@ -186,6 +187,7 @@ class Sampler:
             yield t, u, denoised(prepared, *seen[0])
 
 
+@rounding(tf32=False)
 def denoised(prepared: PreparedRun, t: float, u: Tensor, eps: Tensor) -> Tensor:
     """The estimate of the clean images from a state and its noise prediction: `u - K_t eps = psi_t x_0`, [N, C, H, W]."""
     diffusion = prepared.diffusion
@@ -227,8 +229,7 @@ def prepared_run(
 
 def device_of(model: Model) -> torch.device:
     """The device of a model's network; the CPU for a network without parameters."""
-    network: Any = model.network.network
-    module = getattr(network, "module", network)
+    module = module_of(model)
     parameters = module.parameters() if isinstance(module, torch.nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 

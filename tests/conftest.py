@@ -7,17 +7,19 @@ import lzma
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card, Images
 from gddim_cli.cli.main import main
 from gddim_cli.models.networks.unet import DenoisingUNet
+from gddim_cli.runtime.rounding import Switches, rounding
 
 DATA = Path(__file__).parent / "data"
 TINY = {"image_channels": 1, "image_size": 8, "sigma_data": 0.5, "channels": [16], "blocks": 1, "embedding": 16}
@@ -139,3 +141,30 @@ def listed():
         return {key: tuple(shape) for key, shape in raw.items()}
 
     return read
+
+
+class ProductWatch(TorchDispatchMode):
+    """Counts torch's matrix products and convolutions, by whether TF32 is on."""
+
+    NAMES = ("mm", "bmm", "addmm", "matmul", "einsum", "linear", "conv2d", "convolution", "attention")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on, self.off = 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if any(name in function.__name__.partition(".")[0].split("_") for name in self.NAMES):
+            off = Switches.read() == Switches.all(tf32=False)
+            self.on, self.off = self.on + (not off), self.off + off
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def products() -> Iterator[ProductWatch]:
+    """The products of a process that uses TF32 everywhere, as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 sets it."""
+    with rounding(tf32=True), ProductWatch() as watch:
+        torch.ones(2, 2).mm(torch.ones(2, 2))
+        assert (watch.on, watch.off) == (1, 0)
+        watch.on = 0
+        yield watch
+        assert Switches.read() == Switches.all(tf32=True)

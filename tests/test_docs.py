@@ -19,7 +19,8 @@ PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_examples(page: Path, tmp_path: Path) -> None:
-    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+    text = page.read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     environment = {**os.environ, "PYTHONPATH": str(Path(gddim_cli.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
@@ -28,6 +29,10 @@ def test_python_examples(page: Path, tmp_path: Path) -> None:
     for comment in re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE):
         shown = comment.split(":")[0] if comment.startswith("(") else comment
         assert shown in done.stdout, comment
+    for command in re.findall(r"^gddim (sample .*\.py.*) --out imgs/$", text, re.MULTILINE):
+        words = [sys.executable, "-m", "gddim_cli", *command.split(), "--num", "2", "--overwrite", "--out", "imgs"]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_python_page_is_among_them() -> None:

@@ -44,8 +44,52 @@ def test_every_setting_that_the_cpu_has_gets_a_row(benchmark, capsys) -> None:
         "- this tool, to the files, 2 batches of",
         "images/s as npz",
         "- with --lambda 0.3, to the files",
+        "- bf16 products: ",
+        "- out of memory, simulated with 0.60 of what a batch of 2 takes: survived in batches of 1, 100.00 % of pixels",
+        "- out of memory, simulated with 1.10 of what a batch of 2 takes: survived in batches of 2, 100.00 % of pixels",
+        "- two processes on one device, 32 images in",
+        "images, completed on the CPU: RMS 0.000 grey levels from the CPU's images, 100.00 % of pixels within one",
+        "- `gddim train`, 10 steps",
+        "- final states of the bundled model in fp32: 0.0e+00 from the CPU's",
+        "- goal: final states in fp32 within 1e-4 of the CPU's: 0, met",
+        "- goal: at least 4 times the plain TF32 loop: not measured",
     ):
         assert words in said.out
+    assert "not measured**" not in said.out
+    assert "failed**" not in said.out
+
+
+def test_time_that_ends_leaves_out_the_rest_and_says_so(benchmark, capsys) -> None:
+    from gpu_budget import Budget
+
+    budget = Budget(100, reserved=60)
+    assert budget.allows("a row", 30)
+    assert not budget.allows("a compiled row", 50)
+    assert "a compiled row: left out, 40.0 s of the time are left" in capsys.readouterr().err
+    assert budget.lines("a check", lambda: ["- done"]) == ["- done"]
+    assert budget.lines("a check", lambda: ["- done"], 50) == ["- a check: **not measured**, no time left"]
+
+    def fail() -> list[str]:
+        raise RuntimeError("CUDA error: unspecified\nand more")
+
+    assert budget.lines("a check", fail) == ["- a check: **failed**: CUDA error: unspecified"]
+    model = benchmark.random_model(True, 3)
+    rows = benchmark.all_rows(model, [2], torch.device("cpu"), torch.zeros(2, 3, 8, 8), (), Budget(0))
+    assert rows == []
+    assert "fp32, batch 2: left out" in capsys.readouterr().err
+
+
+def test_goals_are_met_or_not_by_their_figures(benchmark) -> None:
+    import gpu_table
+
+    model = benchmark.random_model(True, 50)
+    flop = model.flop * model.nfe / 1e12
+    row = gpu_table.Row("bf16", 64, 1.0, 400.0, 404.0, 0, 1e-3, np.zeros((2, 8, 8, 3), np.uint8))
+    told = gpu_table.goals(row, model, {"a loop, tf32": 90.0}, {"bf16": 404 * flop / 0.6}, 500.0, 2e-4)
+    figures = ["0.0002, NOT MET", "4.44, met", "0.6, met", "3.75, met", "0.0099, met"]
+    assert [line.rpartition(": ")[2] for line in told] == figures
+    only = "- goal: final states in fp32 within 1e-4 of the CPU's: 0, met"
+    assert gpu_table.goals(None, model, {}, {}, 1.0, 0.0) == [only]
 
 
 def test_distances_are_in_grey_levels(benchmark) -> None:

@@ -20,8 +20,8 @@ PACKAGE = Path(gddim_cli.__file__).parent
 
 # From the ground up: a room may import from those before it, and from itself.
 ROOMS = [
-    "errors", "settings", "runtime", "numerics", "diffusions", "samplers", "models", "checkpoints", "hub", "images", "runs",
-    "evaluation", "api", "training", "verification", "bench", "cli", "__main__",
+    "errors", "settings", "runtime", "numerics", "diffusions", "samplers", "models", "checkpoints", "hub", "images", "pages",
+    "runs", "evaluation", "api", "training", "verification", "bench", "cli", "__main__",
 ]  # fmt: skip
 MOST_ARROWS = 100
 HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid", "matplotlib"}

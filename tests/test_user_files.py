@@ -23,6 +23,12 @@ class Shrink(torch.nn.Module):
 def build(side=4):
     return gddim.Denoiser(Shrink(), image_shape=(3, int(side), 5), sigma_min=0.001, sigma_max=300.0)
 
+def pair():
+    return Shrink(), {"image_shape": (3, 4, 5), "prediction": "denoiser", "sigma_min": 0.001, "sigma_max": 300.0}
+
+def wrong_pair():
+    return Shrink(), {"image_shape": (3, 4, 5), "prediction": "denoizer"}
+
 def number():
     return 5
 
@@ -69,6 +75,8 @@ def test_a_model_of_ones_own(gddim, files: Path, tmp_path: Path) -> None:
     model = gddim_cli.load_model(f"{files / 'mine.py'}:build", device="cpu", side=6)
     assert model.image_shape == (3, 6, 5)
     assert gddim_cli.sample(model, nfe=6, num=3).shape == (3, 6, 5, 3)
+    small, pair = (gddim_cli.load_model(f"{files / 'mine.py'}:{name}", device="cpu") for name in ("build", "pair"))
+    np.testing.assert_array_equal(gddim_cli.sample(pair, nfe=6, num=3), gddim_cli.sample(small, nfe=6, num=3))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,10 @@ def test_a_model_of_ones_own(gddim, files: Path, tmp_path: Path) -> None:
     [
         ("mine.py:none", "mine.py: defines no function 'none'"),
         ("mine.py:number", "number() returned int; a gddim.Denoiser is needed"),
+        (
+            "mine.py:wrong_pair",
+            "the convention of wrong_pair() failed: prediction: there is no parameterization 'denoizer'",
+        ),
         ("mine.py:broken", "broken() raised KeyError: 'weights'"),
         ("absent.py:build", "absent.py: no such file"),
     ],

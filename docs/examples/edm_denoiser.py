@@ -6,7 +6,6 @@ The network is the bundled one without its preconditioning: `F(c_in y; ln(sigma)
 from torch import Tensor, nn
 
 import gddim_cli as gddim
-from gddim_cli.models.isotropic import from_prediction
 
 
 class Raw(nn.Module):
@@ -24,5 +23,11 @@ def build() -> gddim.Denoiser:
     """What `gddim sample` calls."""
     model = gddim.load_model("mnist", device="cpu")
     network = model.network.network.module
-    denoiser = from_prediction(Raw(network), "edm", sigma_data=network.sigma_data, sigma_range=model.sigma_range)
-    return gddim.Denoiser(denoiser, model.image_shape, *model.sigma_range, name="edm-mnist")
+    return gddim.Denoiser(
+        Raw(network),
+        model.image_shape,
+        *model.sigma_range,
+        name="edm-mnist",
+        prediction="edm",
+        sigma_data=network.sigma_data,
+    )

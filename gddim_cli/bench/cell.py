@@ -12,7 +12,8 @@ from gddim_cli.evaluation.protocols import PROTOCOLS, Mode
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.settings import about, declared
 
-REF = "Reference, as for gddim fid: a name, or an .npz of statistics."
+REF = "Reference, as for gddim fid: a name, or an .npz of statistics; none for solver errors and pictures only."
+NO_REFERENCE = "none"
 PROTOCOL = "Published FID protocol, which fixes reference, mode, quantisation and number of images."
 NUM = "Images per cell. Default: the plan's, or the protocol's."
 METRIC = "Metric, with options as in kid:subsets=50. Several metrics measure the same images."

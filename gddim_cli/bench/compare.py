@@ -58,7 +58,7 @@ def identity(result: Result, kept: Sequence[str]) -> bytes:
 
 def pair(name: str, a: Result | None, b: Result | None) -> dict[str, Any]:
     """A line of the comparison."""
-    one, (x, y) = a or b, (result.value if result else None for result in (a, b))
+    one, (x, y) = a or b, (result.number if result else None for result in (a, b))
     assert one is not None
     found = {"sampler": name, "metric": one.evaluator["metric"], "images": one.num, "nfe": one.request.nfe}
     found |= {"seed": one.request.seed, "in_a": a is not None, "in_b": b is not None, "a": x, "b": y}

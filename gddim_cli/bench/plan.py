@@ -32,15 +32,19 @@ Where = Mapping[str, str]
 def read_plan(path: Path | None, table: int | None, options: Values, problems: list[str]) -> PlanFile:
     """The plan of a file, one of the paper's tables, or the default plan; raises DataError as `read_plan_file`.
 
-    Options that choose other images or another reference than the default plan replace its rows by one row of gddim.
+    The default plan compares samplers on any checkpoint; options that choose how to sample replace its rows by one of gDDIM.
     """
-    if path is not None or table:
-        source = path or PRESETS / f"table{table}.yaml"
-        return read_plan_file(source, problems, None if path else f"--table {table}")
-    plan = read_plan_file(PRESETS / "default.yaml", problems, "the default plan")
+    if path is not None:
+        return read_plan_file(path, problems)
+    name = f"table{table}" if table else "default"
+    plan = read_plan_file(PRESETS / f"{name}.yaml", problems, f"--table {table}" if table else "the default plan")
+    plan.preset = True
+    if table:
+        return plan
     changed = {key for key in options.keys() - ELSEWHERE if plain(options, key) != plain(plan.top, key)}
     if changed:
-        plan.source, plan.rows = "the options", [({}, "$")]
+        if changed - {"checkpoint", "ref"}:
+            plan.source, plan.rows, plan.preset = "the options", [({}, "$")], False
         dropped = {"solver_error": changed, "ref": changed & {"checkpoint", "protocol"}, "num": changed & {"protocol"}}
         plan.top = without(plan.top, [key for key, why in dropped.items() if why])
     return plan
@@ -52,12 +56,12 @@ class Planner:
     A preset leaves out cells that another checkpoint or sampler cannot make. `own` are the settings of the whole plan.
     """
 
-    def __init__(self, file: PlanFile, options: Values, problems: list[str], preset: bool = False) -> None:
+    def __init__(self, file: PlanFile, options: Values, problems: list[str]) -> None:
         self.file, self.problems = file, problems
         self.over = without(options, PLAN_SETTINGS)
         given = {key: of[0][0] for key, of in {**file.top, **options}.items() if key in PLAN_SETTINGS and of}
-        self.own = PlanSettings(**{"solver_error": "solver_error_images" in given, **given})
-        self.lenient = preset and bool(self.over.keys() - ELSEWHERE)
+        self.own = PlanSettings(**{"solver_error": "solver_error_images" in given or None, **given})
+        self.lenient = file.preset and bool(self.over.keys() - ELSEWHERE)
         self.notes: list[str] = []
         self.cells: list[Cell] = []
         self.results: dict[str, Result] = {}
@@ -122,17 +126,23 @@ class Planner:
             self.notes.append(f"No published numbers: these need the paper's settings, and --protocol {PROTOCOL}.")
         features = list(dict.fromkeys(result.features for result in self.results.values()))
         results = sorted(self.results.values(), key=lambda result: features.index(result.features))
-        images = self.own.solver_error_images if self.own.solver_error else 0
+        self.notes += resources.notes
+        bare = [result for result in results if not result.has_metric]
+        if bare and self.own.keep_images:
+            self.notes.append("Without a reference only the pictures of the sheets are kept, not all images.")
+        asked = bool(bare) if self.own.solver_error is None else self.own.solver_error
+        images = self.own.solver_error_images if asked else 0
         return BenchPlan(self.file.source, images, list(dict.fromkeys(self.notes)), self.cells, results)
 
     def _check(self, cell: Cell, where: Where, resources: Resources) -> None:
         """Tries a cell's checkpoint, evaluator and sampler one after the other; adds the cell, or what is wrong with it."""
         model = evaluator = None
+        opened = False
         with self._collecting(where, "checkpoint"), resources.memory():
             model = resources.model(cell.request)
         with self._collecting(where, "features", "inception", "protocol", "ref"):
             if model:
-                evaluator = resources.evaluator(cell, model.image_shape)
+                evaluator, opened = resources.evaluator(cell, model.image_shape), True
             elif (name := cell.request.checkpoint or "") in names():  # its missing files are named as well
                 images = card_of(name).images
                 resources.evaluator(cell, (images.channels, images.size, images.size))
@@ -147,8 +157,8 @@ class Planner:
                 cell = replace(cell, request=replace(cell.request, k=None))
                 prepared = resources.prepare(cell.request)
             self.notes += [f"{prepared.diffusion.name}: {note}." for note in prepared.notes]
-            if evaluator:
-                self._add(cell, pending(cell, prepared, evaluator), where["row"])
+            if opened:
+                self._add(cell, pending(cell, prepared, evaluator, self.own.solver_error_images), where["row"])
 
     @contextmanager
     def _collecting(self, where: Where, *keys: str) -> Iterator[None]:

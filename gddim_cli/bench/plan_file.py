@@ -37,17 +37,18 @@ class PlanError(UsageError):
 
 @dataclass
 class PlanFile:
-    """A plan as it was written: its name, its settings, and its rows with their places."""
+    """A plan as it was written: its name, its settings, its rows with their places, and whether it ships with gddim."""
 
     source: str
     top: Values
     rows: list[tuple[Values, str]]
+    preset: bool = False
 
 
 def cell_settings() -> dict[str, Setting]:
     """Every setting of a cell by key; `seeds` is a list of `seed`. A setting without a value takes the plan's."""
     found = {**sampling_settings(), **declared(Cell)}
-    seed = replace(found.pop("seed"), key="seeds", help="Seeds; tables show mean and spread.")
+    seed = replace(found.pop("seed"), key="seeds", help="Seeds. Tables show the mean and its standard error.")
     found["seeds"] = replace(seed, about=replace(seed.about, flag="--seeds"))
     found["checkpoint"] = replace(found["checkpoint"], help=CHECKPOINT)
     return {key: replace(setting, default=None) for key, setting in found.items()}

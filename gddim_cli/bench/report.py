@@ -1,4 +1,4 @@
-"""What a benchmark writes: `results.json`, `table.md`, `table.csv`, `table.tex` and the plots."""
+"""What a benchmark writes: `results.json`, `table.md`, `table.csv`, `table.tex`, plots, `samples.png`, `report.html`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gddim_cli import __version__
-from gddim_cli.bench import plot
+from gddim_cli.bench.page import section
 from gddim_cli.bench.results import RESULTS, BenchPlan, Folder, Result
-from gddim_cli.bench.tables import Table, tables
+from gddim_cli.bench.tables import SOLVER_ERROR, Table, tables
 from gddim_cli.evaluation.metrics.registry import METRICS
-from gddim_cli.runtime.files import replacing, writing
+from gddim_cli.pages.page import Page
 from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
 from gddim_cli.runtime.json_files import write_json
+from gddim_cli.runtime.text import counted
 
-SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
+PAGE = "report.html"
 
 
 class Report(msgspec.Struct):
@@ -36,29 +37,28 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
     """A plan with what is kept of its results."""
     pairs = folder.pairs(plan)
     results = list({result.key: result for _, result in pairs}.values())
-    complete = all(result.value is not None and not result.failure for result in results)
+    complete = not any(result.missing or result.failure for result in results)
     return Report(__version__, plan.source, complete, plan.notes, tables(pairs), results)
 
 
-def write(plan: BenchPlan, folder: Folder) -> Report:
-    """Writes all files and removes plots that an earlier plan left; raises OutputError where one cannot be written."""
+def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
+    """Writes all files and removes plots that an earlier plan left; raises OutputError where one cannot be written.
+
+    `command` is what makes the same folder again.
+    """
     found = report(plan, folder)
     write_json(folder.path / RESULTS, found)
-    for name, text in (("table.md", markdown(found)), ("table.csv", table_csv(found)), ("table.tex", tex(found))):
-        with replacing(folder.path / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    plots = {}
-    for stem, table in zip(stems(found.tables), found.tables, strict=True):
-        plots[stem] = plot.values(table)
-        if any(entry.solver_error is not None for entry in table.entries):
-            plots["error" + stem[stem.index("_vs_nfe") :]] = plot.errors(table)
-    own = re.compile(rf"({'|'.join(METRICS)}|error)_vs_nfe(-[a-z0-9-]+)?\.(png|svg)")
-    with writing(folder.path):
-        for old in folder.path.iterdir():
-            if own.fullmatch(old.name) and old.stem not in plots:
-                old.unlink()
-    for stem, figure in plots.items():
-        plot.save(figure, folder.path / stem)
+    files = {"table.md": markdown(found), "table.csv": table_csv(found), "table.tex": tex(found)}
+    results = {result.key: result for result in found.results}
+    named = zip(stems(found.tables), found.tables, strict=True)
+    sections = [section(stem, table, results, plan, folder) for stem, table in named]
+    checkpoints = ", ".join(dict.fromkeys(str(result.request.checkpoint) for result in found.results))
+    summary = f"gddim {found.gddim}, {counted(len(found.results), 'cell')}, {found.source}"
+    attached = {RESULTS: (folder.path / RESULTS).read_bytes(), **{name: text.encode() for name, text in files.items()}}
+    page = Page(f"gddim bench: {checkpoints}", summary, command, sections, found.notes, attached)
+    page.write(
+        folder.path / PAGE, re.compile(rf"(({'|'.join(METRICS)}|error)_vs_nfe|samples)(-[a-z0-9-]+)?\.(png|svg)")
+    )
     return found
 
 
@@ -93,8 +93,19 @@ def markdown(found: Report) -> str:
 
 def table_csv(found: Report) -> str:
     """One line for each entry of each table, numbers in full."""
-    names = ("asked", "lambda", "nfe", "seeds", "mean", "std", "solver_error", "published", "difference", "failed")
-    shown = {"asked": "nfe", "nfe": "nfe_made"}
+    names = [
+        "asked",
+        "lambda",
+        "nfe",
+        "seeds",
+        "mean",
+        "std",
+        "standard_error",
+        "solver_error",
+        "published",
+        "difference",
+    ]
+    names, shown = [*names, "failed"], {"asked": "nfe", "nfe": "nfe_made"}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     head = ("table", "metric", "reference", "protocol", "images", "quantize", "sampler")

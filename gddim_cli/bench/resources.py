@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gddim_cli.bench.cell import Cell
+from gddim_cli.bench.cell import NO_REFERENCE, Cell
+from gddim_cli.errors import GddimError, UsageError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.evaluation.factory import EvaluatorFactory
+from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.models.model import Model
 from gddim_cli.runs.prepare import load_model, prepare
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -23,12 +25,16 @@ from gddim_cli.samplers.base import Eps
 
 
 class Resources:
-    """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images."""
+    """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images.
+
+    `notes` says which images have no reference.
+    """
 
     def __init__(self, device: torch.device, batch_size: int = 64) -> None:
         self.device, self.batch_size, self.clock = device, batch_size, Clock(device)
         self.on_evaluation: Callable[[int], object] = lambda _: None
         self._model: tuple[Any, Model] | None = None
+        self.notes: list[str] = []
         self._factories: dict[Any, EvaluatorFactory] = {}
 
     def model(self, request: SamplingRequest) -> Model:
@@ -58,14 +64,31 @@ class Resources:
         prepared.eps_of = timed_eps_of  # type: ignore[method-assign]
         return prepared
 
-    def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator:
-        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`."""
-        key = (cell.protocol, cell.mode, cell.inception, cell.features, shape)
+    def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator | None:
+        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`.
+
+        None with `--ref none`, and if no reference is asked for and none for such images is on this machine, unless the metric
+        needs no reference.
+        """
+        metric, none = find_metric(cell.metric), cell.ref == NO_REFERENCE
+        chosen = (cell.protocol, cell.mode, cell.inception, cell.features)
+        if none and metric.spec.needs_reference:
+            if any(chosen):
+                raise UsageError("--ref none: measures no metric; leave out protocol, mode, inception and features")
+            return None
+        key = (*chosen, shape)
         if key not in self._factories:
             inception, (channels, height, width) = Path(cell.inception) if cell.inception else None, shape
             options = (cell.protocol, cell.mode, inception, cell.features)
             self._factories[key] = EvaluatorFactory(self.device, (height, width, channels), *options)
-        return self._factories[key].open(cell.metric, cell.ref)
+        try:
+            return self._factories[key].open(metric, None if none else cell.ref)
+        except GddimError as error:
+            if cell.ref or any(chosen) or metric.spec.mode:
+                raise
+            note = f"Without a reference, solver errors and pictures only: {error}."
+            self.notes += [note] if note not in self.notes else []
+            return None
 
     def memory(self) -> AbstractContextManager[None]:
         """A context for work on batches, which may raise CapacityError."""

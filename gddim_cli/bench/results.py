@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,20 @@ import numpy as np
 from gddim_cli.bench.cell import Cell
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.evaluator import Evaluator
+from gddim_cli.images.samples import FirstImages
+from gddim_cli.images.sheet import SHOWN
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runs.solver_error import SolverError
 from gddim_cli.runtime.files import writing
-from gddim_cli.runtime.json_files import read_json, write_json
+from gddim_cli.runtime.json_files import read_json, short_hash, write_json
 from gddim_cli.runtime.row_file import RowFile, partial_path, partial_rows, resumed_rows
 from gddim_cli.samplers.registry import SAMPLERS
 
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 NUM = 500
-
-
-class SolverError(msgspec.Struct):
-    """How far the first images are from the converged solution, which is `converged_to` from the one at half its NFE."""
-
-    images: int
-    rms: float | None = None
-    reference: dict[str, Any] = {}
-    converged_to: float | None = None
-    failed: str | None = None
+WITHOUT_METRIC = {"metric": "solver error", "metric_name": "error", "reference": None, "protocol": None}
+"""The evaluator of results that have a solver error and pictures only."""
 
 
 class Result(msgspec.Struct):
@@ -39,7 +34,8 @@ class Result(msgspec.Struct):
 
     `key` is a hash of the resolved request, the number of images and the evaluator's identity; `features` names the images and
     features that cells of several metrics share. `planned` and `nfe` are network evaluations per image, by the sampler's
-    construction (None where it is adaptive) and as counted. `failed` says why there is no value; the next call tries again.
+    construction (None where it is adaptive) and as counted. `standard_error` is the metric's own, from resampling the images.
+    `failed` says why there is no value; the next call tries again.
     """
 
     key: str
@@ -49,6 +45,7 @@ class Result(msgspec.Struct):
     evaluator: dict[str, Any]
     planned: int | None
     value: float | None = None
+    standard_error: float | None = None
     nfe: float | None = None
     tolerance: float | None = None
     solver_error: SolverError | None = None
@@ -66,6 +63,22 @@ class Result(msgspec.Struct):
         return SAMPLERS[self.request.sampler].is_deterministic(self.request.sampler_options)
 
     @property
+    def has_metric(self) -> bool:
+        """Whether it has a metric; otherwise it has a solver error and pictures only."""
+        return self.evaluator != WITHOUT_METRIC
+
+    @property
+    def number(self) -> float | None:
+        """The value, or without a reference the solver error."""
+        solver_error = self.solver_error.rms if self.solver_error else None
+        return self.value if self.has_metric else solver_error
+
+    @property
+    def missing(self) -> bool:
+        """Whether it has not been measured."""
+        return (self.value if self.has_metric else self.nfe) is None
+
+    @property
     def per_image(self) -> int:
         """Network evaluations per image, as far as they are known beforehand."""
         return self.planned or self.request.nfe
@@ -77,21 +90,19 @@ class Result(msgspec.Struct):
         return self.failed or (solver and f"solver error: {solver}")
 
 
-def short_hash(*parts: Any) -> str:
-    """A name of requests and plain data. Settings that are None do not count, so that further ones change no name."""
-    plain = [msgspec.to_builtins(part) for part in parts]
-    given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
-    return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
+def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator | None, images: int) -> Result:
+    """The result of a cell before it has been measured; raises GddimError for too many or too few images.
 
-
-def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator) -> Result:
-    """The result of a cell before it has been measured; raises GddimError for too many or too few images."""
-    num = cell.num or (evaluator.protocol.num if evaluator.protocol else NUM)
-    evaluator.check_count(num)
+    Without an evaluator it is a solver error on this number of images.
+    """
+    num = images
+    if evaluator:
+        num = cell.num or (evaluator.protocol.num if evaluator.protocol else NUM)
+        evaluator.check_count(num)
     if prepared.initial is not None and num > len(prepared.initial):
         raise DataError(f"--init-noise: holds {len(prepared.initial)} states, fewer than the {num} images; lower --num")
-    identity, request = evaluator.identity(), prepared.request
-    extractor = [identity[name] for name in ("mode", "network", "weights_sha256")]
+    identity, request = evaluator.identity() if evaluator else dict(WITHOUT_METRIC), prepared.request
+    extractor = [identity.get(name) for name in ("mode", "network", "weights_sha256")]
     key, features = short_hash(request, num, identity), short_hash(request, num, extractor)
     return Result(key, features, request, num, identity, prepared.sampler.nfe)
 
@@ -113,13 +124,17 @@ class BenchPlan(msgspec.Struct):
         """The first cell of a result."""
         return next(cell for cell in self.cells if cell.key == key)
 
+    def pictured(self, result: Result) -> int:
+        """How many of a result's images the sheets show: of one seed, for the same noises throughout."""
+        return min(SHOWN, result.num) if result.request.seed == self.cells[0].request.seed else 0
+
     def groups(self) -> list[list[Result]]:
         """The results, those of the same features together."""
         return [list(group) for _, group in groupby(self.results, lambda result: result.features)]
 
 
 class Folder:
-    """`plan.json`, `cells/KEY.json`, `solutions/`, `partial/`, `images/FEATURES/`, `sessions.json` and the reports."""
+    """`plan.json`, `cells/KEY.json`, `solutions/`, `samples/`, `partial/`, `images/`, `sessions.json` and the reports."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,6 +161,23 @@ class Folder:
         """Every cell of a plan with what is kept of its result."""
         kept = {pending.key: self.result(pending, plan.solver_error) for pending in plan.results}
         return [(cell, kept[cell.key]) for cell in plan.cells]
+
+    def samples(self, plan: BenchPlan, result: Result) -> FirstImages:
+        """The images of a result that the sheets show."""
+        return FirstImages(self.path / "samples" / result.features, plan.pictured(result))
+
+    def first_images(self, plan: BenchPlan, kept: Sequence[Result], streams: bool = False) -> int:
+        """How many first images of a group are to be made for pictures and solver errors; 0 if none of these is missing.
+
+        `streams` tells that all images of the group are about to be made, which keeps the pictures too.
+        """
+        first, pictures = kept[0], self.samples(plan, kept[0])
+        solved = plan.solver_error if first.deterministic else 0
+        unsolved = solved and any(not one.solver_error or one.solver_error.failed for one in kept)
+        unseen = not streams and bool(pictures.missing())
+        bare = first.missing and not first.has_metric
+        wanted = max(solved, pictures.count * unseen, first.num * bare)
+        return wanted if unsolved or unseen or bare else 0
 
     def rows(self, result: Result, width: int) -> RowFile:
         """The features of a result at work, float32 [num, width], filled in by image."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,17 +16,17 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from gddim_cli.bench.reference_solution import solution_name, solver_error
 from gddim_cli.bench.resources import Resources
-from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result, SolverError
+from gddim_cli.bench.results import PLAN, SESSIONS, BenchPlan, Folder, Result
 from gddim_cli.errors import CapacityError
 from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.quantize import quantize
 from gddim_cli.runs.batch_size import BatchSizeProbe
-from gddim_cli.runs.converged import COST
+from gddim_cli.runs.converged import COST, first_images
 from gddim_cli.runs.folder import new_session
 from gddim_cli.runs.kept_images import KeptImages
 from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.solver_error import Solutions, SolverError
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.distributed import world
@@ -59,6 +60,7 @@ class Runner:
     ) -> None:
         self.plan, self.resources, self.folder = plan, resources, folder
         self.callback, self.keep_images, self.world = callback, keep_images, world()
+        self.solutions = solutions(resources, folder)
         self.features = Clock(torch.device("cpu"))  # features come back to the CPU
         resources.on_evaluation = lambda images: callback.advance(self.world.count(images))
         self.work = SharedWork(self.world, resources.memory, lambda: callback.advance(self.world.count()))
@@ -89,7 +91,6 @@ class Runner:
 
     def _group(self, group: list[Result]) -> tuple[list[Result], int]:
         """The results of a group, and how many images were made for them."""
-        images = self.plan.solver_error if group[0].deterministic else 0
         kept, whole = self.work.on_main(lambda: self._known(group))
         made, prepared = 0, None
         if not whole:
@@ -97,11 +98,12 @@ class Runner:
             kept = [replace(result, device=str(self.resources.device), versions=versions()) for result in group]
             made, prepared = self._measure(kept)
             kept = self.world.broadcast(kept)
-        if images and not kept[0].failed and any(not one.solver_error or one.solver_error.failed for one in kept):
+        images = self.work.on_main(lambda: self.folder.first_images(self.plan, kept))
+        if images and (whole or not kept[0].failed):
             self.callback.begin(group)
             made += images
             if self.world.main:
-                self._solver_error(kept, prepared, images)
+                self._first_images(kept, prepared, images)
             kept = self.world.broadcast(kept)
         self.callback.end(kept)
         return kept, made
@@ -109,7 +111,9 @@ class Runner:
     def _known(self, group: list[Result]) -> tuple[list[Result], bool]:
         """What is kept of a group, and whether its values and images are."""
         kept = [self.folder.result(result, self.plan.solver_error) for result in group]
-        if any(result.value is None for result in kept):
+        if not group[0].has_metric:
+            return kept, True
+        if any(result.missing for result in kept):
             return kept, False
         self.folder.forget_rows(group[0].features)
         return kept, not self.keep_images or self._images(group[0]).complete
@@ -121,7 +125,8 @@ class Runner:
             prepared = self.work.together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
             prepared.use_tolerance(self.work.on_main(lambda: (prepared.calibrate(), prepared.sampler.tolerance)[1]))
             cells, shape = [self.plan.cell(result.key) for result in group], prepared.model.image_shape
-            evaluators = self.work.together(lambda: [self.resources.evaluator(cell, shape) for cell in cells])
+            found = self.work.together(lambda: [self.resources.evaluator(cell, shape) for cell in cells])
+            evaluators = [evaluator for evaluator in found if evaluator]
             rows, done = self.work.on_main(lambda: self._begin(first, evaluators[0].extractor.dimension + 1))
             stream = partial(self._stream, first, prepared, evaluators[0], rows, done)
             made = sum(self.world.gather(self.work.together(stream)))
@@ -141,7 +146,7 @@ class Runner:
     def _begin(self, result: Result, width: int) -> tuple[RowFile, set[int]]:
         """The rows of a group's features, and the images that need not be made again."""
         rows = self.folder.rows(result, width)
-        done = rows.done(result.num)
+        done = rows.done(result.num) - self.folder.samples(self.plan, result).missing()
         return rows, done & self._images(result).start() if self.keep_images else done
 
     def _stream(
@@ -159,6 +164,7 @@ class Runner:
             pixels = quantize(prepared.images(prepared.run(indices)), prepared.config.quantize)[: len(wanted)]
             with self.features.running():
                 features = evaluator.extractor(pixels)
+            self.folder.samples(self.plan, result).keep(wanted, pixels)
             if self.keep_images:
                 self._images(result).images.store(wanted, pixels)
             spent = np.full((len(wanted), 1), prepared.evaluations, np.float32)
@@ -171,25 +177,41 @@ class Runner:
         rows = read_array(file.partial, memory_map=True)
         for result, evaluator in zip(group, evaluators, strict=True):
             found, result.failed = self.work.attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
-            result.value = found["value"] if found else None
+            result.value, result.standard_error = (found or {}).get("value"), (found or {}).get("standard_error")
             result.nfe = float(np.asarray(rows[:, -1], dtype=np.float64).mean())
             result.tolerance = prepared.sampler.tolerance
         if self.keep_images:
             self._images(group[0]).finish(group[0].nfe, group[0].tolerance)
 
-    def _solver_error(self, group: list[Result], prepared: PreparedRun | None, images: int) -> None:
-        """Measures the solver error of a group, or keeps why there is none."""
-        request = self.plan.cell(group[0].key).request
+    def _first_images(self, group: list[Result], prepared: PreparedRun | None, images: int) -> None:
+        """Keeps the first images of a group for pictures and measures their solver error, or keeps why there is none."""
+        first, request = group[0], self.plan.cell(group[0].key).request
+        solved = self.plan.solver_error if first.deterministic else 0
 
-        def measure() -> SolverError:
+        def measure() -> SolverError | None:
             ready = prepared or self.resources.prepare(request)
-            ready.use_tolerance(group[0].tolerance)
-            return solver_error(group[0], request, ready, self.resources, self.folder, images)
+            ready.use_tolerance(first.tolerance)
+            network, before = ready.model.network, ready.model.network.nfe
+            batches = len(ready.batches(range(images), self.resources.batch_size, images))
+            found = first_images(ready, images, self.resources.batch_size)
+            if not first.has_metric:
+                first.nfe, first.tolerance = (network.nfe - before) / batches, ready.sampler.tolerance
+                first.device, first.versions = str(self.resources.device), versions()
+            self.folder.samples(self.plan, first).keep(range(images), quantize(found, ready.config.quantize))
+            return self.solutions.error(found[:solved], request, first.request) if solved else None
 
         error, reason = self.work.attempt(measure)
         for result in group:
-            result.solver_error = error or SolverError(images, failed=reason)
+            if solved:
+                result.solver_error = error or SolverError(solved, failed=reason)
+            else:
+                result.failed = reason and f"pictures: {reason}"
             self.folder.keep(result)
+
+
+def solutions(resources: Resources, folder: Folder) -> Solutions:
+    """The converged solutions that a folder keeps."""
+    return Solutions(folder.path / "solutions", resources.prepare, resources.batch_size)
 
 
 def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
@@ -198,18 +220,20 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
     Where a batch does not fit in the memory: raises CapacityError if `strict`, else such groups cost nothing.
     """
     speeds: dict[object, tuple[float, float]] = {}
-    solutions: set[str] = set()
+    solved: set[Path] = set()
     found: dict[str, Cost] = {}
     for group in plan.groups():
         first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
-        left = 0 if all(result.value is not None for result in kept) else first.num - folder.rows_done(first.features)
-        solved = not first.deterministic or all(one.solver_error and not one.solver_error.failed for one in kept)
-        images = 0 if solved else plan.solver_error
-        evaluations, name = first.per_image * (left + images), solution_name(first, images)
-        if images and name not in solutions and not (folder.path / f"{name}.json").is_file():
-            solutions.add(name)
-            evaluations += images * COST
-        request, extractor = first.request, first.evaluator["weights_sha256"]
+        whole = not first.has_metric or not any(result.missing for result in kept)
+        left = 0 if whole else first.num - folder.rows_done(first.features)
+        images = folder.first_images(plan, kept, streams=bool(left))
+        block = first.request.batch_size or 1  # of batches that are always full
+        evaluations = first.per_image * sum(-(-count // block) * block for count in (left, images))
+        solution = solutions(resources, folder).path(first.request, plan.solver_error)
+        if images and plan.solver_error and first.deterministic and solution not in solved:
+            evaluations += 0 if solution.is_file() else plan.solver_error * COST
+            solved.add(solution)
+        request, extractor = first.request, first.evaluator.get("weights_sha256")
         kind = (request.checkpoint_sha256, request.dtype, request.tf32, request.diffusion, extractor)
         if (left or images) and kind not in speeds:
             try:
@@ -227,11 +251,16 @@ def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[flo
     """Seconds of one network evaluation and of the features, per image, of a warm batch."""
     cell, size = plan.cell(result.key), min(resources.batch_size, result.num)
     prepared = resources.prepare(cell.request)
-    network = BatchSizeProbe(prepared).seconds(size)
+    network = BatchSizeProbe(prepared).mean_seconds(size)
     channels, height, width = shape = prepared.model.image_shape
-    pixels, spent = np.zeros((size, height, width, channels), np.uint8), 0.0
+    pixels, spent, evaluator = (
+        np.zeros((size, height, width, channels), np.uint8),
+        0.0,
+        resources.evaluator(cell, shape),
+    )
     for _ in range(2):
         started = time.perf_counter()
-        resources.evaluator(cell, shape).extractor(pixels)
+        if evaluator:
+            evaluator.extractor(pixels)
         spent = time.perf_counter() - started
     return network / size, spent / size

@@ -10,23 +10,27 @@ import msgspec
 
 from gddim_cli.bench import published
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.results import Result
+from gddim_cli.bench.results import WITHOUT_METRIC, Result
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
 from gddim_cli.runs.request_labels import labels
 from gddim_cli.runtime.grids import Grid
-from gddim_cli.runtime.text import counted, decimals, figure, printed, signed
+from gddim_cli.runtime.text import counted, decimals, figure, printed, rounded, signed
 
 DASH = "—"
 """In place of a value that belongs to another budget."""
+PICTURES = "pictures"
+"""In place of a solver error that a cell does not have."""
+SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 Pair = tuple[Cell, Result]
 
 
 class Entry(msgspec.Struct, kw_only=True):
     """One place of a table: results that differ in the seed only, by their keys, of which `seeds` have a value.
 
-    `asked` and `nfe` are the network evaluations asked for and made; `failed` says why values are missing, `missing` counts
-    those not measured yet. Calibrated RK45 is `overspent` where it made over 5 % (and one) more: tables and plots omit it.
+    `standard_error` is that of the mean over seeds; with one seed it is the metric's own, from resampling the images. `asked`
+    and `nfe` are the network evaluations asked for and made; `failed` says why values are missing, `missing` counts those not
+    measured yet. Calibrated RK45 is `overspent` where it made over 5 % (and one) more: tables and plots omit it.
     """
 
     keys: list[str]
@@ -35,6 +39,7 @@ class Entry(msgspec.Struct, kw_only=True):
     nfe: float | None
     mean: float | None
     std: float | None
+    standard_error: float | None = None
     solver_error: float | None
     published: published.Number | None
     difference: float | None
@@ -51,11 +56,12 @@ class Entry(msgspec.Struct, kw_only=True):
 
     @property
     def text(self) -> str:
-        """`3.31 ± 0.04 (9)`: mean, spread and evaluations made; `*` where cells are missing."""
+        """`3.31 ± 0.04 (9)`: mean, standard error and evaluations made; `*` where cells are missing."""
         if self.mean is None or self.overspent:
             return DASH if self.overspent else "failed" if self.failed else "…"
-        spread = "" if self.std is None else f"{self.std:.{decimals(self.mean)}f}"
-        spread = figure(self.std) if self.std and not float(spread) else spread
+        error = self.standard_error
+        spread = "" if error is None else f"{error:.{decimals(self.mean)}f}"
+        spread = figure(error) if error and not float(spread) else spread
         mark = " *" if self.failed or self.missing else ""
         return f"{figure(self.mean)}{f' ± {spread}' if spread else ''}{self.made}{mark}"
 
@@ -65,8 +71,12 @@ class Entry(msgspec.Struct, kw_only=True):
         value = self.solver_error
         if value is None or self.overspent:
             return "" if value is None and not self.solver_failed else DASH if self.overspent else "failed"
-        text = f"{value:.1e}" if value < 0.01 else f"{value:#.2g}" if value < 10 else f"{value:.0f}"
-        return text + self.made + " *" * bool(self.solver_failed)
+        return rounded(value) + self.made + " *" * bool(self.solver_failed)
+
+    @property
+    def bare_text(self) -> str:
+        """The solver error without a metric beside it."""
+        return self.error_text or ("failed" if self.failed else "…" if self.missing else PICTURES + self.made)
 
 
 class Table(msgspec.Struct, kw_only=True):
@@ -86,6 +96,11 @@ class Table(msgspec.Struct, kw_only=True):
     apart: str = ""
 
     @property
+    def has_metric(self) -> bool:
+        """Whether it has values of a metric, or solver errors only."""
+        return self.evaluator != WITHOUT_METRIC
+
+    @property
     def metric(self) -> str:
         """The metric, with the number of images where it depends on that: `FID@5000`."""
         spec, name = METRICS.get(self.evaluator.get("metric_name", "fid")), self.evaluator["metric"]
@@ -101,7 +116,8 @@ class Table(msgspec.Struct, kw_only=True):
     def heading(self) -> str:
         """What the values are, in one line."""
         protocol = self.evaluator["protocol"]
-        parts = [self.measured, f"protocol {protocol}" if protocol else ""]
+        what = self.measured if self.has_metric else f"Solver error: {SOLVER_ERROR}"
+        parts = [what, f"protocol {protocol}" if protocol else ""]
         parts += [f"{self.images} images per cell", f"NFE {self.nfe}" if self.nfe else "", self.apart]
         return ", ".join(filter(None, parts))
 
@@ -119,7 +135,8 @@ class Table(msgspec.Struct, kw_only=True):
         """The values as text: a header, a line for each row, and below it the paper's numbers and the differences."""
         found = [self.header]
         for label, row in self.rows.items():
-            found.append([label, *(entry.text if entry else "" for entry in row)])
+            texts = [(entry.text if self.has_metric else entry.bare_text) if entry else "" for entry in row]
+            found.append([label, *texts])
             numbers = [entry.published if entry else None for entry in row]
             if any(number is not None for number in numbers):
                 differences = [signed(entry.difference, entry.mean) if entry else "" for entry in row]
@@ -127,7 +144,9 @@ class Table(msgspec.Struct, kw_only=True):
         return found
 
     def error_grid(self) -> Grid:
-        """The solver errors as text, or nothing."""
+        """The solver errors as text, or nothing; without a reference they are in `grid`."""
+        if not self.has_metric:
+            return []
         lines = [[label, *(entry.error_text if entry else "" for entry in row)] for label, row in self.rows.items()]
         lines = [line for line in lines if any(line[1:])]
         return [self.header, *lines] if lines else []
@@ -136,7 +155,14 @@ class Table(msgspec.Struct, kw_only=True):
         """What a reader of the table has to know, a sentence each."""
         found, entries, images = [], self.entries, self.images
         if seeds := sorted({entry.seeds for entry in entries if entry.std is not None}):
-            found.append(f"±: the sample standard deviation over {' or '.join(map(str, seeds))} seeds.")
+            found.append(f"±: the standard error of the mean over {' or '.join(map(str, seeds))} seeds.")
+        if any(entry.std is None and entry.standard_error is not None for entry in entries):
+            alone = " with one seed" if seeds else ""
+            found.append(
+                f"±{alone}: the metric's own standard error, as other images from the same model would vary it."
+            )
+        if not self.has_metric and any(entry.bare_text.startswith(PICTURES) for entry in entries):
+            found.append(f"{PICTURES}: no solver error, which only deterministic samplers have; see samples.png.")
         if any(entry.made and not entry.overspent for entry in entries):
             found.append("In brackets: the network evaluations made, where the budget cannot be spent exactly.")
         reasons = []
@@ -190,10 +216,11 @@ def entry(pairs: Sequence[Pair]) -> Entry:
     """Mean and spread over the seeds of one place."""
     results, request = [result for _, result in pairs], pairs[0][1].request
     values = [result.value for result in results if result.value is not None]
-    made = [result.nfe or 0.0 for result in results if result.value is not None]
+    made = [result.nfe or 0.0 for result in results if not result.missing]
     solved = [result.solver_error for result in results if result.solver_error]
     squares = [error.rms**2 for error in solved if error.rms is not None]
     mean, nfe = statistics.fmean(values) if values else None, statistics.fmean(made) if made else None
+    std = statistics.stdev(values) if len(values) > 1 else None
     number = published.number(pairs[0][0], request)
     calibrated = not request.options.get("rtol") and not request.options.get("atol")
     overspent = calibrated and nfe is not None and nfe > max(1.05 * request.nfe, request.nfe + 1)
@@ -204,12 +231,13 @@ def entry(pairs: Sequence[Pair]) -> Entry:
         seeds=len(values),
         nfe=nfe,
         mean=mean,
-        std=statistics.stdev(values) if len(values) > 1 else None,
+        std=std,
+        standard_error=std / len(values) ** 0.5 if std is not None else results[0].standard_error,
         solver_error=statistics.fmean(squares) ** 0.5 if squares else None,
         published=number,
         difference=mean - number if comparable else None,  # type: ignore[operator]
         failed=[result.failed for result in results if result.failed],
         solver_failed=[error.failed for error in solved if error.failed],
-        missing=sum(result.value is None and not result.failed for result in results),
+        missing=sum(result.missing and not result.failure for result in results),
         overspent=overspent,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ def bench(
         bench_view.show_status(status, json)
         return
     over = reader(problems := list[str]()).options(given)
-    planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems, preset=table is not None)
+    planner = plans.Planner(plans.read_plan(plan, table, over, problems), over, problems)
     try:
         device = find_device(planner.own.device)
     except UsageError as error:  # reported with everything else that is wrong
@@ -91,7 +92,11 @@ def bench(
         say(f"note: {note}")
     if print_plan:
         bench_view.show_plan(checked, resources, folder, json)
-    elif bench_view.execute(checked, resources, folder, planner.own.keep_images, json):
+        return
+    words = [*([str(plan)] if plan else []), *(["--table", str(table)] if table else [])]
+    words += options.written({key: text for key, text in given.items() if key != "out"}, reader([]).known)
+    command = shlex.join(["gddim", "bench", *words])
+    if bench_view.execute(checked, resources, folder, planner.own.keep_images, json, command):
         raise typer.Exit(1)
 
 

@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gddim_cli.bench.compare import compare
-from gddim_cli.bench.report import blocks, report, write
+from gddim_cli.bench.report import PAGE, blocks, report, write
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Folder, Result
 from gddim_cli.bench.run import BenchCallback, Runner, costs
@@ -25,7 +25,7 @@ from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, TimeLeft, duration, gr
 from gddim_cli.runs.request_labels import short_label
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.files import locked
-from gddim_cli.runtime.text import counted, figure, signed
+from gddim_cli.runtime.text import counted, figure, rounded, signed
 
 
 class View(BenchCallback):
@@ -44,6 +44,8 @@ class View(BenchCallback):
             picture, console = lambda: Group(Text(self._line()), *self.tables), Console(stderr=True)
             self.live = Live(console=console, get_renderable=picture, refresh_per_second=4, transient=True)
             self.live.start()
+        elif self.left.total:
+            say(self._line())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,14 +91,15 @@ def described(result: Result) -> str:
     """A cell in one line, and what came of it."""
     request = result.request
     cell = f"{short_label(request, [request], 'nfe')}, NFE {request.nfe}, seed {request.seed}"
-    if result.value is None:
-        return f"{cell}: failed: {result.failed}" if result.failed else cell
+    if result.missing:
+        return f"{cell}: failed: {result.failure}" if result.failure else cell
+    shown = figure if result.has_metric else rounded
+    number = "pictures" if result.number is None else f"{result.evaluator['metric']} {shown(result.number)}"
     made = f" at NFE {result.nfe:g}" if result.nfe != request.nfe else ""
-    failure = f"; {result.failure}" if result.failure else ""
-    return f"{cell}: {result.evaluator['metric']} {figure(result.value)}{made}{failure}"
+    return f"{cell}: {number}{made}{f'; {result.failure}' if result.failure else ''}"
 
 
-def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool) -> bool:
+def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool, command: str) -> bool:
     """Measures what is missing and reports; returns whether a cell failed. Raises OutputError where it cannot write."""
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
@@ -104,10 +107,10 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
             results = Runner(plan, resources, folder, view, keep_images).run()
         if not processes.main:
             return False
-        found = write(plan, folder)
+        found = write(plan, folder, command)
     show(found, found.tables, json)
     failed, count = sum(bool(result.failure) for result in results), counted(len(results), "cell")
-    say(f"{count} in {path} (see {path / 'table.md'} and the plots beside it)")
+    say(f"{count} in {path} (see {path / PAGE})")
     if failed:
         say(f"gddim: {failed} of {count} failed; rerun the same command to try again")
     return bool(failed)
@@ -140,7 +143,7 @@ def show_status(path: Path, json: bool) -> None:
     plan = folder.plan()
     found = report(plan, folder)
     failed = {result.key: result.failure for result in found.results if result.failure}
-    done = [result.key for result in found.results if result.value is not None and result.key not in failed]
+    done = [result.key for result in found.results if not result.missing and result.key not in failed]
     rest = [result for result in found.results if result.key not in {*done, *failed}]
     missing = {result.key: {"images": folder.rows_done(result.features), "of": result.num} for result in rest}
     counts = {"source": plan.source, "cells": len(found.results)}

@@ -1,20 +1,25 @@
-"""`gddim check`: tests a diffusion's equations, its prior, one-step exactness and gDDIM's orders of convergence."""
+"""`gddim check`: tests of a diffusion, and of a model's conventions."""
 
 from __future__ import annotations
 
 import json as json_module
 import math
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import Progress, say, show_table, stdout
+from gddim_cli.cli.progress import Progress, grid_table, say, show_json, show_table, stdout
+from gddim_cli.errors import UsageError
+from gddim_cli.runs.request import checkpoint_names
+from gddim_cli.runtime.device import find_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gddim_cli.verification.checks import Result
+    from gddim_cli.verification.model_check import ModelReport
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -22,29 +27,88 @@ gddim check cld
 
 gddim check mine.py
 
-gddim check mine.yaml --json"""
+gddim check --checkpoint network.pkl --data photos/
+
+gddim check --checkpoint mine.py:build --json"""
 
 
 def check(
     diffusion: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="DIFFUSION",
             help="A name, a Python file with one subclass of Diffusion, or a YAML file with a name and parameters.",
         ),
-    ],
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Model to test instead of a diffusion: whatever gddim sample takes as --checkpoint.",
+            rich_help_panel="Model",
+            autocompletion=checkpoint_names,
+        ),
+    ] = None,
+    set: options.Set = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Images like those the model was trained on: a folder, .zip, .tar, .npz or .npy. Default: images that the "
+            "model draws itself, which reveal fewer mistakes.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Array of the .npz that holds the images. Default: train_images, or the only array of images.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    num: Annotated[
+        int,
+        typer.Option(
+            "--num",
+            "-n",
+            min=8,
+            max=10_000,
+            metavar="N",
+            help="Images whose errors are measured. The linear filter is fitted to others of the data.",
+            rich_help_panel="Data",
+        ),
+    ] = 64,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Test a diffusion: its equations, its prior, exactness in one step, the orders of convergence.
+    """Test a diffusion or a model. Exit status 1 if a test fails.
 
-    The tests are numerical, in float64 and at many times; passing them is not a proof. The exit status is 1 if
-    one fails.
+    A diffusion: its equations, its prior, exactness in one step, the orders of convergence. The tests are numerical, in
+    float64 and at many times; passing them is not a proof.
+
+    A model: its error in denoising at twelve noise levels, compared with a linear filter; which sign, scale, time, data range
+    or parameterization looks wrong; and the noise levels at which the model can be trusted.
     """
+    if (diffusion is None) == (checkpoint is None):
+        raise UsageError("gddim check: expected either a DIFFUSION or --checkpoint")
+    if checkpoint is not None:
+        options.use_threads(threads, find_device(device))
+        check_checkpoint(checkpoint, options.assignments(set), data, key, num, device, json)
+    elif data or key or set:
+        raise UsageError("--data, --key and --set require --checkpoint")
+    else:
+        check_diffusion(str(diffusion), json)
+
+
+def check_diffusion(name: str, json: bool) -> None:
+    """Tests a diffusion; exits with status 1 if a check fails."""
     from gddim_cli.diffusions.parameters import described
     from gddim_cli.diffusions.registry import find_diffusion
     from gddim_cli.verification.checks import checks_of, examine
 
-    found = find_diffusion(diffusion)
+    found = find_diffusion(name)
     say(described(found) + (" (tested on 4x4 pixels, at three frequencies)" if found.spectral else ""))
     results = []
     with Progress(len(checks_of(found)), "checks") as progress:
@@ -56,6 +120,79 @@ def check(
     if failed:
         say(f"gddim: {failed} of {len(results)} checks failed")
         raise typer.Exit(1)
+
+
+def check_checkpoint(
+    reference: str, settings: dict[str, Any], data: Path | None, key: str | None, num: int, device: str, json: bool
+) -> None:
+    """Tests a model; exits with status 1 if something looks wrong."""
+    from gddim_cli.hub.load import load
+    from gddim_cli.runs.images import open_images
+    from gddim_cli.verification.model_check import FITTED, DrawnImages, GivenImages, ModelCheck
+
+    where = find_device(device)
+    source = open_images(data, key) if data else None
+    model = load(reference, where, say=say, **settings)
+    images: DrawnImages | GivenImages
+    if source:
+        pixels = source.at_most(num + FITTED).read_all()
+        images = GivenImages(pixels, num, model, where, source.name)
+    else:
+        images = DrawnImages(model, where)
+    test = ModelCheck(model, images)
+    say(f"{model.name}: tested on {images.title}")
+    with Progress(test.total, "readings") as progress:
+        report = test.run(progress.advance)
+    show_report(report, json)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def show_report(report: ModelReport, json: bool) -> None:
+    """Prints the report on stdout: as a JSON object, or as a table and sentences."""
+    if json:
+        show_json(report_object(report))
+        return
+    rows = [["sigma", "error (RMS)", "linear filter", "ratio of squares"]]
+    for level in report.levels:
+        errors = [level.sigma, math.sqrt(level.model), math.sqrt(level.linear), level.ratio]
+        rows.append([f"{value:.3g}" for value in errors])
+    show_table(grid_table(rows, report.model))
+    with stdout() as out:
+        out.writelines(f"{sentence}\n" for sentence in sentences(report))
+
+
+def sentences(report: ModelReport) -> list[str]:
+    """The outcome in words."""
+    if report.findings:
+        return [f"FAILED ({finding.kind}): {finding.message}." for finding in report.findings]
+    mean = f"ok: the squared error is {report.mean_ratio:.2g} times that of a linear filter (mean over the levels)."
+    if report.trusted is None:
+        return [mean, "There is no noise level at which it comes close to a linear filter."]
+    low, high = report.trusted
+    return [mean, f"The model can be trusted from sigma {low:.3g} to {high:.3g}."]
+
+
+def report_object(report: ModelReport) -> dict[str, Any]:
+    """The report as plain data; numbers that are not finite become null."""
+    import dataclasses
+
+    def finite(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    levels = [
+        {"sigma": e.sigma, "error": finite(e.model), "linear": e.linear, "ratio": finite(e.ratio)}
+        for e in report.levels
+    ]
+    return {
+        "model": report.model,
+        "images": report.images,
+        "passed": report.passed,
+        "mean_ratio": finite(report.mean_ratio),
+        "trusted": report.trusted,
+        "findings": [dataclasses.asdict(finding) for finding in report.findings],
+        "levels": levels,
+    }
 
 
 def show(results: Sequence[Result], json: bool) -> None:

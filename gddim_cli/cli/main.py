@@ -16,7 +16,8 @@ from typer.core import TyperGroup
 
 from gddim_cli import __version__
 from gddim_cli.errors import GddimError, UsageError
-from gddim_cli.runtime.distributed import RESUME_HINT, world
+from gddim_cli.runtime.distributed import world
+from gddim_cli.runtime.heartbeat import RESUME_HINT
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context
@@ -36,7 +37,7 @@ COMMANDS = {
     "samplers": "List the samplers.",
     "diffusions": "List the diffusions.",
     "coefficients": "Print the times and matrices that gDDIM uses.",
-    "check": "Test a diffusion: its equations, one-step exactness, orders of convergence.",
+    "check": "Test a diffusion: equations, one-step exactness, orders of convergence; or a checkpoint: its conventions.",
 }
 MODULES = {"samplers": "listings", "diffusions": "listings"}
 """Modules whose name differs from their command's."""

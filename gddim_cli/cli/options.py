@@ -223,6 +223,16 @@ def built(struct: type[S], given: Mapping[str, Any], command: str) -> S:
     return build(struct, parsed(given, known), command, lambda key: known[key].flag)
 
 
+def written(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[str]:
+    """The options by key as words of a command line."""
+    found: list[str] = []
+    for key, value in given.items():
+        flag = settings[key].flag
+        off = f"--no-{flag.removeprefix('--')}"
+        found += [flag if value else off] if isinstance(value, bool) else [flag, str(value)]
+    return found
+
+
 def assignments(texts: list[str] | None) -> dict[str, str]:
     """The values of `--set NAME=VALUE` by name.
 

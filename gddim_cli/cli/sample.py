@@ -29,7 +29,9 @@ gddim sample --nfe 50 --out imgs/
 
 gddim sample --nfe 20 --order 3 --num 500 --seed 7 --out more/
 
-gddim sample --nfe 50 --out imgs/ --trajectory forming.gif --save-raw states.npy"""
+gddim sample --nfe 50 --out imgs/ --trajectory forming.gif --save-raw states.npy
+
+gddim sample --compare gddim:2,em,dpm++2m --nfe 5,10,20,50 --out sheet.png"""
 
 FIRST = ("nfe", "checkpoint", "sampler", "seed")
 """The settings that come first in `--help`."""
@@ -39,12 +41,22 @@ def sample(
     given: Mapping[str, Any],
     set: options.Set = None,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            help="Folder of the run. Rerunning the same command makes only the images that are missing.",
+            help="Folder of the run; rerunning the same command makes only the images that are missing. With --compare the "
+            "sheet's file. Default: imgs, or sheet.png.",
             rich_help_panel="Output",
         ),
-    ] = Path("imgs"),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:ORDER],...",
+            help="Write one sheet of pictures instead of a folder: a row for each sampler, a column for each NFE of a list, the "
+            "same noises throughout. Other settings follow a name as :key=value.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     num: Annotated[
         int | None,
         typer.Option("--num", "-n", help="Number of images in the folder. Default: 100.", rich_help_panel="Output"),
@@ -60,7 +72,9 @@ def sample(
     trajectory: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.gif", help="Also write an animation of the grid, step by step.", rich_help_panel="Output"
+            metavar="FILE.gif|webp|mp4|png",
+            help="Also write an animation of the grid from noise to images; as .png a filmstrip of a few images.",
+            rich_help_panel="Output",
         ),
     ] = None,
     save_raw: Annotated[
@@ -109,11 +123,27 @@ def sample(
 
     The default sampler is gDDIM; `gddim samplers` lists the others.
     """
+    if compare is not None:
+        unused = {
+            "--format": format != "png",
+            "--trajectory": trajectory,
+            "--save-raw": save_raw,
+            "--overwrite": overwrite,
+        }
+        unused |= {"--compile": compile, "--cuda-graph": cuda_graph, "--batch-size auto": batch_size == "auto"}
+        for option in [name for name, used in unused.items() if used]:
+            raise UsageError(f"{option}: unsupported by --compare; leave it out")
+        sheet(given, compare, set, out or Path("sheet.png"), num, batch_size, device, threads, force, json)
+        return
+    out = out or Path("imgs")
     request = SamplingRequest.of(options.parsed(given, sampling_settings()))
     request = msgspec.structs.replace(request, model_settings=options.assignments(set))
     size = options.batch_size(batch_size)
     options.folder("--out", out)
-    options.suffix("--trajectory", trajectory, ".gif")
+    if trajectory:
+        from gddim_cli.images.film import check_film
+
+        check_film("--trajectory", trajectory)
     options.suffix("--save-raw", save_raw, ".npy")
     if num is not None:
         options.positive("--num", num)
@@ -167,6 +197,37 @@ def sample(
     if json and processes.main:
         with stdout() as output:
             output.write((out / "run.json").read_text(encoding="utf-8"))
+
+
+def sheet(
+    given: Mapping[str, Any],
+    compare: str,
+    set: list[str] | None,
+    out: Path,
+    num: int | None,
+    batch_size: str,
+    device: str,
+    threads: int | None,
+    force: bool,
+    json: bool,
+) -> None:
+    """`--compare`: a sheet of pictures."""
+    from gddim_cli.cli import sample_sheet
+
+    if world().size > 1:
+        raise UsageError("--compare: runs as one process; start it without torchrun")
+    rows = sample_sheet.requests_of(given, compare, options.assignments(set))
+    options.suffix("--out", out, ".png")
+    if num is not None:
+        options.positive("--num", num)
+    from gddim_cli.images.sheet import is_sheet
+    from gddim_cli.runtime.files import probe, refuse_foreign
+
+    probe(out)
+    refuse_foreign("--out", out, None, force or is_sheet(out))
+    where = find_device(device)
+    options.use_threads(threads, where)
+    sample_sheet.make_sheet(rows, out, num, options.batch_size(batch_size) or options.BATCH_SIZE, where, json)
 
 
 def waiting(out: Path) -> None:

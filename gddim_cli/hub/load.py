@@ -45,7 +45,7 @@ def load(
             converted into the cache the first time; a folder that holds one of these; `hf://org/name[@revision]`; or
             `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
         speed: how it runs. Default: plainly, in float32.
-        say: called with what a conversion assumes.
+        say: called with what a conversion assumes, and if a CUDA graph does not fit in memory.
         settings: what a file of another program does not tell, by the names of its format's options.
 
     Raises:
@@ -65,7 +65,7 @@ def load(
         check_pinned(pinned, card, digest, path)
         card = msgspec.structs.replace(pinned, network=card.network)
     module = build(card, tensors, path)
-    run = Accelerated(module, device, speed or Speed(), store.cache_folder() / "compiled")
+    run = Accelerated(module, device, speed or Speed(), store.cache_folder() / "compiled", say)
     return Checkpoint(card, Counted(run), path, digest)
 
 

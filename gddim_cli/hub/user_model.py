@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from gddim_cli.errors import DataError
+from gddim_cli.models.model import module_of
 from gddim_cli.models.wrapped import Denoiser
 from gddim_cli.runtime.files import sha256
 from gddim_cli.runtime.user_file import function_of, guarded
@@ -16,7 +17,8 @@ from gddim_cli.runtime.user_file import function_of, guarded
 def load_user_model(reference: str, device: torch.device, settings: dict[str, Any]) -> Denoiser:
     """The model that `FILE.py:FUNCTION` returns. The file is executed, as any program is.
 
-    The function returns a `gddim.Denoiser`. It is called with the settings as keyword arguments.
+    The function is called with the settings as keyword arguments. It returns a `gddim.Denoiser`, or a module and a mapping of
+    the Denoiser's other arguments: `image_shape`, `prediction`, ...
 
     Raises:
         DataError: the file or the function is missing, raises an error, or returns something else.
@@ -24,9 +26,14 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
     path, build = function_of(reference)
     function = reference.rpartition(":")[2]
     model = guarded(path, f"{function}()", lambda: build(**settings))
+    if isinstance(model, tuple) and len(model) == 2 and callable(model[0]) and isinstance(model[1], dict):
+        module, convention = model
+        model = guarded(path, f"the convention of {function}()", lambda: Denoiser(module, **convention))
     if not isinstance(model, Denoiser):
-        raise DataError(f"{path}: {function}() returned {type(model).__name__}; a gddim.Denoiser is needed")
-    module = model.network.network
+        raise DataError(
+            f"{path}: {function}() returned {type(model).__name__}; a gddim.Denoiser is needed, or a module with its convention"
+        )
+    module = module_of(model)
     if isinstance(module, nn.Module):
         module.to(device)
     model.sha256 = sha256(path)

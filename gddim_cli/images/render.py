@@ -1,9 +1,8 @@
-"""Images as files and on a terminal: PNG, grids, animations, coloured characters."""
+"""Images as files and on a terminal: PNG, grids, coloured characters."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,18 +37,6 @@ def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
         top, left = (gap + (height + gap) * (i // columns), gap + (width + gap) * (i % columns))
         canvas[top : top + height, left : left + width] = image
     return canvas
-
-
-def write_gif(path: Path, frames: Sequence[Pixels], milliseconds: int = 80, hold: int = 2000) -> None:
-    """Writes pictures [H, W, C] as a looping GIF that pauses on its last frame, atomically.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    first, *rest = [as_picture(frame) for frame in frames]
-    durations = [milliseconds] * len(rest) + [hold]
-    with replacing(path) as temporary:
-        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
 
 
 def half_blocks(picture: Pixels, width: int) -> str:

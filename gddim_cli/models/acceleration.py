@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from gddim_cli.errors import GddimError, UsageError
+from gddim_cli.models.cuda_graph import Graph, capture
 from gddim_cli.runtime.memory import is_out_of_memory
+from gddim_cli.runtime.rounding import rounding
 
 HALF = (torch.bfloat16, torch.float16)
-WARM_UP = 3
-"""Evaluations before a capture, in which libraries choose kernels and the compiler compiles: no graph can hold that."""
-
 REFUSALS = ("TorchDynamoException", "FailOnRecompileLimitHit", "FailOnCacheLimitHit")
 """Exceptions of torch's compiler, by name, since not every version has all of them."""
 
@@ -84,11 +83,19 @@ class Accelerated:
         speed: the settings on this device.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, speed: Speed, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        speed: Speed,
+        cache: Path | None = None,
+        say: Callable[[str], object] = lambda _: None,
+    ) -> None:
         """Moves the module to the device and prepares it; it is compiled at the first batch.
 
         Args:
             cache: the folder in which compiled code is kept for later runs; None for torch's own.
+            say: called if there is not enough memory for a CUDA graph.
 
         Raises:
             UsageError: the device does not support a setting.
@@ -103,6 +110,7 @@ class Accelerated:
         if speed.compile:
             self._forward = self._compile(cache)
         self._graphs: dict[int, Graph] = {}
+        self._captures, self._say = speed.cuda_graph, say
         self._sizes: set[int] = set()
         self._plain = not (speed.compile or speed.cuda_graph)
 
@@ -145,11 +153,20 @@ class Accelerated:
         return y.to(self.speed.state, memory_format=torch.contiguous_format)
 
     def _run(self, x: Tensor, level: Tensor) -> Tensor:
-        if not self.speed.cuda_graph:
-            return self._forward(x, level)
-        if len(x) not in self._graphs:
-            self._graphs[len(x)] = Graph(self._forward, x, level)
-        return self._graphs[len(x)](x, level)
+        if self._captures and len(x) not in self._graphs:
+            graph = capture(self._forward, x, level)
+            if graph is None:
+                self._without_graphs(len(x))
+            else:
+                self._graphs[len(x)] = graph
+        return self._graphs[len(x)](x, level) if self._captures else self._forward(x, level)
+
+    def _without_graphs(self, count: int) -> None:
+        """Gives up CUDA graphs, whose memory the evaluation itself may need."""
+        self._captures = False
+        self._graphs.clear()
+        torch.cuda.empty_cache()
+        self._say(f"--cuda-graph: not enough memory to capture {count} images; continuing without a CUDA graph")
 
     def _compile(self, cache: Path | None) -> Callable[[Tensor, Tensor], Tensor]:
         from torch._dynamo import exc
@@ -173,49 +190,6 @@ class Accelerated:
                 raise compilation_error(error) from error
 
         return run
-
-
-class Graph:
-    """The evaluation of one batch size as a CUDA graph: replaying it launches its hundreds of kernels at once."""
-
-    @torch.inference_mode()
-    def __init__(self, forward: Callable[[Tensor, Tensor], Tensor], x: Tensor, level: Tensor) -> None:
-        self._x, self._level = x.clone(), level.clone()
-        with torch.cuda.device(x.device):
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(WARM_UP):
-                    forward(self._x, self._level)
-            torch.cuda.current_stream().wait_stream(aside)
-            self._graph = torch.cuda.CUDAGraph()
-            # Other threads, such as the one that writes images, may use the GPU meanwhile.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                self._y = forward(self._x, self._level)
-
-    @torch.inference_mode()
-    def __call__(self, x: Tensor, level: Tensor) -> Tensor:
-        with torch.cuda.device(x.device):
-            self._x.copy_(x)
-            self._level.copy_(level)
-            self._graph.replay()
-            return self._y.clone()  # the next replay overwrites it, and multistep samplers keep a history
-
-
-@contextmanager
-def rounding(tf32: bool) -> Iterator[None]:
-    """A context in which products of float32 are computed with or without TF32. The sampler's own products never use it.
-
-    This sets torch's older pair of switches: once the newer ones are set, torch refuses to read the older ones, and its
-    compiler reads them.
-    """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def round_weights(module: nn.Module, dtype: torch.dtype) -> None:

@@ -107,7 +107,8 @@ def from_prediction(
     network: Network,
     parameterization: str,
     *,
-    sigma_range: tuple[float, float] | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     classes: int = 0,
     data_range: tuple[float, float] = (-1.0, 1.0),
     **convention: Any,
@@ -118,7 +119,7 @@ def from_prediction(
         network: states [N, C, H, W] and a condition to a prediction, as in `IsotropicDenoiser`.
         parameterization: what it predicts: `denoiser`, `edm`, `vp_eps`, `v`, `x0`, `ve_score`, `ve_residual`, `subvp_eps`,
             `flow`, or one that a plugin adds.
-        sigma_range: the noise levels that it supports. Default: those at which the prediction is defined.
+        sigma_min, sigma_max: the noise levels that it supports. Default: those at which the prediction is defined.
         classes: number of class labels.
         data_range: of the images that it was trained on.
         convention: the parameters of the parameterization, for example `sigma_data=0.5` or
@@ -127,7 +128,8 @@ def from_prediction(
     Raises:
         UsageError: an unknown parameterization, or parameters that it does not have.
     """
-    spec = CONVENTIONS.find(parameterization, "parameterization")
+    spec = CONVENTIONS.find(parameterization, "prediction")
     found = typed(convention, spec.parameters, f"parameterization {parameterization}", UsageError)
-    low, high = sigma_range or found.sigma_range
+    low, high = found.sigma_range
+    low, high = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
     return IsotropicDenoiser(network, found, low, high, classes, data_range)

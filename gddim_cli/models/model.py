@@ -54,3 +54,9 @@ class Model(Protocol):
         Raises:
             UsageError: it cannot be sampled through that diffusion, or not with that K.
         """
+
+
+def module_of(model: Model) -> object:
+    """What the model's network runs: the module inside its adapter, or the callable itself."""
+    network = model.network.network
+    return getattr(network, "module", network)

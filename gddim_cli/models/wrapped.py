@@ -1,8 +1,9 @@
-"""A user's own network as a model: any callable `D(y, sigma)` that estimates clean images."""
+"""A user's own network as a model, given by what it predicts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,46 +12,70 @@ from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
 from gddim_cli.diffusions.cld import CLD
 from gddim_cli.errors import UsageError
 from gddim_cli.models.denoiser import DenoiserEps, denoise
+from gddim_cli.models.isotropic import check_labels, check_levels, from_prediction
 from gddim_cli.models.network import Counted
 from gddim_cli.samplers.base import Eps
 
 
 class Denoiser:
-    """`D(y, sigma) = E[x_0 | y = x_0 + N(0, sigma^2 I)]` around any callable, as a model for every per-pixel diffusion.
+    """Any network that denoises images, as a model for every per-pixel diffusion: `D(y, sigma) = E[x_0 | y = x_0 + sigma n]`.
 
     Args:
-        module: from y [N, C, H, W] (images in [-1, 1] plus noise) and sigma [N] to images [N, C, H, W].
+        module: from what the network sees [N, C, H, W] and its time or noise level [N] to its prediction, whose first C
+            channels are used. A conditional module has a third argument, the one-hot classes [N, classes]; zeros are the
+            empty class.
         image_shape: channels, height and width.
-        sigma_min, sigma_max: the lowest and highest noise level that the module supports.
+        sigma_min, sigma_max: the lowest and highest noise level that the module supports, for images in [-1, 1]. Default:
+            those at which the prediction is defined.
         name: its name in `run.json` and tables.
+        prediction: what the module predicts. `denoiser`: the clean image, from y and sigma. `edm`, `vp_eps`, `v`, `x0`,
+            `subvp_eps`, `ve_score`, `ve_residual`, `flow`: as in the table of docs/checkpoints.md.
+        classes: number of class labels; 0 for an unconditional module.
+        data_range: of the images that the module was trained on.
+        convention: the parameters of the prediction: `sigma_data`, `schedule`, `time_scale`.
 
     Raises:
-        UsageError: a shape that is not an image's, or noise levels that are not `0 <= sigma_min < sigma_max`.
+        UsageError: a shape that is not an image's, an unknown prediction or parameter, or noise levels that are not
+            `0 <= sigma_min < sigma_max`.
     """
 
     sha256 = ""
-    classes = 0
 
     def __init__(
         self,
-        module: Callable[[Tensor, Tensor], Tensor],
+        module: Callable[..., Tensor],
         image_shape: tuple[int, int, int],
-        sigma_min: float = 0.0,
-        sigma_max: float = float("inf"),
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
         name: str | None = None,
+        *,
+        prediction: str = "denoiser",
+        classes: int = 0,
+        data_range: tuple[float, float] = (-1.0, 1.0),
+        **convention: Any,
     ) -> None:
         shape = tuple(image_shape)
         if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
             raise UsageError(f"image_shape: {image_shape!r} is not (channels, height, width)")
-        if not 0 <= sigma_min < sigma_max:
-            raise UsageError(
-                f"sigma_min {sigma_min:g} and sigma_max {sigma_max:g}: expected 0 <= sigma_min < sigma_max"
-            )
+        if not data_range[0] < data_range[1]:
+            raise UsageError(f"data_range: {data_range!r} does not rise")
         if isinstance(module, nn.Module):
             module = module.eval().requires_grad_(False)
-        self.network = Counted(module)
+        self.network = Counted(OneHot(module) if classes else module)
+        self.denoiser = from_prediction(
+            self.network,
+            prediction,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            classes=classes,
+            data_range=data_range,
+            **convention,
+        )
+        low, high = self.sigma_range
+        if not 0 <= low < high:
+            raise UsageError(f"sigma_min {low:g} and sigma_max {high:g}: expected 0 <= sigma_min < sigma_max")
         self.image_shape = shape
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.classes = classes
         self.name = name or type(module).__name__
 
     @property
@@ -61,7 +86,7 @@ class Denoiser:
     @property
     def sigma_range(self) -> tuple[float, float]:
         """The lowest and highest noise level that the module supports."""
-        return self.sigma_min, self.sigma_max
+        return self.denoiser.sigma_min, self.denoiser.sigma_max
 
     def sigma_range_in(self, _: Diffusion) -> tuple[float, float]:
         """The same noise levels in any diffusion."""
@@ -71,9 +96,9 @@ class Denoiser:
         """The diffusion's own defaults."""
         return diffusion.sampling
 
-    def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:  # noqa: ARG002
+    def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:
         """The noise prediction in `diffusion` for `k`; raises UsageError for diffusions that are not per pixel."""
-        return DenoiserEps(self.network, diffusion, k)
+        return DenoiserEps(self.denoiser.labelled(labels), diffusion, k)
 
     @torch.inference_mode()
     def __call__(self, y: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
@@ -82,11 +107,21 @@ class Denoiser:
         Args:
             y: images in [-1, 1] plus noise, [N, C, H, W].
             sigma: the noise level, a number or [N].
-            labels: must be None, since the wrapped module takes no labels.
+            labels: classes, [N], whole numbers; None: the empty class.
 
         Raises:
-            UsageError: labels, or y of another shape.
+            UsageError: an argument of another shape or outside its range, or labels for an unconditional module.
         """
-        if labels is not None:
-            raise UsageError(f"{self.name}: takes no class labels")
-        return denoise(self.network, y, sigma, self.image_shape)
+        check_levels(self.denoiser, torch.as_tensor(sigma, device=y.device).reshape(-1), self.name)
+        check_labels(self.denoiser, labels, len(y), self.name)
+        return denoise(self.denoiser.labelled(labels), y, sigma, self.image_shape)
+
+
+class OneHot:
+    """A conditional module of three arguments as a network of two, whose condition holds the level and the one-hot classes."""
+
+    def __init__(self, module: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        self.module = module
+
+    def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.module(x, condition[:, 0], condition[:, 1:])

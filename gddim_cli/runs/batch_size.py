@@ -23,6 +23,8 @@ MOST = 4096
 USABLE = 0.9
 """The share of the free memory that is used; the sampler's history and other programs need the rest."""
 FIRST, SECOND = 1, 8
+LONG_ENOUGH, MANY = 0.5, 50
+"""Seconds, and evaluations, over which the time of one is averaged."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,14 @@ class BatchSizeProbe:
         """Seconds of one evaluation: the faster of two after a warm-up. Raises torch's own error when memory runs out."""
         self._evaluate(size)
         return min(self._evaluate(size) for _ in range(2))
+
+    def mean_seconds(self, size: int) -> float:
+        """Seconds of one evaluation: the mean of as many as fit in `LONG_ENOUGH`, so that other work on the machine counts."""
+        self._evaluate(size)
+        spent = [self._evaluate(size)]
+        while sum(spent) < LONG_ENOUGH and len(spent) < MANY:
+            spent.append(self._evaluate(size))
+        return sum(spent) / len(spent)
 
     def max_batch_size(self) -> int:
         """The largest batch that fits in a GPU's free memory, estimated from the peaks of two small batches; else `MOST`.

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from gddim_cli import __version__
 from gddim_cli.errors import CapacityError, DataError, OutputError, PeerError, UsageError
+from gddim_cli.images.film import write_film
 from gddim_cli.images.quantize import Pixels, quantize
-from gddim_cli.images.render import grid, write_gif, write_png
+from gddim_cli.images.render import grid, write_png
 from gddim_cli.numerics.blocks import to_device
 from gddim_cli.runs.batch import Batch, ResumeState
 from gddim_cli.runs.batch_size import BatchSizeProbe, OomRetry, best_size
@@ -281,6 +282,8 @@ class Generation:
 
         try:
             with memory_for(len(indices), self.prepared.device):
+                if shown:  # the noise
+                    frames.append(self._pixels(self.prepared.images(self.prepared.start(indices[:shown]))))
                 u = self.prepared.run(indices, step)
                 if len(rows) < len(indices):
                     u = u.index_select(0, to_device(torch.tensor(rows), u.device))  # a list would block
@@ -336,7 +339,7 @@ class Generation:
                 len(frames) for frames in self.frames
             )  # adaptive batches differ in length: hold the last frame
             parts = [[*frames, *[frames[-1]] * (longest - len(frames))] for frames in self.frames]
-            write_gif(self.trajectory, [self._grid(np.concatenate(step)) for step in zip(*parts, strict=True)])
+            write_film(self.trajectory, [np.concatenate(step) for step in zip(*parts, strict=True)], self._grid)
             run.trajectory = Extra(sha256(self.trajectory), shown)
         known = read_manifest(self.folder.path)
         if known is None or known.images != self.num:

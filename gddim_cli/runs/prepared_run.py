@@ -19,6 +19,7 @@ from gddim_cli.numerics.noise import standard_normal
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.labels import labels_of
 from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runtime.rounding import rounding, without_tf32
 from gddim_cli.samplers.base import Eps, PreparedSampler, Step
 from gddim_cli.samplers.multistep import final_state
 
@@ -72,6 +73,7 @@ class PreparedRun:
         """Independent N(0, I) for these images, [B, D, C, H, W]."""
         return self._moved(standard_normal(self.request.seed, indices, self.state_shape, stream))
 
+    @rounding(tf32=False)
     def start(self, indices: Sequence[int]) -> Tensor:
         """The first states of these images, [B, D, C, H, W]: `start_factor z`, or the given ones."""
         if self.initial is not None:
@@ -80,6 +82,7 @@ class PreparedRun:
         return combine([to_tensor_like(self.start_factor, z)], [z])
 
     @torch.inference_mode()
+    @rounding(tf32=False)
     def calibrate(self) -> None:
         """Calibrates an adaptive sampler's tolerance, always on the same few images; does nothing for other samplers."""
         if self.sampler.calibrate_tolerance:
@@ -99,7 +102,7 @@ class PreparedRun:
         """
         self.calibrate()
         draw = lambda k: self.normal(indices, FIRST_STREAM + k)  # noqa: E731
-        return self.sampler.solve(eps or self.eps_of(indices), self.start(indices), draw)
+        return without_tf32(self.sampler.solve(eps or self.eps_of(indices), self.start(indices), draw))
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
         """The noise prediction for these images, given their classes if the model is conditional."""
@@ -145,6 +148,7 @@ class PreparedRun:
         if isinstance(self.model.network.network, Accelerated):
             self.model.network.network.release()
 
+    @rounding(tf32=False)
     def decode(self, u: Tensor) -> Tensor:
         """The images of states, [B, C, H, W], in about [-1, 1]: the first component, through the inverse DCT for spectra."""
         return (idct(u) if self.diffusion.spectral else u)[:, 0]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
+from gddim_cli.runtime.files import replacing
 
 Shape = tuple[int, ...]
 Header = tuple[Shape, bool, np.dtype[Any]]
@@ -56,6 +57,16 @@ def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
     except DAMAGE as error:
         raise DataError(f"{path}: cannot be read as an .npy: {reason(error)}") from error
     return array
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Writes an .npy, atomically.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:

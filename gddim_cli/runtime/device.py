@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def find_device(name: str | None = None) -> torch.device:
     """The device of a name; `auto` and None choose a GPU if there is one.
 
-    Each of several processes on a machine uses its own GPU, unless the name includes a number.
+    Each of several processes on a machine uses its own GPU, unless the name includes a number. A GPU with a number becomes
+    torch's current device.
 
     Raises:
         UsageError: no such device on this machine.
@@ -42,6 +43,6 @@ def find_device(name: str | None = None) -> torch.device:
         raise UsageError("--device mps: torch finds no Apple GPU on this machine; use --device cpu")
     if kind in ("cpu", "mps") and index:
         raise UsageError(f"--device {name}: only cuda takes a number")
-    if kind == "cuda" and world().size > 1:
-        torch.cuda.set_device(int(index))  # else each process would also use memory on the first GPU
+    if kind == "cuda" and index:
+        torch.cuda.set_device(int(index))  # else events, pinned memory and libraries would use the first GPU too
     return torch.device(name)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,20 +20,18 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from gddim_cli.errors import GddimError, PeerError
+from gddim_cli.runtime.heartbeat import RESUME_HINT, Heartbeat
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(hours=1)
-"""The longest wait for the other processes to start, and for a collective."""
-RESUME_HINT = "finished work is kept; rerun the same command to resume"
+TIMEOUT = timedelta(minutes=30)
+"""The longest wait for the other processes to start."""
+COLLECTIVE = timedelta(minutes=2)
+"""The longest wait inside a collective, which begins when all ranks have arrived."""
 POLL = 0.05
 """Seconds between two looks at the store while waiting."""
 REPORT = 0.25
 """Seconds between two reports of a rank's progress."""
-BEAT = 5.0
-"""Seconds between two heartbeats."""
-SILENCE = 60.0
-"""Seconds without a heartbeat after which a rank, or the store, counts as lost, perhaps with its machine."""
 
 
 @dataclass
@@ -56,10 +53,7 @@ class World:
     _counted: int = 0
     _seen: int = 0
     _reported: float = 0.0
-    _listened: float = 0.0
-    _beats: dict[int, tuple[int, float]] = field(default_factory=dict)
-    _left: threading.Event = field(default_factory=threading.Event)
-    _answers: int = 0
+    _heartbeat: Heartbeat | None = None
 
     @property
     def main(self) -> bool:
@@ -84,57 +78,30 @@ class World:
 
         try:
             store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+            own = distributed.PrefixStore("gddim", store)  # type: ignore[attr-defined]
+            self._await_all(own)
             group = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
-            distributed.init_process_group("gloo", timeout=TIMEOUT, world_size=self.size, rank=self.rank, store=group)
+            distributed.init_process_group(
+                "gloo", timeout=COLLECTIVE, world_size=self.size, rank=self.rank, store=group
+            )
         except RuntimeError as error:
             raise GddimError(
                 f"the {self.size} processes cannot reach each other ({first_line(error)}); "
                 "if a machine has several networks, choose one, for example GLOO_SOCKET_IFNAME=eth0"
             ) from error
-        self._store = distributed.PrefixStore("gddim", store)  # type: ignore[attr-defined]
-        self.listen()
+        self._store = own
+        self._heartbeat = Heartbeat(own, self.rank, self.size, self.local_rank)
+        self._heartbeat.start()
         return self
 
-    def listen(self) -> None:
-        """Starts to send heartbeats, and to watch whether the store responds."""
-        self._left.clear()
-        threading.Thread(target=self._beat, args=(self._store,), daemon=True).start()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _beat(self, store: Any) -> None:
-        """Sends heartbeats, on a thread of its own."""
-        with suppress(RuntimeError):  # the launcher has ended; the next call on the main thread raises an error
-            while not self._left.wait(BEAT):
-                store.add(f"beat {self.rank}", 1)
-                self._answers += 1
-        self._left.set()
-
-    def _watch(self) -> None:
-        """Ends the process if the store does not respond, because a thread that waits for the store receives no signals.
-
-        Files are complete all the same, since they are written atomically. The method counts its own waits, not seconds,
-        because a process that was stopped for a while (Ctrl-Z) has sent no heartbeats either.
-        """
-        answers, waits = -1, 0
-        while not self._left.wait(BEAT):
-            answers, waits = self._answers, waits + 1 if self._answers == answers else 0
-            if waits * BEAT > SILENCE:
-                silent = f"the machine of the first launcher has not responded for {SILENCE:.0f} s; {RESUME_HINT}\n"
-                os.write(2, f"gddim: rank {self.rank}: {silent}".encode() if self.local_rank == 0 else b"")
-                os._exit(1)
-
-    def _listen(self) -> None:
-        """Raises PeerError if a rank has sent no heartbeat for too long."""
-        now = time.monotonic()
-        if now - self._listened < BEAT:
-            return
-        self._listened = now
-        for rank in range(self.size):
-            beat = self.add(f"beat {rank}", 0)
-            last, since = self._beats.get(rank, (-1, now))
-            self._beats[rank] = (beat, since if beat == last else now)
-            if now - self._beats[rank][1] > SILENCE:
-                raise PeerError(f"rank {rank} has not responded for {SILENCE:.0f} s; {RESUME_HINT}")
+    def _await_all(self, store: Any) -> None:
+        """Waits until all processes have started. Raises RuntimeError if some have not after `TIMEOUT`."""
+        deadline = time.monotonic() + TIMEOUT.total_seconds()
+        store.add("started", 1)
+        while (there := int(store.add("started", 0))) < self.size:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"only {there} have started after {TIMEOUT.total_seconds():.0f} s")
+            time.sleep(POLL)
 
     def leave(self, failed: bool = False) -> None:
         """Leaves the process group. If this rank has failed, the others end too."""
@@ -148,7 +115,8 @@ class World:
             else:
                 distributed.destroy_process_group()
         self._store = None
-        self._left.set()
+        if self._heartbeat:
+            self._heartbeat.stop()
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This rank's share of the work: every `size`-th item, from the `rank`-th on."""
@@ -161,7 +129,8 @@ class World:
         if self._ask(lambda store: store.check(["failed"])):
             who = self._ask(lambda store: store.get("failed")).decode()
             raise PeerError(f"{who} has ended, so this process ends too; {RESUME_HINT}")
-        self._listen()
+        if heartbeat := self._heartbeat:
+            self._ask(lambda _: heartbeat.check())
 
     def barrier(self, on_wait: Callable[[], object] | None = None) -> None:
         """Waits until all ranks have reached the same barrier.

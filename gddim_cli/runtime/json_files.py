@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,13 @@ def write_json(path: Path, value: Any) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def short_hash(*parts: Any) -> str:
+    """A name of structs and plain data. Settings that are None do not count, so that further ones change no name."""
+    plain = [msgspec.to_builtins(part) for part in parts]
+    given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
+    return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
 
 
 def read_json(path: Path, kind: type[T]) -> T | None:

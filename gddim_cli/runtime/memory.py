@@ -15,6 +15,7 @@ SHORT_OF_MEMORY = (
     "out of memory",  # the CUDA driver, Apple
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine",  # cuDNN: no algorithm's workspace fits
 )
 
 

@@ -23,6 +23,11 @@ def figure(value: float) -> str:
     return f"{value:.{decimals(value)}f}"
 
 
+def rounded(value: float) -> str:
+    """A number of any size to two digits: `1.2e-03`, `0.16`, `55`."""
+    return f"{value:.1e}" if value < 0.01 else f"{value:#.2g}" if value < 10 else f"{value:.0f}"
+
+
 def signed(value: float | None, beside: float | None) -> str:
     """A difference with its sign, with as many digits as the number beside it."""
     return "" if value is None or beside is None else f"{value:+.{decimals(beside)}f}"

@@ -16,6 +16,7 @@ from torch import Tensor
 from gddim_cli.errors import DataError, NumericsError
 from gddim_cli.models.networks.unet import DenoisingUNet
 from gddim_cli.runtime.memory import memory_for, physical_memory
+from gddim_cli.runtime.rounding import rounding
 from gddim_cli.training.dataset import Dataset
 from gddim_cli.training.recipe import Network, Recipe
 
@@ -63,8 +64,9 @@ class Trainer:
         """Number of weights of the network."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    @rounding(tf32=False)
     def step(self) -> float:
-        """One optimizer step; returns the loss.
+        """One optimizer step, in float32 without TF32; returns the loss.
 
         Raises:
             NumericsError: the loss is not finite; the step is then not taken.

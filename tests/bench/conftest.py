@@ -40,10 +40,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bench(gddim, small: Path, tmp_path: Path):
-    """Runs `gddim bench WORDS` on the small checkpoint, into `tmp_path / out`."""
+    """Runs `gddim bench WORDS` on the small checkpoint, of gDDIM unless they say otherwise, into `tmp_path / out`."""
 
     def run(*words: object, out: str = "out"):
-        return gddim("bench", *words, "--checkpoint", small, "--ref", "mnist", "--out", tmp_path / out)
+        of = () if "--sampler" in words or str(words[0]).endswith(".yaml") else ("--sampler", "gddim")
+        return gddim("bench", *words, *of, "--checkpoint", small, "--ref", "mnist", "--out", tmp_path / out)
 
     return run
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from gddim_cli.bench import reference_solution, run
+from gddim_cli.bench import run
 from gddim_cli.bench.results import Folder
 from gddim_cli.errors import NumericsError
+from gddim_cli.runs import solver_error
 from gddim_cli.runs.batch_size import BatchSizeProbe
 
 ONE = ("--nfe", "4", "--num", "6", "--batch-size", "4")
@@ -57,9 +58,7 @@ def test_a_damaged_run_of_images_fails_its_cell_only(bench, tmp_path: Path) -> N
 def test_a_solver_error_that_fails_is_reported_in_its_place_and_tried_again(bench, tmp_path: Path, monkeypatch) -> None:
     words = (*ONE, "--solver-error", "--solver-error-images", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(
-            reference_solution, "solve", lambda *_: (_ for _ in ()).throw(NumericsError("it left the numbers"))
-        )
+        patch.setattr(solver_error, "solve", lambda *_: (_ for _ in ()).throw(NumericsError("it left the numbers")))
         assert bench(*words).status == 1
     made = json.loads((tmp_path / "out" / "results.json").read_text())
     (cell,) = made["results"]
@@ -82,7 +81,7 @@ def out_of_memory(*_words: object, **_named: object) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "words"),
     [
-        (reference_solution, "solve", (*ONE, "--solver-error")),
+        (solver_error, "solve", (*ONE, "--solver-error")),
         (run.Runner, "_begin", ONE),
         (BatchSizeProbe, "seconds", (*ONE, "--print-plan")),
     ],

@@ -227,7 +227,20 @@ def test_one_reference_is_one_cell_wherever_it_lies(gddim, small: Path, tmp_path
 
     (tmp_path / "st.npz").write_bytes((bundled_folder() / "stats-mnist-test.npz").read_bytes())
     monkeypatch.chdir(tmp_path)
-    words = ("--checkpoint", small, "--nfe", "4", "--num", "4", "--print-plan", "--json", "--out", "out")
+    words = (
+        "--checkpoint",
+        small,
+        "--sampler",
+        "gddim",
+        "--nfe",
+        "4",
+        "--num",
+        "4",
+        "--print-plan",
+        "--json",
+        "--out",
+        "out",
+    )
     found = [gddim("bench", *words, "--ref", ref) for ref in ("st.npz", tmp_path / "st.npz")]
     keys = [[cell["key"] for cell in json.loads(result.out)["plan"]["cells"]] for result in found]
     assert keys[0] == keys[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import statistics
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from gddim_cli.bench import plot, report, tables
 from gddim_cli.bench.tables import Table
+from gddim_cli.pages import figure
 
 PLAN = """\
 num: 6
@@ -119,8 +121,10 @@ def printed_numbers(grid: list[list[str]], table: Table) -> None:
                 assert match, cell
                 digits = len(match[1].partition(".")[2])
                 assert float(match[1]) == round(entry.mean, digits)
-                assert (match[2] is None) == (entry.std is None)
-                assert match[2] is None or float(match[2]) == round(entry.std, digits)
+                assert (match[2] is None) == (entry.standard_error is None)
+                if entry.std is not None:  # over seeds
+                    assert entry.standard_error == pytest.approx(entry.std / math.sqrt(entry.seeds))
+                assert match[2] is None or float(match[2]) == round(entry.standard_error, digits)
                 assert float(match[3] or entry.asked) == entry.nfe
 
 
@@ -134,7 +138,7 @@ def test_markdown_prints_them(results: report.Report, folder: Path) -> None:
         assert part.splitlines()[0] == table.title
         assert "FD(lenet-mnist)@6 against mnist, 6 images per cell" in part
         assert "FID" not in part
-    assert "sample standard deviation over 3 seeds" in parts[0]
+    assert "±: the standard error of the mean over 3 seeds" in parts[0]
     assert "| Heun | " in parts[0]
     assert "(4)" in parts[0]  # NFE 5 with the denoising step: two steps of Heun take 3
 
@@ -152,15 +156,15 @@ def test_latex_prints_them(results: report.Report, folder: Path) -> None:
 
 
 def test_a_real_budget_stands_at_what_was_spent(results: report.Report) -> None:
-    (axes,) = plot.values(results.tables[0]).axes
+    (axes,) = figure.draw(plot.values(results.tables[0])).axes
     heun = next(line for line in axes.lines if line.get_label() == "Heun")
     assert list(heun.get_xdata()) == [4, 8]
-    (axes,) = plot.errors(results.tables[0]).axes
+    (axes,) = figure.draw(plot.errors(results.tables[0])).axes
     assert [line.get_label() for line in axes.lines] == ["gDDIM order 0", "gDDIM order 2", "Heun"]
 
 
 def test_plots_are_the_same_bytes_each_time(results: report.Report, folder: Path, tmp_path: Path) -> None:
-    plot.save(plot.values(results.tables[0]), tmp_path / "again")
+    figure.save(figure.draw(plot.values(results.tables[0])), tmp_path / "again")
     for ending in ("png", "svg"):
         assert (tmp_path / f"again.{ending}").read_bytes() == (folder / f"fid_vs_nfe.{ending}").read_bytes()
     names = {path.name for path in folder.glob("*.svg")}
@@ -188,7 +192,8 @@ def test_compare_pairs_cells_and_says_what_only_one_has(bench, gddim, tmp_path: 
 
 def test_compare_refuses_different_evaluators(bench, gddim, small: Path, tmp_path: Path) -> None:
     bench("--nfe", "4", "--num", "6", out="a")
-    words = ("--nfe", "4", "--num", "6", "--checkpoint", small, "--ref", "mnist:test", "--out", tmp_path / "b")
+    words = ("--sampler", "gddim", "--nfe", "4", "--num", "6", "--checkpoint", small, "--ref", "mnist:test")
+    words = (*words, "--out", tmp_path / "b")
     assert gddim("bench", *words).status == 0
     result = gddim("bench", "compare", tmp_path / "a", tmp_path / "b")
     assert (result.status, result.out) == (2, "")

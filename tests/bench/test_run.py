@@ -130,7 +130,7 @@ def test_metrics_of_the_same_images_share_them_and_their_features(bench, tmp_pat
     assert bench(*words, *metrics).status == 0
     assert len(runs) == 2  # the features of the cell that failed were kept
     names = {path.name for path in (tmp_path / "out").glob("*.png")}
-    assert names == {"fid_vs_nfe.png", "kid_vs_nfe.png", "prdc_vs_nfe.png"}
+    assert names == {"fid_vs_nfe.png", "kid_vs_nfe.png", "prdc_vs_nfe.png", "samples.png"}
 
 
 def test_cells_start_from_given_states(bench, gddim, tmp_path: Path) -> None:
@@ -160,9 +160,10 @@ def test_progress_is_reported_during_solver_errors_too(bench, monkeypatch: pytes
 
 KILLED = """
 import os, signal, sys
-from gddim_cli.bench import reference_solution, report, run
+from gddim_cli.bench import report, run
 from gddim_cli.bench.results import Folder
 from gddim_cli.cli.main import main
+from gddim_cli.runs import solver_error
 from gddim_cli.runtime.row_file import RowFile
 
 def killing(owner, name, call, before):
@@ -192,7 +193,7 @@ elif where == "before its number":
 elif where == "between cells":
     killing(Folder, "forget_rows", 3, True)
 elif where == "within a solution":
-    killing(reference_solution, "solve", 2, True)
+    killing(solver_error, "solve", 2, True)
 elif where == "within the report":
     killing(report, "markdown", 1, True)
 main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import msgspec
@@ -13,9 +12,12 @@ from matplotlib.colors import to_hex
 from gddim_cli.bench import compare as comparing
 from gddim_cli.bench import plot, published, report, tables
 from gddim_cli.bench.cell import Cell
-from gddim_cli.bench.results import BenchPlan, Result, SolverError, short_hash
+from gddim_cli.bench.results import BenchPlan, Result
+from gddim_cli.pages import figure
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.request_labels import labels
+from gddim_cli.runs.solver_error import SolverError
+from gddim_cli.runtime.json_files import short_hash
 
 from .conftest import stand_in
 
@@ -135,7 +137,7 @@ def test_the_published_number_stands_beside_with_the_difference() -> None:
     (table,) = tables.tables(cells)
     assert table.grid() == [
         ["sampler", "NFE 20", "NFE 50"],
-        ["gDDIM order 2", "4.50 ± 0.71", "2.50"],
+        ["gDDIM order 2", "4.50 ± 0.50", "2.50"],
         ["published", "3.9", "2.26"],
         ["difference", "+0.60", "+0.24"],
         ["Euler-Maruyama", "120.0", "120.0"],
@@ -207,20 +209,20 @@ def test_what_rk45_cannot_make_is_no_number_of_its_budget() -> None:
     assert "97.0" not in report.markdown(report_of([spent(21)]))
     assert ",97.0," in report.table_csv(report_of([spent(21)]))
     for draw in (plot.values, plot.errors):
-        assert [list(line.get_xdata()) for line in draw(table).axes[0].lines] == [[51, 104]]
+        assert [list(line.get_xdata()) for line in figure.draw(draw(table)).axes[0].lines] == [[51, 104]]
     (table,) = tables.tables([spent(57, rtol=1e-3, atol=1e-3)])
     assert table.grid()[1][1] == "97.00 (57)"
 
 
 def test_a_spread_is_never_rounded_to_nothing() -> None:
     (table,) = tables.tables([shown("gddim", 20, seed, 1500 + 0.1 * seed) for seed in (0, 1)])
-    assert table.grid()[1][1] == "1500 ± 0.0707"
+    assert table.grid()[1][1] == "1500 ± 0.0500"
 
 
 def test_arrows_at_one_place_stand_beside_each_other() -> None:
     cells = [shown(name, nfe, 0, 120.0, row=f"table3.cld.{name}") for name in ("em", "rk45") for nfe in (10, 20)]
     (table,) = tables.tables(cells)
-    arrows = [line for line in plot.values(table).axes[0].lines if "arrow" in str(line.get_marker())]
+    arrows = [line for line in figure.draw(plot.values(table)).axes[0].lines if "arrow" in str(line.get_marker())]
     assert len({float(x) for line in arrows for x in line.get_xdata()}) == 4
 
 
@@ -228,14 +230,14 @@ def test_the_plot_has_a_line_a_sampler_a_band_over_seeds_and_hollow_published_po
     cells = [shown("gddim", nfe, seed, 4.0 + seed) for nfe in (20, 50) for seed in (0, 1)]
     cells += [shown("em", nfe, 0, 120.0, row="table3.cld.em") for nfe in (20, 50)]
     (table,) = tables.tables(cells)
-    (axes,) = plot.values(table).axes
+    (axes,) = figure.draw(plot.values(table)).axes
     full = {line.get_label(): line for line in axes.lines if line.get_linestyle() != "None"}
     assert list(full) == ["gDDIM order 2", "Euler-Maruyama"]
     assert [list(full["gDDIM order 2"].get_xdata()), list(full["gDDIM order 2"].get_ydata())] == [[20, 50], [4.5, 4.5]]
     assert (axes.get_yscale(), axes.get_xscale()) == ("log", "log")
     (band,) = axes.collections
     heights = {round(float(y), 6) for y in band.get_paths()[0].vertices[:, 1]}
-    assert heights == {round(4.5 - math.sqrt(0.5), 6), round(4.5 + math.sqrt(0.5), 6)}
+    assert heights == {4.0, 5.0}  # one standard error, sqrt(0.5) / sqrt(2)
     hollow = [line for line in axes.lines if line.get_linestyle() == "None"]
     assert all(line.get_markerfacecolor() == "none" for line in hollow)
     assert [(list(line.get_xdata()), list(line.get_ydata())) for line in hollow] == [

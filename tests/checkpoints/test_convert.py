@@ -174,7 +174,7 @@ def test_set_adds_and_contradicts(golden_file, run, tmp_path):
     out.unlink()
     for given, message in [
         ("nf=32", "contradicts the tensors, which say 16"),
-        ("image_size=30", "image_size 30 is not a multiple"),
+        ("image_size=30", "image side 30 is not a multiple"),
         ("in_channels=4", "contradicts"),
     ]:
         status, _, err = run(*words, "--set", given)

@@ -61,7 +61,7 @@ def refused(gddim, tiny: Path, tmp_path: Path):
         (["--t-end", 2], "--t-end: 2 is not between 0 and the start, 1"),
         (["--t-end", "nan"], "--t-end: nan: expected a number above 0"),
         (["--diffusion", "clb"], "there is no diffusion 'clb'; did you mean 'cld'?"),
-        (["--trajectory", "film.mp4"], "--trajectory: film.mp4 does not end in .gif"),
+        (["--trajectory", "film.avi"], "--trajectory: film.avi does not end in .gif, .webp, .mp4, .png"),
         (["--save-raw", "states.npz"], "--save-raw: states.npz does not end in .npy"),
         (["--odrer", 2], "No such option: --odrer"),
     ],

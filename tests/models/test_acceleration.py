@@ -185,6 +185,7 @@ def test_lack_of_memory_is_told_from_other_errors() -> None:
     wrapped = RuntimeError("capture failed")
     wrapped.__context__ = torch.OutOfMemoryError("x")
     assert is_out_of_memory(wrapped)
+    assert is_out_of_memory(RuntimeError("FIND was unable to find an engine to execute this computation"))  # cuDNN
     assert not is_out_of_memory(RuntimeError("shapes differ"))
     assert not is_out_of_memory(None)
 

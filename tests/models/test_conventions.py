@@ -1,6 +1,7 @@
 """Every native prediction, made from a denoiser that is known exactly, is turned back into that denoiser."""
 
 import math
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,70 @@ def test_a_network_of_ones_own_by_the_name_of_its_prediction():
             from_prediction(network, *arguments, sigma_datum=0.5)
 
 
+COSINE_DICT = {"kind": "discrete", "betas": "cosine", "steps": 4000, "time_scale": 0.25}
+PREDICTIONS = {
+    "denoiser": {},
+    "edm": {"sigma_data": 0.5},
+    "vp_eps": {"schedule": {"kind": "linear", "time_scale": 999}},
+    "v": {},
+    "x0": {},
+    "ve_score": {},
+    "ve_residual": {},
+    "subvp_eps": {},
+    "flow": {"time_scale": 1000},
+    "discrete eps": {"prediction": "vp_eps", "schedule": COSINE_DICT},
+    "discrete v": {"prediction": "v", "schedule": COSINE_DICT},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_denoiser_from_any_prediction(name):
+    """The public `Denoiser` gives the exact denoiser from each native prediction, within the levels of its convention."""
+    convention, network = CASES[name]
+    model = gddim.Denoiser(network, (2, 4, 4), **{"prediction": name, **PREDICTIONS[name]})
+    assert model.sigma_range == convention.sigma_range
+    sigma = torch.from_numpy(noise_levels(COSINE))[STEPS] if "discrete" in name else SIGMAS
+    y = MIXTURE.means[torch.tensor([0, 1, 2, 0, 1])] + column(sigma) * torch.randn(5, 2, 4, 4, generator=RANDOM)
+    torch.testing.assert_close(model(y, sigma), MIXTURE.denoiser(y, sigma), rtol=1e-7, atol=1e-8)
+    assert model.network.nfe == 1
+    if model.sigma_range[1] < math.inf:
+        with pytest.raises(UsageError, match="is outside the noise levels that"):
+            model(y, 1e6)
+
+
+def test_a_conditional_denoiser_sees_one_hot_classes():
+    seen = []
+
+    def network(y, level, classes):
+        seen.append(classes)
+        return torch.cat([0 * y, y], dim=1) + level[:, None, None, None]
+
+    model = gddim.Denoiser(network, (2, 4, 4), prediction="x0", classes=3, sigma_max=2.0)
+    y = torch.zeros(2, 2, 4, 4)
+    assert model(y, 1.0, torch.tensor([2, 0])).shape == y.shape
+    model(y, 1.0)
+    assert seen[0].tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert seen[1].tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert model.sigma_range == (LINEAR.sigma_range[0], 2.0)
+    assert gddim.sample(model, nfe=4, num=3, classes=1, diffusion="vp").shape == (3, 4, 4, 2)
+    with pytest.raises(UsageError, match="has classes 0 to 2"):
+        model(y, 1.0, torch.tensor([3, 0]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prediction": "epsilon"}, "there is no parameterization 'epsilon'"),
+        ({"prediction": "vp_eps", "sigma_data": 0.5}, "parameterization vp_eps: .*sigma_data"),
+        ({"prediction": "vp_eps", "sigma_min": 200.0}, "expected 0 <= sigma_min < sigma_max"),
+        ({"data_range": (1.0, 0.0)}, "does not rise"),
+    ],
+)
+def test_conventions_that_are_refused(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        gddim.Denoiser(lambda y, _: y, (1, 4, 4), **arguments)
+
+
 @pytest.mark.parametrize("diffusion", ["cld", "vp", "ve", "psld"])
 def test_the_bundled_network_in_edms_convention(diffusion):
     """The example of the documentation gives the digits of the bundled checkpoint."""
@@ -258,3 +323,14 @@ def test_the_bundled_network_in_edms_convention(diffusion):
     made = gddim.sample(gddim.load_model(f"{reference}:build", device="cpu"), nfe=8, num=2, diffusion=diffusion)
     bundled = gddim.sample(gddim.load_model("mnist", device="cpu"), nfe=8, num=2, diffusion=diffusion)
     assert np.abs(made.astype(int) - bundled.astype(int)).max() <= 1
+
+
+def test_the_table_of_the_documentation():
+    """The program that prints it: the difference stays below 1e-5, and the table has its rows."""
+    root = Path(__file__).parent.parent.parent
+    program = runpy.run_path(str(root / "benchmarks" / "denoisers.py"))
+    exact = program["random_denoiser"]()
+    text = (root / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    for name, arguments in program["PREDICTIONS"].items():
+        assert f"| {name} |" in text
+        assert all(program["difference"](exact, arguments, sigma) < 1e-5 for sigma in program["SIGMAS"])

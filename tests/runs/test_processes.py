@@ -120,8 +120,8 @@ def test_what_all_would_say_is_said_once(gddim, monkeypatch: pytest.MonkeyPatch,
 
 SILENT = """
 import sys, threading
-from gddim_cli.runtime import distributed
-distributed.BEAT, distributed.SILENCE = 0.02, 0.3
+from gddim_cli.runtime import heartbeat
+heartbeat.BEAT, heartbeat.SILENCE = 0.02, 0.3
 class Store:
     asked = 0
     def add(self, key, amount):
@@ -130,12 +130,11 @@ class Store:
             print("silent from now on", flush=True)
         threading.Event().wait(None if self.asked >= 100 else 0)
         return 2
-world = distributed.World(0, 2, int(sys.argv[1]))
-world._store = Store()
-world.listen()
+store = Store()
+heartbeat.Heartbeat(store, 0, 2, int(sys.argv[1])).start()
 while True:
-    world.add("progress", 1)
-    world._left.wait(0.02)
+    store.add("progress", 1)
+    threading.Event().wait(0.02)
 """
 
 
@@ -156,8 +155,8 @@ def test_a_launcher_that_is_stopped_ends_its_ranks(tmp_path: Path, ranks_of) -> 
     """All of them wait in the store's client, which hears no signal."""
     script = tmp_path / "team.py"
     script.write_text(
-        "from gddim_cli.runtime import distributed\n"
-        "distributed.BEAT, distributed.SILENCE = 0.1, 1.0\n"
+        "from gddim_cli.runtime import distributed, heartbeat\n"
+        "heartbeat.BEAT, heartbeat.SILENCE = 0.1, 1.0\n"
         "team = distributed.world().join()\n"
         "team.barrier()\n"
         "import os\n"

@@ -178,8 +178,8 @@ def test_trajectory_shows_every_step(sample, tmp_path: Path) -> None:
     sample("--num", 4)
     assert sample("--num", 4, "--batch-size", 3, "--trajectory", tmp_path / "t.gif").status == 0
     with Image.open(tmp_path / "t.gif") as film:
-        assert film.n_frames == 4
-        film.seek(3)
+        assert film.n_frames == 1 + 4  # the noise first
+        film.seek(4)
         last = np.asarray(film.convert("L"))
     assert close(last, picture(tmp_path / "imgs" / "grid.png"))
 

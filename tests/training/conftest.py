@@ -62,3 +62,19 @@ def training() -> Callable[..., TrainingRun]:
         return TrainingRun(recipe, Dataset(images[:, None], classes), out, torch.device("cpu"), force)
 
     return begin
+
+
+@pytest.fixture
+def train(gddim, config: Path, tmp_path: Path):
+    """`train(*words)`: `gddim train squares.yaml` into `run`, in two steps unless there are others."""
+
+    def call(
+        *words: object,
+        recipe: Path = config,
+        out: object = tmp_path / "run",
+        data: object = tmp_path / "squares.npz",
+        steps: int = 2,
+    ):
+        return gddim("train", recipe, "--data", data, "--out", out, "--steps", steps, "--device", "cpu", *words)
+
+    return call

@@ -56,38 +56,25 @@ def test_the_command_writes_a_checkpoint_that_samples(gddim, config: Path, tmp_p
     assert json.loads(sampled.out)["settings"]["checkpoint"] == "squares"
 
 
-def test_a_folder_of_colour_images(gddim, config: Path, tmp_path: Path) -> None:
+def test_a_folder_of_colour_images(train, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(4):
         Image.new("RGB", (8, 8), (60 * i, 0, 255)).save(photos / f"{i}.png")
-    assert gddim("train", config, "--data", photos, "--out", tmp_path / "run", "--steps", 2).status == 0
+    assert train(data=photos).status == 0
     assert native.read(tmp_path / "run" / "squares.safetensors")[0].images.channels == 3
 
 
-def test_quiet_prints_nothing(gddim, config: Path, tmp_path: Path) -> None:
-    words = (
-        "train",
-        config,
-        "--data",
-        tmp_path / "squares.npz",
-        "--out",
-        tmp_path / "run",
-        "--steps",
-        2,
-        "--device",
-        "cpu",
-    )
-    result = gddim(*words, "--quiet")
+def test_quiet_prints_nothing(train) -> None:
+    result = train("--quiet")
     assert (result.status, result.out, result.err) == (0, "", "")
 
 
-def test_a_conditional_model(gddim, config: Path, tmp_path: Path, squares: np.ndarray) -> None:
+def test_a_conditional_model(gddim, train, tmp_path: Path, squares: np.ndarray) -> None:
     for name, images in (("left", squares[:16]), ("right", squares[16:])):
         (tmp_path / "photos").mkdir(exist_ok=True)
         folder_of(tmp_path / "photos" / name, images[..., None])
-    words = ("train", config, "--data", tmp_path / "photos", "--out", tmp_path / "run", "--steps", 2, "--device", "cpu")
-    result = gddim(*words, "--conditional")
+    result = train("--conditional", data=tmp_path / "photos")
     assert result.status == 0, result.err
     assert "32 images of 8x8x1 in 2 classes" in result.err
     weights = tmp_path / "run" / "squares.safetensors"
@@ -106,11 +93,11 @@ def test_a_conditional_model(gddim, config: Path, tmp_path: Path, squares: np.nd
     y, sigma = torch.randn(2, 1, 8, 8), torch.tensor([0.5, 3.0])
     assert not torch.equal(model(y, sigma, torch.tensor([0, 0])), model(y, sigma, torch.tensor([1, 1])))
     assert torch.isfinite(model(y, sigma)).all()  # without a class
-    assert "class labels" in gddim(*words).err  # the same folder without labels is another run
+    assert "class labels" in train(data=tmp_path / "photos").err  # the same folder without labels is another run
 
 
 def test_what_a_recipe_says_of_its_data_holds_for_those_alone(
-    gddim, config: Path, tmp_path: Path, squares: np.ndarray
+    train, config: Path, tmp_path: Path, squares: np.ndarray
 ) -> None:
     fingerprint = Dataset(squares[:, None]).fingerprint()
     recipe = {**yaml.safe_load(config.read_text()), "license": "MIT"}
@@ -119,9 +106,7 @@ def test_what_a_recipe_says_of_its_data_holds_for_those_alone(
     np.savez(tmp_path / "other.npz", 255 - squares[:20])
 
     def card(data: str, out: str) -> tuple[native.Card, str]:
-        result = gddim(
-            "train", config, "--data", tmp_path / data, "--out", tmp_path / out, "--steps", 1, "--device", "cpu"
-        )
+        result = train(data=tmp_path / data, out=tmp_path / out, steps=1)
         assert result.status == 0, result.err
         return native.read(tmp_path / out / "squares.safetensors")[0], result.err
 
@@ -136,29 +121,17 @@ def test_what_a_recipe_says_of_its_data_holds_for_those_alone(
     assert "these are not the images that recipe squares is about; the model card says that they are your own" in said
 
 
-def test_no_licence_is_claimed_that_the_recipe_does_not_state(gddim, config: Path, tmp_path: Path) -> None:
+def test_no_licence_is_claimed_that_the_recipe_does_not_state(train, config: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load(config.read_text())
     del recipe["data"]
     config.write_text(yaml.safe_dump(recipe))
-    words = (
-        "train",
-        config,
-        "--data",
-        tmp_path / "squares.npz",
-        "--out",
-        tmp_path / "run",
-        "--steps",
-        1,
-        "--device",
-        "cpu",
-    )
-    assert gddim(*words).status == 0
+    assert train(steps=1).status == 0
     card, _ = native.read(tmp_path / "run" / "squares.safetensors")
     assert (card.license, card.cite, card.training["data"]) == ({}, [], "the user's own: 32 images of 8x8x1")
     assert not yaml.safe_load((tmp_path / "run" / "squares.yaml").read_text()).get("license")
     # The licence is only what the card says: it may be added later.
     config.write_text(yaml.safe_dump({**recipe, "license": "CC BY 4.0", "data": {"title": "Squares"}}))
-    assert gddim(*words).status == 0
+    assert train(steps=1).status == 0
     card, _ = native.read(tmp_path / "run" / "squares.safetensors")
     assert (card.license, card.training["data"]) == ({"weights": "CC BY 4.0"}, "Squares")
 

@@ -23,18 +23,6 @@ from gddim_cli.runtime.files import LOCK
 from gddim_cli.training.folder import TrainingFolder
 
 
-@pytest.fixture
-def train(gddim, config: Path, tmp_path: Path):
-    """`gddim train squares.yaml` into `run` in two steps."""
-
-    def call(
-        *words: object, recipe: Path = config, out: object = tmp_path / "run", data: object = tmp_path / "squares.npz"
-    ):
-        return gddim("train", recipe, "--data", data, "--out", out, "--steps", 2, "--device", "cpu", *words)
-
-    return call
-
-
 def content(folder: Path) -> dict[str, bytes]:
     """The files of a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK}

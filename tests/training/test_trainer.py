@@ -254,3 +254,9 @@ def test_other_images_labels_or_a_foreign_state_are_not_resumed(tmp_path: Path, 
         torch.save(foreign, tmp_path / "state.pt")
         with pytest.raises(DataError, match="not a training state of gddim"):
             training(squares, tmp_path)
+
+
+def test_a_step_is_computed_without_tf32(tmp_path: Path, squares: np.ndarray, training, products) -> None:
+    assert np.isfinite(training(squares, tmp_path / "run").step())
+    assert products.on == 0
+    assert products.off > 10

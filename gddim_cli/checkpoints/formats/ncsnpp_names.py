@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gddim_cli.checkpoints.formats.ncsnpp import FIR_CONV, PLAIN_CONV, Layout
 from gddim_cli.checkpoints.native import all_finite
 from gddim_cli.errors import CheckpointError
+from gddim_cli.models.networks.layers import GroupNorm
 from gddim_cli.models.networks.ncsnpp import DownStage, NCSNpp, UpStage
 from gddim_cli.models.networks.ncsnpp_layers import AttentionBlock, FourierEmbedding, PyramidStep, ResidualBlock
 from gddim_cli.runtime.text import printable
@@ -20,7 +21,7 @@ FLAX_KINDS = {
     FourierEmbedding: "GaussianFourierProjection",
     nn.Linear: "Dense",
     nn.Conv2d: "Conv",
-    nn.GroupNorm: "GroupNorm",
+    GroupNorm: "GroupNorm",
     ResidualBlock: "ResnetBlockBigGANpp",
     AttentionBlock: "AttnBlockpp",
     PyramidStep: "Downsample",

@@ -15,7 +15,7 @@ from torch import Tensor
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.protocols import INCEPTION_MODES
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.models.acceleration import rounding
+from gddim_cli.runtime.rounding import rounding
 
 ROWS = 4096
 

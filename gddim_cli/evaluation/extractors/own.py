@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from gddim_cli.errors import DataError
 from gddim_cli.evaluation.extractors.base import Extractor, first_line, last_line, quiet
-from gddim_cli.models.acceleration import rounding
 from gddim_cli.runtime.files import sha256
 from gddim_cli.runtime.memory import is_out_of_memory
+from gddim_cli.runtime.rounding import rounding
 from gddim_cli.runtime.user_file import function_of, guarded, is_function
 
 MODE = "own"

@@ -8,27 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import torch
-from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import (
-    Channels,
-    Classes,
-    Count,
-    Interface,
-    Multiples,
-    NetworkSpec,
-    Share,
-    Side,
-    Sides,
-    Width,
-    check_levels,
-    split_condition,
+from gddim_cli.models.networks.base import NetworkSpec, check_levels, split_condition
+from gddim_cli.models.networks.edm_layers import (
+    Convolution,
+    Levels,
+    PositionalEmbedding,
+    SharedArguments,
+    Style,
+    norm,
+    sizes_of,
 )
-from gddim_cli.models.networks.edm_layers import Convolution, PositionalEmbedding, Style, UNetBlock, norm
+from gddim_cli.models.networks.resampling import BOX
 
 HEAD_WIDTH = 64
 
@@ -68,35 +62,15 @@ class DhariwalUNet(nn.Module):
         check_levels(img_resolution, len(channel_mult), attn_resolutions)
         width_embedding = model_channels * channel_mult_emb
         self.label_dim = label_dim
-        style = Style(width_embedding, True, 1.0, 1e-5, False, HEAD_WIDTH, (1, 1), dropout)
+        style = Style(width_embedding, True, 1.0, 1e-5, False, HEAD_WIDTH, BOX, dropout)
         self.map_noise = PositionalEmbedding(model_channels, endpoint=False)
         self.map_layer0 = nn.Linear(model_channels, width_embedding)
         self.map_layer1 = nn.Linear(width_embedding, width_embedding)
         self.map_label = nn.Linear(label_dim, width_embedding, bias=False) if label_dim else None
-        levels = [(img_resolution >> i, model_channels * multiple) for i, multiple in enumerate(channel_mult)]
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        width, skips = levels[0][1], []
-        for i, (side, out) in enumerate(levels):
-            at = f"{side}x{side}"
-            self.enc[f"{at}_down" if i else f"{at}_conv"] = (
-                UNetBlock(style, width, width, "down") if i else Convolution(in_channels, width, 3)
-            )
-            skips.append(width)
-            for block in range(num_blocks):
-                self.enc[f"{at}_block{block}"] = UNetBlock(style, width, out, None, side in attn_resolutions)
-                width = out
-                skips.append(width)
-        for i, (side, out) in reversed(list(enumerate(levels))):
-            at = f"{side}x{side}"
-            if i == len(levels) - 1:
-                self.dec[f"{at}_in0"] = UNetBlock(style, width, width, None, attention=True)
-                self.dec[f"{at}_in1"] = UNetBlock(style, width, width)
-            else:
-                self.dec[f"{at}_up"] = UNetBlock(style, width, width, "up")
-            for block in range(num_blocks + 1):
-                attention = side in attn_resolutions
-                self.dec[f"{at}_block{block}"] = UNetBlock(style, width + skips.pop(), out, None, attention)
-                width = out
+        levels = Levels(style, sizes_of(img_resolution, model_channels, channel_mult), num_blocks, attn_resolutions)
+        self.enc, skips = levels.encoder(in_channels)
+        self.dec = levels.decoder(skips, range(num_blocks + 1))
+        width = levels.sizes[0][1]
         self.out_norm = norm(width)
         self.out_conv = Convolution(width, out_channels, 3)
 
@@ -120,27 +94,10 @@ class DhariwalUNet(nn.Module):
         return self.out_conv(fn.silu(self.out_norm(x)))
 
 
-class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments of `DhariwalUNet`."""
-
-    img_resolution: Side
-    in_channels: Channels
-    out_channels: Channels
-    label_dim: Classes | UnsetType = UNSET
-    model_channels: Width | UnsetType = UNSET
-    channel_mult: Multiples | UnsetType = UNSET
-    channel_mult_emb: Count | UnsetType = UNSET
-    num_blocks: Count | UnsetType = UNSET
-    attn_resolutions: Sides | UnsetType = UNSET
-    dropout: Share | UnsetType = UNSET
-
-
 SPEC = NetworkSpec(
     name="dhariwal-unet",
     title="EDM's ADM network (DhariwalUNet)",
-    arguments=Arguments,
+    arguments=SharedArguments,
     build=DhariwalUNet,
-    interface=lambda given: Interface(
-        given.in_channels, given.out_channels, given.img_resolution, given.label_dim or 0
-    ),
+    interface=SharedArguments.interface,
 )

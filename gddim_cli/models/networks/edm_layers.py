@@ -6,50 +6,20 @@ Modules and parameters are called as in the released files.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+import msgspec
 import torch
+from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-Resample = Literal["up", "down"] | None
+from gddim_cli.models.networks.base import Channels, Classes, Count, Interface, Multiples, Share, Side, Sides, Width
+from gddim_cli.models.networks.layers import GroupNorm, attention
+from gddim_cli.models.networks.resampling import BOX, Resample, Resampling
+
 FOURIER_SCALE = 16.0
-
-
-class Resampling(nn.Module):
-    """Half or twice the side by a separable filter.
-
-    Args:
-        resample: `up` or `down`.
-        taps: the filter, for example (1, 3, 3, 1).
-    """
-
-    taps: Tensor
-
-    def __init__(self, resample: Resample, taps: Sequence[float]) -> None:
-        super().__init__()
-        line = torch.tensor(taps, dtype=torch.float32)
-        self.resample = resample
-        self.register_buffer("taps", torch.outer(line, line)[None, None] / line.sum() ** 2, persistent=False)
-
-    @property
-    def reach(self) -> int:
-        """Pixels that the filter reaches to each side."""
-        return (self.taps.shape[-1] - 1) // 2
-
-    def forward(self, x: Tensor, padding: int | None = None) -> Tensor:
-        """x [N, C, H, W] at half or twice the side.
-
-        Args:
-            padding: of the image; by default what keeps its place.
-        """
-        padding, channels = self.reach if padding is None else padding, x.shape[1]
-        taps = self.taps.to(x.dtype).expand(channels, 1, -1, -1)
-        if self.resample == "up":
-            return fn.conv_transpose2d(x, taps * 4, stride=2, padding=padding, groups=channels)
-        return fn.conv2d(x, taps, stride=2, padding=padding, groups=channels)
 
 
 class Convolution(nn.Conv2d):
@@ -69,7 +39,7 @@ class Convolution(nn.Conv2d):
         width_out: int,
         kernel: int,
         resample: Resample = None,
-        taps: Sequence[float] = (1, 1),
+        taps: Sequence[float] = BOX,
         fused: bool = False,
     ) -> None:
         super().__init__(width_in, width_out, kernel, padding=kernel // 2)
@@ -190,15 +160,103 @@ class UNetBlock(nn.Module):
     def _attended(self, x: Tensor) -> Tensor:
         # Channels of qkv: for each head, for each of its channels, query, key and value.
         parts = self.qkv(self.norm2(x)).unflatten(1, (self.heads, -1, 3)).flatten(4)
-        query, key, value = (part.transpose(2, 3) for part in parts.unbind(3))
-        mixed = fn.scaled_dot_product_attention(query, key, value)
-        return (self.proj(mixed.transpose(2, 3).reshape(x.shape)) + x) * self.style.skip_scale
+        return (self.proj(attention(*parts.unbind(3), like=x)) + x) * self.style.skip_scale
 
 
-def norm(width: int, eps: float = 1e-5) -> nn.GroupNorm:
+@dataclass(frozen=True)
+class Levels:
+    """The levels that both networks have, as modules by name in the order of the calls.
+
+    Attributes:
+        style: of the blocks.
+        sizes: the side and the width of each level.
+        blocks: residual blocks a level on the way down; one more on the way up.
+        attention: sides at which blocks have attention.
+    """
+
+    style: Style
+    sizes: Sequence[tuple[int, int]]
+    blocks: int
+    attention: Sequence[int]
+
+    def encoder(
+        self, channels: int, extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {}
+    ) -> tuple[nn.ModuleDict, list[int]]:
+        """The way down, and the widths that it leaves for the way up.
+
+        Args:
+            channels: of the images.
+            extra: from a level to what follows its first step.
+        """
+        steps, skips, width = nn.ModuleDict(), list[int](), self.sizes[0][1]
+        for i, (side, out) in enumerate(self.sizes):
+            at = f"{side}x{side}"
+            first = UNetBlock(self.style, width, width, "down") if i else Convolution(channels, width, 3)
+            steps[f"{at}_down" if i else f"{at}_conv"] = first
+            steps.update({f"{at}_{name}": module for name, module in extra(i).items()})
+            skips.append(width)
+            for block in range(self.blocks):
+                steps[f"{at}_block{block}"] = UNetBlock(self.style, width, out, None, side in self.attention)
+                width = out
+                skips.append(width)
+        return steps, skips
+
+    def decoder(
+        self,
+        skips: list[int],
+        attentive: Sequence[int],
+        extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {},
+    ) -> nn.ModuleDict:
+        """The way up. Takes the widths off `skips`.
+
+        Args:
+            attentive: the blocks of a level that have attention, where the level has it.
+            extra: from a level to what follows its last block.
+        """
+        steps, width, lowest = nn.ModuleDict(), self.sizes[-1][1], len(self.sizes) - 1
+        for i, (side, out) in reversed(list(enumerate(self.sizes))):
+            at = f"{side}x{side}"
+            if i == lowest:
+                steps[f"{at}_in0"] = UNetBlock(self.style, width, width, None, attention=True)
+                steps[f"{at}_in1"] = UNetBlock(self.style, width, width)
+            else:
+                steps[f"{at}_up"] = UNetBlock(self.style, width, width, "up")
+            for block in range(self.blocks + 1):
+                attention = block in attentive and side in self.attention
+                steps[f"{at}_block{block}"] = UNetBlock(self.style, width + skips.pop(), out, None, attention)
+                width = out
+            steps.update({f"{at}_{name}": module for name, module in extra(i).items()})
+        return steps
+
+
+class SharedArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments that both networks have."""
+
+    img_resolution: Side
+    in_channels: Channels
+    out_channels: Channels
+    label_dim: Classes | UnsetType = UNSET
+    model_channels: Width | UnsetType = UNSET
+    channel_mult: Multiples | UnsetType = UNSET
+    channel_mult_emb: Count | UnsetType = UNSET
+    num_blocks: Count | UnsetType = UNSET
+    attn_resolutions: Sides | UnsetType = UNSET
+    dropout: Share | UnsetType = UNSET
+
+    def interface(self) -> Interface:
+        """What goes in and comes out."""
+        return Interface(self.in_channels, self.out_channels, self.img_resolution, self.label_dim or 0)
+
+
+def sizes_of(side: int, width: int, multiples: Sequence[int]) -> list[tuple[int, int]]:
+    """The side and the width of each level."""
+    return [(side >> level, width * multiple) for level, multiple in enumerate(multiples)]
+
+
+def norm(width: int, eps: float = 1e-5) -> GroupNorm:
     """Groups of at least four channels, 32 at most.
 
     Raises:
         ValueError: the width does not divide into them.
     """
-    return nn.GroupNorm(max(min(32, width // 4), 1), width, eps)
+    return GroupNorm(max(min(32, width // 4), 1), width, eps)

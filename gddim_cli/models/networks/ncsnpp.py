@@ -16,16 +16,27 @@ from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import Channels, Count, Interface, Multiples, NetworkSpec, Share, Side, Sides, Width
+from gddim_cli.models.networks.base import (
+    Channels,
+    Count,
+    Interface,
+    Multiples,
+    NetworkSpec,
+    Share,
+    Side,
+    Sides,
+    Width,
+    check_levels,
+)
 from gddim_cli.models.networks.ncsnpp_layers import (
     AttentionBlock,
     FourierEmbedding,
     PositionalEmbedding,
     PyramidStep,
-    Resample,
     ResidualBlock,
     group_norm,
 )
+from gddim_cli.models.networks.resampling import Resample
 
 Embedding = Literal["fourier", "positional"]
 ProgressiveInput = Literal["residual", "none"]
@@ -183,13 +194,7 @@ def check(image_size: int, nf: int, ch_mult: Sequence[int], blocks: int, attn_re
         raise ValueError(f"ch_mult {list(ch_mult)} and num_res_blocks {blocks} must be positive")
     if nf < 4 or any(width % min(width // 4, 32) for width in (nf * multiple for multiple in ch_mult)):
         raise ValueError(f"nf {nf} gives widths that do not divide into groups; use a multiple of 128, or 4 to 128")
-    unit = 2 ** (len(ch_mult) - 1)
-    if image_size < unit or image_size % unit:
-        raise ValueError(f"image_size {image_size} is not a multiple of 2**(levels - 1) = {unit}")
-    sides = [image_size >> level for level in range(len(ch_mult))]
-    for side in attn_resolutions:
-        if side not in sides:
-            raise ValueError(f"attn_resolutions has {side}, but the levels of this network are {sides}")
+    check_levels(image_size, len(ch_mult), attn_resolutions)
 
 
 def check_kinds(progressive_input: str, embedding_type: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-Resample = Literal["down", "up"] | None
+from gddim_cli.models.networks.layers import GroupNorm, attention
+from gddim_cli.models.networks.resampling import BOX, FIR, Resample, Resampling, filtered, separable
+
 FOURIER_SCALE = 16.0
 
 
@@ -38,48 +39,22 @@ class PositionalEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-def downsample(x: Tensor, fir: bool) -> Tensor:
-    """[B, C, H, W] at half the side: every second pixel after the FIR filter [1, 3, 3, 1], or the mean of 2x2 pixels."""
-    if not fir:
-        return fn.avg_pool2d(x, 2)
-    kernel, channels = fir_kernel(x), x.shape[1]
-    return fn.conv2d(x, kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
-
-
-def upsample(x: Tensor, fir: bool) -> Tensor:
-    """[B, C, H, W] at twice the side: the FIR filter (gain 4) after zeros between the pixels, or every pixel four times."""
-    if not fir:
-        return fn.interpolate(x, scale_factor=2, mode="nearest")
-    kernel, channels = 4 * fir_kernel(x), x.shape[1]
-    return fn.conv_transpose2d(x, kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
-
-
-def fir_kernel(like: Tensor) -> Tensor:
-    """The separable filter [1, 3, 3, 1] with sum 1, [4, 4].
-
-    It is filled on the device: a copy from the host would make a GPU wait, which a CUDA graph cannot hold.
-    """
-    kernel = torch.full((4, 4), 1 / 64, dtype=like.dtype, device=like.device)
-    kernel[1:3] *= 3
-    kernel[:, 1:3] *= 3
-    return kernel
-
-
 class PyramidStep(nn.Module):
     """One step of the input pyramid: a strided 3x3 convolution from [B, width_in, H, W] to [B, width_out, H/2, W/2]."""
+
+    taps: Tensor
 
     def __init__(self, width_in: int, width_out: int, fir: bool) -> None:
         super().__init__()
         self.fir = fir
+        self.register_buffer("taps", separable(FIR), persistent=False)
         self.conv = nn.Conv2d(width_in, width_out, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fir:
             return self.conv(fn.pad(x, (0, 1, 0, 1)))
         # The filter extends the image by 2 on each side, which centres the strided 3x3 window on the pixels it keeps.
-        channels = x.shape[1]
-        blurred = fn.conv2d(x, fir_kernel(x).expand(channels, 1, 4, 4), padding=2, groups=channels)
-        return self.conv(blurred)
+        return self.conv(filtered(x, self.taps, padding=2))
 
 
 class ResidualBlock(nn.Module):
@@ -98,7 +73,8 @@ class ResidualBlock(nn.Module):
         self, width_in: int, width_out: int, embedding: int, resample: Resample, fir: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.resample, self.fir, self.dropout = resample, fir, dropout
+        self.dropout = dropout
+        self.resample = Resampling(resample, FIR if fir else BOX) if resample else nn.Identity()
         self.norm_in = group_norm(width_in)
         self.conv_in = nn.Conv2d(width_in, width_out, 3, padding=1)
         self.time = nn.Linear(embedding, width_out)
@@ -110,11 +86,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """From x [B, width_in, H, W] and the swish of the time embedding [B, E] to [B, width_out, H', W']."""
         # In place wherever the input is not needed again: on a CPU, fresh memory costs as much as the arithmetic.
-        h = fn.silu(self.norm_in(x), inplace=True)
-        if self.resample == "down":
-            h, x = downsample(h, self.fir), downsample(x, self.fir)
-        elif self.resample == "up":
-            h, x = upsample(h, self.fir), upsample(x, self.fir)
+        h, x = self.resample(fn.silu(self.norm_in(x), inplace=True)), self.resample(x)
         h = self.conv_in(h).add_(self.time(embedding)[:, :, None, None])
         h = fn.dropout(fn.silu(self.norm_out(h), inplace=True), self.dropout, self.training)
         return self.conv_out(h).add_(x if self.skip is None else self.skip(x)).mul_(math.sqrt(0.5))
@@ -130,13 +102,10 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        query, key, value = (
-            part(h).flatten(2).transpose(1, 2).contiguous()[:, None] for part in (self.query, self.key, self.value)
-        )
-        mixed = fn.scaled_dot_product_attention(query, key, value)[:, 0]
-        return self.out(mixed.transpose(1, 2).reshape(x.shape)).add_(x).mul_(math.sqrt(0.5))
+        query, key, value = (part(h).flatten(2)[:, None] for part in (self.query, self.key, self.value))
+        return self.out(attention(query, key, value, like=x)).add_(x).mul_(math.sqrt(0.5))
 
 
-def group_norm(width: int) -> nn.GroupNorm:
+def group_norm(width: int) -> GroupNorm:
     """Group normalisation with at most 32 groups, of at least four channels each."""
-    return nn.GroupNorm(min(width // 4, 32), width, eps=1e-6)
+    return GroupNorm(min(width // 4, 32), width, eps=1e-6)

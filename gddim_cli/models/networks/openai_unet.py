@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import torch
@@ -29,6 +29,8 @@ from gddim_cli.models.networks.base import (
     check_levels,
     split_condition,
 )
+from gddim_cli.models.networks.layers import GroupNorm, attention, conv3x3
+from gddim_cli.models.networks.resampling import Resample, Resampling
 
 GROUPS = 32
 
@@ -160,11 +162,10 @@ class Heads:
 class ResBlock(nn.Module):
     """Norm, SiLU, (resampling,) convolution, the time, norm, SiLU, convolution; plus the input."""
 
-    def __init__(
-        self, style: Style, width_in: int, width_out: int, resample: Literal["up", "down"] | None = None
-    ) -> None:
+    def __init__(self, style: Style, width_in: int, width_out: int, resample: Resample = None) -> None:
         super().__init__()
-        self.style, self.resample = style, resample
+        self.style = style
+        self.resample = Resampling(resample) if resample else nn.Identity()
         self.in_layers = nn.Sequential(norm(width_in), nn.SiLU(), conv3x3(width_in, width_out))
         out = 2 * width_out if style.scale_shift else width_out
         self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(style.embedding, out))  # the SiLU is done before
@@ -176,11 +177,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """x [N, width_in, H, W] and the (swished) embedding [N, E] to [N, width_out, H', W']."""
         normed, activation, convolution = self.in_layers
-        h = activation(normed(x))
-        if self.resample == "up":
-            h, x = fn.interpolate(h, scale_factor=2), fn.interpolate(x, scale_factor=2)
-        elif self.resample == "down":
-            h, x = fn.avg_pool2d(h, 2), fn.avg_pool2d(x, 2)
+        h, x = self.resample(activation(normed(x))), self.resample(x)
         h, effect = convolution(h), self.emb_layers(embedding)[:, :, None, None]
         if self.style.scale_shift:
             scale, shift = effect.chunk(2, dim=1)
@@ -210,9 +207,8 @@ class AttentionBlock(nn.Module):
             if self.new_order
             else qkv.unflatten(1, (self.heads, 3, -1)).unbind(2)
         )
-        query, key, value = (part.transpose(2, 3) for part in parts)
-        mixed = fn.scaled_dot_product_attention(query, key, value).transpose(2, 3).flatten(1, 2)
-        return x + self.proj_out(mixed).view(x.shape)
+        mixed = attention(*parts, like=x)
+        return x + self.proj_out(mixed.flatten(2)).view_as(x)
 
 
 class Downsample(nn.Module):
@@ -231,10 +227,10 @@ class Upsample(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = conv3x3(width, width)
+        self.resample, self.conv = Resampling("up"), conv3x3(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(fn.interpolate(x, scale_factor=2))
+        return self.conv(self.resample(x))
 
 
 def run(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
@@ -254,17 +250,13 @@ def time_embedding(time: Tensor, width: int) -> Tensor:
     return fn.pad(found, (0, width % 2))
 
 
-def conv3x3(width_in: int, width_out: int) -> nn.Conv2d:
-    return nn.Conv2d(width_in, width_out, 3, padding=1)
-
-
-def norm(width: int) -> nn.GroupNorm:
+def norm(width: int) -> GroupNorm:
     """32 groups.
 
     Raises:
         ValueError: the width does not divide into them.
     """
-    return nn.GroupNorm(GROUPS, width)
+    return GroupNorm(GROUPS, width)
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,38 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import torch
 from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import (
-    Channels,
-    Classes,
-    Count,
-    Interface,
-    Multiples,
-    NetworkSpec,
-    Share,
-    Side,
-    Sides,
-    Taps,
-    Width,
-    check_levels,
-    split_condition,
-)
+from gddim_cli.models.networks.base import Count, NetworkSpec, Taps, check_levels, split_condition
 from gddim_cli.models.networks.edm_layers import (
     Convolution,
     FourierEmbedding,
+    Levels,
     PositionalEmbedding,
-    Resampling,
+    SharedArguments,
     Style,
-    UNetBlock,
     norm,
+    sizes_of,
 )
+from gddim_cli.models.networks.resampling import BOX, Resampling
 
 Embedding = Literal["positional", "fourier"]
 Encoder = Literal["standard", "skip", "residual"]
@@ -85,65 +73,24 @@ class SongUNet(nn.Module):
         channel_mult_noise: int = 1,
         encoder_type: Encoder = "standard",
         decoder_type: Decoder = "standard",
-        resample_filter: Sequence[float] = (1, 1),
+        resample_filter: Sequence[float] = BOX,
     ) -> None:
         super().__init__()
         check_levels(img_resolution, len(channel_mult), attn_resolutions)
         width_embedding, width_noise = model_channels * channel_mult_emb, model_channels * channel_mult_noise
         self.label_dim = label_dim
-        self.style = Style(width_embedding, False, math.sqrt(0.5), NORM_EPS, True, None, resample_filter, dropout)
+        style = Style(width_embedding, False, math.sqrt(0.5), NORM_EPS, True, None, resample_filter, dropout)
         fourier = embedding_type == "fourier"
         self.map_noise = FourierEmbedding(width_noise) if fourier else PositionalEmbedding(width_noise, endpoint=True)
         self.map_label = nn.Linear(label_dim, width_noise) if label_dim else None
         self.map_layer0 = nn.Linear(width_noise, width_embedding)
         self.map_layer1 = nn.Linear(width_embedding, width_embedding)
-        self.levels = [(img_resolution >> i, model_channels * multiple) for i, multiple in enumerate(channel_mult)]
-        self.blocks, self.attends = num_blocks, set(attn_resolutions)
-        self.enc, skips = self._encoder(in_channels, model_channels, encoder_type)
-        self.dec = self._decoder(out_channels, skips, decoder_type)
-
-    def _encoder(self, channels: int, width: int, kind: Encoder) -> tuple[nn.ModuleDict, list[int]]:
-        """The way down, in the order of the calls, and the widths that it leaves for the way up."""
-        steps, image = nn.ModuleDict(), channels
-        skips: list[int] = []
-        for i, (side, out) in enumerate(self.levels):
-            at = f"{side}x{side}"
-            steps[f"{at}_down" if i else f"{at}_conv"] = (
-                UNetBlock(self.style, width, width, "down") if i else Convolution(channels, width, 3)
-            )
-            if i and kind == "skip":
-                steps[f"{at}_aux_down"] = Resampling("down", self.style.taps)
-                steps[f"{at}_aux_skip"] = Convolution(image, width, 1)
-            elif i and kind == "residual":
-                steps[f"{at}_aux_residual"] = Convolution(image, width, 3, "down", self.style.taps, fused=True)
-                image = width
-            skips.append(width)
-            for block in range(self.blocks):
-                steps[f"{at}_block{block}"] = UNetBlock(self.style, width, out, None, side in self.attends)
-                width = out
-                skips.append(width)
-        return steps, skips
-
-    def _decoder(self, channels: int, skips: list[int], kind: Decoder) -> nn.ModuleDict:
-        """The way up, in the order of the calls. Takes the widths off `skips`."""
-        steps, width = nn.ModuleDict(), self.levels[-1][1]
-        for i, (side, out) in reversed(list(enumerate(self.levels))):
-            at, lowest = f"{side}x{side}", i == len(self.levels) - 1
-            if lowest:
-                steps[f"{at}_in0"] = UNetBlock(self.style, width, width, None, attention=True)
-                steps[f"{at}_in1"] = UNetBlock(self.style, width, width)
-            else:
-                steps[f"{at}_up"] = UNetBlock(self.style, width, width, "up")
-            for block in range(self.blocks + 1):
-                attention = block == self.blocks and side in self.attends
-                steps[f"{at}_block{block}"] = UNetBlock(self.style, width + skips.pop(), out, None, attention)
-                width = out
-            if kind == "skip" and not lowest:
-                steps[f"{at}_aux_up"] = Resampling("up", self.style.taps)
-            if kind == "skip" or not i:
-                steps[f"{at}_aux_norm"] = norm(width, NORM_EPS)
-                steps[f"{at}_aux_conv"] = Convolution(width, channels, 3)
-        return steps
+        sizes = sizes_of(img_resolution, model_channels, channel_mult)
+        levels = Levels(style, sizes, num_blocks, attn_resolutions)
+        into = ImagePath([width for _, width in sizes], in_channels, resample_filter)
+        out = ImagePath(into.widths, out_channels, resample_filter)
+        self.enc, skips = levels.encoder(in_channels, lambda level: into.down(level, encoder_type))
+        self.dec = levels.decoder(skips, [num_blocks], lambda level: out.up(level, decoder_type))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """The prediction, [N, out_channels, H, W], for images x [N, in_channels, H, W].
@@ -188,19 +135,44 @@ class SongUNet(nn.Module):
         return fn.silu(self.map_layer1(fn.silu(self.map_layer0(found))))
 
 
-class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class ImagePath:
+    """The image beside the features: added on the way down, and summed up on the way up.
+
+    Attributes:
+        widths: of the levels.
+        channels: of the image.
+        taps: the resampling filter.
+    """
+
+    widths: Sequence[int]
+    channels: int
+    taps: Sequence[float]
+
+    def down(self, level: int, kind: Encoder) -> dict[str, nn.Module]:
+        """What adds the image at a level; at the first one it is the input."""
+        if not level or kind == "standard":
+            return {}
+        width = self.widths[level - 1]
+        if kind == "skip":
+            return {"aux_down": Resampling("down", self.taps), "aux_skip": Convolution(self.channels, width, 1)}
+        image = self.channels if level == 1 else self.widths[level - 2]
+        return {"aux_residual": Convolution(image, width, 3, "down", self.taps, fused=True)}
+
+    def up(self, level: int, kind: Decoder) -> dict[str, nn.Module]:
+        """What turns the features of a level into a part of the prediction."""
+        found: dict[str, nn.Module] = {}
+        if kind == "skip" and level < len(self.widths) - 1:
+            found["aux_up"] = Resampling("up", self.taps)
+        if kind == "skip" or not level:
+            width = self.widths[level]
+            found |= {"aux_norm": norm(width, NORM_EPS), "aux_conv": Convolution(width, self.channels, 3)}
+        return found
+
+
+class Arguments(SharedArguments, frozen=True, forbid_unknown_fields=True):
     """The arguments of `SongUNet`."""
 
-    img_resolution: Side
-    in_channels: Channels
-    out_channels: Channels
-    label_dim: Classes | UnsetType = UNSET
-    model_channels: Width | UnsetType = UNSET
-    channel_mult: Multiples | UnsetType = UNSET
-    channel_mult_emb: Count | UnsetType = UNSET
-    num_blocks: Count | UnsetType = UNSET
-    attn_resolutions: Sides | UnsetType = UNSET
-    dropout: Share | UnsetType = UNSET
     embedding_type: Embedding | UnsetType = UNSET
     channel_mult_noise: Count | UnsetType = UNSET
     encoder_type: Encoder | UnsetType = UNSET
@@ -213,7 +185,5 @@ SPEC = NetworkSpec(
     title="EDM's DDPM++ or NCSN++ (SongUNet)",
     arguments=Arguments,
     build=SongUNet,
-    interface=lambda given: Interface(
-        given.in_channels, given.out_channels, given.img_resolution, given.label_dim or 0
-    ),
+    interface=SharedArguments.interface,
 )

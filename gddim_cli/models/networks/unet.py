@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from gddim_cli.models.networks.base import Channels, Classes, Count, Interface, NetworkSpec, Scale, Side, Width
+from gddim_cli.models.networks.layers import GroupNorm, attention, conv3x3
+from gddim_cli.models.networks.resampling import Resampling
 
 
 class DenoisingUNet(nn.Module):
@@ -79,7 +81,7 @@ class DenoisingUNet(nn.Module):
             self.up.append(stage)
             width = wide
             if level:
-                self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), conv3x3(wide, wide)))
+                self.up.append(nn.Sequential(Resampling("up"), conv3x3(wide, wide)))
         self.head = nn.Sequential(norm(width), nn.SiLU(), zero(conv3x3(width, image_channels * patch**2)))
         if classes:
             self.label = nn.Linear(classes, embedding, bias=False)
@@ -171,10 +173,8 @@ class SelfAttention(nn.Module):
         self.out = zero(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2)
-        mixed = fn.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])
-        return x + self.out(mixed.transpose(-1, -2).reshape(b, c, h, w))
+        parts = self.qkv(self.norm(x)).unflatten(1, (3, self.heads, -1)).flatten(4)
+        return x + self.out(attention(*parts.unbind(1), like=x))
 
 
 def run_stage(stage: nn.ModuleList, h: Tensor, emb: Tensor) -> Tensor:
@@ -183,12 +183,8 @@ def run_stage(stage: nn.ModuleList, h: Tensor, emb: Tensor) -> Tensor:
     return h
 
 
-def conv3x3(width_in: int, width_out: int) -> nn.Conv2d:
-    return nn.Conv2d(width_in, width_out, 3, padding=1)
-
-
-def norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(width, 16), width)
+def norm(width: int) -> GroupNorm:
+    return GroupNorm(math.gcd(width, 16), width)
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:

@@ -1,0 +1,104 @@
+"""Memory that runs out in the middle of a run of benchmarks/gpu.py, and the run that survives it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from gpu_models import Model
+
+from gddim_cli.models.acceleration import Accelerated, Speed
+from gddim_cli.runs.folder import RunFolder
+from gddim_cli.runs.generate import Generation
+from gddim_cli.runs.prepared_run import PreparedRun
+
+
+def survived(model: Model, speed: Speed, batch: int, share: float, device: torch.device) -> list[str]:
+    """A batch of images made with too little memory, beside the same images made with enough.
+
+    Args:
+        share: memory in units of what the batch takes: under 1 the batch does not fit; a little over 1 it fits, but not a
+            CUDA graph of it.
+    """
+    notes: list[str] = []
+    prepared = model.prepared(device, speed, say=notes.append)
+    expected, _ = images(prepared, batch)
+    prepared.release()
+    with scarce(prepared, batch, share):
+        made, size = images(prepared, batch)
+    close = float((np.abs(made.astype(int) - expected) <= 1).mean())
+    where = "provoked" if device.type == "cuda" else "simulated"
+    told = f"; it said: {notes[0]}" if notes else ""
+    return [
+        f"- out of memory, {where} with {share:.2f} of what a batch of {batch} takes{', with a CUDA graph' * speed.cuda_graph}: "
+        f"survived in batches of {size}, {100 * close:.2f} % of pixels within one grey level{told}"
+    ]
+
+
+def images(prepared: PreparedRun, batch: int) -> tuple[np.ndarray, int]:
+    """The first images of a run of `gddim sample --batch-size auto` that has measured `batch`; the batch size it ended with."""
+    sizes: list[int] = []
+    run = prepared.run
+
+    def counted(indices: range, *rest: object) -> torch.Tensor:
+        made = run(indices, *rest)  # type: ignore[arg-type]
+        sizes.append(len(indices))
+        return made
+
+    prepared.run = counted  # type: ignore[method-assign, assignment]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            out = RunFolder(Path(folder) / "run", "npz")
+            generation = Generation(out, prepared, batch, batch, automatic=True)
+            todo = generation.prepare()
+            generation.batch_size = batch
+            generation.run(todo, lambda _: None)
+            return out.images.read(range(batch)), max(sizes)
+    finally:
+        prepared.run = run  # type: ignore[method-assign]
+
+
+@contextmanager
+def scarce(prepared: PreparedRun, batch: int, share: float) -> Iterator[None]:
+    """A context in which a batch has only this share of the memory that it takes; on the CPU it is told so."""
+    if prepared.device.type != "cuda":
+        with told_so(prepared, int(batch * share)):
+            yield
+        return
+    device = prepared.device
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    network = prepared.model.network.network
+    assert isinstance(network, Accelerated)
+    with network.plainly():
+        prepared.run(range(batch))
+    taken = torch.cuda.max_memory_allocated(device) - before
+    prepared.release()
+    whole = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(device) + share * taken) / whole, device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+@contextmanager
+def told_so(prepared: PreparedRun, most: int) -> Iterator[None]:
+    """A context in which more than `most` images raise torch's error."""
+    counted = prepared.model.network
+    network = counted.network
+
+    def short(x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        return network(x, level)
+
+    counted.network = short
+    try:
+        yield
+    finally:
+        counted.network = network

@@ -1,0 +1,139 @@
+"""Sheets of pictures: a table whose entries are a few images each, with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.images.render import as_picture, grid
+
+ABOUT = "gddim"
+SHOWN = 8
+"""Images in an entry of a sheet."""
+SMALLEST, LARGEST = 56, 112
+"""Pixels: smaller images are enlarged by a whole number, larger ones reduced to the second."""
+GAP, APART, MARGIN, LABEL, LINE = 2, 16, 16, 168, 20
+"""Pixels between images and between entries, around the sheet, for the names of rows, and for a line of text."""
+INK, PALE, PAPER = (24, 24, 27), (110, 110, 118), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Images [N, H, W, C] with a caption below them; None leaves the place empty."""
+
+    images: Pixels | None
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of images.
+
+    Attributes:
+        columns: the heads of the columns.
+        rows: entries by the name of their row, as many as there are columns.
+        caption: a line below the table.
+    """
+
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[Entry]]
+    caption: str = ""
+
+    def draw(self) -> Image.Image:
+        """The sheet as a picture: names of rows on the left, heads of columns above."""
+        blocks = {
+            name: [None if entry.images is None else block(entry.images) for entry in row]
+            for name, row in self.rows.items()
+        }
+        made = [picture for row in blocks.values() for picture in row if picture]
+        width = max([4 * SMALLEST, *(picture.width for picture in made)])
+        names = {name: wrapped(name, LABEL - APART) for name in self.rows}
+        height = {
+            name: max(
+                [len(names[name]) * LINE, *(picture.height + LINE for picture in row if picture)], default=2 * LINE
+            )
+            for name, row in blocks.items()
+        }
+        across = 2 * MARGIN + LABEL + len(self.columns) * (width + APART) - APART
+        caption = wrapped(self.caption, across - 2 * MARGIN)
+        down = 2 * MARGIN + LINE + sum(height.values()) + APART * len(height) + LINE * len(caption)
+        sheet = Image.new("RGB", (across, down), PAPER)
+        draw = ImageDraw.Draw(sheet)
+        left = [MARGIN + LABEL + number * (width + APART) for number in range(len(self.columns))]
+        for x, text in zip(left, self.columns, strict=True):
+            draw.text((x, MARGIN), text, INK, font())
+        top = MARGIN + LINE
+        for name, row in blocks.items():
+            for number, line in enumerate(names[name]):
+                draw.text((MARGIN, top + number * LINE), line, INK, font())
+            for x, picture, entry in zip(left, row, self.rows[name], strict=True):
+                if picture:
+                    sheet.paste(picture, (x, top))
+                draw.text((x, top + (picture.height if picture else 0)), entry.caption, PALE, font())
+            top += height[name] + APART
+        for number, line in enumerate(caption):
+            draw.text((MARGIN, top + number * LINE), line, PALE, font())
+        return sheet
+
+    def png(self, about: str = "") -> bytes:
+        """The sheet as a PNG file; `about` says how it was made, in the text chunk `ABOUT`."""
+        file, info = BytesIO(), PngInfo()
+        info.add_itxt(ABOUT, about)
+        self.draw().save(file, "PNG", optimize=True, pnginfo=info)
+        return file.getvalue()
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a sheet that this program wrote."""
+    try:
+        with Image.open(path) as picture:
+            return ABOUT in picture.info
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def block(images: Pixels) -> Image.Image:
+    """The images of an entry in rows of four; of large images four in rows of two."""
+    side = max(images.shape[1:3])
+    if side > LARGEST:
+        size = (images.shape[2] * LARGEST // side, images.shape[1] * LARGEST // side)
+        resized = [as_picture(image).resize(size, Image.Resampling.LANCZOS) for image in images[:4]]
+        images = np.stack([np.asarray(image).reshape(*size[::-1], -1) for image in resized])
+    images = enlarged(images)
+    picture = as_picture(grid(images, min(len(images), 4 if side <= LARGEST else 2), GAP)).convert("RGB")
+    return picture.crop((GAP, GAP, picture.width - GAP, picture.height - GAP))
+
+
+def enlarged(images: Pixels) -> Pixels:
+    """Images [N, H, W, C] with each pixel repeated so often that a side has at least `SMALLEST` pixels."""
+    times = -(-SMALLEST // max(images.shape[1:3]))
+    return images.repeat(times, axis=1).repeat(times, axis=2)
+
+
+@cache
+def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which comes with matplotlib and has Greek letters; Pillow's own font if Pillow cannot read it."""
+    try:
+        return ImageFont.truetype(str(files("matplotlib") / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), 14)
+    except (OSError, ImportError):
+        return ImageFont.load_default()
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The text in lines of at most this many pixels, broken between words."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font().getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

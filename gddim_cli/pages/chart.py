@@ -1,0 +1,79 @@
+"""A chart as data: series of points with their errors, which `figure` draws for papers and `svg` for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart; black last.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a series.
+
+    Attributes:
+        x, y: its place.
+        error: the standard error of y; None if unknown.
+        text: what is shown on hover.
+    """
+
+    x: float
+    y: float
+    error: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A published value beside a series; `above` if it is only known to lie above y."""
+
+    x: float
+    y: float
+    above: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line through points, and the published values beside it."""
+
+    label: str
+    points: Sequence[Point]
+    published: Sequence[Mark] = ()
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over shared axes.
+
+    Attributes:
+        title, heading: the two lines above it; the title may be empty.
+        ticks: where the x axis is labelled.
+        log_x: whether the x axis is logarithmic. The y axis is if all values are positive.
+    """
+
+    title: str
+    heading: str
+    xlabel: str
+    ylabel: str
+    ticks: Sequence[float]
+    log_x: bool
+    series: Sequence[Series]
+
+    @property
+    def log_y(self) -> bool:
+        """Whether the y axis is logarithmic."""
+        return all(y > 0 for _, y in self.places())
+
+    def places(self) -> Iterator[tuple[float, float]]:
+        """The places of all points and published values."""
+        for line in self.series:
+            yield from ((point.x, point.y) for point in line.points)
+            yield from ((mark.x, mark.y) for mark in line.published)
+
+
+def band(point: Point) -> tuple[float, float]:
+    """The ends of a point's error bar; the lower one stays positive if y is, for logarithmic axes."""
+    low, high = point.y - (point.error or 0.0), point.y + (point.error or 0.0)
+    return max(low, 0.02 * point.y) if point.y > 0 else low, high

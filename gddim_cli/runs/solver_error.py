@@ -1,0 +1,65 @@
+"""Solver errors: how far the images of deterministic samplers are from the converged solution, which a folder keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gddim_cli.runs.converged import NFE, ORDER, Images, rms_distance, shared_settings, solve
+from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runtime.arrays import read_array, write_array
+from gddim_cli.runtime.json_files import read_json, short_hash, write_json
+
+
+class SolverError(msgspec.Struct):
+    """How far the first images are from the converged solution, which is `converged_to` from the one at half its NFE."""
+
+    images: int
+    rms: float | None = None
+    reference: dict[str, Any] = {}
+    converged_to: float | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Solutions:
+    """A folder of converged solutions.
+
+    Attributes:
+        prepare: makes requests ready.
+        batch_size: of the batches in which solutions are made.
+    """
+
+    folder: Path
+    prepare: Callable[[SamplingRequest], PreparedRun]
+    batch_size: int
+
+    def path(self, resolved: SamplingRequest, images: int) -> Path:
+        """The record of a request's solution; its images [n, C, H, W] are beside it, as .npy."""
+        return self.folder / f"{short_hash(shared_settings(resolved), images, ORDER, NFE)}.json"
+
+    def error(self, x: Images, request: SamplingRequest, resolved: SamplingRequest) -> SolverError:
+        """`sqrt(mean (x - x*)^2)` over pixels and images, with x* the converged solution from the same noise.
+
+        Args:
+            x: the first images of a run, [n, C, H, W], before quantisation.
+            request: the run's request as given; `resolved` is the same with every default.
+
+        Raises:
+            GddimError: as samplers do.
+        """
+        path, images = self.path(resolved, len(x)), len(x)
+        array, known = path.with_suffix(".npy"), read_json(path, SolverError)
+        if known is None or not array.is_file():
+            half, k = solve(request, NFE // 2, self.prepare, images, self.batch_size)
+            full, k = solve(request, NFE, self.prepare, images, self.batch_size)
+            reference = {"sampler": "gddim", "order": ORDER, "k": k, "nfe": NFE}
+            known = SolverError(images, reference=reference, converged_to=rms_distance(half, full))
+            write_array(array, full)
+            write_json(path, known)
+        return msgspec.structs.replace(known, rms=rms_distance(x, read_array(array)))

@@ -1,0 +1,304 @@
+"""`gddim check --checkpoint`: whether a model denoises as its conventions say, and between which noise levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gddim_cli.errors import DataError, UsageError
+from gddim_cli.models.isotropic import IsotropicDenoiser
+from gddim_cli.models.model import Model
+from gddim_cli.verification.denoising import (
+    Level,
+    LevelError,
+    OwnDiffusionReading,
+    Reading,
+    draw_images,
+    in_batches,
+    levels_in,
+    levels_of,
+    mean_ratio,
+    measure,
+    normal,
+)
+from gddim_cli.verification.linear_denoiser import LinearDenoiser
+from gddim_cli.verification.mistakes import corrections
+
+LEVELS = 12
+COMPARED = slice(1, None, 2)
+"""The levels at which corrections are compared."""
+FEWEST, FITTED = 16, 2000
+"""Images that a check needs, at least, and those that the linear denoiser is fitted to, at most."""
+NUMBERS_COMPARED = 6144
+"""Pixel values of the given images with which corrections are compared, about."""
+TRUSTED = 1.25
+"""The largest error, relative to the linear denoiser's, at which a model is trusted."""
+BETTER = 0.85
+"""What is left of the error, at most, under a correction that is reported."""
+EXPLAINED = 1.15
+"""The largest mean ratio under a correction that is reported."""
+HOPELESS = 20.0
+"""The ratio at a single level beyond which a correction explains nothing."""
+TIE = 1.02
+"""Corrections whose mean ratios differ by less than this factor are equally good; the first one is reported."""
+FULL_RANGE, TOO_FAR = 1.3, 1.4
+"""Between which quantiles of images in [-1, 1] lie: at least that far apart, none beyond +-1.4."""
+CLASSES_TRIED = 16
+
+
+class Images(Protocol):
+    """The images on which the readings of a network are compared.
+
+    Attributes:
+        title: in words.
+        passes: the largest mean ratio that passes.
+        convincing: the mean ratio below which no corrections are tried; 0: they always are.
+        count, compared: the number of images whose errors are measured, and of those with which corrections are compared.
+        evaluations: network evaluations per image that finding the images takes.
+    """
+
+    title: str
+    passes: float
+    convincing: float
+    count: int
+    compared: int
+    evaluations: int
+
+    def of(self, reading: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
+        """The images to test a reading on, their classes, and the linear denoiser of such images."""
+
+
+class GivenImages:
+    """Images of the user's: the first are tested, and the linear denoiser is fitted to the rest.
+
+    Args:
+        pixels: uint8 [N, H, W, C].
+        num: how many to test; at most half of them are.
+        title: their name.
+
+    Raises:
+        DataError: too few images, or of another shape than the model's.
+    """
+
+    passes, convincing, evaluations = 1.5, 0.0, 0
+
+    def __init__(self, pixels: Any, num: int, model: Model, device: torch.device, title: str) -> None:
+        channels, height, width = model.image_shape
+        if pixels.shape[1:] != (height, width, channels):
+            found = "x".join(map(str, pixels.shape[1:]))
+            raise DataError(f"--data: images of {found}, but {model.name} makes {height}x{width}x{channels}")
+        if len(pixels) < FEWEST:
+            raise DataError(f"--data: {len(pixels)} images; at least {FEWEST} are needed")
+        self.count = min(num, len(pixels) // 2)
+        self.compared = min(self.count, max(4, -(-NUMBERS_COMPARED // math.prod(model.image_shape))))
+        self.title = f"{self.count} images of {title}"
+        mixed = pixels[np.random.default_rng(0).permutation(len(pixels))]
+        images = torch.from_numpy(mixed.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
+        self.tested, self.linear = images[: self.count].to(device), LinearDenoiser(images[self.count :])
+        self.labels = likeliest_classes(model, self.tested)
+
+    def of(self, _: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
+        """The same for all readings."""
+        return self.tested[:count], self.labels[:count] if self.labels is not None else None, self.linear
+
+
+class DrawnImages:
+    """Images that each reading of the network draws itself: a right one draws images that it denoises well."""
+
+    passes, convincing, evaluations = 1.2, 0.75, 14
+    count, compared = 32, 16
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self.title = f"{self.count} images drawn from the model itself"
+        self.shape, self.device = model.image_shape, device
+
+    def of(self, reading: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
+        """Other images for each reading. Values that are not finite become 0."""
+        assert isinstance(reading, IsotropicDenoiser)
+        labels = None
+        if reading.classes:
+            labels = torch.randint(reading.classes, (count,), generator=torch.Generator().manual_seed(0)).to(
+                self.device
+            )
+        images = draw_images(reading, count, self.shape, self.device, labels, self.evaluations)
+        images = images.nan_to_num(0.0, 0.0, 0.0).clamp(-1e6, 1e6)
+        return images, labels, LinearDenoiser(images.cpu())
+
+
+@torch.inference_mode()
+def likeliest_classes(model: Model, images: Tensor) -> Tensor | None:
+    """For each image the class, of at most 16, with which a conditional model denoises it best at sigma = 1, [N]."""
+    denoiser = getattr(model, "denoiser", None)
+    if not model.classes or denoiser is None:
+        return None
+    chosen = np.random.default_rng(0).permutation(model.classes)[:CLASSES_TRIED]
+    y = images + normal(tuple(images.shape), torch.Generator().manual_seed(0), images)
+    tried = [torch.full((len(images),), int(number), device=images.device) for number in chosen]
+    errors = [(in_batches(denoiser, y, 1.0, classes) - images).square().flatten(1).mean(1) for classes in tried]
+    return torch.stack(tried)[torch.stack(errors).argmin(0), torch.arange(len(images), device=images.device)]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What looks wrong.
+
+    Attributes:
+        kind: `sign`, `data range`, `scale`, `time`, `parameterization` or `unexplained`.
+        message: in a sentence.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """The outcome of a check.
+
+    Attributes:
+        model: its name.
+        images: those that it was tested on, in words.
+        levels: the errors at each noise level.
+        mean_ratio: the geometric mean of the model's error relative to the linear denoiser's.
+        trusted: the noise levels between which that ratio is small enough; None if there are none or the check failed.
+        findings: what looks wrong; empty if the check passed.
+    """
+
+    model: str
+    images: str
+    levels: list[LevelError]
+    mean_ratio: float
+    trusted: tuple[float, float] | None
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing looks wrong."""
+        return not self.findings
+
+
+def reading_of(model: Model) -> tuple[Reading, list[Level]]:
+    """How a model is understood by default, and the noise levels to test it at.
+
+    Raises:
+        UsageError: a model of a diffusion in frequency space.
+    """
+    denoiser = getattr(model, "denoiser", None)
+    if denoiser is not None:
+        return denoiser, levels_of(denoiser, LEVELS)
+    diffusion = model.diffusion
+    if diffusion.spectral:
+        raise UsageError(f"{model.name}: not checked, since in {diffusion.name} the noise level differs by frequency")
+    config = model.config(diffusion)
+    levels = levels_in(diffusion, config.t_start, config.t_end, LEVELS)
+    return OwnDiffusionReading(model, config.k), levels
+
+
+class ModelCheck:
+    """The check of a model: its errors, and whether another convention makes them much smaller.
+
+    Args:
+        images: where to test it.
+
+    Raises:
+        UsageError: a model that cannot be checked, or on given images only.
+    """
+
+    def __init__(self, model: Model, images: Images) -> None:
+        self.name, self.images = model.name, images
+        self.reading, self.levels = reading_of(model)
+        self.corrections = list(corrections(self.reading))
+        if isinstance(images, DrawnImages) and isinstance(self.reading, OwnDiffusionReading):
+            raise UsageError(
+                f"{model.name} predicts the noise of its own diffusion and is checked on given images only; add --data"
+            )
+
+    @property
+    def total(self) -> int:
+        """How many readings are tried, at most, counting the first."""
+        return 1 + len(self.corrections)
+
+    def run(self, advance: Callable[[int], object] = lambda _: None) -> ModelReport:
+        """The report.
+
+        Args:
+            advance: called with 1 after each reading.
+        """
+        images, labels, linear = self.images.of(self.reading, self.images.count)
+        errors = [measure(self.reading, images, labels, level, linear) for level in self.levels]
+        ratio, plausible = mean_ratio(errors), self._plausible(images)
+        advance(1)
+        finding = None
+        if not plausible or ratio >= self.images.convincing:
+            finding = self._explanation(plausible, advance) or self._verdict(ratio, plausible)
+        trusted = None if finding else trusted_range(errors)
+        return ModelReport(self.name, self.images.title, errors, ratio, trusted, [finding] if finding else [])
+
+    def _plausible(self, images: Tensor) -> bool:
+        """Whether the images may be images; those of the user's are."""
+        return isinstance(self.images, GivenImages) or fills_range(images)
+
+    def _score(self, reading: Reading, most: float = math.inf) -> float:
+        """The mean ratio of a reading; infinite if it draws no images, or if its ratio at one level is above `most`."""
+        images, labels, linear = self.images.of(reading, self.images.compared)
+        if not self._plausible(images):
+            return math.inf
+        errors: list[LevelError] = []
+        for level in self.levels[COMPARED][::-1]:
+            errors.append(measure(reading, images, labels, level, linear))
+            if errors[-1].ratio > most:
+                return math.inf
+        return mean_ratio(errors)
+
+    def _explanation(self, plausible: bool, advance: Callable[[int], object]) -> Finding | None:
+        """The likeliest correction, if it makes the errors much smaller, or implausible images plausible."""
+        before = self._score(self.reading)
+        scores = []
+        for correction in self.corrections:
+            scores.append(self._score(correction.reading, HOPELESS))
+            advance(1)
+        best = min(scores)
+        if not (best < EXPLAINED and best < BETTER * before):
+            return None
+        likeliest = self.corrections[next(i for i, found in enumerate(scores) if found <= TIE * best)]
+        if plausible and before < math.inf:
+            change = f"the error falls from {before:.3g} to {best:.2g} times that of a linear filter"
+        else:
+            change = f"the model draws images, which it denoises with {best:.2g} times the error of a linear filter"
+        return Finding(likeliest.kind, f"{likeliest.message}. So corrected, {change}")
+
+    def _verdict(self, ratio: float, plausible: bool) -> Finding | None:
+        """That the errors are large, or the drawn images no images, without a known reason."""
+        if plausible and ratio <= self.images.passes:
+            return None
+        large = f"the error is {ratio:.3g} times that of a linear filter"
+        problem = large if plausible else f"what the model draws does not fill the range [-1, 1] of images, and {large}"
+        return Finding(
+            "unexplained",
+            f"{problem}, and no convention that is tried here explains it: check the weights, the network's architecture and "
+            "the kind of images",
+        )
+
+
+def fills_range(images: Tensor) -> bool:
+    """Whether the values of images reach from about -1 to about 1 and not far beyond."""
+    low, high = np.quantile(images.cpu().numpy(), [0.01, 0.99])
+    return bool(high - low >= FULL_RANGE and max(-low, high) <= TOO_FAR)
+
+
+def trusted_range(errors: Sequence[LevelError]) -> tuple[float, float] | None:
+    """The longest run of noise levels at which the model is trusted."""
+    runs: list[list[float]] = [[]]
+    for error in errors:
+        if error.ratio <= TRUSTED:
+            runs[-1].append(error.sigma)
+        else:
+            runs.append([])
+    longest = max(runs, key=len)
+    return (longest[0], longest[-1]) if longest else None
