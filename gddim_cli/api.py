@@ -68,7 +68,9 @@ def sample(
     **settings: Any,
 ) -> Pixels: ...
 @overload
-def sample(*args: Any, return_states: Literal[True], **settings: Any) -> tuple[Pixels, NDArray[np.floating]]: ...
+def sample(
+    model: Model | str = ..., nfe: int = ..., num: int = ..., *, return_states: Literal[True], **settings: Any
+) -> tuple[Pixels, NDArray[np.floating]]: ...
 def sample(
     model: Model | str = "mnist",
     nfe: int = 50,
