@@ -69,17 +69,7 @@ def sample(
 ) -> Pixels: ...
 @overload
 def sample(
-    model: Model | str = ...,
-    nfe: int = ...,
-    num: int = ...,
-    seed: int = ...,
-    diffusion: str | Diffusion | None = ...,
-    sampler: str | None = ...,
-    *,
-    batch_size: int = ...,
-    device: str | None = ...,
-    return_states: Literal[True],
-    **settings: Any,
+    model: Model | str = ..., nfe: int = ..., num: int = ..., *, return_states: Literal[True], **settings: Any
 ) -> tuple[Pixels, NDArray[np.floating]]: ...
 def sample(
     model: Model | str = "mnist",

@@ -50,6 +50,7 @@ def test_every_setting_that_the_cpu_has_gets_a_row(benchmark, capsys) -> None:
         "- two processes on one device, 32 images in",
         "images, completed on the CPU: RMS 0.000 grey levels from the CPU's images, 100.00 % of pixels within one",
         "- `gddim train`, 10 steps",
+        "- `gddim tune --nfe 3 --num 2`: ",
         "- final states of the bundled model in fp32: 0.0e+00 from the CPU's",
         "- goal: final states in fp32 within 1e-4 of the CPU's: 0, met",
         "- goal: at least 4 times the plain TF32 loop: not measured",

@@ -126,6 +126,7 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     calls = [
         ["sample", "--nfe", "5", "--num", "2", "--out", "imgs", "--checkpoint", "mnist"],
         ["fid", "imgs"],
+        ["sample", "--nfe", "5", "--num", "2", "--out", "tuned", "--checkpoint", "mnist", "--solver", "auto"],
         ["bench", *cell, "--checkpoint", "mnist", "--ref", "mnist", "--out", "bench"],
         ["bench", "--table", "3", "--checkpoint", "mnist", "--ref", "mnist", "--print-plan"],
     ]
@@ -134,4 +135,5 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
         done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "imgs" / "grid.png").exists()
-    assert (tmp_path / "bench" / "fid_vs_nfe.png").exists()
+    for name in ("fid_vs_nfe.png", "samples.png", "report.html"):  # the page's template ships, too
+        assert (tmp_path / "bench" / name).exists()

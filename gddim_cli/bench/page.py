@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+import msgspec
 
 from gddim_cli.bench import plot
 from gddim_cli.bench.results import BenchPlan, Folder, Result
@@ -45,8 +46,8 @@ def section(stem: str, table: Table, results: Results, plan: BenchPlan, folder: 
         alt = f"{sheet.caption} Rows: {', '.join(sheet.rows)}."
         pictures[f"samples{rest.removeprefix('_vs_nfe')}.png"] = sheet.png(), alt
     rows = [(label, [cell(table, entry) for entry in row]) for label, row in table.rows.items()]
-    keys = [(label, key) for label, row in table.rows.items() for entry in row if entry for key in entry.keys]
-    records = [record(label, results[key]) for label, key in keys]
+    keys = [(label, key) for label, _, entry in table.places() for key in entry.keys]
+    records = [{"row": label, **msgspec.to_builtins(results[key])} for label, key in keys]
     return Section(table.title, f"{table.heading}.", table.header, rows, table.notes(), charts, pictures, records)
 
 
@@ -61,18 +62,3 @@ def cell(table: Table, entry: Entry | None) -> Cell:
         difference = signed(entry.difference, entry.mean)
         lines.append(f"published {printed(entry.published)}{f' ({difference})' if difference else ''}")
     return Cell(entry.text, None if entry.overspent else entry.mean, lines)
-
-
-def record(label: str, result: Result) -> dict[str, Any]:
-    """Everything that a result depends on, and what came of it, as one mapping."""
-    own = {"sampler": label, "nfe": result.request.nfe, "seed": result.request.seed, "value": result.value}
-    own |= {"standard error": result.standard_error, "evaluations made": result.nfe, "images": result.num}
-    if result.solver_error:
-        own |= {
-            f"solver error {name}": getattr(result.solver_error, name) for name in ("rms", "images", "converged_to")
-        }
-    settings = {name: of for name, of in result.request.flat().items() if name not in own or name == "sampler"}
-    settings["sampler name"] = settings.pop("sampler")
-    evaluator = {name: of for name, of in result.evaluator.items() if of not in (None, {})}
-    rest = {"tolerance": result.tolerance, "device": result.device, **result.versions, "failed": result.failure}
-    return {**own, **settings, **evaluator, **rest, "key": result.key}

@@ -24,7 +24,8 @@ def chart(table: Table, name: str, ylabel: str, heading: str) -> Chart:
     for label, row in table.rows.items():
         places = [(column, entry) for column, entry in zip(table.columns, row, strict=True) if entry]
         points = [point(table, label, column, entry, name) for column, entry in places if getattr(entry, name)]
-        marks = [mark(column, entry.published) for column, entry in places if entry.published is not None]
+        numbers = [(column, entry.published) for column, entry in places if entry.published is not None]
+        marks = [Mark(column, float(str(number).lstrip(">")), isinstance(number, str)) for column, number in numbers]
         lines.append(Series(label, [one for one in points if one], marks if name == "mean" else []))
     by_nfe = table.axis == "nfe"
     xlabel = "NFE, network evaluations per image" if by_nfe else "λ, the noise of the reverse process"
@@ -39,8 +40,3 @@ def point(table: Table, label: str, column: float, entry: Entry, name: str) -> P
     means = name == "mean"
     text = f"{label}, {'λ' if table.axis == 'lambda' else 'NFE'} {at:g}: {entry.text if means else entry.error_text}"
     return Point(at, getattr(entry, name), entry.standard_error if means else None, text)
-
-
-def mark(column: float, number: float | str) -> Mark:
-    """A published value; `>100` lies above its number."""
-    return Mark(column, float(number.lstrip(">")), True) if isinstance(number, str) else Mark(column, number)

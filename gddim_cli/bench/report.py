@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,7 +14,7 @@ from gddim_cli.bench.results import RESULTS, BenchPlan, Folder, Result
 from gddim_cli.bench.tables import SOLVER_ERROR, Table, tables
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.pages.page import Page
-from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
+from gddim_cli.pages.text import Block, csv_text, markdown, tex
 from gddim_cli.runtime.json_files import write_json
 from gddim_cli.runtime.text import counted
 
@@ -48,7 +47,8 @@ def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
     """
     found = report(plan, folder)
     write_json(folder.path / RESULTS, found)
-    files = {"table.md": markdown(found), "table.csv": table_csv(found), "table.tex": tex(found)}
+    shown = blocks(found.tables)
+    files = {"table.md": markdown(shown, found.notes), "table.csv": csv_text(csv_lines(found)), "table.tex": tex(shown)}
     results = {result.key: result for result in found.results}
     named = zip(stems(found.tables), found.tables, strict=True)
     sections = [section(stem, table, results, plan, folder) for stem, table in named]
@@ -56,9 +56,8 @@ def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
     summary = f"gddim {found.gddim}, {counted(len(found.results), 'cell')}, {found.source}"
     attached = {RESULTS: (folder.path / RESULTS).read_bytes(), **{name: text.encode() for name, text in files.items()}}
     page = Page(f"gddim bench: {checkpoints}", summary, command, sections, found.notes, attached)
-    page.write(
-        folder.path / PAGE, re.compile(rf"(({'|'.join(METRICS)}|error)_vs_nfe|samples)(-[a-z0-9-]+)?\.(png|svg)")
-    )
+    own_names = rf"(({'|'.join(METRICS)}|error)_vs_nfe|samples)(-[a-z0-9-]+)?\.(png|svg)"
+    page.write(folder.path / PAGE, stale=re.compile(own_names))
     return found
 
 
@@ -72,27 +71,18 @@ def stems(found: Sequence[Table]) -> list[str]:
     return names
 
 
-def blocks(tables: Sequence[Table]) -> Iterator[tuple[str, str, Grid, list[str]]]:
-    """Every table and, below it, its solver errors, which other metrics share: a title, a heading, the texts and notes."""
-    shown: list[Grid] = []
+def blocks(tables: Sequence[Table]) -> list[Block]:
+    """Every table and, below it, its solver errors, which other metrics share."""
+    found: list[Block] = []
     for table in tables:
-        yield table.title, table.heading, table.grid(), table.notes()
-        if (solver := table.error_grid()) and solver not in shown:
-            shown.append(solver)
-            yield "", f"Solver error: {SOLVER_ERROR}", solver, []
+        found.append(Block(table.title, table.heading, table.grid(), table.notes()))
+        if (solver := table.error_grid()) and solver not in [block.grid for block in found]:
+            found.append(Block("", f"Solver error: {SOLVER_ERROR}", solver, []))
+    return found
 
 
-def markdown(found: Report) -> str:
-    """The tables in Markdown."""
-    parts = []
-    for title, heading, grid, notes in blocks(found.tables):
-        parts += [*([f"### {title}\n"] if title else []), f"{heading}.\n", markdown_grid(grid)]
-        parts += [f"{note}\n" for note in notes]
-    return "\n".join([*parts, *(f"{note}\n" for note in found.notes)])
-
-
-def table_csv(found: Report) -> str:
-    """One line for each entry of each table, numbers in full."""
+def csv_lines(found: Report) -> Iterator[list[Any]]:
+    """A header, then a line for each entry of each table, numbers in full."""
     names = [
         "asked",
         "lambda",
@@ -104,26 +94,13 @@ def table_csv(found: Report) -> str:
         "solver_error",
         "published",
         "difference",
+        "failed",
     ]
-    names, shown = [*names, "failed"], {"asked": "nfe", "nfe": "nfe_made"}
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    head = ("table", "metric", "reference", "protocol", "images", "quantize", "sampler")
-    writer.writerow([*head, *(shown.get(name, name) for name in names)])
+    head = ["table", "metric", "reference", "protocol", "images", "quantize", "sampler"]
+    yield [*head, *({"asked": "nfe", "nfe": "nfe_made"}.get(name, name) for name in names)]
     for table in found.tables:
         own = [table.title, *(table.evaluator[name] for name in head[1:4]), table.images, table.quantize]
-        for label, row in table.rows.items():
-            for column, entry in zip(table.columns, row, strict=True):
-                if entry:
-                    numbers = {**msgspec.structs.asdict(entry), "failed": "; ".join(entry.failed)}
-                    numbers["lambda"] = column if table.axis == "lambda" else ""
-                    writer.writerow([*own, label, *(numbers[name] for name in names)])
-    return file.getvalue()
-
-
-def tex(found: Report) -> str:
-    """The tables for LaTeX."""
-    parts = ["% needs \\usepackage{booktabs}\n"]
-    for title, heading, grid, notes in blocks(found.tables):
-        parts.append(latex_grid(grid, " ".join([*([f"{title}."] if title else []), f"{heading}.", *notes])))
-    return "\n".join(parts)
+        for label, column, entry in table.places():
+            numbers = {**msgspec.structs.asdict(entry), "failed": "; ".join(entry.failed)}
+            numbers["lambda"] = column if table.axis == "lambda" else ""
+            yield [*own, label, *(numbers[name] for name in names)]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from gddim_cli.bench.cell import Cell
 from gddim_cli.errors import DataError
@@ -18,9 +17,8 @@ from gddim_cli.images.sheet import SHOWN
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.solver_error import SolverError
-from gddim_cli.runtime.files import writing
 from gddim_cli.runtime.json_files import read_json, short_hash, write_json
-from gddim_cli.runtime.row_file import RowFile, partial_path, partial_rows, resumed_rows
+from gddim_cli.runtime.row_file import PartialRows
 from gddim_cli.samplers.registry import SAMPLERS
 
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
@@ -182,21 +180,6 @@ class Folder:
         wanted = max(solved, pictures.count * unseen, first.num * bare)
         return wanted if unsolved or unseen or bare else 0
 
-    def rows(self, result: Result, width: int) -> RowFile:
-        """The features of a result at work, float32 [num, width], filled in by image."""
-        return resumed_rows(self._partial, result.num, width, result.features)
-
-    def rows_done(self, features: str) -> int:
-        """The number of images at work whose features are kept."""
-        rows = partial_rows(self._partial, features)
-        return 0 if rows is None else int((~np.isnan(rows[:, -1])).sum())
-
-    def forget_rows(self, features: str) -> None:
-        """Removes features whose cells are all done."""
-        path = partial_path(self._partial, features)
-        with writing(path):
-            path.unlink(missing_ok=True)
-
-    @property
-    def _partial(self) -> Path:
-        return self.path / "partial" / "features.npy"
+    def rows(self, features: str) -> PartialRows:
+        """The features of images at work, float32 rows filled in by image."""
+        return PartialRows(self.path / "partial" / "features.npy", features)

@@ -6,7 +6,7 @@ Several processes share each group's batches; rank 0 decides what is missing, ke
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,31 +39,22 @@ Cost = tuple[int, float]
 """What a group of results has still to do: network evaluations, counted per image, and seconds with the features."""
 
 
-class BenchCallback:
-    """Is called as the work goes on; this one does nothing."""
-
-    def begin(self, group: Sequence[Result]) -> None:
-        """The images of these results are about to be made."""
-
-    def advance(self, evaluations: int) -> None:
-        """Network evaluations have been made, counted once for each image of a batch."""
-
-    def end(self, group: Sequence[Result]) -> None:
-        """These results have their values, or have failed."""
-
-
 class Runner:
-    """One call of `gddim bench` that measures, and keeps the images too if it is to."""
+    """One call of `gddim bench` that measures, and keeps the images too if it is to.
 
-    def __init__(
-        self, plan: BenchPlan, resources: Resources, folder: Folder, callback: BenchCallback, keep_images: bool
-    ) -> None:
-        self.plan, self.resources, self.folder = plan, resources, folder
-        self.callback, self.keep_images, self.world = callback, keep_images, world()
-        self.solutions = solutions(resources, folder)
+    `on_begin` and `on_end` are called with results whose images are about to be made, and that have their values or have failed;
+    `on_evaluations` with the number of network evaluations that have been made, counted once for each image of a batch.
+    """
+
+    def __init__(self, plan: BenchPlan, resources: Resources, folder: Folder, keep_images: bool) -> None:
+        self.plan, self.resources, self.folder, self.keep_images = plan, resources, folder, keep_images
+        self.on_begin: Callable[[Sequence[Result]], object] = lambda _: None
+        self.on_evaluations: Callable[[int], object] = lambda _: None
+        self.on_end: Callable[[Sequence[Result]], object] = lambda _: None
+        self.world, self.solutions = world(), solutions(resources, folder)
         self.features = Clock(torch.device("cpu"))  # features come back to the CPU
-        resources.on_evaluation = lambda images: callback.advance(self.world.count(images))
-        self.work = SharedWork(self.world, resources.memory, lambda: callback.advance(self.world.count()))
+        resources.on_evaluation = lambda images: self.on_evaluations(self.world.count(images))
+        self.work = SharedWork(self.world, resources.memory, lambda: self.on_evaluations(self.world.count()))
 
     def run(self) -> list[Result]:
         """Measures what is missing and returns all results; failures are kept, too. Raises OutputError as files are written."""
@@ -94,18 +85,18 @@ class Runner:
         kept, whole = self.work.on_main(lambda: self._known(group))
         made, prepared = 0, None
         if not whole:
-            self.callback.begin(group)
+            self.on_begin(group)
             kept = [replace(result, device=str(self.resources.device), versions=versions()) for result in group]
             made, prepared = self._measure(kept)
             kept = self.world.broadcast(kept)
         images = self.work.on_main(lambda: self.folder.first_images(self.plan, kept))
         if images and (whole or not kept[0].failed):
-            self.callback.begin(group)
+            self.on_begin(group)
             made += images
             if self.world.main:
                 self._first_images(kept, prepared, images)
             kept = self.world.broadcast(kept)
-        self.callback.end(kept)
+        self.on_end(kept)
         return kept, made
 
     def _known(self, group: list[Result]) -> tuple[list[Result], bool]:
@@ -115,7 +106,7 @@ class Runner:
             return kept, True
         if any(result.missing for result in kept):
             return kept, False
-        self.folder.forget_rows(group[0].features)
+        self.folder.rows(group[0].features).forget()
         return kept, not self.keep_images or self._images(group[0]).check()
 
     def _measure(self, group: list[Result]) -> tuple[int, PreparedRun | None]:
@@ -137,7 +128,7 @@ class Runner:
         for result in group if self.world.main else ():
             self.folder.keep(result)
         if self.world.main and not any(result.failed for result in group):
-            self.folder.forget_rows(first.features)
+            self.folder.rows(first.features).forget()
         return made, prepared
 
     def _images(self, result: Result) -> KeptImages:
@@ -145,7 +136,7 @@ class Runner:
 
     def _begin(self, result: Result, width: int) -> tuple[RowFile, set[int]]:
         """The rows of a group's features, and the images that need not be made again."""
-        rows = self.folder.rows(result, width)
+        rows = self.folder.rows(result.features).resumed(result.num, width)
         done = rows.done(result.num) - self.folder.samples(self.plan, result).missing()
         return rows, done & self._images(result).start() if self.keep_images else done
 
@@ -225,7 +216,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
     for group in plan.groups():
         first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
         whole = not first.has_metric or not any(result.missing for result in kept)
-        left = 0 if whole else first.num - folder.rows_done(first.features)
+        left = 0 if whole else first.num - folder.rows(first.features).done()
         images = folder.first_images(plan, kept, streams=bool(left))
         block = first.request.batch_size or 1  # of batches that are always full
         evaluations = first.per_image * sum(-(-count // block) * block for count in (left, images))

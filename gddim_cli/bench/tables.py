@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.evaluation.protocols import FULL
 from gddim_cli.runs.request_labels import labels
 from gddim_cli.runtime.grids import Grid
-from gddim_cli.runtime.text import counted, decimals, figure, printed, rounded, signed
+from gddim_cli.runtime.text import counted, printed, rounded, signed, with_error
 
 DASH = "—"
 """In place of a value that belongs to another budget."""
@@ -59,11 +59,8 @@ class Entry(msgspec.Struct, kw_only=True):
         """`3.31 ± 0.04 (9)`: mean, standard error and evaluations made; `*` where cells are missing."""
         if self.mean is None or self.overspent:
             return DASH if self.overspent else "failed" if self.failed else "…"
-        error = self.standard_error
-        spread = "" if error is None else f"{error:.{decimals(self.mean)}f}"
-        spread = figure(error) if error and not float(spread) else spread
         mark = " *" if self.failed or self.missing else ""
-        return f"{figure(self.mean)}{f' ± {spread}' if spread else ''}{self.made}{mark}"
+        return f"{with_error(self.mean, self.standard_error)}{self.made}{mark}"
 
     @property
     def error_text(self) -> str:
@@ -126,10 +123,15 @@ class Table(msgspec.Struct, kw_only=True):
         """The first line as text."""
         return ["sampler", *(f"{'NFE' if self.axis == 'nfe' else 'λ ='} {column:g}" for column in self.columns)]
 
+    def places(self) -> Iterator[tuple[str, float, Entry]]:
+        """Every entry with its row and its column."""
+        for label, row in self.rows.items():
+            yield from ((label, column, entry) for column, entry in zip(self.columns, row, strict=True) if entry)
+
     @property
     def entries(self) -> list[Entry]:
         """Every entry."""
-        return [entry for row in self.rows.values() for entry in row if entry]
+        return [entry for _, _, entry in self.places()]
 
     def grid(self) -> Grid:
         """The values as text: a header, a line for each row, and below it the paper's numbers and the differences."""

@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperGroup
 
 from gddim_cli import __version__
-from gddim_cli.cli.options import load_sampler_files
 from gddim_cli.errors import UsageError
 from gddim_cli.runtime.distributed import world
 
@@ -35,6 +34,19 @@ COMMANDS = {
 }
 MODULES = {"samplers": "listings", "diffusions": "listings"}
 """Modules whose name differs from their command's."""
+
+
+def load_sampler_files(words: list[str]) -> None:
+    """Registers the samplers of files given to `--sampler`, so that their options are known when the command line is parsed."""
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        value = value if equals else words[place + 1] if place + 1 < len(words) else ""
+        if name == "--sampler" and ".py" in value:
+            from gddim_cli.samplers.registry import find_sampler
+
+            for reference in value.split(","):
+                if reference.endswith(".py"):
+                    find_sampler(reference)
 
 
 class LazyGroup(TyperGroup):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gddim_cli.bench.cell import PLAN_SETTINGS
 from gddim_cli.bench.plan_file import PlanError, cell_settings, reader
@@ -17,6 +18,9 @@ from gddim_cli.errors import UsageError
 from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.setting_lists import located
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
 
 EXAMPLES = """
 gddim bench
@@ -112,12 +116,24 @@ def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
     bench_view.show_comparison(first, second, json)
 
 
+class DefaultCommandGroup(TyperGroup):
+    """A group with a hidden default command, `run`, which is called unless the first argument names another command."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
+    ) -> Context:
+        """The context of the command named first; by default that of `run`, under the group's name."""
+        if args and args[0] in self.commands and args[0] != "run":
+            return super().make_context(info_name, args, parent, **extra)
+        return self.commands["run"].make_context(info_name, args, parent, **extra)
+
+
 def make_app() -> typer.Typer:
     """The commands, with the options of every sampler that is registered now."""
     settings = {key: setting for key, setting in cell_settings().items() if key not in ("table", "published")}
     lists = [settings[key] for key in (*FIRST, *(key for key in settings if key not in FIRST))]
     run = options.quietable(options.with_settings(bench, PLAN_SETTINGS.values(), lists=lists))
-    app = typer.Typer(cls=options.DefaultCommandGroup, rich_markup_mode="rich", context_settings=FLAGS)
+    app = typer.Typer(cls=DefaultCommandGroup, rich_markup_mode="rich", context_settings=FLAGS)
     epilog = f"[bold]Examples[/bold]{EXAMPLES}".replace("\n", "\n\n")
     app.command("run", hidden=True, epilog=epilog, context_settings=FLAGS)(run)
     app.command("compare", context_settings=FLAGS)(options.quietable(compare))

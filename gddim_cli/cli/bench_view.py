@@ -2,88 +2,71 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from gddim_cli.bench.compare import compare
 from gddim_cli.bench.report import PAGE, blocks, report, write
 from gddim_cli.bench.resources import Resources
 from gddim_cli.bench.results import BenchPlan, Folder, Result
-from gddim_cli.bench.run import BenchCallback, Runner, costs
+from gddim_cli.bench.run import Runner, costs
 from gddim_cli.bench.tables import Table, tables
-from gddim_cli.cli import progress
-from gddim_cli.cli.progress import SECONDS_BETWEEN_LINES, TimeLeft, duration, grid_table, say, show_json, show_table
+from gddim_cli.cli.progress import Display, TimeLeft, duration, grid_table, say, show_json, show_table
 from gddim_cli.runs.request_labels import short_label
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.files import locked
 from gddim_cli.runtime.text import counted, figure, rounded, signed
 
 
-class View(BenchCallback):
+class View(Display):
     """Progress on stderr: on a terminal tables that fill in, elsewhere lines; with the time left."""
 
-    def __init__(self, plan: BenchPlan, resources: Resources, folder: Folder) -> None:
-        self.plan, self.folder, self.costs = plan, folder, costs(plan, resources, folder, strict=False)
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(self._line, lambda: drawn(tables(runner.folder.pairs(runner.plan))))
+        self.costs = costs(runner.plan, runner.resources, runner.folder, strict=False)
         self.left = TimeLeft(sum(seconds for _, seconds in self.costs.values()), world().size)
-        self.done, self.ended, self.made, self.said = 0.0, 0, 0, time.monotonic()
+        self.done, self.ended, self.made, self.count = 0.0, 0, 0, counted(len(runner.plan.results), "cell")
         self.current: Sequence[Result] = ()
-        self.live: Live | None = None
+        runner.on_begin, runner.on_evaluations, runner.on_end = self.begin, self.advance, self.end
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty() and world().main and not progress.QUIET:
-            self.tables = drawn(tables(self.folder.pairs(self.plan)))
-            picture, console = lambda: Group(Text(self._line()), *self.tables), Console(stderr=True)
-            self.live = Live(console=console, get_renderable=picture, refresh_per_second=4, transient=True)
-            self.live.start()
-        elif self.left.total:
-            say(self._line())
+        super().__enter__()
+        self.update([self._line()] if self.left.total else [])
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.live:
-            self.live.stop()
-
     def begin(self, group: Sequence[Result]) -> None:
+        """These results are worked on now."""
         self.made = self.made if self.current else 0
         self.current = group
 
     def advance(self, evaluations: int) -> None:
+        """Evaluations have been made."""
         self.made += evaluations
-        if not self.live and time.monotonic() - self.said >= SECONDS_BETWEEN_LINES:
-            self.said = time.monotonic()
-            say(self._line())
+        self.tick()
 
     def end(self, group: Sequence[Result]) -> None:
+        """These results are done."""
         measured, self.current = bool(self.current), ()
         self.done += self.costs[group[0].features][1]
         self.ended += len(group)
-        if self.live:
-            self.tables = drawn(tables(self.folder.pairs(self.plan)))
-        for result in group if measured and not self.live else ():
-            say(f"{described(result)} ({self._line()})")
+        self.update([f"{described(result)} ({self._line()})" for result in group if measured])
 
     def _line(self) -> str:
         evaluations, seconds = self.costs[self.current[0].features] if self.current else (0, 0.0)
         share = min(1.0, self.made / max(evaluations, 1))
         now = f", {described(self.current[0])}: {100 * share:.0f} %" if self.current else ""
-        count = f"{self.ended} of {counted(len(self.plan.results), 'cell')}"
-        return f"{count}{now}{self.left.text(self.done + share * seconds)}"
+        return f"{self.ended} of {self.count}{now}{self.left.text(self.done + share * seconds)}"
 
 
 def drawn(found: Sequence[Table]) -> list[RichTable]:
     """Tables, each with its solver errors below it."""
     return [
-        grid_table(grid, f"{title}: {heading}" if title else heading, notes, ("published", "difference"))
-        for title, heading, grid, notes in blocks(found)
+        grid_table(of.grid, ": ".join(filter(None, (of.title, of.heading))), of.notes, ("published", "difference"))
+        for of in blocks(found)
     ]
 
 
@@ -103,8 +86,9 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
     """Measures what is missing and reports; returns whether a cell failed. Raises OutputError where it cannot write."""
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
-        with View(plan, resources, folder) as view:
-            results = Runner(plan, resources, folder, view, keep_images).run()
+        runner = Runner(plan, resources, folder, keep_images)
+        with View(runner):
+            results = runner.run()
         if not processes.main:
             return False
         found = write(plan, folder, command)
@@ -145,7 +129,7 @@ def show_status(path: Path, json: bool) -> None:
     failed = {result.key: result.failure for result in found.results if result.failure}
     done = [result.key for result in found.results if not result.missing and result.key not in failed]
     rest = [result for result in found.results if result.key not in {*done, *failed}]
-    missing = {result.key: {"images": folder.rows_done(result.features), "of": result.num} for result in rest}
+    missing = {result.key: {"images": folder.rows(result.features).done(), "of": result.num} for result in rest}
     counts = {"source": plan.source, "cells": len(found.results)}
     show({**counts, "done": done, "missing": missing, "failed": failed}, found.tables, json)
     count = counted(len(found.results), "cell")

@@ -61,11 +61,14 @@ def download(
         ),
     ] = None,
     with_fid: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--with-fid", help="Also fetch the reference statistics and Inception network of the models' published FID."
+            "--with-fid/--without-fid",
+            help="Also fetch the reference statistics and Inception network of the models' published FID. Default: no, but "
+            "cld-cifar10, the default model of gddim sample, comes with what gddim fid --ref cifar10 needs.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     list_files: Annotated[
         bool,
         typer.Option(
@@ -85,8 +88,11 @@ def download(
     once to the native format.
     """
     from gddim_cli.hub.download import Download, card_with_source
+    from gddim_cli.hub.store import RELEASED
 
-    wanted = all_names(names or [], protocol, with_fid)
+    wanted = all_names(names or [], protocol, bool(with_fid))
+    if wanted == [RELEASED] and with_fid is None and not from_file and not offline:
+        wanted += fid_files("cifar10", "legacy_tensorflow")
     if not wanted and not list_files:
         raise UsageError("expected a NAME, or --protocol NAME; gddim checkpoints lists the names")
     if from_file and len(wanted) > 1:

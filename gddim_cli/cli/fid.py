@@ -82,6 +82,7 @@ def fid(
 
     from gddim_cli.evaluation.evaluator import under_protocol
     from gddim_cli.evaluation.factory import EvaluatorFactory
+    from gddim_cli.evaluation.published import published_advice
     from gddim_cli.evaluation.report import report
 
     where = find_device(device)
@@ -117,6 +118,8 @@ def fid(
         if save_stats:
             write(save_stats, source, evaluators[0].extractor, found[evaluators[0].extractor.mode])
     show(measurement, json)
+    if source.is_run and (advice := published_advice(Path(source.name), measurement.n)):
+        say(f"note: {advice}")
 
 
 def references(given: list[str]) -> list[str]:

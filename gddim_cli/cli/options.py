@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
-from typer.core import TyperGroup
 
 from gddim_cli.cli import progress
 from gddim_cli.errors import UsageError
@@ -18,7 +17,6 @@ from gddim_cli.runtime.distributed import world
 if TYPE_CHECKING:
     import msgspec
     import torch
-    from typer._click.core import Context
 
     from gddim_cli.settings import Setting
 
@@ -80,18 +78,6 @@ def command(function: Callable[..., Any], epilog: str | None = None) -> typer.Ty
     )
     app.command(epilog=epilog)(quietable(function))
     return app
-
-
-class DefaultCommandGroup(TyperGroup):
-    """A group with a hidden default command, `run`, which is called unless the first argument names another command."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
-    ) -> Context:
-        """The context of the command named first; by default that of `run`, under the group's name."""
-        if args and args[0] in self.commands and args[0] != "run":
-            return super().make_context(info_name, args, parent, **extra)
-        return self.commands["run"].make_context(info_name, args, parent, **extra)
 
 
 def quietable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,19 +233,6 @@ def assignments(texts: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--set {text}: expected NAME=VALUE, each name once")
         found[name] = value
     return found
-
-
-def load_sampler_files(words: list[str]) -> None:
-    """Registers the samplers of files given to `--sampler`, so that their options are known when the command line is parsed."""
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        value = value if equals else words[place + 1] if place + 1 < len(words) else ""
-        if name == "--sampler" and ".py" in value:
-            from gddim_cli.samplers.registry import find_sampler
-
-            for reference in value.split(","):
-                if reference.endswith(".py"):
-                    find_sampler(reference)
 
 
 def count(option: str, value: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -88,6 +88,48 @@ class Progress:
         if rate:
             parts += [f"{rate:.3g} {self.unit}/s", f"{duration((self.total - self.done) / rate)} left"]
         return ", ".join([*parts, self.note] if self.note else parts)
+
+
+class Display:
+    """A line of progress on stderr: on a terminal with tables below it, both kept up to date, elsewhere printed now and then.
+
+    Attributes:
+        live: whether it is on a terminal.
+    """
+
+    def __init__(self, line: Callable[[], str], tables: Callable[[], Sequence[Table]]) -> None:
+        self.line, self.tables = line, tables
+        self.live = sys.stderr.isatty() and world().main and not QUIET
+
+    def __enter__(self) -> Self:
+        self._said = time.monotonic()
+        if self.live:
+            from rich.console import Console, Group
+            from rich.live import Live
+            from rich.text import Text
+
+            self._shown = self.tables()
+            whole = lambda: Group(Text(self.line()), *self._shown)  # noqa: E731
+            self._rich = Live(console=Console(stderr=True), get_renderable=whole, refresh_per_second=4, transient=True)
+            self._rich.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self._rich.stop()
+
+    def tick(self) -> None:
+        """Prints the line if it is due."""
+        if not self.live and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            say(self.line())
+
+    def update(self, lines: Sequence[str]) -> None:
+        """Draws the tables again, or prints these lines."""
+        if self.live:
+            self._shown = self.tables()
+        for line in () if self.live else lines:
+            say(line)
 
 
 class Interrupts:

@@ -164,6 +164,7 @@ def sample(
 
     from gddim_cli.hub.store import default_name
     from gddim_cli.models.acceleration import Speed
+    from gddim_cli.runs.default_checkpoint import choose_default
     from gddim_cli.runs.folder import RunFolder
     from gddim_cli.runs.generate import Generation
     from gddim_cli.runs.prepare import prepare
@@ -171,8 +172,13 @@ def sample(
     processes = world().join()
     where = find_device(device)
     options.use_threads(threads, where)
+    folder = RunFolder(out, format)
     if request.checkpoint is None:
-        name, reason = default_name()
+        found = default_name()
+        if processes.main and not overwrite:
+            found = choose_default(request, folder, num or NUM, where, lambda: waiting(out))
+        name, reason = processes.broadcast(found)
+        request = msgspec.structs.replace(request, checkpoint=name)
         say(f"checkpoint: {name} ({reason})")
     if compile:
         say("--compile: compiling the network on its first evaluation; the result is cached for later runs")
@@ -189,7 +195,7 @@ def sample(
         )
     speed = Speed(prepared.dtype, prepared.request.tf32, None, compile, cuda_graph)
     generation = Generation(
-        folder=RunFolder(out, format),
+        folder=folder,
         prepared=prepared,
         num=num or (len(prepared.initial) if prepared.initial is not None else NUM),
         batch_size=size or options.BATCH_SIZE,

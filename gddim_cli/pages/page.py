@@ -40,7 +40,7 @@ class Section:
         notes: sentences below it.
         charts: by the stems of their files, which also name the PNG and SVG beside the page.
         pictures: PNG files by name, each with its alternative text.
-        records: everything that each entry depends on, a mapping of plain values for each.
+        records: everything that each entry depends on, a mapping of plain values for each, which may be nested.
     """
 
     title: str
@@ -165,12 +165,13 @@ def details(records: Sequence[Mapping[str, Any]]) -> str:
     """What every entry depends on: first what all share, then a line for each entry with the rest."""
     if not records:
         return ""
+    records = [flat(record) for record in records]
     names = list(dict.fromkeys(name for record in records for name in record))
     shared = [name for name in names if len({repr(record.get(name)) for record in records}) == 1]
     common = "".join(
         f"<tr><th>{escape(name)}</th><td>{value(records[0].get(name))}</td></tr>"
         for name in shared
-        if records[0].get(name) not in (None, "", {})
+        if records[0].get(name) not in (None, "")
     )
     own = [name for name in names if name not in shared]
     head = "".join(f"<th>{escape(name)}</th>" for name in own)
@@ -182,10 +183,16 @@ def details(records: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one, with names such as `request.seed`."""
+    found: dict[str, Any] = {}
+    for name, of in record.items():
+        found |= flat(of, f"{prefix}{name}.") if isinstance(of, Mapping) else {f"{prefix}{name}": of}
+    return found
+
+
 def value(of: Any) -> str:
     """A plain value; long ones are cut, and shown in full on hover."""
-    if isinstance(of, Mapping):
-        of = ", ".join(f"{name} {part}" for name, part in of.items())
     text = "" if of is None else f"{of:.6g}" if isinstance(of, float) else str(of)
     if len(text) > LONG and " " not in text:
         return f'<span title="{escape(text)}">{escape(text[:12])}…</span>'

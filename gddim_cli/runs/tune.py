@@ -24,6 +24,7 @@ from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import locked, replacing
 from gddim_cli.runtime.json_files import read_json, write_json
 from gddim_cli.runtime.memory import is_out_of_memory, memory_for
+from gddim_cli.runtime.rounding import rounding
 from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 from gddim_cli.samplers.fitted import closed_form, descent
@@ -42,7 +43,7 @@ POWER = 1.25
 REFERENCE_STEPS = {"R": 100, "L": 200}
 """Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
 REFERENCE_ORDER = 3
-ROUNDS, STEPS = 3, 6
+ROUNDS, STEPS = 8, 3
 """Rounds of the search, and steps in a round, whose curvature is that of one batch."""
 VERSION = 1
 """Of the fit; interrupted work of another version is not resumed."""
@@ -131,6 +132,7 @@ class Tuning:
         """The number of steps of the reference solutions."""
         return self.nfe * math.ceil(REFERENCE_STEPS[self.method.k] / self.nfe)
 
+    @rounding(tf32=False)
     def solver(self, say: Callable[[str], object] = lambda _: None) -> SolverFile:
         """The fitted solver. Work that an earlier call has done is read from the folder.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -89,16 +90,33 @@ def partial_path(path: Path, run: str) -> Path:
     return path.with_name(f"{path.name}.{run}.partial")
 
 
-def partial_rows(path: Path, run: str) -> NDArray[np.float32] | None:
-    """The rows of a run's partial file [N, width], mapped; None where it is missing or damaged."""
-    try:
-        found = read_array(partial_path(path, run), memory_map=True)
-    except DataError:
-        return None
-    return found if found.ndim == 2 and found.shape[1] and found.dtype == np.dtype("<f4") else None
+@dataclass(frozen=True)
+class PartialRows:
+    """The rows of a run, [N, width], in a file that never becomes complete: it is removed after use."""
 
+    path: Path
+    run: str
 
-def resumed_rows(path: Path, num: int, width: int, run: str) -> RowFile:
-    """The file of a run's `num` rows of one width; started again where its partial file is damaged or of another shape."""
-    found = partial_rows(path, run)
-    return RowFile(path, num, (width,), run, None, overwrite=found is None or found.shape != (num, width))
+    def _read(self) -> NDArray[np.float32] | None:
+        """The rows, mapped; None if they are missing or damaged."""
+        try:
+            found = read_array(partial_path(self.path, self.run), memory_map=True)
+        except DataError:
+            return None
+        return found if found.ndim == 2 and found.shape[1] and found.dtype == np.dtype("<f4") else None
+
+    def resumed(self, num: int, width: int) -> RowFile:
+        """The file of `num` rows of one width; started again if it is damaged or has another shape."""
+        found = self._read()
+        return RowFile(self.path, num, (width,), self.run, None, overwrite=found is None or found.shape != (num, width))
+
+    def done(self) -> int:
+        """The number of rows that exist."""
+        rows = self._read()
+        return 0 if rows is None else int((~np.isnan(rows[:, -1])).sum())
+
+    def forget(self) -> None:
+        """Removes the file."""
+        path = partial_path(self.path, self.run)
+        with writing(path):
+            path.unlink(missing_ok=True)

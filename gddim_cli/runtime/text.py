@@ -41,6 +41,13 @@ def figure(value: float) -> str:
     return f"{value:.{decimals(value)}f}"
 
 
+def with_error(value: float, error: float | None) -> str:
+    """`3.31 ± 0.04`: a number with its standard error, if that is known, which is never rounded to nothing."""
+    shown = "" if error is None else f"{error:.{decimals(value)}f}"
+    shown = figure(error) if error and not float(shown) else shown
+    return figure(value) + (f" ± {shown}" if shown else "")
+
+
 def rounded(value: float) -> str:
     """A number of any size to two digits: `1.2e-03`, `0.16`, `55`."""
     return f"{value:.1e}" if value < 0.01 else f"{value:#.2g}" if value < 10 else f"{value:.0f}"

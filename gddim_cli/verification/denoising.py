@@ -171,7 +171,7 @@ def draw_images(
 
 
 def levels_of(denoiser: IsotropicDenoiser, count: int) -> list[Level]:
-    """Noise levels in equal ratios, from the lowest to the highest that a denoiser knows."""
+    """Noise levels in equal ratios, from the lowest to the highest that a denoiser supports."""
     low, high = denoiser.sigma_min or LOWEST, denoiser.sigma_max if math.isfinite(denoiser.sigma_max) else HIGHEST
     return [Level(float(sigma)) for sigma in np.geomspace(low, high, count)]
 

@@ -83,7 +83,7 @@ def out_of_memory(*_words: object, **_named: object) -> None:
     [
         (solver_error, "solve", (*ONE, "--solver-error")),
         (run.Runner, "_begin", ONE),
-        (BatchSizeProbe, "seconds", (*ONE, "--print-plan")),
+        (BatchSizeProbe, "mean_seconds", (*ONE, "--print-plan")),
     ],
     ids=["solver error", "model", "estimate"],
 )

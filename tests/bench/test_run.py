@@ -150,7 +150,7 @@ def test_cells_start_from_given_states(bench, gddim, tmp_path: Path) -> None:
 
 def test_progress_is_reported_during_solver_errors_too(bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While piped: a line after each interval, with the share of the cell and the time left, whatever the network works on."""
-    monkeypatch.setattr("gddim_cli.cli.bench_view.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("gddim_cli.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
     lines = bench("--nfe", "4", "--num", "4", "--solver-error", "--solver-error-images", "2").err.splitlines()
     assert len([line for line in lines if line.startswith("0 of 1 cell, gDDIM order 2, NFE 4, seed 0: ")]) > 600
     shares = [int(line.split(": ")[1].split(" %")[0]) for line in lines if " %" in line]
@@ -162,10 +162,9 @@ def test_progress_is_reported_during_solver_errors_too(bench, monkeypatch: pytes
 KILLED = """
 import os, signal, sys
 from gddim_cli.bench import report, run
-from gddim_cli.bench.results import Folder
 from gddim_cli.cli.main import main
 from gddim_cli.runs import solver_error
-from gddim_cli.runtime.row_file import RowFile
+from gddim_cli.runtime.row_file import PartialRows, RowFile
 
 def killing(owner, name, call, before):
     inner, count = getattr(owner, name), [0]
@@ -192,7 +191,7 @@ elif where == "within a cell":
 elif where == "before its number":
     killing(run.Runner, "_finish", 2, True)
 elif where == "between cells":
-    killing(Folder, "forget_rows", 3, True)
+    killing(PartialRows, "forget", 3, True)
 elif where == "within a solution":
     killing(solver_error, "solve", 2, True)
 elif where == "within the report":

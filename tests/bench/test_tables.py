@@ -13,7 +13,7 @@ from gddim_cli.bench import compare as comparing
 from gddim_cli.bench import plot, published, report, tables
 from gddim_cli.bench.cell import Cell
 from gddim_cli.bench.results import BenchPlan, Result
-from gddim_cli.pages import figure
+from gddim_cli.pages import figure, text
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.request_labels import labels
 from gddim_cli.runs.solver_error import SolverError
@@ -206,8 +206,9 @@ def test_what_rk45_cannot_make_is_no_number_of_its_budget() -> None:
     assert note in table.notes()
     first = table.entries[0]
     assert (first.mean, first.nfe, first.overspent) == (97.0, 21.0, True)
-    assert "97.0" not in report.markdown(report_of([spent(21)]))
-    assert ",97.0," in report.table_csv(report_of([spent(21)]))
+    found = report_of([spent(21)])
+    assert "97.0" not in text.markdown(report.blocks(found.tables), found.notes)
+    assert ",97.0," in text.csv_text(report.csv_lines(found))
     for draw in (plot.values, plot.errors):
         assert [list(line.get_xdata()) for line in figure.draw(draw(table)).axes[0].lines] == [[51, 104]]
     (table,) = tables.tables([spent(57, rtol=1e-3, atol=1e-3)])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gddim_cli.cli import bench_view
+from gddim_cli.cli import bench_view, progress
 from gddim_cli.cli.progress import TimeLeft
 from gddim_cli.models.network import Counted
 
@@ -44,7 +44,7 @@ def seconds(text: str) -> float:
 def on(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts the machine's clock in place of the real one."""
     clock = SimpleNamespace(monotonic=lambda: machine.now, perf_counter=lambda: machine.now)
-    for module in ("cli.progress", "cli.bench_view", "runs.batch_size", "bench.run"):
+    for module in ("cli.progress", "runs.batch_size", "bench.run"):
         monkeypatch.setattr(f"gddim_cli.{module}.time", clock)
     forward = Counted.__call__
 
@@ -53,8 +53,9 @@ def on(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         return forward(self, x, *words, **named)
 
     monkeypatch.setattr(Counted, "__call__", timed)
-    monkeypatch.setattr(bench_view, "SECONDS_BETWEEN_LINES", 2.0)
-    monkeypatch.setattr(bench_view, "say", lambda text: machine.lines.append((machine.now, text)))
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 2.0)
+    for module in (progress, bench_view):
+        monkeypatch.setattr(module, "say", lambda text: machine.lines.append((machine.now, text)))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_the_time_left_is_within_a_factor_of_two_of_the_truth(bench, monkeypatch
             assert 0.5 < seconds(text) / truth < 2, (at, text, truth)
     gaps = [later - earlier for (earlier, _), (later, _) in pairwise(found)]
     longest_batch = SECONDS * 8 * max(slower(n) for n in range(1, 100))
-    assert max(gaps) < bench_view.SECONDS_BETWEEN_LINES + 2 * longest_batch  # piped, it is never silent for long
+    assert max(gaps) < progress.SECONDS_BETWEEN_LINES + 2 * longest_batch  # piped, it is never silent for long
 
 
 def test_print_plan_says_what_the_run_will_take(bench, monkeypatch: pytest.MonkeyPatch) -> None:

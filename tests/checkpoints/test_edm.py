@@ -117,6 +117,16 @@ class Runs:
         return os.mkdir, (str(self.path),)
 
 
+class Commands:
+    """A pickle of it would run a command of the shell when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
 def with_payload(golden_file, payload):
     """A golden pickle whose first storage holds other bytes."""
     content = golden_file("edm_small_vp.pkl").read_bytes()
@@ -138,9 +148,11 @@ def test_hostile_pickles_are_refused_in_one_line(golden_file, tmp_path):
     ran = tmp_path / "ran"
     marker = b"torch_utils.persistence ema"
     contents = {
-        "system": (pickle.dumps({"ema": Runs(ran), "x": marker}, 4), r"it would run posix\.mkdir"),
+        "system": (pickle.dumps({"ema": Commands(ran), "x": marker}, 4), r"it would run posix\.system"),
+        "folder": (pickle.dumps({"ema": Runs(ran), "x": marker}, 4), r"it would run posix\.mkdir"),
         "unknown": (pickle.dumps({"ema": re.compile("x"), "x": marker}, 4), r"it would run re\._compile"),
         "nested": (with_payload(golden_file, hostile_torch(Runs(ran))), r"it would run posix\.mkdir"),
+        "nested system": (with_payload(golden_file, hostile_torch(Commands(ran))), r"it would run posix\.system"),
         "nested list": (with_payload(golden_file, hostile_torch([1, 2])), "not a network as EDM's program"),
         "nested text": (with_payload(golden_file, b"hello"), "not a whole pickle"),
     }

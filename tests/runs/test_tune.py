@@ -11,11 +11,16 @@ import pytest
 import torch
 
 import gddim_cli
+from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import UsageError
+from gddim_cli.hub.load import load
+from gddim_cli.hub.store import bundled_folder
 from gddim_cli.runs import tune
+from gddim_cli.runs.converged import rms_distance
 from gddim_cli.runs.prepare import prepare
 from gddim_cli.runs.request import SamplingRequest
+from gddim_cli.runs.solvers import SOLVERS, find_solver
 from gddim_cli.runs.tune import Tuning
 from gddim_cli.samplers.fitted import descent
 from gddim_cli.samplers.fitted.solver_file import read_solver
@@ -198,6 +203,36 @@ def test_a_network_without_a_gradient_is_fitted_in_closed_form(tiny: Path, tmp_p
     assert result.status == 0, result.err
     assert "the network has no gradient" in result.err
     assert json.loads(result.out)["improved"]
+
+
+SHIPPED = [("cld", nfe) for nfe in (5, 8, 10, 15, 20)] + [("vp", 5), ("vp", 10)]
+
+
+def test_the_solvers_that_ship_belong_to_the_bundled_checkpoint() -> None:
+    model, folder = load("mnist", CPU), bundled_folder() / SOLVERS
+    names = set()
+    for name, nfe in SHIPPED:
+        diffusion = make_diffusion(name, {})
+        path = find_solver("auto", model, "mnist", diffusion, None, nfe)
+        solver = read_solver(path)
+        assert (path.parent, solver.checkpoint_sha256, solver.nfe) == (folder, model.sha256, nfe)
+        assert solver.fit.improved
+        assert solver.fit.rmse_after < 0.75 * solver.fit.rmse_before
+        assert path.stat().st_size < 20_000
+        names.add(path.name)
+    assert names == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_shipped_solver_is_closer_to_the_converged_images_than_the_paper_s_scheme() -> None:
+    """16 images through VP at NFE 5, of a seed that no fit saw."""
+    shared = {"diffusion": "vp", "num": 16, "seed": 1000, "return_states": True}
+    converged = gddim_cli.sample("mnist", nfe=100, order=3, **shared)[1]
+    paper, tuned = (
+        rms_distance(gddim_cli.sample("mnist", nfe=5, **shared, **settings)[1], converged)
+        for settings in ({"preset": "paper"}, {"solver": "auto"})
+    )
+    assert tuned < 0.6 * paper
 
 
 def test_the_default_for_few_evaluations_and_the_paper_s_scheme(gddim, tiny: Path) -> None:

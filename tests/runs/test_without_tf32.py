@@ -46,3 +46,12 @@ def test_a_sampler_step_by_step(tiny: Path, products) -> None:
         assert Switches.read() == Switches.all(tf32=True)
     assert products.on == 0
     assert products.off > 3
+
+
+def test_a_fit_of_a_solver(gddim_command, tiny: Path, products, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GDDIM_HOME", str(tmp_path))
+    words = ["--checkpoint", tiny, "--nfe", 2, "--num", 2, "--device", "cpu", "--out", tmp_path / "solver.json"]
+    result = gddim_command("tune", *words)
+    assert result.status == 0, result.err
+    assert products.on == 0
+    assert products.off > 1000

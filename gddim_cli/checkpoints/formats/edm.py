@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
-from gddim_cli.checkpoints.pickle_outline import Call, Interpreter, Name, OutlineError, Persistent, mapped
+from gddim_cli.checkpoints.pickle_outline import Call, Interpreter, Name, OutlineError, Persistent, read_outline
 from gddim_cli.errors import CheckpointError
 from gddim_cli.runtime.text import printable
 
@@ -60,7 +60,7 @@ def read(path: Path) -> Contents:
             )
 
     try:
-        content = Interpreter(mapped(path), 0, refuse).run()
+        content = read_outline(path, refuse)
         average = content["ema"]
         tensors = {
             name: tensor_of(value, refuse)

@@ -20,9 +20,9 @@ STEP_OF_TIMES, STEP_OF_OFFSETS = 0.05, 0.3
 """Steps of the finite differences in units of theta; large, because networks run in float32."""
 LONGEST = 0.3
 """The largest change of a time in one step, in units of theta."""
-FAILURES = 5
+FAILURES = 8
 """Steps in a row that may fail."""
-LEAST_DAMPING, MOST_DAMPING = 1e-4, 1e-2
+LEAST_DAMPING, MOST_DAMPING = 1e-4, 10.0
 EVEN = 0.25
 """The share of the mean square error that is added to an image's own in its weight."""
 
@@ -32,7 +32,7 @@ class Point:
     """The state of the search: the parameters, [P], and the damping of the next step."""
 
     theta: Array
-    damping: float = 1e-3
+    damping: float = 1e-2
 
 
 def weights_of(errors: Array) -> Array:
