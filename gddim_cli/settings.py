@@ -122,7 +122,7 @@ class Setting:
             value = self.about.aliases[value]
         try:
             found = msgspec.convert(value, self.type)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
             raise UsageError(f"{where}: {brief(value)}: expected {self.expected()}") from error
         too_large = self.about.most is not None and found > self.about.most
         if too_large or (isinstance(found, float) and not math.isfinite(found)):

@@ -552,7 +552,11 @@ def solvers(corpus: Corpus, draw: Draw, place: Path) -> Case:
         written(draw, path, json.dumps(tree))
     else:
         spoil(draw, path)
-    return Case(["sample", "--checkpoint", "tiny.safetensors", "--nfe", 3, "-n", 2, "--out", "out", "--solver", path], [path], note)
+    return Case(
+        ["sample", "--checkpoint", "tiny.safetensors", "--nfe", 3, "-n", 2, "--out", "out", "--solver", path],
+        [path],
+        note,
+    )
 
 
 def names(corpus: Corpus, draw: Draw, place: Path) -> Case:

@@ -134,7 +134,9 @@ class Corpus:
             "--keep-images",
         )
         np.save(root / "noise.npy", draw.standard_normal((2, 2, 1, 8, 8), np.float32))
-        self.make("tune", "--checkpoint", "tiny.safetensors", "--nfe", 3, "-n", 2, "--batch-size", 2, "--out", "solver.json")
+        self.make(
+            "tune", "--checkpoint", "tiny.safetensors", "--nfe", 3, "-n", 2, "--batch-size", 2, "--out", "solver.json"
+        )
         for name in FORMATS:
             shutil.copy(golden(name), root / name)
         self.pipeline()

@@ -96,7 +96,7 @@ def published(golden_file, tmp_path, monkeypatch):
             card["network"] |= {"nf": 16, "num_res_blocks": 1}
         (cards / name).write_text(yaml.safe_dump(card))
     monkeypatch.setattr(store, "bundled_folder", lambda: cards)
-    monkeypatch.setattr("gddim_cli.evaluation.extractors.bundled_folder", lambda: cards)
+    monkeypatch.setattr("gddim_cli.evaluation.extractors.lenet.bundled_folder", lambda: cards)
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("GDDIM_MIRROR", raising=False)
     monkeypatch.chdir(work)

@@ -53,7 +53,7 @@ def test_parts_that_hold_images_of_two_shards_lose_none(tmp_path: Path, monkeypa
         names = [f"images-{span}.{format}" for span in ("000000-000009", "000010-000019", "000020-000024")]
         assert sorted(path.name for path in tmp_path.iterdir()) == names
         np.testing.assert_array_equal(storage.read(range(25)), PIXELS)
-    with pytest.raises(DataError, match="image 25 is in no file"):
+    with pytest.raises(DataError, match="image 25 is missing from the folder"):
         storage.read([25])
 
 
@@ -70,7 +70,7 @@ def test_a_part_with_holes_is_not_taken_for_its_shard(tmp_path: Path, format: st
 @pytest.mark.parametrize("format", SHARDED)
 def test_no_part_goes_before_all_images_are_found(tmp_path: Path, format: str) -> None:
     storage = stored(tmp_path, format, [[0, 1], [3]])
-    with pytest.raises(DataError, match="image 2 is in no file"):
+    with pytest.raises(DataError, match="image 2 is missing from the folder"):
         storage.join(4)
     assert storage.done(4) == {0, 1, 3}
 
@@ -108,7 +108,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, format: str) -> None:
     whole = file.read_bytes()
     for cut in (0, 100, len(whole) // 2, len(whole) // 2 + 100):
         file.write_bytes(whole[:cut])
-        with pytest.raises(DataError, match=rf"{file.name}|image \d is in no file"):
+        with pytest.raises(DataError, match=rf"{file.name}|image \d is missing from the folder"):
             storage.read(range(8))
 
 
