@@ -78,6 +78,8 @@ def call() -> int:
         status = 1
     except typer.Abort:
         status = INTERRUPTED
+    except OSError as error:  # a disk or a network share that fails while a file is read
+        status = complain(f"{error.filename or 'a file'}: {error.strerror or error}", OutputError.exit_code)
     except (MemoryError, RuntimeError) as error:
         from gddim_cli.runtime.memory import is_out_of_memory
 

@@ -172,7 +172,7 @@ def eventually(holds: Callable[[], bool], patience: float) -> bool:
 def refuse_special(path: Path) -> None:
     """Raises OSError for what is neither a file nor a folder: a pipe would be waited for, a device may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "not a plain file")
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
 
 
 def read_plain(path: Path, most: int) -> bytes:
@@ -196,5 +196,8 @@ def sha256(path: Path) -> str:
         OSError: it cannot be read, or is not a plain file.
     """
     refuse_special(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
