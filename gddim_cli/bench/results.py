@@ -152,7 +152,10 @@ class Folder:
 
     def result(self, pending: Result, images: int) -> Result:
         """What is kept of a result, or `pending`; a solver error on another number of images does not count."""
-        found = read_json(self.path / "cells" / f"{pending.key}.json", Result) or msgspec.structs.replace(pending)
+        path = self.path / "cells" / f"{pending.key}.json"
+        found = read_json(path, Result) or msgspec.structs.replace(pending)
+        if found.key != pending.key:
+            raise DataError(f"{path}: holds the result of another cell; remove it and run the same command again")
         if found.solver_error and found.solver_error.images != images:
             found.solver_error = None
         return found

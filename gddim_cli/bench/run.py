@@ -116,7 +116,7 @@ class Runner:
         if any(result.missing for result in kept):
             return kept, False
         self.folder.forget_rows(group[0].features)
-        return kept, not self.keep_images or self._images(group[0]).complete
+        return kept, not self.keep_images or self._images(group[0]).check()
 
     def _measure(self, group: list[Result]) -> tuple[int, PreparedRun | None]:
         """Fills in the values of a group, or why there are none; how many images were made, and what made them."""

@@ -58,6 +58,8 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         what = f"cannot be read: {error}" if not path.is_file() else f"not a whole safetensors file ({error})"
+        if "not valid UTF-8" in str(error):
+            raise CheckpointError(f"{path}: the path is not valid UTF-8, which safetensors needs; rename it") from error
         raise CheckpointError(f"{path}: {what}; copy or convert it again") from error
     if CARD not in metadata:
         raise CheckpointError(

@@ -11,7 +11,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, grid_table, say, show_json, show_table, stdout
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.runs.request import checkpoint_names
 from gddim_cli.runtime.device import find_device
 
@@ -118,8 +118,7 @@ def check_diffusion(name: str, json: bool) -> None:
     show(results, json)
     failed = sum(not result.passed for result in results)
     if failed:
-        say(f"gddim: {failed} of {len(results)} checks failed")
-        raise typer.Exit(1)
+        raise NumericsError(f"{failed} of {len(results)} checks failed")
 
 
 def check_checkpoint(

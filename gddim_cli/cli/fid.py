@@ -167,6 +167,8 @@ def parse(words: list[str]) -> tuple[Path, Path | None]:
         if len(words) != 3:
             raise UsageError("stats: takes the images and the file to write: gddim fid stats IMAGES OUT.npz")
         return Path(words[1]), Path(words[2])
+    if "" in words:
+        raise UsageError("IMAGES: is empty; give a folder or a file of images")
     if len(words) > 1:
         raise UsageError(f"takes one set of images, not {len(words)} ({' '.join(words)}); give the other one as --ref")
     return Path(words[0] if words else IMAGES), None

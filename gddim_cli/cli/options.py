@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="msgspec.Struct")
 BATCH_SIZE = 64
+MOST_IMAGES = 10_000_000
 PANELS = ("Model", "Sampler", "Data", "Training", "Images", "Reference", "Metrics", "Output", "Speed", "Advanced")
 """The groups of options in `--help`, in order."""
 
@@ -261,14 +262,14 @@ def load_sampler_files(words: list[str]) -> None:
                     find_sampler(reference)
 
 
-def positive(option: str, value: int) -> int:
-    """The value, if it is at least 1.
+def count(option: str, value: int) -> int:
+    """The value, if it is from 1 to `MOST_IMAGES`.
 
     Raises:
-        UsageError: it is smaller; the message names the option.
+        UsageError: it is not; the message names the option.
     """
-    if value < 1:
-        raise UsageError(f"{option}: {value} is not a positive count")
+    if not 1 <= value <= MOST_IMAGES:
+        raise UsageError(f"{option}: {value} is not a count from 1 to {MOST_IMAGES}")
     return value
 
 

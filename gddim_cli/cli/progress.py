@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from gddim_cli.errors import OutputError
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
@@ -136,15 +134,8 @@ def stdout() -> Iterator[TextIO]:
     Raises:
         OutputError: it cannot be written, for example because the disk behind `>` is full.
     """
-    try:
-        yield sys.stdout
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # What is left in the buffer would fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+    yield sys.stdout
+    sys.stdout.flush()
 
 
 def show_table(table: Table) -> None:

@@ -154,7 +154,7 @@ def sample(
         check_film("--trajectory", trajectory)
     options.suffix("--save-raw", save_raw, ".npy")
     if num is not None:
-        options.positive("--num", num)
+        options.count("--num", num)
     if request.init_noise and save_raw and Path(request.init_noise).resolve() == save_raw.resolve():
         raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
 
@@ -227,7 +227,7 @@ def sheet(
     rows = sample_sheet.requests_of(given, compare, options.assignments(set))
     options.suffix("--out", out, ".png")
     if num is not None:
-        options.positive("--num", num)
+        options.count("--num", num)
     from gddim_cli.images.sheet import is_sheet
     from gddim_cli.runtime.files import probe, refuse_foreign
 

@@ -73,8 +73,11 @@ def is_native(path: Path) -> bool:
     """Whether a file is safetensors, the native format, by its name or its first bytes."""
     if path.suffix == store.WEIGHTS or not path.is_file():
         return path.is_file()
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[str], object]) -> Path:

@@ -63,9 +63,10 @@ class Flow:
         between = np.empty((count, count, self.size, self.size))
         back = np.linalg.inv(whole)
         between[range(count), range(count)] = np.eye(self.size)
-        for k in range(1, count):
-            between[k, :k] = whole[k - 1] @ between[k - 1, :k]
-            between[:k, k] = between[:k, k - 1] @ back[k - 1]
+        with np.errstate(over="ignore", invalid="ignore"):  # between distant times a flow may be too large for a number
+            for k in range(1, count):
+                between[k, :k] = whole[k - 1] @ between[k - 1, :k]
+                between[:k, k] = between[:k, k - 1] @ back[k - 1]
         return between
 
     def __call__(self, t: ArrayLike, s: ArrayLike = 0.0) -> Array:

@@ -16,13 +16,15 @@ from pathlib import Path
 import msgspec
 import torch
 
-from gddim_cli.errors import DataError, UsageError
+from gddim_cli.errors import DataError, OutputError, UsageError
 from gddim_cli.runs.request import SamplingRequest, differences
-from gddim_cli.runs.storage.base import Storage
+from gddim_cli.runs.storage.base import Storage, remove
 from gddim_cli.runs.storage.manifest import MANIFEST
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runtime.distributed import SharedCounter
-from gddim_cli.runtime.files import LOCK, locked, replacing, writing
+from gddim_cli.runtime.files import LOCK, locked, read_plain, replacing, writing
+from gddim_cli.runtime.json_files import MOST_BYTES
+from gddim_cli.runtime.text import reason
 from gddim_cli.runtime.versions import versions
 
 RUN = "run.json"
@@ -153,6 +155,22 @@ class RunFolder:
         with locked(self.path, "gddim sample", GRACE, on_wait):
             yield
 
+    def identity(self) -> tuple[int, int] | None:
+        """What tells this folder from one made in its place: its lock file, which stays open while it is locked."""
+        try:
+            found = (self.path / LOCK).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def refuse_replaced(self, identity: tuple[int, int] | None) -> None:
+        """Raises OutputError if the folder with this identity was removed, and another run has begun in its place."""
+        found = self.identity()
+        if identity and found and found != identity:
+            raise OutputError(
+                f"{self.path}: was removed, and another run has begun in its place; rerun the same command with another --out"
+            )
+
     def record(self) -> Run | None:
         """The record of the run in the folder, whatever its settings; None if there is none.
 
@@ -218,11 +236,10 @@ class RunFolder:
     def _remove(self) -> None:
         """Removes the run's images, grid and manifest, and its record last."""
         run = read_run(self.path)
-        with writing(self.path):
-            for file in open_storage(self.path, run.format).files(run.num):
-                file.unlink(missing_ok=True)
-            for name in (GRID, MANIFEST, RUN):
-                (self.path / name).unlink(missing_ok=True)
+        for file in open_storage(self.path, run.format).files(run.num):
+            remove(file)
+        for name in (GRID, MANIFEST, RUN):
+            remove(self.path / name)
 
     def save(self, run: Run) -> None:
         """Writes `run.json`.
@@ -241,8 +258,9 @@ def read_run(folder: Path) -> Run:
         DataError: it is missing, damaged, or was written by another version.
     """
     try:
-        return msgspec.json.decode((folder / RUN).read_bytes(), type=Run)
+        return msgspec.json.decode(read_plain(folder / RUN, MOST_BYTES), type=Run)
     except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(
-            f"{folder / RUN}: cannot be read as a run of this version ({error}); choose another folder, or remove this one"
+            f"{folder / RUN}: cannot be read as a run of this version ({reason(error)}); "
+            "choose another folder, or remove this one"
         ) from error

@@ -74,6 +74,7 @@ class Generation:
     states: RowFile | None = None
     earlier: Run | None = None
     filming: bool = False
+    identity: tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
 
     def prepare(self) -> list[int]:
@@ -92,6 +93,7 @@ class Generation:
         self.prepared.use_tolerance(start.tolerance)
         if start.token:
             self._meet_in_folder(start.token)
+        self.identity = self.folder.identity()
         return start.todo
 
     def _open(self, sharing: int) -> ResumeState:
@@ -114,7 +116,7 @@ class Generation:
         filming = self.trajectory is not None and not self._film_is_current(num)
         if filming:
             there -= set(range(IN_GRID))
-        todo = sorted(set(range(num)) - there)
+        todo = [index for index in range(num) if index not in there]
         tolerance = earlier.tolerance if earlier else None
         if todo and not tolerance:  # calibrated once, for all processes
             with memory_for(1, self.prepared.device):
@@ -199,7 +201,7 @@ class Generation:
         if self.world.main:
             if todo:
                 remove_manifest(self.folder.path)
-            self.folder.save(run)
+            self._save(run)
         ledger = Ledger(run, session, self.world.shared_counter())
         writer = Writer(self._store, lambda made: ledger.add(len(made.indices), made.evaluations))
         wanted = set(todo)
@@ -220,7 +222,7 @@ class Generation:
                 self._finish(run)
                 ledger.add()
                 run.complete = True
-                self.folder.save(run)
+                self._save(run)
         except BaseException:
             with suppress(PeerError):
                 writer.stop()
@@ -228,7 +230,7 @@ class Generation:
             # The first error is the one to report; a full disk refuses this file too.
             with suppress(OutputError):
                 if self.world.main:
-                    self.folder.save(run)
+                    self._save(run)
             raise
         return self.world.broadcast(run)
 
@@ -249,6 +251,10 @@ class Generation:
             run.raw, run.trajectory = self.earlier.raw, self.earlier.trajectory
         run.tolerance = self.prepared.sampler.tolerance
         return run
+
+    def _save(self, run: Run) -> None:
+        self.folder.refuse_replaced(self.identity)
+        self.folder.save(run)
 
     def batches(self, todo: Sequence[int]) -> list[range]:
         """The blocks of indices that contain `todo`; always full if the images of a batch depend on each other."""
@@ -299,9 +305,10 @@ class Generation:
     def _store(self, made: Batch) -> Batch:
         """Writes a batch, on the writer's thread.
 
-        Raises PeerError, before anything is written, if the run has failed: another run may have started in the folder.
+        Raises PeerError or OutputError, before anything is written, if another run may have started in the folder.
         """
         self.world.check()
+        self.folder.refuse_replaced(self.identity)
         try:
             with memory_for(len(made.indices), self.prepared.device):
                 if self.states and made.states:
@@ -323,6 +330,7 @@ class Generation:
         return grid(images[rows_by_class(len(images), classes)], columns=-(-len(images) // classes))
 
     def _finish(self, run: Run) -> None:
+        self.folder.refuse_replaced(self.identity)
         images = self.folder.images
         if not eventually(lambda: len(images.done(self.num)) == self.num, PATIENCE if self.world.size > 1 else 0.0):
             lost = min(set(range(self.num)) - images.done(self.num))

@@ -11,6 +11,7 @@ from gddim_cli.images.render import grid, write_png
 from gddim_cli.runs.folder import GRID, Run, RunFolder
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.storage.base import Storage
+from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
 
 IN_GRID = 100
 
@@ -38,35 +39,47 @@ class KeptImages:
         """The images in it."""
         return self.folder.images
 
-    @property
-    def complete(self) -> bool:
-        """Whether the folder holds this run with all its images."""
+    def check(self) -> bool:
+        """Whether the folder holds this run with all its images undamaged; the grid is then written again."""
         try:
             run = self.folder.open(self.request, overwrite=False)
+            if run is None or not run.complete or run.num < self.num or self._damaged():
+                return False
         except (DataError, UsageError):
             return False
-        return run is not None and run.complete and run.num >= self.num
+        self._write_grid()
+        return True
 
     def start(self) -> set[int]:
-        """Opens the folder and returns the indices of the images in it.
+        """Opens the folder and returns the indices of the images in it, after removing damaged ones.
 
         Raises:
             UsageError, DataError, OutputError: as `RunFolder.open`.
         """
         if self.folder.open(self.request, overwrite=False) is None:
             self._record(False, None, None)
+        damaged = self._damaged()
+        remove_manifest(self.path)
+        self.images.discard(damaged)
         return self.images.done(self.num)
 
     def finish(self, nfe: float | None, tolerance: float | None) -> None:
-        """Writes the grid and the record of a complete run, with the network evaluations per image and the tolerance.
+        """Writes the grid, the manifest and the record of a complete run, with the network evaluations per image and the tolerance.
 
         Raises:
             DataError: an image is missing.
             OutputError: a file cannot be written.
         """
         self.images.join(self.num)
-        write_png(self.path / GRID, grid(self.images.read(range(min(self.num, IN_GRID)))))
+        self._write_grid()
+        write_manifest(self.path, Manifest(__version__, "npz", self.num, self.images.describe(self.num)))
         self._record(True, nfe, tolerance)
+
+    def _damaged(self) -> dict[Path, set[int]]:
+        return self.images.damaged(self.num, read_manifest(self.path))
+
+    def _write_grid(self) -> None:
+        write_png(self.path / GRID, grid(self.images.read(range(min(self.num, IN_GRID)))))
 
     def _record(self, complete: bool, nfe: float | None, tolerance: float | None) -> None:
         indices = [0, self.num - 1]

@@ -14,7 +14,9 @@ from gddim_cli.runs.folder import GRID, RUN
 from gddim_cli.runs.storage.manifest import MANIFEST, read_manifest
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runs.storage.shards import Shards
-from gddim_cli.runtime.files import LOCK
+from gddim_cli.runtime.files import LOCK, read_plain
+from gddim_cli.runtime.json_files import MOST_BYTES
+from gddim_cli.runtime.text import reason
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
@@ -62,10 +64,10 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
         DataError: `run.json` cannot be read or names another format; an image is missing, damaged or not the run's.
     """
     try:
-        run = msgspec.json.decode((folder / RUN).read_bytes(), type=RunRecord)
+        run = msgspec.json.decode(read_plain(folder / RUN, MOST_BYTES), type=RunRecord)
     except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         raise DataError(
-            f"{folder / RUN}: not the record of a run ({error}); remove it to measure all images of the folder"
+            f"{folder / RUN}: not the record of a run ({reason(error)}); remove it to measure all images of the folder"
         ) from error
     kind = run.format
     if kind not in FORMATS:

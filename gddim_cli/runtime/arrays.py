@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
-from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.files import refuse_special, replacing
+from gddim_cli.runtime.text import reason
 
 Shape = tuple[int, ...]
 Header = tuple[Shape, bool, np.dtype[Any]]
@@ -47,6 +48,7 @@ def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
         DataError: missing, shorter than its header says, not an .npy, or of Python objects.
     """
     try:
+        refuse_special(path)
         with path.open("rb") as file:
             if file.read(4) == b"PK\x03\x04":
                 raise DataError(f"{path}: an .npz; a single array, .npy, is needed")
@@ -77,6 +79,7 @@ def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:
     """
     found = {}
     try:
+        refuse_special(path)
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
@@ -99,6 +102,7 @@ def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
         DataError: not an .npz, or damaged, or without this array, or the array is too large.
     """
     try:
+        refuse_special(path)
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo(f"{name}.npy")
             with archive.open(info) as member:
@@ -149,9 +153,3 @@ def content_length(info: zipfile.ZipInfo, path: Path) -> int:
     """The most bytes that a member of a .zip can hold: what it claims, if its compressed bytes can hold that."""
     packed = min(info.compress_size, path.stat().st_size)
     return min(info.file_size, packed if info.compress_type == zipfile.ZIP_STORED else packed * DEFLATE)
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:200] or type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,8 @@ def locked(
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / LOCK).is_dir():
+            raise OutputError(f"{folder / LOCK}: a folder where the lock file should be; remove it")
         lock = filelock.FileLock(folder / LOCK)
         try:
             try:
@@ -131,6 +134,16 @@ def probe(path: Path) -> None:
             pass
 
 
+def require_space(path: Path, size: int) -> None:
+    """Raises OutputError if a file of `size` bytes does not fit on the disk of `path`, whose folder exists."""
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise OutputError(
+            f"{path}: takes {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free on its disk; "
+            "free some space, or use fewer images"
+        )
+
+
 def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> None:
     """Refuses to replace a file that this run did not write.
 
@@ -156,7 +169,32 @@ def eventually(holds: Callable[[], bool], patience: float) -> bool:
     return True
 
 
+def refuse_special(path: Path) -> None:
+    """Raises OSError for what is neither a file nor a folder: a pipe would be waited for, a device may never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "not a plain file")
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of a file of at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, is not a plain file, or is larger.
+    """
+    refuse_special(path)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"{path.stat().st_size / 1e6:.0f} MB; at most {most / 1e6:.0f} MB are read")
+    return content
+
+
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is not a plain file.
+    """
+    refuse_special(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from gddim_cli.errors import DataError
-from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.files import read_plain, replacing
+from gddim_cli.runtime.text import reason
 
 T = TypeVar("T")
+MOST_BYTES = 1 << 28
+"""The largest file that is read."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -38,6 +41,10 @@ def read_json(path: Path, kind: type[T]) -> T | None:
         DataError: the file cannot be read, or is not of this kind.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind) if path.is_file() else None
-    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it and run the same command again") from error
+        return msgspec.json.decode(read_plain(path, MOST_BYTES), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({reason(error)}); remove it and run the same command again"
+        ) from error

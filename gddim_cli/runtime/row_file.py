@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 from gddim_cli.runtime.arrays import read_array
-from gddim_cli.runtime.files import replacing, sha256, writing
+from gddim_cli.runtime.files import replacing, require_space, sha256, writing
 
 
 class RowFile:
@@ -31,7 +31,7 @@ class RowFile:
             overwrite: start again, even if this run has a partial file.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or the disk has not enough space for it.
             DataError: the partial file is damaged.
         """
         self.path = path
@@ -47,6 +47,7 @@ class RowFile:
         """Writes a file of NaN with the rows of `old`, atomically."""
         missing = np.full(shape, np.nan, "<f4").tobytes()
         with replacing(self.partial) as temporary, temporary.open("wb") as file:
+            require_space(self.path, num * len(missing))
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)})
             for row in range(num):
                 file.write(old[row].tobytes() if old is not None and row < len(old) else missing)

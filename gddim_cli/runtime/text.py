@@ -6,10 +6,24 @@ LONGEST = 200
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """The text in one line, without control characters (a terminal would obey escape codes), shortened if very long."""
-    kept = "".join(letter if letter.isprintable() else " " for letter in str(text)[: 10 * longest])
+    """The text in one line, without control characters (a terminal would obey escape codes), shortened if very long.
+
+    Bytes of a file name that are not UTF-8 appear as `\\xff`.
+    """
+    kept = "".join(letter if letter.isprintable() else escaped(letter) for letter in str(text)[: 10 * longest])
     line = " ".join(kept.split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def escaped(letter: str) -> str:
+    """A character that cannot be printed: an undecodable byte as an escape, any other as a space."""
+    return f"\\x{ord(letter) - 0xDC00:02x}" if "\udc80" <= letter <= "\udcff" else " "
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(text) or type(error).__name__
 
 
 def decimals(value: float) -> int:

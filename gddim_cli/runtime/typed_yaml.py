@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from gddim_cli.errors import DataError, GddimError, nearest
+from gddim_cli.runtime.files import read_plain
 
 T = TypeVar("T")
 MAX_BYTES = 1 << 20
@@ -35,6 +36,15 @@ class StrictLoader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """A text; raises YAMLError for half of a surrogate pair, which no file can be written with."""
+        found = super().construct_scalar(node)
+        if any("\ud800" <= letter <= "\udfff" for letter in found):
+            raise yaml.YAMLError(
+                f"line {node.start_mark.line + 1}: half of a surrogate pair is not a Unicode character"
+            )
+        return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping; raises YAMLError for a duplicate key."""
@@ -90,10 +100,7 @@ def read_yaml(path: Path, name: str | None = None) -> Any:
     """
     source = name or str(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"{source}: {size / 1e6:.0f} MB; a file of at most {MAX_BYTES / 1e6:.0f} MB is expected")
-        return yaml.load(path.read_text(encoding="utf-8"), StrictLoader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(read_plain(path, MAX_BYTES).decode("utf-8"), StrictLoader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
@@ -108,9 +115,15 @@ def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = Dat
     """
     try:
         return msgspec.convert(raw, kind)
+    except UnicodeEncodeError as problem:
+        raise error(f"{source}: a text in it is not valid Unicode") from problem
     except msgspec.ValidationError as problem:
         text = (
-            str(problem).replace("Object ", "the mapping ", 1).replace("`object`, got `array`", "a mapping, got a list")
+            str(problem)
+            .replace("Object ", "the mapping ", 1)
+            .replace("`object`", "a mapping")
+            .replace("`array`", "a list")
+            .replace("got `null`", "got nothing")
         )
         unknown = re.search(r"unknown field `(.+?)`(?: - at `\$(\S*)`)?$", text)
         hint = f"; {nearest(unknown[1], fields_at(kind, unknown[2] or ''))}" if unknown else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ import msgspec
 from gddim_cli import __version__
 from gddim_cli.errors import DataError, OutputError, UsageError
 from gddim_cli.runs.folder import TEMPORARY
-from gddim_cli.runtime.files import replacing, sha256, writing
+from gddim_cli.runtime.files import read_plain, replacing, sha256, writing
+from gddim_cli.runtime.text import printable
 from gddim_cli.training.state import RunSettings
 
 RECORD = "train.json"
@@ -28,11 +30,19 @@ class Record(msgspec.Struct):
     Attributes:
         settings: of the run.
         files: every file that the run wrote, with its sha256; while a file is being replaced also that of the next one.
+        checksum: SHA-256, hexadecimal, of the record with an empty checksum as compact JSON: it tells damage of the record from
+            changes of the files.
     """
 
     gddim: str
     settings: RunSettings
     files: dict[str, list[str]]
+    checksum: str
+
+    def sealed(self) -> Record:
+        """The record with its checksum."""
+        plain = msgspec.json.encode(msgspec.structs.replace(self, checksum=""))
+        return msgspec.structs.replace(self, checksum=hashlib.sha256(plain).hexdigest())
 
 
 class TrainingFolder:
@@ -148,9 +158,8 @@ class TrainingFolder:
 
     def _write_record(self) -> None:
         path = self.path / RECORD
-        content = (
-            msgspec.json.format(msgspec.json.encode(Record(__version__, self.settings, self._files)), indent=1) + b"\n"
-        )
+        record = Record(__version__, self.settings, self._files, "").sealed()
+        content = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
         with replacing(path, make_folder=False) as temporary:
             temporary.write_bytes(content)
         self._written = content
@@ -162,14 +171,17 @@ class TrainingFolder:
             return None
         path = self.path / RECORD
         try:
-            return msgspec.json.decode(self._written, type=Record)
+            record = msgspec.json.decode(self._written, type=Record)
+            reason = "" if record == record.sealed() else "its checksum is wrong: it is damaged"
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            if self.force:
-                return None
-            raise OutputError(
-                f"{path}: not the record of a training run ({error}); move it away, choose another --out, or replace it with "
-                "--force"
-            ) from error
+            reason = printable(error)
+        if not reason:
+            return record
+        if self.force:
+            return None
+        raise OutputError(
+            f"{path}: not the record of a training run ({reason}); move it away, choose another --out, or replace it with --force"
+        )
 
     def _record_content(self) -> bytes | None:
         """The bytes of `train.json`: None where there is none, nothing for what cannot be a record."""
@@ -178,7 +190,7 @@ class TrainingFolder:
             return None
         with writing(path):
             possible = path.is_file() and path.stat().st_size <= LARGEST_RECORD
-            return path.read_bytes() if possible else b""
+            return read_plain(path, LARGEST_RECORD) if possible else b""
 
     def _sweep(self) -> None:
         """Removes what a killed process left half-written."""

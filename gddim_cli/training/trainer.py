@@ -43,6 +43,10 @@ class Trainer:
         self.classes = data.classes.count if data.classes else 0
         self.arguments = network_arguments(recipe, data)
         self.sigma_data: float = self.arguments["sigma_data"]
+        if (
+            device.type == "cpu"
+        ):  # the system may promise memory that it does not have, and end the program when it is used
+            refuse_large_batch(recipe, data)
         torch.manual_seed(recipe.seed)
         try:
             self.network = DenoisingUNet(**self.arguments)
@@ -174,6 +178,27 @@ def network_arguments(recipe: Recipe, data: Dataset) -> dict[str, Any]:
             f"{physical_memory() / 1e9:.2g} GB of memory; lower network.channels or network.blocks"
         )
     return arguments
+
+
+def refuse_large_batch(recipe: Recipe, data: Dataset) -> None:
+    """Raises DataError where what one step keeps for its gradient cannot fit in the memory."""
+    _, size, _ = data.image_shape
+    each = 4 * least_activations(recipe.network, size)
+    needed = data.images.nbytes + recipe.batch_size * each
+    if needed > physical_memory():
+        most = (physical_memory() - data.images.nbytes) // each
+        way = f"lower batch_size to {most} or less" if most > 0 else "give smaller images, or raise network.patch"
+        raise DataError(
+            f"recipe {recipe.name}: a step with {recipe.batch_size} images of {size}x{size} takes at least "
+            f"{needed / 1e9:.3g} GB, more than the {physical_memory() / 1e9:.3g} GB of memory; {way}"
+        )
+
+
+def least_activations(network: Network, size: int) -> int:
+    """A lower bound on the numbers that a step keeps for each image: in residual blocks, and between the pixels that attend."""
+    sides = [(size // network.patch) >> level for level in range(len(network.channels))]
+    blocks = sum(12 * network.blocks * width * side**2 for width, side in zip(network.channels, sides, strict=True))
+    return blocks + 2 * max(1, network.channels[-1] // 32) * sides[-1] ** 4
 
 
 def least_parameters(network: Network, image_channels: int) -> int:

@@ -130,7 +130,7 @@ def test_yaml_that_is_none_or_no_mapping(gddim, tmp_path: Path) -> None:
         ("nfe: 10\nsampler: gddim\nsampler: em\n", "duplicate key 'sampler' in lines 2 and 3", 1),
         ("[a, b]: 1\n", "not valid YAML", 1),
         ("a: &a [1, 1]\nnfe: [*a, *a]\n", "aliases (*name) are not supported", 1),
-        ("# " + "x" * 2_000_000, "at most 1 MB is expected", 1),
+        ("# " + "x" * 2_000_000, "at most 1 MB are read", 1),
     ):
         path.write_text(text)
         result = gddim("bench", path, "--out", tmp_path / "out")

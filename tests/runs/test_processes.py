@@ -102,7 +102,8 @@ def test_shares_are_a_partition(size: int) -> None:
 
 
 def test_commands_of_one_process_refuse_several(gddim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gddim_cli.cli.main.world", lambda: World(0, 2, 0))
+    for module in ("main", "app"):
+        monkeypatch.setattr(f"gddim_cli.cli.{module}.world", lambda: World(0, 2, 0))
     result = gddim("train", "mnist")
     assert result.status == 2
     assert "gddim train runs as one process; start it without torchrun" in result.err

@@ -125,6 +125,26 @@ def test_a_folder_that_is_removed(sample, at_batch, tmp_path: Path, format: str)
     assert same(tmp_path / "imgs", tmp_path / "whole", format, 48)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_folder_that_another_run_has_made_anew(sample, at_batch, tmp_path: Path, format: str) -> None:
+    """The first run ends, and leaves all files of the second alone."""
+    folder, begun = tmp_path / "imgs", {".lock": b"", "run.json": b"another run's"}
+
+    def replace() -> None:
+        shutil.rmtree(folder.rename(tmp_path / "bin"))
+        folder.mkdir()
+        for name, content in begun.items():
+            (folder / name).write_bytes(content)
+
+    at_batch(5, replace)
+    result = sample("--format", format)
+    assert result.status == 1
+    # The second message is of a file that was being written at that moment.
+    ends = ("imgs: was removed, and another run has begun in its place; rerun", "its folder has been removed; rerun")
+    assert any(end in one_line(result.err) for end in ends)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == begun
+
+
 def test_an_image_that_is_removed_meanwhile(sample, at_batch, tmp_path: Path) -> None:
     at_batch(8, (tmp_path / "imgs" / "000002.png").unlink)
     result = sample()

@@ -50,11 +50,13 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("!!float x", "not valid YAML"),
         ("a: [1", "not valid YAML"),
         ("\x00", "not valid YAML"),
-        ("#" * (1 << 21), "a file of at most 1 MB is expected"),
+        ("#" * (1 << 21), "2 MB; at most 1 MB are read"),
         ("? [a, b]\n: c", "not valid YAML"),
         ("a: &a\n  b: *a\n", "aliases (*name) are not supported"),
+        ('a: "\\ud800"', "not a Unicode character"),
+        ('"\\ud800": 1', "not a Unicode character"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_refusals(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError) as refused:

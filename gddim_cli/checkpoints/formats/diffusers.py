@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import msgspec
 
 from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
 from gddim_cli.errors import CheckpointError
+from gddim_cli.runtime.files import read_plain
 from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.typed_yaml import typed
 from gddim_cli.settings import about
@@ -76,12 +76,10 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: missing, too large, or no JSON object.
     """
     try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes are no configuration")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = msgspec.json.decode(read_plain(path, LARGEST_CONFIG))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON; fetch it again") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path}: not a JSON object; fetch it again")
@@ -102,12 +100,19 @@ def read(path: Path) -> Contents:
     try:
         with quiet_library():
             library: Any = import_module("diffusers")
-            unet = library.UNet2DModel.from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
+        with quiet_library():  # its import sets the level of its log
+            unet, info = library.UNet2DModel.from_pretrained(
+                str(folder), local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
+            )
     except ImportError as error:
         raise CheckpointError(f"{path}: {EXTRA}") from error
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
         reason = printable(error, 160)
         raise CheckpointError(f"{path}: diffusers cannot load its {UNET}: {reason}; fetch it again") from error
+    if info["missing_keys"]:
+        raise CheckpointError(
+            f"{path}: tensor {printable(min(info['missing_keys']))} is missing; the folder is incomplete, fetch it again"
+        )
     tensors = {f"unet.{name}": tensor.detach().float() for name, tensor in unet.state_dict().items()}
     schedulers = [path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json"]
     scheduler = next((read_json(file) for file in schedulers if file.is_file()), {})

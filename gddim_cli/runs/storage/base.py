@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
+from gddim_cli.errors import DataError, OutputError
+from gddim_cli.images.decode import describe
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.runs.storage.manifest import Manifest, Stored
 from gddim_cli.runtime.files import writing
@@ -65,9 +69,8 @@ class Storage(ABC):
         Raises:
             OutputError: one cannot be removed.
         """
-        with writing(self.folder):
-            for file in files:
-                file.unlink(missing_ok=True)
+        for file in files:
+            remove(file)
 
     @abstractmethod
     def join(self, num: int) -> None:
@@ -81,6 +84,34 @@ class Storage(ABC):
     @abstractmethod
     def describe(self, num: int) -> list[Stored]:
         """The final files with their checksums, for the manifest."""
+
+
+def stacked(images: Iterable[tuple[Path, Pixels]]) -> Pixels:
+    """Images [H, W, C], each with the file that it is from, as one array [N, H, W, C].
+
+    Raises:
+        DataError: one is not of the first one's size and kind.
+    """
+    files, pixels = zip(*images, strict=True)
+    for file, image in zip(files, pixels, strict=True):
+        if image.shape != pixels[0].shape:
+            raise DataError(
+                f"{file}: {describe(image.shape)}, but {files[0].name} is {describe(pixels[0].shape)}; remove the one "
+                "that this run did not write and rerun the same command"
+            )
+    return np.stack(pixels)
+
+
+def remove(file: Path) -> None:
+    """Removes a file of a run, if it exists.
+
+    Raises:
+        OutputError: it cannot be removed, or is a folder.
+    """
+    if file.is_dir() and not file.is_symlink():
+        raise OutputError(f"{file}: a folder where this run has a file; move it away and rerun the same command")
+    with writing(file):
+        file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)

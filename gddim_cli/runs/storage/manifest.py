@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 
 from gddim_cli.errors import DataError
-from gddim_cli.runtime.files import replacing, writing
+from gddim_cli.runtime.files import read_plain, replacing, writing
+from gddim_cli.runtime.json_files import MOST_BYTES
+from gddim_cli.runtime.text import reason
 
 MANIFEST = "manifest.json"
 
@@ -64,11 +66,11 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        return msgspec.json.decode(read_plain(path, MOST_BYTES), type=Manifest)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it and rerun the same command") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}); remove it and rerun the same command") from error
 
 
 def remove_manifest(folder: Path) -> None:

@@ -7,18 +7,17 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from gddim_cli.errors import DataError
-from gddim_cli.images.decode import png_is_whole
+from gddim_cli.images.decode import decode, png_is_whole
+from gddim_cli.images.pictures import LARGEST_FILE
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.render import write_png
-from gddim_cli.runs.storage.base import Storage, StorageFormat
+from gddim_cli.runs.storage.base import Storage, StorageFormat, stacked
 from gddim_cli.runs.storage.manifest import Manifest, Stored
+from gddim_cli.runtime.files import read_plain
+from gddim_cli.runtime.text import reason
 
 
 class Png(Storage):
@@ -40,13 +39,16 @@ class Png(Storage):
             write_png(self.folder / png_name(index), image, make_folder=False)
 
     def read(self, indices: Iterable[int]) -> Pixels:
-        return np.stack([read_png(self.folder / png_name(index)) for index in indices])
+        return stacked((self.folder / png_name(index), read_png(self.folder / png_name(index))) for index in indices)
 
     def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
         recorded = manifest.files[0].crc32 if manifest and manifest.files else ""
         found: dict[Path, set[int]] = {}
         for file in self.files(num):
             index = int(file.stem)
+            if not file.is_file():
+                found[file] = {index}
+                continue
             content = file.read_bytes()
             checksum = recorded[8 * index : 8 * index + 8]
             # An empty file counts as missing already: a crash can leave one.
@@ -82,19 +84,13 @@ def png_name(index: int) -> str:
 
 
 def read_png(path: Path) -> Pixels:
-    """A PNG as [H, W, C]; raises DataError if it cannot be read."""
-    return decode_png(path, path)
-
-
-def decode_png(file: Path | BytesIO, source: Path) -> Pixels:
-    """A PNG file or its bytes as [H, W, C]; `source` names it in messages.
+    """A PNG as [H, W, C].
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image)
+        content = read_plain(path, LARGEST_FILE)
     except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error}); remove it and rerun the same command") from error
-    return pixels.reshape(*pixels.shape[:2], -1)
+        raise DataError(f"{path}: cannot be read ({reason(error)}); remove it and rerun the same command") from error
+    return decode(content, path)

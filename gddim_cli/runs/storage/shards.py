@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from gddim_cli.errors import DataError
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.runs.storage.base import Storage
+from gddim_cli.runs.storage.base import Storage, stacked
 from gddim_cli.runs.storage.manifest import Manifest, Stored
 from gddim_cli.runtime.files import sha256, writing
 
@@ -46,6 +44,8 @@ class Shards(Storage):
         return {file: set(self._span(file)) for file in self.files(num) if not self._is_sound(file, recorded)}
 
     def _is_sound(self, file: Path, recorded: Mapping[str, str]) -> bool:
+        if not file.is_file():
+            return False
         if file.name in recorded:
             return sha256(file) == recorded[file.name]
         try:
@@ -85,7 +85,7 @@ class Shards(Storage):
         for file in dict.fromkeys(parts[index] for index in indices):
             here = [index for index in indices if parts[index] == file]
             found.update(zip(here, self.images(file, here), strict=True))
-        return np.stack([found[index] for index in indices])
+        return stacked((parts[index], found[index]) for index in indices)
 
     def locate(self, indices: Sequence[int]) -> dict[int, Path]:
         """The file of each image.

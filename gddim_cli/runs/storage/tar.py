@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gddim_cli.errors import DataError
-from gddim_cli.images.decode import png_is_whole
+from gddim_cli.images.decode import decode, png_is_whole
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.render import as_picture
 from gddim_cli.runs.storage.base import StorageFormat
-from gddim_cli.runs.storage.png import decode_png, png_name
+from gddim_cli.runs.storage.png import png_name
 from gddim_cli.runs.storage.shards import Shards
-from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.files import refuse_special, replacing
 
 
 class Tar(Shards):
@@ -32,7 +32,7 @@ class Tar(Shards):
 
     def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
         with reading(file) as archive:
-            return [decode_png(io.BytesIO(member(archive, index)), file) for index in indices]
+            return [decode(member(archive, index), f"{file}: {png_name(index)}") for index in indices]
 
     def verify(self, file: Path) -> None:
         with reading(file) as archive:
@@ -74,6 +74,7 @@ def reading(path: Path) -> Iterator[tarfile.TarFile]:
         DataError: not a tar file, damaged, or without the requested member.
     """
     try:
+        refuse_special(path)
         with tarfile.open(path, "r:") as archive:
             yield archive
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:

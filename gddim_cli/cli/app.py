@@ -1,0 +1,93 @@
+"""The command tree. A command's module is imported when the command is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from gddim_cli import __version__
+from gddim_cli.cli.options import load_sampler_files
+from gddim_cli.errors import UsageError
+from gddim_cli.runtime.distributed import world
+
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+
+SHARED = ("sample", "fid", "bench")
+"""Commands that several processes can share."""
+
+COMMANDS = {
+    "sample": "Draw images from a checkpoint.",
+    "fid": "Measure images: FID and other metrics against a reference.",
+    "bench": "Measure FID or another metric against NFE, and write tables and plots.",
+    "tune": "Fit a solver for few evaluations to a network.",
+    "train": "Train a denoiser on images.",
+    "download": "Fetch released checkpoints, reference statistics and Inception networks.",
+    "checkpoints": "List checkpoints and published files, show one, or remove downloads.",
+    "convert": "Convert a checkpoint of another program to a native file.",
+    "samplers": "List the samplers.",
+    "diffusions": "List the diffusions.",
+    "coefficients": "Print the times and matrices that gDDIM uses.",
+    "check": "Test a diffusion: equations, one-step exactness, orders of convergence; or a checkpoint: its conventions.",
+}
+MODULES = {"samplers": "listings", "diffusions": "listings"}
+"""Modules whose name differs from their command's."""
+
+
+class LazyGroup(TyperGroup):
+    """A group that imports the module of a command when the command is called, so that `gddim --help` imports none."""
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        """The command that the arguments name, with its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        load_sampler_files(rest)
+        return name, full_command(name) if name and command else command, rest
+
+
+def full_command(name: str) -> Command:
+    """The command with its options."""
+    module = importlib.import_module(f"gddim_cli.cli.{MODULES.get(name, name)}")
+    made = module.make_app() if hasattr(module, "make_app") else getattr(module, f"{name}_app", None) or module.app
+    command = typer.main.get_command(made)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    name="gddim",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _name, _summary in COMMANDS.items():
+    app.command(_name, help=_summary)(lambda: None)
+
+
+def show_version(value: bool) -> None:
+    """Prints the version and exits."""
+    if value:
+        typer.echo(f"gddim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Sample from linear diffusion models with few network evaluations.
+
+    [bold]gddim sample --nfe 50 --out imgs/[/bold] draws a grid of digits from the bundled checkpoint, offline.
+    """
+    command = context.invoked_subcommand
+    if world().size > 1 and command not in SHARED:
+        raise UsageError(
+            f"gddim {command} runs as one process; start it without torchrun (only {', '.join(SHARED)} support it)"
+        )

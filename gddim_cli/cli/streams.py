@@ -1,0 +1,74 @@
+"""Standard output and standard error that fail in one known way: data that cannot be written is an error, a message is not."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any
+
+from gddim_cli.errors import OutputError
+
+
+class Raw(io.FileIO):
+    """An open descriptor, which its end does not close. A descriptor that would block is waited for."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.failed = False
+
+    def write(self, data: Any) -> int:
+        """Writes bytes; after a failure all others are dropped, those at the end of the program included."""
+        if self.failed:
+            return len(data)
+        try:
+            while (count := super().write(data)) is None:
+                select.select([], [self], [])
+        except OSError as error:
+            self.failed = True
+            self.report(error)
+            return len(data)
+        return count
+
+    def report(self, error: OSError) -> None:
+        """Called at the first failure, which is ignored here."""
+
+
+class Data(Raw):
+    """Standard output."""
+
+    def report(self, error: OSError) -> None:
+        """Raises OutputError, or BrokenPipeError if the reader has closed the pipe, as `| head` does."""
+        if isinstance(error, BrokenPipeError):
+            raise error
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+        raise OutputError(f"standard output cannot be written: {reason}") from error
+
+
+def protect_streams() -> None:
+    """Replaces the standard streams of a program (not those that a test or a notebook has put in their place).
+
+    Characters that a stream's encoding lacks are written as escapes. A closed descriptor is opened: otherwise the next file that
+    is opened would take its number, and messages would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)  # takes the lowest free number, this one
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = text(Data(1), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = text(Raw(2), sys.stderr, line_buffering=True)
+
+
+def text(raw: Raw, before: Any, line_buffering: bool = False) -> io.TextIOWrapper:
+    """A text stream in the encoding of the one before, which is None if its descriptor was closed."""
+    encoding = before.encoding if before else "utf-8"
+    if before:
+        before.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=line_buffering or raw.isatty()
+    )
