@@ -12,13 +12,13 @@ from rich.table import Table as RichTable
 from gddim_cli.bench.compare import compare
 from gddim_cli.bench.report import PAGE, blocks, report, write
 from gddim_cli.bench.resources import Resources
-from gddim_cli.bench.results import BenchPlan, Folder, Result
+from gddim_cli.bench.results import PLAN, BenchPlan, Folder, Result
 from gddim_cli.bench.run import Runner, costs
 from gddim_cli.bench.tables import Table, tables
 from gddim_cli.cli.progress import Display, TimeLeft, duration, grid_table, say, show_json, show_table
 from gddim_cli.runs.request_labels import short_label
 from gddim_cli.runtime.distributed import world
-from gddim_cli.runtime.files import locked
+from gddim_cli.runtime.files import locked, refuse_strangers
 from gddim_cli.runtime.text import counted, figure, rounded, signed
 
 
@@ -86,6 +86,8 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
     """Measures what is missing and reports; returns whether a cell failed. Raises OutputError where it cannot write."""
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
+        if processes.main:
+            refuse_strangers(path, PLAN, "benchmark")
         runner = Runner(plan, resources, folder, keep_images)
         with View(runner):
             results = runner.run()

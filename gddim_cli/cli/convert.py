@@ -49,6 +49,7 @@ def convert(
             "given several times.",
         ),
     ] = None,
+    force: options.Force = False,
 ) -> None:
     """Convert a checkpoint of another program to a native file for gddim sample.
 
@@ -60,7 +61,9 @@ def convert(
     from gddim_cli.checkpoints.convert import choose_format, convert_file
     from gddim_cli.checkpoints.formats.base import parse_settings
     from gddim_cli.hub.store import card_of
+    from gddim_cli.runtime.files import refuse_foreign
 
+    refuse_foreign("OUT", out, None, force)
     like = card_of(card) if card else None
     spec = choose_format(format, like, file)
     given = parse_settings(spec, set or [])

@@ -22,7 +22,7 @@ from gddim_cli.runs.storage.base import Storage, remove
 from gddim_cli.runs.storage.manifest import MANIFEST
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runtime.distributed import SharedCounter
-from gddim_cli.runtime.files import LOCK, locked, read_plain, replacing, writing
+from gddim_cli.runtime.files import LOCK, locked, read_plain, refuse_strangers, replacing, writing
 from gddim_cli.runtime.json_files import MOST_BYTES
 from gddim_cli.runtime.text import reason
 from gddim_cli.runtime.versions import versions
@@ -192,13 +192,8 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._sweep()
+        refuse_strangers(self.path, RUN, "run")
         if not (self.path / RUN).exists():
-            strangers = sorted(file.name for file in self.path.iterdir() if file.name != LOCK)
-            if strangers:
-                raise UsageError(
-                    f"--out: {self.path} holds {strangers[0]}{f' and {len(strangers) - 1} more' * (len(strangers) > 1)}, but no "
-                    f"{RUN} of a run; choose a new or an empty folder"
-                )
             return None
         if overwrite:
             self._remove()

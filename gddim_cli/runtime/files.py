@@ -159,6 +159,20 @@ def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> N
         raise UsageError(f"{option}: {path} exists and was not written by this run; choose another name, or --force")
 
 
+def refuse_strangers(folder: Path, record: str, kind: str) -> None:
+    """Refuses a folder of files, none of which is the record that every folder of this kind has.
+
+    Raises:
+        UsageError: naming the first file.
+    """
+    strangers = sorted(file.name for file in folder.iterdir() if file.name != LOCK)
+    if strangers and record not in strangers:
+        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+        raise UsageError(
+            f"--out: {folder} holds {strangers[0]}{more}, but no {record} of a {kind}; choose a new or an empty folder"
+        )
+
+
 def eventually(holds: Callable[[], bool], patience: float) -> bool:
     """Whether `holds()` becomes true within `patience` seconds: files may appear late on a shared file system."""
     since = time.monotonic()

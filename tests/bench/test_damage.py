@@ -144,3 +144,13 @@ def test_an_interrupted_run_compares_by_its_plan(bench, gddim, tmp_path: Path) -
     assert [(pair["nfe"], pair["in_b"], pair["b"] is None) for pair in json.loads(result.out)] == [
         (4, True, False), (5, True, True),
     ]  # fmt: skip
+
+
+def test_a_folder_of_a_users_own_files_is_refused(bench, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "table.md").write_text("mine")
+    result = bench(*ONE)
+    assert result.status == 2
+    assert "out holds table.md, but no plan.json of a benchmark; choose a new or an empty folder" in result.err
+    assert (tmp_path / "out" / "table.md").read_text() == "mine"
+    assert {file.name for file in (tmp_path / "out").iterdir()} <= {"table.md", ".lock"}

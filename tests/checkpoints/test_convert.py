@@ -223,3 +223,15 @@ def test_cards_are_whole(name):
     assert card.source.size > 1e9
     assert card.source.page.startswith("https://drive.google.com/")
     assert card.cite
+
+
+def test_a_file_that_exists_is_replaced_only_by_force(run, golden_file, tmp_path):
+    source, out = golden_file("ncsnpp_small_cldsgm.pth"), tmp_path / "mine.safetensors"
+    out.write_bytes(b"a user's weights")
+    words = ("convert", source, out, "--card", "cldsgm-cifar10")
+    status, _, err = run(*words)
+    assert (status, out.read_bytes()) == (2, b"a user's weights")
+    assert "OUT: " in err
+    assert "exists and was not written by this run; choose another name, or --force" in err
+    assert run(*words, "--force")[0] == 0
+    assert load(str(out), torch.device("cpu")).card.name

@@ -405,7 +405,7 @@ def picture_of(draw: Draw, mode: str) -> bytes:
     """A PNG of another mode or size."""
     buffer = io.BytesIO()
     side = pick(draw, [1, 8, 28, 29])
-    Image.new(mode, (side, side)).save(buffer, storage="PNG")
+    Image.new(mode, (side, side)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

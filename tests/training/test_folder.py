@@ -366,3 +366,28 @@ def test_an_interrupted_command_resumes(tmp_path: Path, config: Path, how: signa
         [*command, "--steps", str(step + 3)], capture_output=True, text=True, check=True, env=environment
     )
     assert f"resuming at step {step}" in done.stderr
+
+
+def test_a_damaged_record_is_told_from_a_changed_file(gddim, tmp_path: Path, config: Path) -> None:
+    words = (
+        "train",
+        config,
+        "--data",
+        tmp_path / "squares.npz",
+        "--out",
+        tmp_path / "run",
+        "--steps",
+        2,
+        "--device",
+        "cpu",
+    )
+    assert gddim(*words).status == 0
+    record = tmp_path / "run" / "train.json"
+    text = record.read_text()
+    at = text.index('"state.pt"') + 40
+    record.write_text(text[:at] + ("0" if text[at] != "0" else "1") + text[at + 1 :])
+    result = gddim(*words)
+    assert result.status == 1
+    assert f"{record}: not the record of a training run (its checksum is wrong: it is damaged)" in result.err
+    assert gddim(*words, "--force").status == 0
+    assert gddim(*words).status == 0

@@ -15,8 +15,8 @@ from gddim_cli.cli.train import execute
 from gddim_cli.errors import CapacityError, DataError, NumericsError, OutputError, UsageError
 from gddim_cli.models.networks.unet import DenoisingUNet
 from gddim_cli.training.dataset import Dataset
-from gddim_cli.training.recipe import Recipe, as_recipe
-from gddim_cli.training.trainer import Trainer, with_classes
+from gddim_cli.training.recipe import Network, Recipe, as_recipe
+from gddim_cli.training.trainer import Trainer, least_activations, with_classes
 
 CPU = torch.device("cpu")
 
@@ -260,3 +260,41 @@ def test_a_step_is_computed_without_tf32(tmp_path: Path, squares: np.ndarray, tr
     assert np.isfinite(training(squares, tmp_path / "run").step())
     assert products.on == 0
     assert products.off > 10
+
+
+@pytest.mark.parametrize(
+    ("side", "changes", "way"),
+    [
+        (302, {"batch_size": 64, "network": {"channels": [64], "blocks": 1, "embedding": 16}}, "lower batch_size to"),
+        (8, {"batch_size": 65_536, "network": {"channels": [4096] * 3, "blocks": 1, "embedding": 16}}, "lower"),
+        (
+            1024,
+            {"batch_size": 1, "network": {"channels": [8], "patch": 1}},
+            "give smaller images, or raise network.patch",
+        ),
+    ],
+)
+def test_a_step_that_cannot_fit_is_refused_before_it_is_begun(
+    training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, changes: dict, way: str
+) -> None:
+    monkeypatch.setattr("gddim_cli.training.trainer.physical_memory", lambda: 64 << 30)
+    with pytest.raises(DataError, match=rf"takes at least .* GB, more than the 68.7 GB of memory; {way}"):
+        training(np.zeros((2, side, side), np.uint8), tmp_path / "run", **changes)
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_the_bound_on_what_a_step_keeps_is_a_lower_one(size: int) -> None:
+    """Against what autograd keeps."""
+    network = Network(channels=(16, 32), blocks=2, embedding=16)
+    built = DenoisingUNet(1, size, 0.5, channels=[16, 32], blocks=2, embedding=16)
+    own, kept = {p.untyped_storage().data_ptr() for p in built.parameters()}, {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        built(torch.randn(4, 1, size, size), torch.ones(4))
+    found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert found / 4 < 4 * 4 * least_activations(network, size) < 1.1 * found
