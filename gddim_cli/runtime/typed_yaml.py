@@ -13,6 +13,7 @@ import yaml
 
 from gddim_cli.errors import DataError, GddimError, nearest
 from gddim_cli.runtime.files import read_plain
+from gddim_cli.runtime.text import printable
 
 T = TypeVar("T")
 MAX_BYTES = 1 << 20
@@ -127,7 +128,7 @@ def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = Dat
         )
         unknown = re.search(r"unknown field `(.+?)`(?: - at `\$(\S*)`)?$", text)
         hint = f"; {nearest(unknown[1], fields_at(kind, unknown[2] or ''))}" if unknown else ""
-        raise error(f"{source}: {text}{hint}") from problem
+        raise error(f"{source}: {printable(text)}{hint}") from problem
 
 
 def fields_at(kind: Any, path: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gddim_cli.errors import DataError, UsageError
@@ -103,6 +103,7 @@ KEYS = [*Recipe.__struct_fields__, *Network.__struct_fields__, *NoiseLevels.__st
 @given(
     st.dictionaries(st.sampled_from(KEYS), JSON | st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3), max_size=4)
 )
+@example({"network": {"\n": None}})
 def test_any_mapping_is_a_recipe_or_one_line(raw: dict) -> None:
     try:
         recipe = as_recipe({**SMALLEST, **raw}, "r.yaml")
