@@ -41,8 +41,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
         raise NumericsError(
             f"the Frechet distance could not be computed: {error}; are the covariances finite?"
         ) from error
-    distance = float(shift @ shift) + traces - 2 * overlap
-    rounding = (TOLERANCE + 100 * len(shift) * EPS) * (traces + float(shift @ shift))
+    with np.errstate(over="ignore"):  # of damaged means, which are refused below
+        squared = float(shift @ shift)
+    distance = squared + traces - 2 * overlap
+    rounding = (TOLERANCE + 100 * len(shift) * EPS) * (traces + squared)
     if not math.isfinite(distance) or distance < -rounding:
         raise NumericsError(f"the Frechet distance is {distance:g}, which is impossible; a covariance is damaged")
     return max(distance, 0.0)

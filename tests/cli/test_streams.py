@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -93,14 +92,14 @@ def test_an_interrupt_at_any_moment(tmp_path: Path, tiny: Path) -> None:
     )
     took = time.monotonic() - started
     statuses = []
-    for part in range(1, 15):
+    for part in range(3, 15):  # before, Python itself is starting
         call = [sys.executable, "-m", "gddim_cli", *words, "--out", str(tmp_path / str(part))]
         process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
-        time.sleep(0.05 + took * part / 15)
+        time.sleep(took * part / 15)
         process.send_signal(signal.SIGINT)
         errors = process.communicate()[1]
         # Python itself ends by the signal where it arrives in the last moments; to a shell that is 130 too.
         statuses.append(process.returncode)
         assert process.returncode in (0, 130, -signal.SIGINT), errors
-        assert not re.search("Traceback", errors) or "site" in errors.splitlines()[1], errors
+        assert "Traceback" not in errors
     assert 130 in statuses
