@@ -1,4 +1,4 @@
-"""The first images of a run, one PNG each, for sheets of pictures."""
+"""The first images of a run, one PNG each with its checksum, for sheets of pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from gddim_cli.images.decode import decode
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.render import write_png
+from gddim_cli.runtime.files import read_plain, replacing, sha256
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,33 @@ class FirstImages:
         """The file of an image."""
         return self.folder / f"{index}.png"
 
+    def checksum(self, index: int) -> Path:
+        """The file with an image's SHA-256: one for each, so that several processes can write them."""
+        return self.folder / f"{index}.sha256"
+
+    def is_whole(self, index: int) -> bool:
+        """Whether an image is there, with the checksum that was written beside it."""
+        path, beside = self.path(index), self.checksum(index)
+        if not (path.is_file() and beside.is_file()):
+            return False
+        return read_plain(beside, 1000) == sha256(path).encode()
+
     def missing(self) -> set[int]:
-        """The indices of the images that are not there."""
-        return {index for index in range(self.count) if not self.path(index).is_file()}
+        """The indices of the images that are not there, or damaged."""
+        return {index for index in range(self.count) if not self.is_whole(index)}
 
     def keep(self, indices: Iterable[int], pixels: Pixels) -> None:
         """Writes those of these images [N, H, W, C] that are missing.
 
         Raises:
-            OutputError: one cannot be written.
+            OutputError: a file cannot be written.
         """
         missing = self.missing()
         for index, image in zip(indices, pixels, strict=True):
             if index in missing:
                 write_png(self.path(index), image)
+                with replacing(self.checksum(index)) as temporary:
+                    temporary.write_text(sha256(self.path(index)), encoding="ascii")
 
     def read(self) -> Pixels | None:
         """The images, [count, H, W, C]; None if one is missing, or if there are none.

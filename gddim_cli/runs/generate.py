@@ -350,6 +350,6 @@ class Generation:
             write_film(self.trajectory, [np.concatenate(step) for step in zip(*parts, strict=True)], self._grid)
             run.trajectory = Extra(sha256(self.trajectory), shown)
         known = read_manifest(self.folder.path)
-        if known is None or known.images != self.num:
-            manifest = Manifest(__version__, self.folder.format, self.num, images.describe(self.num))
-            write_manifest(self.folder.path, manifest)
+        files = images.describe(self.num)
+        if known is None or (known.images, list(known.files)) != (self.num, files):
+            write_manifest(self.folder.path, Manifest(__version__, self.folder.format, self.num, files))

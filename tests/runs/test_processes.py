@@ -28,7 +28,7 @@ APART = ("run.json", "manifest.json", ".lock")
 TEAM = """
 import os, sys
 import numpy as np
-from gddim_cli.cli import main as cli
+from gddim_cli.cli import app, main as cli
 from gddim_cli.runtime.distributed import world
 
 tiny, out = sys.argv[1:]
@@ -47,7 +47,7 @@ assert seen + team.count(at_once=True) == 10
 
 def run(*words):
     # as the command does, but for leaving the group
-    cli.app(["sample", "--checkpoint", tiny, *words], prog_name="gddim", standalone_mode=False)
+    app.app(["sample", "--checkpoint", tiny, *words], prog_name="gddim", standalone_mode=False)
 
 run("--out", f"{out}/png", "--nfe", "4", "-n", "120", "--batch-size", "9",
     "--save-raw", f"{out}/r.npy", "--trajectory", f"{out}/t.gif")

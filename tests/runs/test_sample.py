@@ -284,7 +284,21 @@ def test_rk45_keeps_its_batches_and_says_what_it_spent(sample, tmp_path: Path) -
 def test_a_run_that_was_cut_goes_on(tiny: Path, tmp_path: Path, sample, how: signal.Signals) -> None:
     """Cut after some images; what is there is whole; the same command ends with the images of an uncut run."""
     folder = tmp_path / "cut"
-    words = ["sample", "--checkpoint", tiny, "--out", folder, "--nfe", 10, "--num", 300, "--batch-size", 7]
+    words = [
+        "sample",
+        "--checkpoint",
+        tiny,
+        "--out",
+        folder,
+        "--nfe",
+        10,
+        "--order",
+        2,
+        "--num",
+        300,
+        "--batch-size",
+        7,
+    ]
     command = [sys.executable, "-m", "gddim_cli", *map(str, words)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that spin beside the tests' own make this slow
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=one_thread)
