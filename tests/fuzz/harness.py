@@ -59,7 +59,7 @@ class Case:
 
 @dataclass
 class Outcome:
-    """What a call did; `status` is negative after a signal."""
+    """What a call did; `status` is negative after a signal, `memory` is its own, without the parent's at the fork."""
 
     status: int
     out: str
@@ -83,6 +83,7 @@ def call(words: Sequence[object], sandbox: Path, folder: Path) -> Outcome:
     """Runs `gddim WORDS` in a folder of the sandbox, outside of which nothing can be written."""
     logs = {name: sandbox / f".{name}" for name in ("out", "err", "events")}
     began = time.monotonic()
+    inherited = resident()
     child = os.fork()
     if child == 0:
         run_child([str(word) for word in words], sandbox, folder, logs)
@@ -91,8 +92,13 @@ def call(words: Sequence[object], sandbox: Path, folder: Path) -> Outcome:
     for path in logs.values():
         path.unlink()
     code = os.waitstatus_to_exitcode(status)
-    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = usage.ru_maxrss * 1024 - inherited
     return Outcome(code, text["out"], text["err"], time.monotonic() - began, memory, text["events"].splitlines())
+
+
+def resident() -> int:
+    """This process's memory in bytes, which a forked child starts with."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def wait(child: int) -> tuple[int, resource.struct_rusage]:

@@ -86,7 +86,7 @@ DAMAGES += [(kind, removed) for kind in COMMANDS if kind.startswith("run")]
     ("kind", "damage"),
     [
         *((kind, truncated) for kind in COMMANDS),
-        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in DAMAGES),
+        *(pytest.param(*pair, marks=[pytest.mark.slow, pytest.mark.nightly]) for pair in DAMAGES),
     ],
 )
 def test_a_damaged_folder(corpus: Corpus, tmp_path: Path, kind: str, damage: Callable[[Path], None]) -> None:

@@ -16,11 +16,13 @@ from fuzz.harness import call, faults, fingerprint
 
 SEED = 15
 FEW, MANY = 25, 400
-"""Cases at each boundary, in the normal and in the slow tests."""
+"""Cases at each boundary, in the normal and in the nightly tests."""
 
 
 @pytest.mark.parametrize(
-    ("first", "count"), [(0, FEW), pytest.param(FEW, MANY, marks=pytest.mark.slow)], ids=["few", "many"]
+    ("first", "count"),
+    [(0, FEW), pytest.param(FEW, MANY, marks=[pytest.mark.slow, pytest.mark.nightly])],
+    ids=["few", "many"],
 )
 @pytest.mark.parametrize("name", BOUNDARIES)
 def test_bad_input(
