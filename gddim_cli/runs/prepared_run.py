@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.models.acceleration import Accelerated
+from gddim_cli.models.guidance import guided
 from gddim_cli.models.model import Model
 from gddim_cli.numerics.blocks import combine, to_device, to_tensor_like
 from gddim_cli.numerics.dct import idct
@@ -39,7 +40,7 @@ class PreparedRun:
         diffusion: the diffusion to sample through.
         config: time range, K, denoising step, quantisation.
         sampler: prepared for the budget.
-        eps: the model's noise prediction.
+        eps: the model's noise prediction, without classes.
         device: where the network runs; noise is drawn on the CPU.
         start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
         initial: states u_T that replace draws from the prior, [N, D, C, H, W], or None.
@@ -105,12 +106,13 @@ class PreparedRun:
         return without_tf32(self.sampler.solve(eps or self.eps_of(indices), self.start(indices), draw))
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
-        """The noise prediction for these images, given their classes if the model is conditional."""
-        classes = self.request.classes
+        """The noise prediction for these images, given their classes if the model is conditional, and guided if asked for."""
+        classes, weight = self.request.classes, self.request.guidance
         if classes is None:
             return self.eps
         labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
-        return self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
+        conditional = self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
+        return conditional if weight is None else guided(conditional, self.eps, weight)
 
     @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> Tensor:
