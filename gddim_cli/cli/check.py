@@ -127,7 +127,8 @@ def check_checkpoint(
     """Tests a model; exits with status 1 if something looks wrong."""
     from gddim_cli.hub.load import load
     from gddim_cli.runs.images import open_images
-    from gddim_cli.verification.model_check import FITTED, DrawnImages, GivenImages, ModelCheck
+    from gddim_cli.verification.check_images import FITTED, DrawnImages, GivenImages
+    from gddim_cli.verification.model_check import ModelCheck
 
     where = find_device(device)
     source = open_images(data, key) if data else None
