@@ -27,6 +27,7 @@ from gddim_cli.runs.request import SamplingRequest, default_scheme, refuse_unuse
 from gddim_cli.runs.solvers import fitted_sampler
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
+from gddim_cli.samplers.base import PreparedSampler
 from gddim_cli.samplers.gddim import GddimOptions
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.samplers.tuned import SPEC as TUNED
