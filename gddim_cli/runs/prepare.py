@@ -87,6 +87,8 @@ def prepare(
         sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
         sampler = spec.prepare(chosen, config, request.nfe - config.denoise, options)
+    if not isinstance(sampler, PreparedSampler):  # from a user's file
+        raise DataError(f"sampler {spec.name}: prepare returned {type(sampler).__name__}; a PreparedSampler is needed")
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)
     resolved = SamplingRequest(
