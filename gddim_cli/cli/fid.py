@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.fid_features import feature_folder, measuring
-from gddim_cli.cli.fid_settings import FID_SETTINGS, FidSettings
+from gddim_cli.cli.fid_settings import FidSettings
 from gddim_cli.cli.fid_statistics import check_output, write
 from gddim_cli.cli.progress import Progress, say, stdout
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation.metrics.registry import find_metrics
 from gddim_cli.evaluation.protocols import find_mode, find_protocol
-from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 from gddim_cli.settings import split
 
@@ -46,7 +44,7 @@ gddim fid imgs/ --ref photos.npz"""
 
 
 def fid(
-    given: Mapping[str, Any],
+    asked: FidSettings,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -56,25 +54,21 @@ def fid(
             show_default=False,
         ),
     ] = None,
-    force: options.Force = False,
     json: options.Json = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
 ) -> None:
     """Measure images: FID and other metrics against a reference.
 
     Digits need no download: the features of a bundled classifier give the distance FD(lenet-mnist).
     """
     images, stats = parse(words or [])
-    asked = options.built(FidSettings, given, "gddim fid")
-    save_stats = Path(asked.save_stats) if asked.save_stats else None
+    save_stats = asked.save_stats
     for option, path in (("stats", stats), ("--save-stats", save_stats)):
         options.suffix(option, path, ".npz")
     if asked.num is not None and asked.num < 2:
         raise UsageError(f"--num: {asked.num} is too few; a covariance needs at least two images")
     if stats and (asked.ref or asked.protocol or asked.metrics != "fid" or save_stats):
         raise UsageError("stats: takes no reference and computes no metric; leave out those options")
-    metrics, refs = find_metrics(asked.metrics), references(asked.ref)
+    metrics, refs = find_metrics(asked.metrics), references(asked.ref or [])
     if asked.mode is not None:
         find_mode(asked.mode)
     if asked.protocol is not None:
@@ -85,12 +79,11 @@ def fid(
     from gddim_cli.evaluation.published import published_advice
     from gddim_cli.evaluation.report import report
 
-    where = find_device(device)
-    options.use_threads(threads, where)
+    where = asked.use()
     source = open_source(images, asked.key, asked.num)
     for option, path in (("stats", stats), ("--save-stats", save_stats)):
         if path:
-            check_output(option, path, [images, *map(Path, refs)], source, force)
+            check_output(option, path, [images, *map(Path, refs)], source, asked.force)
     processes = world().join()
     with feature_folder(asked.cache) as folder:
         features_of = measuring(folder, asked.batch_size)
@@ -200,4 +193,4 @@ def show(found: Measurement, json: bool) -> None:
         out.write((found.json() if json else "\n".join(lines(found))) + "\n")
 
 
-app = options.command(options.with_settings(fid, FID_SETTINGS.values()), EPILOG)
+app = options.command(options.with_settings(fid), EPILOG)
