@@ -137,7 +137,8 @@ def fid_files(reference: str, mode: str) -> list[str]:
 def print_files(names: list[str]) -> None:
     """Prints names, file names, sizes and addresses on stdout, and what to do with the files."""
     from gddim_cli.hub import store
-    from gddim_cli.hub.download import card_with_source, name_on_mirror
+    from gddim_cli.hub.download import card_with_source
+    from gddim_cli.hub.places import name_on_mirror
 
     names = names or [name for name in [*store.names(), *store.file_names()] if has_source(name)]
     with stdout() as out:

@@ -20,7 +20,7 @@ from gddim_cli.settings import split
 
 if TYPE_CHECKING:
     from gddim_cli.evaluation.evaluator import Evaluator
-    from gddim_cli.evaluation.factory import EvaluatorFactory
+    from gddim_cli.evaluation.factory import EvaluatorFactory, FeaturesOf
     from gddim_cli.evaluation.metrics.base import Metric
     from gddim_cli.evaluation.report import Measurement
     from gddim_cli.images.sources import ImageSource
@@ -61,27 +61,15 @@ def fid(
     Digits need no download: the features of a bundled classifier give the distance FD(lenet-mnist).
     """
     images, stats = parse(words or [])
-    save_stats = asked.save_stats
-    for option, path in (("stats", stats), ("--save-stats", save_stats)):
-        options.suffix(option, path, ".npz")
-    if asked.num is not None and asked.num < 2:
-        raise UsageError(f"--num: {asked.num} is too few; a covariance needs at least two images")
-    if stats and (asked.ref or asked.protocol or asked.metrics != "fid" or save_stats):
-        raise UsageError("stats: takes no reference and computes no metric; leave out those options")
+    check_settings(asked, stats)
     metrics, refs = find_metrics(asked.metrics), references(asked.ref or [])
-    if asked.mode is not None:
-        find_mode(asked.mode)
-    if asked.protocol is not None:
-        find_protocol(asked.protocol)
 
-    from gddim_cli.evaluation.evaluator import under_protocol
     from gddim_cli.evaluation.factory import EvaluatorFactory
     from gddim_cli.evaluation.published import published_advice
-    from gddim_cli.evaluation.report import report
 
     where = asked.use()
     source = open_source(images, asked.key, asked.num)
-    for option, path in (("stats", stats), ("--save-stats", save_stats)):
+    for option, path in (("stats", stats), ("--save-stats", asked.save_stats)):
         if path:
             check_output(option, path, [images, *map(Path, refs)], source, asked.force)
     processes = world().join()
@@ -96,23 +84,53 @@ def fid(
             if processes.main:
                 write(stats, source, extractor, features)
             return
-        evaluators = open_evaluators(factory, metrics, refs)
-        source = under_protocol(source, evaluators[0])
-        for evaluator in evaluators:
-            evaluator.check_count(source.count)
-        extractors = {evaluator.extractor.mode: evaluator.extractor for evaluator in evaluators}
-        if save_stats and len(extractors) > 1:
-            raise UsageError(f"--save-stats: holds features of one network; the metrics use {', '.join(extractors)}")
-        found = {mode: features_of(source, extractor) for mode, extractor in extractors.items()}
-        if not processes.main:
-            return
-        with Progress(len(evaluators), "metrics") as progress:
-            measurement = report(source, evaluators, lambda extractor: found[extractor.mode], progress.advance)
-        if save_stats:
-            write(save_stats, source, evaluators[0].extractor, found[evaluators[0].extractor.mode])
+        measurement = measure(source, open_evaluators(factory, metrics, refs), features_of, asked.save_stats)
+    if measurement is None:
+        return
     show(measurement, json)
     if source.is_run and (advice := published_advice(Path(source.name), measurement.n)):
         say(f"note: {advice}")
+
+
+def check_settings(asked: FidSettings, stats: Path | None) -> None:
+    """Raises UsageError for settings that are wrong whatever the images are; `stats` is the file to write statistics to."""
+    for option, path in (("stats", stats), ("--save-stats", asked.save_stats)):
+        options.suffix(option, path, ".npz")
+    if asked.num is not None and asked.num < 2:
+        raise UsageError(f"--num: {asked.num} is too few; a covariance needs at least two images")
+    if stats and (asked.ref or asked.protocol or asked.metrics != "fid" or asked.save_stats):
+        raise UsageError("stats: takes no reference and computes no metric; leave out those options")
+    if asked.mode is not None:
+        find_mode(asked.mode)
+    if asked.protocol is not None:
+        find_protocol(asked.protocol)
+
+
+def measure(
+    source: ImageSource, evaluators: list[Evaluator], features_of: FeaturesOf, save_stats: Path | None
+) -> Measurement | None:
+    """The values of all metrics, each network run once; None on processes other than the main one.
+
+    Raises:
+        UsageError: too few images, or statistics of several networks.
+    """
+    from gddim_cli.evaluation.evaluator import under_protocol
+    from gddim_cli.evaluation.report import report
+
+    source = under_protocol(source, evaluators[0])
+    for evaluator in evaluators:
+        evaluator.check_count(source.count)
+    extractors = {evaluator.extractor.mode: evaluator.extractor for evaluator in evaluators}
+    if save_stats and len(extractors) > 1:
+        raise UsageError(f"--save-stats: holds features of one network; the metrics use {', '.join(extractors)}")
+    found = {mode: features_of(source, extractor) for mode, extractor in extractors.items()}
+    if not world().main:
+        return None
+    with Progress(len(evaluators), "metrics") as progress:
+        measurement = report(source, evaluators, lambda extractor: found[extractor.mode], progress.advance)
+    if save_stats:
+        write(save_stats, source, evaluators[0].extractor, found[evaluators[0].extractor.mode])
+    return measurement
 
 
 def references(given: list[str]) -> list[str]:

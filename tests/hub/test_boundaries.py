@@ -14,7 +14,7 @@ import yaml
 
 from gddim_cli.checkpoints.card import FileCard
 from gddim_cli.errors import DownloadError
-from gddim_cli.hub import download, fetch, verify
+from gddim_cli.hub import download, fetch, places, verify
 from gddim_cli.hub.load import load
 from gddim_cli.runtime.typed_yaml import typed
 
@@ -176,7 +176,7 @@ def test_mirrors_that_are_no_addresses(card, gddim, monkeypatch, mirror):
     "stamp", [b"\xff\xfe", b"", b"URL\nbad\x00\nheader", b"URL\n\x1b[31m", b"URL\n\xc3\xa9", b"x" * 10**6]
 )
 def test_a_damaged_version_of_a_partial_download(card, site, gddim, stamp):
-    part = download.parts_folder("small") / FILE
+    part = places.parts_folder("small") / FILE
     part.parent.mkdir(parents=True)
     part.write_bytes(b"another file")
     fetch.stamp_of(part).write_bytes(stamp.replace(b"URL", card.made["source"]["url"].encode()))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gddim_cli.hub import download, fetch, store
+from gddim_cli.hub import download, fetch, places, store
 from gddim_cli.hub.load import load
 
 CPU = torch.device("cpu")
@@ -86,7 +86,7 @@ def test_a_file_exchanged_meanwhile_is_begun_anew(cards, site, gddim, flax, gold
 
 
 def test_what_was_whole_when_the_program_stopped_is_not_fetched_again(cards, site, gddim, flax):
-    part = download.parts_folder("small") / FILE
+    part = places.parts_folder("small") / FILE
     part.parent.mkdir(parents=True)
     part.write_bytes(flax)
     fetch.stamp_of(part).write_text(f'{site.url}/{FILE}\n"1"')
@@ -95,7 +95,7 @@ def test_what_was_whole_when_the_program_stopped_is_not_fetched_again(cards, sit
 
 
 def test_a_part_longer_than_the_file_is_thrown_away(cards, site, gddim, flax):
-    part = download.parts_folder("small") / FILE
+    part = places.parts_folder("small") / FILE
     part.parent.mkdir(parents=True)
     part.write_bytes(flax + b"x")
     fetch.stamp_of(part).write_text(f"{site.url}/{FILE}\n")
@@ -224,7 +224,7 @@ def test_a_size_that_only_the_server_knows(cards, site, gddim, monkeypatch):
     done = gddim("download", "small")
     assert done.status == 1
     assert "are needed" in done.last
-    assert not any(path.stat().st_size for path in download.parts_folder("small").glob(FILE))
+    assert not any(path.stat().st_size for path in places.parts_folder("small").glob(FILE))
 
 
 def test_a_disk_that_fills_meanwhile(cards, site, gddim, monkeypatch):
