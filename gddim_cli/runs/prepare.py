@@ -27,6 +27,7 @@ from gddim_cli.runs.request import SamplingRequest, default_scheme, refuse_unuse
 from gddim_cli.runs.solvers import fitted_sampler
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
+from gddim_cli.samplers.base import PreparedSampler
 from gddim_cli.samplers.gddim import GddimOptions
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.samplers.tuned import SPEC as TUNED
@@ -86,6 +87,8 @@ def prepare(
         sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
         sampler = spec.prepare(chosen, config, request.nfe - config.denoise, options)
+    if not isinstance(sampler, PreparedSampler):  # from a user's file
+        raise DataError(f"sampler {spec.name}: prepare returned {type(sampler).__name__}; a PreparedSampler is needed")
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)
     resolved = SamplingRequest(

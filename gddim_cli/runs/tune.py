@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -213,6 +213,8 @@ class Tuning:
         for i, (_, u) in enumerate(multistep(eps, start, c), start=1):
             if with_states and i % every == 0 and i < len(grid) - 1:
                 kept.append(u)
+        if not u.isfinite().all():
+            raise NumericsError("the converged solution is not finite; nothing can be fitted to it")
         return [*kept, u]
 
     def counted(self, eps: Eps) -> Eps:
