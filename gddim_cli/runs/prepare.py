@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from gddim_cli.runs.request import SamplingRequest, default_scheme, refuse_unuse
 from gddim_cli.runs.solvers import fitted_sampler
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
-from gddim_cli.samplers.base import PreparedSampler
+from gddim_cli.samplers.base import Eps, PreparedSampler, SamplerSpec
 from gddim_cli.samplers.gddim import GddimOptions
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.samplers.tuned import SPEC as TUNED
@@ -71,16 +72,8 @@ def prepare(
             f"{model.name}: sha256 {model.sha256[:16]}... is not the requested {request.checkpoint_sha256[:16]}..."
         )
     chosen, config = choose_diffusion(request, model, diffusion)
-    prior_time = config.t_start
-    spec = find_sampler(request.sampler)
-    given = given_config(request)
-    config = dataclasses.replace(config, **given)
-    eps = model.eps(chosen, config.k)
-    options = request.sampler_options
-    if isinstance(options, GddimOptions):
-        options = default_scheme(request, options, config.k, isinstance(eps, DenoiserEps))
-    config = dataclasses.replace(config, **{**spec.defaults(chosen, config, request.nfe, options), **given})
-    check_times(chosen, config)
+    prior_time, spec = config.t_start, find_sampler(request.sampler)
+    config, options, eps = configured(request, spec, model, chosen, config)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     diffusion_sha256 = sha256_of_python(request.diffusion) or request.diffusion_sha256
     if isinstance(options, TunedOptions):
@@ -161,6 +154,26 @@ def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
     if request.parameters is not None:
         return make_diffusion(request.diffusion, request.parameters)
     return find_diffusion(request.diffusion)
+
+
+def configured(
+    request: SamplingRequest, spec: SamplerSpec, model: Model, diffusion: Diffusion, config: SamplingConfig
+) -> tuple[SamplingConfig, msgspec.Struct, Eps]:
+    """How a request samples: the configuration, the sampler's options, and the noise prediction.
+
+    Each setting is the request's, else the sampler's, else that of `config`.
+
+    Raises:
+        UsageError: settings that contradict each other, or that the model or the sampler does not support.
+    """
+    given, options = given_config(request), request.sampler_options
+    config = dataclasses.replace(config, **given)
+    eps = model.eps(diffusion, config.k)
+    if isinstance(options, GddimOptions):
+        options = default_scheme(request, options, config.k, isinstance(eps, DenoiserEps))
+    config = dataclasses.replace(config, **{**spec.defaults(diffusion, config, request.nfe, options), **given})
+    check_times(diffusion, config)
+    return config, options, eps
 
 
 def given_config(request: SamplingRequest) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,7 @@ class PreparedRun:
         initial: states u_T that replace draws from the prior, [N, D, C, H, W], or None.
         notes: sentences for the user about how the request was resolved.
         evaluations: network evaluations per image of the last batch, counted at the network.
+        around: a context for each evaluation, called with the number of images, that times and counts it; or None.
     """
 
     request: SamplingRequest
@@ -58,6 +60,7 @@ class PreparedRun:
     initial: NDArray[np.floating] | None = None
     notes: Sequence[str] = ()
     evaluations: int = 0
+    around: Callable[[int], AbstractContextManager[object]] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,11 +109,18 @@ class PreparedRun:
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
         """The noise prediction for these images, given their classes if the model is conditional."""
-        classes = self.request.classes
-        if classes is None:
-            return self.eps
-        labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
-        return self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
+        eps, around, classes = self.eps, self.around, self.request.classes
+        if classes is not None:
+            labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
+            eps = self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
+        if around is None:
+            return eps
+
+        def within(u: Tensor, t: float) -> Tensor:
+            with around(len(u)):
+                return eps(u, t)
+
+        return within
 
     @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> Tensor:

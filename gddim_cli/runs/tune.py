@@ -31,7 +31,7 @@ from gddim_cli.samplers.fitted import closed_form, descent
 from gddim_cli.samplers.fitted.family import Family, Method
 from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of
 from gddim_cli.samplers.fitted.trace import Batch, rmse
-from gddim_cli.samplers.multistep import multistep_steps
+from gddim_cli.samplers.multistep import multistep
 from gddim_cli.samplers.time_grids import power_grid
 
 DEFAULT_SEED = 2**32
@@ -210,7 +210,7 @@ class Tuning:
         order = min(REFERENCE_ORDER, len(grid) - 2)
         c = gddim_coefficients(self.prepared.diffusion, grid, order, config.k, config.denoise)
         kept = []
-        for i, (_, u) in enumerate(multistep_steps(eps, start, c), start=1):
+        for i, (_, u) in enumerate(multistep(eps, start, c), start=1):
             if with_states and i % every == 0 and i < len(grid) - 1:
                 kept.append(u)
         if not u.isfinite().all():

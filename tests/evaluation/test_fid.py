@@ -145,17 +145,10 @@ def test_every_metric_of_the_list_is_there(gddim: Callable, tmp_path: Path) -> N
 
 
 def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
-    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    gddim: Callable, digits: Path, home: Path, calls: list[int]
 ) -> None:
     first = json.loads(gddim("fid", digits, "--json").out)["value"]
-    calls: list[int] = []
-    original = Extractor.__call__
-
-    def counted(self: Extractor, images: np.ndarray) -> np.ndarray:
-        calls.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(Extractor, "__call__", counted)
+    calls.clear()
     assert json.loads(gddim("fid", digits, "--json").out)["value"] == first
     assert not calls
     shutil.copy(digits / "00000.png", digits / "00001.png")
@@ -177,7 +170,7 @@ def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
 
 @pytest.mark.parametrize("partial", [False, True])
 def test_altered_features_are_noticed_and_measured_again(
-    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch, partial: bool
+    gddim: Callable, digits: Path, home: Path, calls: list[int], partial: bool
 ) -> None:
     """Of a finished file, and of one whose call was interrupted: only the rows that changed."""
     first = json.loads(gddim("fid", digits, "--json").out)["value"]
@@ -189,14 +182,7 @@ def test_altered_features_are_noticed_and_measured_again(
         kept = kept.with_name(f"{kept.name}.features.partial")
     with kept.open("wb") as file:
         np.save(file, features)
-    calls: list[int] = []
-    original = Extractor.__call__
-
-    def counted(self: Extractor, images: np.ndarray) -> np.ndarray:
-        calls.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(Extractor, "__call__", counted)
+    calls.clear()
     found = gddim("fid", digits, "--batch-size", 10, "--json")
     assert json.loads(found.out)["value"] == pytest.approx(first, rel=1e-6)
     assert calls == [10, 10, 10]
