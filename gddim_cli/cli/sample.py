@@ -139,6 +139,8 @@ def sample(
             "--overwrite": overwrite,
         }
         unused |= {"--compile": compile, "--cuda-graph": cuda_graph, "--batch-size auto": batch_size == "auto"}
+        if preset:
+            raise UsageError("--preset: --compare takes it after a sampler's name, as in gddim:preset=paper")
         for option in [name for name, used in unused.items() if used]:
             raise UsageError(f"{option}: unsupported by --compare; leave it out")
         sheet(given, compare, set, out or Path("sheet.png"), num, batch_size, device, threads, force, json)
