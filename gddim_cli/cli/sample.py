@@ -49,6 +49,8 @@ def sample(
     The default sampler is gDDIM; `gddim samplers` lists the others.
     """
     if asked.compare is not None:
+        if asked.preset:
+            raise UsageError("--preset: --compare takes it after a sampler's name, as in gddim:preset=paper")
         for option in asked.beside_sheet():
             raise UsageError(f"{option}: unsupported by --compare; leave it out")
         sheet(given, asked, json)
