@@ -29,6 +29,7 @@ from gddim_cli.runs.request import SamplingRequest, refuse_unused
 from gddim_cli.runs.solvers import fitted_sampler
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
+from gddim_cli.samplers.base import Eps, PreparedSampler, SamplerSpec
 from gddim_cli.samplers.gddim import FEW, GddimOptions
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.samplers.tuned import SPEC as TUNED
@@ -72,19 +73,11 @@ def prepare(
             f"{model.name}: sha256 {model.sha256[:16]}... is not the requested {request.checkpoint_sha256[:16]}..."
         )
     chosen, config = choose_diffusion(request, model, diffusion)
-    prior_time = config.t_start
-    spec = find_sampler(request.sampler)
-    given = given_config(request)
+    prior_time, spec = config.t_start, find_sampler(request.sampler)
     guidance = check_guidance(request.guidance, model.classes, model.name, request.nfe)
     each = 1 if guidance is None else EVALUATIONS
     budget = request.nfe // each  # in predictions
-    config = dataclasses.replace(config, **given)
-    eps = model.eps(chosen, config.k)
-    options = request.sampler_options
-    if isinstance(options, GddimOptions):
-        options = default_scheme(request, options, config.k, isinstance(eps, DenoiserEps), budget)
-    config = dataclasses.replace(config, **{**spec.defaults(chosen, config, budget, options), **given})
-    check_times(chosen, config)
+    config, options, eps = configured(request, spec, model, chosen, config, budget)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     diffusion_sha256 = sha256_of_python(request.diffusion) or request.diffusion_sha256
     if isinstance(options, TunedOptions):
@@ -93,6 +86,10 @@ def prepare(
         sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
         sampler = spec.prepare(chosen, config, budget - config.denoise, options)
+        if not isinstance(sampler, PreparedSampler):  # from a user's file
+            raise DataError(
+                f"sampler {spec.name}: prepare returned {type(sampler).__name__}; a PreparedSampler is needed"
+            )
         sampler = dataclasses.replace(sampler, nfe=sampler.nfe and each * sampler.nfe)
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)
@@ -185,6 +182,29 @@ def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
     if request.parameters is not None:
         return make_diffusion(request.diffusion, request.parameters)
     return find_diffusion(request.diffusion)
+
+
+def configured(
+    request: SamplingRequest, spec: SamplerSpec, model: Model, diffusion: Diffusion, config: SamplingConfig, budget: int
+) -> tuple[SamplingConfig, msgspec.Struct, Eps]:
+    """How a request samples: the configuration, the sampler's options, and the noise prediction.
+
+    Each setting is the request's, else the sampler's, else that of `config`.
+
+    Args:
+        budget: predictions per image, at most.
+
+    Raises:
+        UsageError: settings that contradict each other, or that the model or the sampler does not support.
+    """
+    given, options = given_config(request), request.sampler_options
+    config = dataclasses.replace(config, **given)
+    eps = model.eps(diffusion, config.k)
+    if isinstance(options, GddimOptions):
+        options = default_scheme(request, options, config.k, isinstance(eps, DenoiserEps), budget)
+    config = dataclasses.replace(config, **{**spec.defaults(diffusion, config, budget, options), **given})
+    check_times(diffusion, config)
+    return config, options, eps
 
 
 def given_config(request: SamplingRequest) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,7 @@ class PreparedRun:
         initial: states u_T that replace draws from the prior, [N, D, C, H, W], or None.
         notes: sentences for the user about how the request was resolved.
         evaluations: network evaluations per image of the last batch, counted at the network.
+        around: a context for each evaluation, called with the number of images, that times and counts it; or None.
     """
 
     request: SamplingRequest
@@ -59,6 +61,7 @@ class PreparedRun:
     initial: NDArray[np.floating] | None = None
     notes: Sequence[str] = ()
     evaluations: int = 0
+    around: Callable[[int], AbstractContextManager[object]] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -107,12 +110,19 @@ class PreparedRun:
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
         """The noise prediction for these images, given their classes if the model is conditional, and guided if asked for."""
-        classes, weight = self.request.classes, self.request.guidance
-        if classes is None:
-            return self.eps
-        labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
-        conditional = self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
-        return conditional if weight is None else guided(conditional, self.eps, weight)
+        eps, around, classes, weight = self.eps, self.around, self.request.classes, self.request.guidance
+        if classes is not None:
+            labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
+            eps = self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
+            eps = eps if weight is None else guided(eps, self.eps, weight)
+        if around is None:
+            return eps
+
+        def within(u: Tensor, t: float) -> Tensor:
+            with around(len(u)):
+                return eps(u, t)
+
+        return within
 
     @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> Tensor:

@@ -8,11 +8,11 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import arrays_of
 
 from gddim_cli.checkpoints.formats import edm
 from gddim_cli.checkpoints.formats.registry import FORMATS
@@ -44,8 +44,7 @@ def test_outputs_of_the_original_program(golden_file, name):
     model, (parameterization, classes, ends) = load(str(path), CPU), CASES[name]
     assert (model.card.parameterization, model.classes) == (parameterization, classes)
     assert model.sigma_range == pytest.approx(ends, rel=1e-3)
-    with np.load(DATA / f"edm_small_{name}_io.npz") as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
+    arrays = arrays_of(DATA / f"edm_small_{name}_io.npz")
     y, sigma = arrays["x"], arrays["sigma"]
     inside = (sigma >= model.sigma_min) & (sigma <= model.sigma_max)
     with torch.inference_mode():

@@ -9,7 +9,7 @@ import msgspec
 
 from gddim_cli.errors import CheckpointError
 from gddim_cli.models.conventions.schedules import DiscreteSchedule, LinearSchedule, Positive, Steps
-from gddim_cli.models.networks.base import Channels, Classes, Scale, Side
+from gddim_cli.models.networks.ranges import Channels, Classes, Scale, Side
 from gddim_cli.runtime.typed_yaml import typed
 
 SAMPLED = (0.002, 80.0)

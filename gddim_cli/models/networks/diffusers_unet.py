@@ -8,16 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from torch import Tensor, nn
 
-from gddim_cli.models.networks.base import (
-    Channels,
-    Classes,
-    Count,
-    Interface,
-    NetworkSpec,
-    Side,
-    Width,
-    split_condition,
-)
+from gddim_cli.models.networks.base import Interface, NetworkSpec, split_condition
+from gddim_cli.models.networks.ranges import Channels, Classes, Count, Side, Width
 
 EXTRA = "this needs the package diffusers; install it with: pip install 'gddim[diffusers]'"
 
@@ -97,10 +89,4 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Interface(found.in_channels, found.out_channels, found.sample_size, found.num_class_embeds or 0)
 
 
-SPEC = NetworkSpec(
-    name="diffusers-unet2d",
-    title="UNet2DModel of diffusers",
-    arguments=Arguments,
-    build=DiffusersUNet,
-    interface=Arguments.interface,
-)
+SPEC = NetworkSpec("diffusers-unet2d", "UNet2DModel of diffusers", Arguments, DiffusersUNet, Arguments.interface)
