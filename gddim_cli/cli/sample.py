@@ -145,6 +145,8 @@ def sample(
             raise UsageError(f"{option}: unsupported by --compare; leave it out")
         sheet(given, compare, set, out or Path("sheet.png"), num, batch_size, device, threads, force, json)
         return
+    if "nfe" in given and {"rtol", "atol"} & given.keys():
+        raise UsageError("--nfe: with --rtol or --atol, rk45 chooses its own evaluations; leave out one of the options")
     out = out or Path("imgs")
     request = SamplingRequest.of(with_preset(options.parsed(given, sampling_settings()), preset))
     request = msgspec.structs.replace(request, model_settings=options.assignments(set))
