@@ -65,6 +65,12 @@ def test_samplers_know_no_networks_and_diffusions_no_samplers() -> None:
         assert not imports(path) & {"diffusions", "samplers", "numerics"}, path
 
 
+def test_samplers_are_prepared_from_names_in_one_place() -> None:
+    found = re.compile(r"spec\w*\.prepare\(|find_sampler\([^)]*\)\.prepare\(|SAMPLERS\[[^]]*\]\.prepare\(")
+    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    assert [path.name for path in paths for _ in found.findall(path.read_text())] == ["prepare.py"]
+
+
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = "import sys; sys.argv = ['gddim', '--help']\nfrom gddim_cli.cli.main import main\n"
     code += "try: main()\nexcept SystemExit: pass\n"

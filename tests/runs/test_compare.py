@@ -113,7 +113,7 @@ def test_only_a_sheet_is_replaced(compare, tmp_path: Path) -> None:
         ("em", ("--nfe", "5,x"), "--nfe: 'x': expected a whole number"),
         ("em", ("--sampler", "gddim"), "--sampler: --compare names the samplers"),
         ("em", ("--num", "65"), "a sheet has at most 64 images"),
-        ("em", ("--num", "0"), "--num: 0 is not a count from 1 to 10000000"),
+        ("em", ("--num", "0"), "--num: 0: expected a whole number from 1"),
         ("em", ("--trajectory", "a.gif"), "--trajectory: unsupported by --compare"),
         ("em", ("--format", "npz"), "--format: unsupported by --compare"),
         ("em", ("--batch-size", "auto"), "--batch-size auto: unsupported by --compare"),

@@ -13,7 +13,7 @@ from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients
-from gddim_cli.samplers.multistep import multistep
+from gddim_cli.samplers.multistep import final_state, multistep
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def traced(eps: Eps, u: Tensor, c: Coefficients) -> Trace:
 def ended(eps: Eps, u: Tensor, c: Coefficients, i: int, predictions: Sequence[Tensor]) -> Tensor:
     """The first component of the end of a run that is at state u before step i, after these predictions."""
     if i < len(c.Psi):
-        u = multistep(eps, u, c, first_step=i, history=list(predictions[:i])[::-1][: c.order])
+        u = final_state(multistep(eps, u, c, first_step=i, history=list(predictions[:i])[::-1][: c.order]))
     return u[:, 0]
 
 
