@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -214,4 +215,5 @@ def test_a_part_of_several_names(gddim):
     done = gddim("download", "cifar10")
     assert done.status == 2
     assert "names with it: bdm-cifar10, cfm-cifar10, cld-cifar10" in done.err
+    assert re.search(r" and \d+ more, see gddim checkpoints$", done.err.strip())
     assert "did you mean 'vp-cifar10'" in gddim("download", "vp-cifr10").err
