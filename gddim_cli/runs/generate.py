@@ -204,7 +204,7 @@ class Generation:
         run = Run(__version__, self.folder.format, request, self.num, indices, False, mean_nfe(before), None, before)
         if self.earlier:
             run.raw, run.trajectory = self.earlier.raw, self.earlier.trajectory
-        run.tolerance = self.prepared.sampler.tolerance
+        run.tolerance, run.noise_levels = self.prepared.sampler.tolerance, self.prepared.noise_levels
         return run
 
     def _save(self, run: Run) -> None:
