@@ -102,8 +102,22 @@ def test_the_readme_names_only_commands_that_exist(gddim) -> None:
     assert commands >= {"sample", "coefficients", "train"}
     for command in commands:
         assert gddim(command, "--help").status == 0, command
-    for path in re.findall(r"\]\((?!http)([^)#]+)", text):
-        assert (ROOT / path).exists(), path
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
+def test_links_and_pictures_of_the_documentation_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    pictures = [(path, "") for path in re.findall(r'<img src="([^"]*)"', text)]
+    for path, anchor in [*re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text), *pictures]:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
 def test_the_bundled_checkpoint_is_small_and_is_what_its_card_says() -> None:

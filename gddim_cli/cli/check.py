@@ -100,7 +100,8 @@ def check_checkpoint(reference: str, asked: CheckSettings, json: bool) -> None:
     """Tests a model; exits with status 1 if something looks wrong."""
     from gddim_cli.hub.load import load
     from gddim_cli.runs.images import open_images
-    from gddim_cli.verification.model_check import FITTED, DrawnImages, GivenImages, ModelCheck
+    from gddim_cli.verification.check_images import FITTED, DrawnImages, GivenImages
+    from gddim_cli.verification.model_check import ModelCheck
 
     where = asked.use()
     settings: dict[str, Any] = options.assignments(asked.set)

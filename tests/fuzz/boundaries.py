@@ -16,6 +16,7 @@ import torch
 from fuzz.corpus import FORMATS, Corpus
 from fuzz.harness import Case
 from fuzz.mutations import NUMBERS, TEXTS, changed_text, changed_tree, pick
+from fuzz.user_files import own_code
 from PIL import Image
 from support import damaged
 
@@ -608,6 +609,6 @@ BOUNDARIES: dict[str, Boundary] = {
     boundary.__name__: boundary
     for boundary in (
         options, plans, recipes, diffusions, cards, native_bytes, released, pipelines, records, shards, images, statistics, features,
-        training, benchmarks, arrays, names, solvers,
+        training, benchmarks, arrays, names, solvers, own_code,
     )
 }  # fmt: skip

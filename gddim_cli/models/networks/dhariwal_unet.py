@@ -67,9 +67,9 @@ class DhariwalUNet(nn.Module):
         self.map_layer1 = nn.Linear(width_embedding, width_embedding)
         self.map_label = nn.Linear(label_dim, width_embedding, bias=False) if label_dim else None
         levels = Levels(style, sizes_of(img_resolution, model_channels, channel_mult), num_blocks, attn_resolutions)
-        self.enc, skips = levels.encoder(in_channels)
-        self.dec = levels.decoder(skips, range(num_blocks + 1))
         width = levels.sizes[0][1]
+        self.enc, skips = levels.encoder(in_channels, width)
+        self.dec = levels.decoder(skips, range(num_blocks + 1))
         self.out_norm = norm(width)
         self.out_conv = Convolution(width, out_channels, 3)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class OneHotEmbedding(nn.Embedding):
 
 
 class Bounded(msgspec.Struct, frozen=True):
-    """The sizes in a configuration, with their ranges; its other entries are the library's matter."""
+    """The sizes in a configuration, with their ranges, and what the library does not check; it checks the rest."""
 
     sample_size: Side
     in_channels: Channels = 3
@@ -63,6 +63,7 @@ class Bounded(msgspec.Struct, frozen=True):
     layers_per_block: Count = 2
     attention_head_dim: Width | None = None
     norm_num_groups: Width | None = None
+    time_embedding_type: Literal["positional", "fourier", "learned"] = "positional"
     time_embedding_dim: Width | None = None
     num_class_embeds: Classes | None = None
     down_block_types: Annotated[list[str], msgspec.Meta(max_length=10)] = []

@@ -179,15 +179,16 @@ class Levels:
     attention: Sequence[int]
 
     def encoder(
-        self, channels: int, extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {}
+        self, channels: int, width: int, extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {}
     ) -> tuple[nn.ModuleDict, list[int]]:
         """The way down, and the widths that it leaves for the way up.
 
         Args:
             channels: of the images.
+            width: that the first convolution gives them.
             extra: from a level to what follows its first step.
         """
-        steps, skips, width = nn.ModuleDict(), list[int](), self.sizes[0][1]
+        steps, skips = nn.ModuleDict(), list[int]()
         for i, (side, out) in enumerate(self.sizes):
             at = f"{side}x{side}"
             first = UNetBlock(self.style, width, width, "down") if i else Convolution(channels, width, 3)

@@ -89,7 +89,7 @@ class SongUNet(nn.Module):
         levels = Levels(style, sizes, num_blocks, attn_resolutions)
         into = ImagePath([width for _, width in sizes], in_channels, resample_filter)
         out = ImagePath(into.widths, out_channels, resample_filter)
-        self.enc, skips = levels.encoder(in_channels, lambda level: into.down(level, encoder_type))
+        self.enc, skips = levels.encoder(in_channels, model_channels, lambda level: into.down(level, encoder_type))
         self.dec = levels.decoder(skips, [num_blocks], lambda level: out.up(level, decoder_type))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
