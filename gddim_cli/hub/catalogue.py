@@ -22,13 +22,13 @@ class Entry(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: `checkpoint`, `statistics`, `inception` or `network`.
-        diffusion: the one that a checkpoint is sampled in by default; empty for files.
+        diffusion: the diffusion that a checkpoint is sampled in by default; empty for files.
         images: size and channels, `32x32x3`; empty for files.
         classes: number of class labels.
-        parameters: numbers in the network; None where it is not known.
-        size: bytes on this machine, or about what it will take there.
+        parameters: number of weights; None if unknown.
+        size: bytes on this machine, or approximately what it will take.
         state: where it is.
-        fid: as published.
+        fid: the published FID.
     """
 
     name: str
@@ -84,7 +84,7 @@ def file(card: FileCard) -> Entry:
 
 
 def numbers_in(path: Path) -> int | None:
-    """How many numbers a safetensors file holds, from its header alone; None where the header is damaged."""
+    """How many numbers a safetensors file holds, from its header alone; None if the header is damaged."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -98,7 +98,7 @@ def details(name: str) -> dict[str, Any]:
     """The whole card of a name, with its path and what was recorded when it was downloaded; or that of a native file.
 
     Raises:
-        CheckpointError: no such name, or a wrong card.
+        CheckpointError: there is no such name, or its card is wrong.
     """
     known_file = name in store.file_names()
     if not known_file and name not in store.names() and is_file(name):
@@ -113,7 +113,7 @@ def details(name: str) -> dict[str, Any]:
 
 
 def is_file(name: str) -> bool:
-    """Whether a file has this path."""
+    """Whether this is the path of a file."""
     try:
         return Path(name).is_file()
     except (OSError, ValueError):  # no file is called so
