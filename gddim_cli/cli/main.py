@@ -17,7 +17,7 @@ from gddim_cli.runtime.text import printable
 
 INTERRUPTED = 130
 LONGEST = 1500
-"""Characters of an error message."""
+"""The longest error message, in characters."""
 HEARD: list[int] = []
 """The signals to end that have arrived."""
 
@@ -96,7 +96,7 @@ def call() -> int:
 
 
 def refuse_removed_folder() -> None:
-    """Raises OutputError if the current folder has been removed, where libraries end in errors of their own."""
+    """Raises OutputError if the current folder has been removed, since libraries would then fail with errors of their own."""
     try:
         Path.cwd()
     except FileNotFoundError as error:

@@ -25,13 +25,13 @@ class Entry(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: `checkpoint`, `statistics`, `inception` or `network`.
-        diffusion: the one that a checkpoint is sampled in by default; empty for files.
+        diffusion: the diffusion that a checkpoint is sampled in by default; empty for files.
         images: size and channels, `32x32x3`; empty for files.
         classes: number of class labels.
-        parameters: numbers in the network; None where it is not known.
-        size: bytes on this machine, or about what it will take there.
+        parameters: number of weights; None if unknown.
+        size: bytes on this machine, or approximately what it will take.
         state: where it is.
-        fid: as published.
+        fid: the published FID.
     """
 
     name: str
@@ -87,7 +87,7 @@ def file(card: FileCard) -> Entry:
 
 
 def numbers_in(path: Path) -> int | None:
-    """How many numbers a safetensors file holds, from its header alone; None where the header is damaged."""
+    """How many numbers a safetensors file holds, from its header alone; None if the header is damaged."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -101,7 +101,7 @@ def details(name: str) -> dict[str, Any]:
     """The whole card of a name, with its path and what was recorded when it was downloaded; or what a file or folder says.
 
     Raises:
-        CheckpointError: no such name, a wrong card, or a file of no known format.
+        CheckpointError: there is no such name, its card is wrong, or the file is of no known format.
     """
     known_file = name in store.file_names()
     if not known_file and name not in store.names() and exists(name):

@@ -37,7 +37,7 @@ TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 
 class Session(msgspec.Struct):
-    """One call of `gddim sample` on a run, with what may differ between calls. `device` is that of rank 0."""
+    """One call of `gddim sample` on a run, with what may differ between calls. `device` is rank 0's."""
 
     started: str
     device: str
@@ -161,7 +161,7 @@ class RunFolder:
             yield
 
     def identity(self) -> tuple[int, int] | None:
-        """What tells this folder from one made in its place: its lock file, which stays open while it is locked."""
+        """The folder's identity, which a new folder in its place would not share: its lock file, open while it is locked."""
         try:
             found = (self.path / LOCK).stat()
         except OSError:
@@ -283,7 +283,7 @@ def read_run(folder: Path) -> Run:
     """The record in a folder's `run.json`.
 
     Raises:
-        DataError: it is missing, damaged, or was written by another version.
+        DataError: the record is missing, damaged, or was written by another version.
     """
     try:
         return msgspec.json.decode(read_plain(folder / RUN, MOST_BYTES), type=Run)

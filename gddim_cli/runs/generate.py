@@ -40,7 +40,7 @@ class Generation:
     """One call of `gddim sample`; each of its processes has one.
 
     Attributes:
-        folder: where the images go.
+        folder: the folder of the images.
         prepared: makes the images; its resolved request is the run's identity.
         num: number of images in the folder.
         batch_size: images per batch. A batch is always a whole block of indices, even if some of its images exist, so that
@@ -154,7 +154,7 @@ class Generation:
 
         Raises:
             OutputError: a file cannot be written; existing images are kept.
-            NumericsError: images that are not finite.
+            NumericsError: images are not finite.
             CapacityError: a batch does not fit in memory.
             PeerError: another process has failed.
         """
@@ -284,7 +284,7 @@ class Generation:
         return quantize(images, self.prepared.config.quantize)
 
     def _grid(self, images: Pixels) -> Pixels:
-        """The first images as one picture; with `--class all` one row for each class."""
+        """The first images as one picture; with `--class all`, one row for each class."""
         classes = self.prepared.model.classes
         if self.prepared.request.classes != ALL:
             return grid(images)

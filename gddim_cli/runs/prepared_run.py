@@ -37,11 +37,11 @@ class PreparedRun:
     """A request with its model, diffusion and sampler, as `prepare` returns it.
 
     Attributes:
-        request: resolved.
+        request: the resolved request.
         model: the network and its description.
         diffusion: the diffusion to sample through.
         config: time range, K, denoising step, quantisation.
-        sampler: prepared for the budget.
+        sampler: the sampler, prepared for the budget.
         eps: the model's noise prediction, without classes.
         device: where the network runs; noise is drawn on the CPU.
         start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
@@ -88,7 +88,7 @@ class PreparedRun:
 
     @rounding(tf32=False)
     def start(self, indices: Sequence[int]) -> Tensor:
-        """The first states of these images, [B, D, C, H, W]: `start_factor z`, or the given ones."""
+        """The first states of these images, [B, D, C, H, W]: `start_factor z`, or those in `initial`."""
         if self.initial is not None:
             return self._moved(self.initial[list(indices)])
         z = self.normal(indices, 0)
