@@ -40,10 +40,10 @@ def tune(
         typer.Option(
             "--num",
             "-n",
-            help="Number of noises to fit; as many more are held out to measure the error. Fewer than 128 overfit.",
+            help="Number of noises to fit; half as many more are held out to measure the error. Fewer than 128 overfit.",
             rich_help_panel="Sampler",
         ),
-    ] = 128,
+    ] = 256,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -58,10 +58,10 @@ def tune(
         int,
         typer.Option(
             metavar="N",
-            help="Batch size. The curvature of the search is that of one batch; rounding and this change the file slightly.",
+            help="Batch size. Each step of the search is computed from one batch, so this changes the file.",
             rich_help_panel="Speed",
         ),
-    ] = 32,
+    ] = 16,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:

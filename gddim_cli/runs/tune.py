@@ -36,16 +36,16 @@ from gddim_cli.samplers.time_grids import power_grid
 
 DEFAULT_SEED = 2**32
 """Far from the seeds that people choose, so that their images start from other noises than the fit's."""
-NUM = 128
-ORDER = 2
+NUM = 256
+ORDER = 3
 POWER = 1.25
 """The power of the time grid that the fit starts from."""
 REFERENCE_STEPS = {"R": 100, "L": 200}
 """Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
 REFERENCE_ORDER = 3
-ROUNDS, STEPS = 8, 3
-"""Rounds of the search, and steps in a round, whose curvature is that of one batch."""
-VERSION = 1
+ROUNDS, STEPS = 8, 40
+"""Rounds of the search, after each of which its state is kept, and steps in a round, each on one batch."""
+VERSION = 2
 """Of the fit; interrupted work of another version is not resumed."""
 
 
@@ -54,14 +54,15 @@ class Progress(msgspec.Struct, frozen=True):
 
     Attributes:
         rounds: how many are done.
-        theta, damping: where the search is.
+        theta, mean, square: where the search is, a `descent.Point`.
         best: the theta with the lowest error on the noises that choose; None if that is the start.
         error: that error.
     """
 
     rounds: int
     theta: list[float]
-    damping: float
+    mean: list[float]
+    square: list[float]
     best: list[float] | None
     error: float
 
@@ -72,21 +73,26 @@ class Tuning:
 
     Attributes:
         prepared: gDDIM with the same budget and its default options, which the fitted solver has to beat.
-        num: the number of noises to fit; as many others are held out.
+        num: the number of noises to fit; half as many others are held out.
         batch_size: images at once.
         on_evaluation: called after each network evaluation with the number of images.
     """
 
     prepared: PreparedRun
     num: int = NUM
-    batch_size: int = 32
+    batch_size: int = 16
     on_evaluation: Callable[[int], object] = lambda _: None
 
     @cached_property
     def method(self) -> Method:
         """What the search keeps of gDDIM."""
         config = self.prepared.config
-        return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1), config.denoise)
+        return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1))
+
+    @property
+    def held_out(self) -> int:
+        """The number of noises that are not fitted."""
+        return max(self.num // 2, 1)
 
     @property
     def nfe(self) -> int:
@@ -121,11 +127,9 @@ class Tuning:
     @property
     def evaluations(self) -> int:
         """An estimate of all network evaluations, counted in images."""
-        n, batch = self.nfe, min(self.batch_size, self.num)
-        whole = self.num * n
-        parameters = sum((min(i, self.method.order) + 1) * self.prepared.diffusion.D**2 * (n - i) for i in range(n))
-        a_round = whole + batch * parameters + STEPS * 4 * whole + whole // 2
-        return 2 * self.num * (self.reference_grid_size + 1) + 2 * whole + ROUNDS * a_round
+        n, a_step = self.nfe, min(self.batch_size, self.num) * (3 * self.nfe - 2)
+        references = (self.num + self.held_out) * (self.reference_grid_size + 1)
+        return references + self.num * n + ROUNDS * STEPS * a_step + (ROUNDS + 4) * self.held_out * n // 2
 
     @property
     def reference_grid_size(self) -> int:
@@ -141,7 +145,7 @@ class Tuning:
             CapacityError: a batch does not fit in memory.
         """
         with locked(self.folder, "gddim tune"), torch.no_grad(), memory_for(self.batch_size, self.prepared.device):
-            fitted, held_out = range(self.num), range(self.num, 2 * self.num)
+            fitted, held_out = range(self.num), range(self.num, self.num + self.held_out)
             batches = list(self.batches(fitted, with_states=True))
             others = list(self.batches(held_out, with_states=False))
             half = max(len(others) // 2, 1)
@@ -173,19 +177,19 @@ class Tuning:
         if state is None:
             first, fallback = rmse(choosing, family.coefficients(theta)), rmse(choosing, self.start)
             best = theta.tolist() if first < fallback else None
-            state = Progress(0, theta.tolist(), descent.Point(theta).damping, best, min(first, fallback))
+            zeros = [0.0] * family.size
+            state = Progress(0, theta.tolist(), zeros, zeros, best, min(first, fallback))
             write_json(path, state)
         if not differentiable(batches[0], float(family.grid[0])):
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
             return state
         for done in range(state.rounds, ROUNDS):
-            point = descent.Point(np.array(state.theta), state.damping)
-            curved = [batches[done % len(batches)]]
-            point = descent.improved(family, point, batches, curved, STEPS)
+            point = descent.Point(np.array(state.theta), np.array(state.mean), np.array(state.square), done * STEPS)
+            point = descent.improved(family, point, batches, STEPS, ROUNDS * STEPS)
             error = rmse(choosing, family.coefficients(point.theta))
             found = point.theta.tolist()
             best, lowest = (found, error) if error < state.error else (state.best, state.error)
-            state = Progress(done + 1, found, point.damping, best, lowest)
+            state = Progress(done + 1, found, point.mean.tolist(), point.square.tolist(), best, lowest)
             write_json(path, state)
         return state
 
@@ -242,7 +246,7 @@ class Tuning:
             denoise=config.denoise,
             fit=Fit(
                 num=self.num,
-                held_out=self.num,
+                held_out=self.held_out,
                 seed=request.seed,
                 classes=request.classes,
                 start=start,

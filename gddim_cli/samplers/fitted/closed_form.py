@@ -27,8 +27,7 @@ def fit(method: Method, grid: Array, batches: Sequence[Batch]) -> tuple[Family, 
     for i in range(len(grid) - 1):
         for batch, trace in zip(batches, traces, strict=True):
             trace.predictions.append(batch.eps(trace.states[i], float(grid[i])))
-        with_state = method.frees_state and i + 2 == len(grid)
-        features = [columns(trace.features(i, c.order, with_state)) for trace in traces]
+        features = [columns(trace.features(i, c.order)) for trace in traces]
         missing = [columns(batch.states[i] - trace.step(c, i)) for trace, batch in zip(traces, batches, strict=True)]
         rows, z, scale = least_squares(features, missing)
         directions.append(rows)

@@ -20,13 +20,11 @@ class Method:
         diffusion: defines the matrices.
         k: the K of the noise prediction.
         order: the number of past predictions that a step uses besides the current one.
-        frees_state: whether the last step's factor of the state is free: where the images are denoised at the end.
     """
 
     diffusion: Diffusion
     k: KChoice
     order: int
-    frees_state: bool
 
     def on(self, times: Array) -> Coefficients:
         """gDDIM's own coefficients on a time grid, [N + 1]."""
@@ -37,10 +35,10 @@ class Method:
 class Family:
     """Solvers by a parameter vector theta: first the inner times, then for each step the offsets of its matrices.
 
-    The features of step i are the predictions `eps_i, ..., eps_{i-q}` and, where the method frees it, in the last step
-    also the state. Step i multiplies them by gDDIM's matrices for the times plus `scales[i] Z_i directions[i]`; theta
-    holds the Z_i. The directions are uncorrelated combinations of features with mean square 1; the scales are the
-    residuals of the closed-form fit, so that all parameters have comparable effects.
+    The features of step i are the predictions `eps_i, ..., eps_{i-q}` and the state. Step i multiplies them by gDDIM's
+    matrices for the times plus `scales[i] Z_i directions[i]`; theta holds the Z_i. The directions are uncorrelated
+    combinations of features with mean square 1; the scales are the residuals of the closed-form fit, so that all
+    parameters have comparable effects.
 
     Attributes:
         grid: the times for theta = 0, [N + 1].

@@ -45,9 +45,9 @@ class Trace:
         """The predictions that step i uses, the latest first."""
         return self.predictions[max(i - order, 0) : i + 1][::-1]
 
-    def features(self, i: int, order: int, with_state: bool) -> Tensor:
-        """The predictions that step i uses and, if `with_state`, its state, side by side, [B, features D, C, H, W]."""
-        return torch.cat([*self.past(i, order), *([self.states[i]] if with_state else [])], dim=1)
+    def features(self, i: int, order: int) -> Tensor:
+        """The predictions that step i uses and its state, side by side, [B, features D, C, H, W]."""
+        return torch.cat([*self.past(i, order), self.states[i]], dim=1)
 
     def step(self, c: Coefficients, i: int) -> Tensor:
         """The state after step i."""
@@ -65,23 +65,13 @@ def traced(eps: Eps, u: Tensor, c: Coefficients) -> Trace:
     return trace
 
 
-def ended(eps: Eps, u: Tensor, c: Coefficients, i: int, predictions: Sequence[Tensor]) -> Tensor:
-    """The first component of the end of a run that is at state u before step i, after these predictions."""
-    if i < len(c.Psi):
-        u = multistep(eps, u, c, first_step=i, history=list(predictions[:i])[::-1][: c.order])
-    return u[:, 0]
-
-
-def squared_errors(batches: Sequence[Batch], c: Coefficients) -> Array:
-    """The mean square error of each image, [N], float64; infinity where it is not finite."""
-    found = []
-    for batch in batches:
-        error = ended(batch.eps, batch.start, c, 0, []) - batch.target
-        found.append(error.double().square().flatten(1).mean(1).cpu().numpy())
-    errors = np.concatenate(found)
+def errors_of(end: Tensor, batch: Batch) -> Array:
+    """The mean square error of each image of final states, [B], float64; infinity where it is not finite."""
+    errors = (end[:, 0] - batch.target).double().square().flatten(1).mean(1).cpu().numpy()
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
 def rmse(batches: Sequence[Batch], c: Coefficients) -> float:
     """The root mean square error of a solver's images; infinity if they are not finite."""
-    return float(np.sqrt(squared_errors(batches, c).mean()))
+    errors = [errors_of(multistep(batch.eps, batch.start, c), batch) for batch in batches]
+    return float(np.sqrt(np.concatenate(errors).mean()))
