@@ -35,7 +35,7 @@ FEW = ("--nfe", 4, "--num", 8, "--batch-size", 8)
 def short_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tune, "REFERENCE_STEPS", {"R": 24, "L": 24})
-    monkeypatch.setattr(tune, "STEPS", 2)
+    monkeypatch.setattr(tune, "STEPS", 6)
     monkeypatch.setattr(tune, "ROUNDS", 2)
 
 
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_file_also_when_interrupted(tiny: Path, tmp
 
 def test_where_the_search_does_not_win_the_file_holds_the_start(tiny: Path, monkeypatch) -> None:
     def worse(_family, point, *_args):
-        return descent.Point(np.full_like(point.theta, 0.3))
+        return descent.Point(np.full_like(point.theta, 0.3), point.mean, point.square)
 
     monkeypatch.setattr(tune.descent, "improved", worse)
     fit = tune.closed_form.fit
