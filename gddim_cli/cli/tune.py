@@ -43,7 +43,7 @@ def tune(
             help="Number of noises to fit; half as many more are held out to measure the error. Fewer than 128 overfit.",
             rich_help_panel="Sampler",
         ),
-    ] = 256,
+    ] = 128,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +61,7 @@ def tune(
             help="Batch size. Each step of the search is computed from one batch, so this changes the file.",
             rich_help_panel="Speed",
         ),
-    ] = 16,
+    ] = 8,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.errors import UsageError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.numerics.quadrature import Array
@@ -36,15 +37,17 @@ from gddim_cli.samplers.time_grids import power_grid
 
 DEFAULT_SEED = 2**32
 """Far from the seeds that people choose, so that their images start from other noises than the fit's."""
-NUM = 256
+NUM = 128
 ORDER = 3
 POWER = 1.25
 """The power of the time grid that the fit starts from."""
+FAINTEST = 0.03
+"""What the images may be to the noise before the first evaluation; the network answers with much the same image there."""
 REFERENCE_STEPS = {"R": 100, "L": 200}
 """Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
 REFERENCE_ORDER = 3
-ROUNDS, STEPS = 8, 40
-"""Rounds of the search, after each of which its state is kept, and steps in a round, each on one batch."""
+ROUNDS = 10
+"""Rounds of the search, each a step on every batch; its state is kept after each."""
 VERSION = 2
 """Of the fit; interrupted work of another version is not resumed."""
 
@@ -80,14 +83,14 @@ class Tuning:
 
     prepared: PreparedRun
     num: int = NUM
-    batch_size: int = 16
+    batch_size: int = 8
     on_evaluation: Callable[[int], object] = lambda _: None
 
     @cached_property
     def method(self) -> Method:
         """What the search keeps of gDDIM."""
         config = self.prepared.config
-        return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1))
+        return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1), config.t_start)
 
     @property
     def held_out(self) -> int:
@@ -101,9 +104,10 @@ class Tuning:
 
     @cached_property
     def grid(self) -> Array:
-        """The times that the search starts from, [N + 1]."""
+        """The times that the search starts from, [N + 1]: from the first at which the network can tell images from noise."""
         config = self.prepared.config
-        return power_grid(config.t_start, config.t_end, self.nfe, POWER)
+        start = first_time(self.prepared.diffusion, config.t_start, config.t_end)
+        return power_grid(start, config.t_end, self.nfe, POWER)
 
     @property
     def start(self) -> Coefficients:
@@ -127,9 +131,9 @@ class Tuning:
     @property
     def evaluations(self) -> int:
         """An estimate of all network evaluations, counted in images."""
-        n, a_step = self.nfe, min(self.batch_size, self.num) * (3 * self.nfe - 2)
-        references = (self.num + self.held_out) * (self.reference_grid_size + 1)
-        return references + self.num * n + ROUNDS * STEPS * a_step + (ROUNDS + 4) * self.held_out * n // 2
+        n = self.nfe
+        references = (self.num + self.held_out) * (self.reference_grid_size + self.reference_grid_size // n + 1)
+        return references + self.num * n + ROUNDS * self.num * (3 * n - 1) + (ROUNDS + 4) * self.held_out * n // 2
 
     @property
     def reference_grid_size(self) -> int:
@@ -184,8 +188,8 @@ class Tuning:
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
             return state
         for done in range(state.rounds, ROUNDS):
-            point = descent.Point(np.array(state.theta), np.array(state.mean), np.array(state.square), done * STEPS)
-            point = descent.improved(family, point, batches, STEPS, ROUNDS * STEPS)
+            point = descent.Point(np.array(state.theta), np.array(state.mean), np.array(state.square), done * len(batches))
+            point = descent.improved(family, point, batches, ROUNDS * len(batches))
             error = rmse(choosing, family.coefficients(point.theta))
             found = point.theta.tolist()
             best, lowest = (found, error) if error < state.error else (state.best, state.error)
@@ -209,13 +213,14 @@ class Tuning:
     def reference(self, eps: Eps, start: Tensor, with_states: bool) -> list[Tensor]:
         """The converged states at the times of the grid after the first, or only the last of them."""
         every = self.reference_grid_size // self.nfe
-        grid = refined(self.grid, every)
         config = self.prepared.config
+        grid = refined(np.union1d(self.grid, [config.t_start])[::-1], every)
+        lead = len(grid) - 1 - every * self.nfe
         order = min(REFERENCE_ORDER, len(grid) - 2)
         c = gddim_coefficients(self.prepared.diffusion, grid, order, config.k, config.denoise)
         kept = []
         for i, (_, u) in enumerate(multistep_steps(eps, start, c), start=1):
-            if with_states and i % every == 0 and i < len(grid) - 1:
+            if with_states and i % every == 0 and lead < i < len(grid) - 1:
                 kept.append(u)
         return [*kept, u]
 
@@ -254,8 +259,17 @@ class Tuning:
                 rmse_before=before,
                 rmse_after=after,
             ),
+            t_start=config.t_start,
             **matrices_of(best),
         )
+
+
+def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
+    """The first time from `t_start` at which the image is at least `FAINTEST` of the noise: `|R_t^{-1} Psi(t, 0) e_x|`."""
+    times = np.linspace(t_start, t_end, 1001)
+    signal = np.linalg.solve(diffusion.R(times), diffusion.Psi(times, 0.0)[..., :1])
+    size = np.linalg.norm(signal, axis=(-2, -1)).reshape(len(times), -1).max(axis=1)
+    return float(times[np.argmax(size >= FAINTEST)])
 
 
 def refined(grid: Array, every: int) -> Array:

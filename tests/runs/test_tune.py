@@ -35,8 +35,7 @@ FEW = ("--nfe", 4, "--num", 8, "--batch-size", 8)
 def short_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tune, "REFERENCE_STEPS", {"R": 24, "L": 24})
-    monkeypatch.setattr(tune, "STEPS", 6)
-    monkeypatch.setattr(tune, "ROUNDS", 2)
+    monkeypatch.setattr(tune, "ROUNDS", 6)
 
 
 def tuning(checkpoint: Path, nfe: int = 4, num: int = 8, **settings: object) -> Tuning:

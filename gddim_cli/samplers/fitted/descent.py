@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
-from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients
 from gddim_cli.samplers.fitted.family import Family
 from gddim_cli.samplers.fitted.trace import Batch, Trace, errors_of, traced
+from gddim_cli.samplers.multistep import first_state
 
 STEP_OF_TIMES = 0.05
 """The step of the finite differences in the times, in units of theta; large, because networks run in float32."""
@@ -37,14 +37,14 @@ class Point:
     steps: int = 0
 
 
-def improved(family: Family, point: Point, batches: Sequence[Batch], steps: int, total: int) -> Point:
-    """The point after `steps` steps of Adam (arXiv 1412.6980), each on the next of the batches.
+def improved(family: Family, point: Point, batches: Sequence[Batch], total: int) -> Point:
+    """The point after a step of Adam (arXiv 1412.6980) on each batch, in order.
 
     The step size rises for `WARM_UP` steps and falls to 0 at step `total`, as half a cosine.
     """
-    rates = np.where(np.arange(family.size) < family.inner_times, RATE_OF_TIMES, RATE_OF_OFFSETS)
-    for done in range(point.steps + 1, point.steps + steps + 1):
-        slope = gradient(family, point.theta, batches[(done - 1) % len(batches)])
+    rates = np.where(np.arange(family.size) < family.free_times, RATE_OF_TIMES, RATE_OF_OFFSETS)
+    for done, batch in enumerate(batches, start=point.steps + 1):
+        slope = gradient(family, point.theta, batch)
         if not np.isfinite(slope).all():
             slope = point.mean  # a batch that overflows has no say
         mean = DECAY_OF_MEAN * point.mean + (1 - DECAY_OF_MEAN) * slope
@@ -53,16 +53,16 @@ def improved(family: Family, point: Point, batches: Sequence[Batch], steps: int,
         share = min(1.0, done / WARM_UP) * 0.5 * (1 + np.cos(np.pi * done / total))
         trial = point.theta - share * rates * direction
         if not family.allows(trial):
-            trial[: family.inner_times] = point.theta[: family.inner_times]
+            trial[: family.free_times] = point.theta[: family.free_times]
         point = Point(trial, mean, square, done)
     return point
 
 
 def weights_of(errors: Array) -> Array:
-    """The weight of each image, [N], with mean 1: the inverse of its root mean square error, so that few bad images do not
-    decide everything."""
+    """The weight of each image, [N], with mean 1: its root mean square error to the power -1/2, so that few bad images do
+    not decide everything."""
     with np.errstate(invalid="ignore"):  # NaN if an error is infinite
-        found = (errors + EVEN * errors.mean()) ** -0.5
+        found = (errors + EVEN * errors.mean()) ** -0.25
         return np.asarray(found / found.mean())
 
 
@@ -72,10 +72,10 @@ def gradient(family: Family, theta: Array, batch: Batch) -> Array:
     trace = traced(batch.eps, batch.start, c)
     after = adjoints(batch, trace, c, weights_of(errors_of(trace.states[-1], batch)))
     found = np.zeros(family.size)
-    for j in range(family.inner_times):
+    for j in range(family.free_times):
         moved = theta.copy()
         moved[j] += STEP_OF_TIMES
-        found[j] = effect_of_time(batch.eps, trace, c, family.coefficients(moved), j, after) / STEP_OF_TIMES
+        found[j] = effect_of_time(batch, trace, c, family.coefficients(moved), j, after) / STEP_OF_TIMES
     for i, (at, rows, scale) in enumerate(zip(family.slices(), family.directions, family.scales, strict=True)):
         features = trace.features(i, c.order)
         outer = torch.einsum("bdn,bfn->df", after[i].flatten(2).double(), features.flatten(2).double())
@@ -102,18 +102,18 @@ def adjoints(batch: Batch, trace: Trace, c: Coefficients, weight: Array) -> list
 
 
 def effect_of_time(
-    eps: Eps, trace: Trace, c: Coefficients, other: Coefficients, j: int, after: Sequence[Tensor]
+    batch: Batch, trace: Trace, c: Coefficients, other: Coefficients, j: int, after: Sequence[Tensor]
 ) -> float:
-    """The change of the error to first order if the time after step j moves, which makes `other` of the coefficients c.
+    """The change of the error to first order if the time before step j moves, which makes `other` of the coefficients c.
 
     State and prediction there move together: along a solution the prediction hardly changes, but each of the two alone
     changes it much.
     """
     states, predictions = list(trace.states), list(trace.predictions)
-    states[j + 1] = trace.step(other, j)
-    predictions[j + 1] = eps(states[j + 1], float(other.t[j + 1]))
+    states[j] = trace.step(other, j - 1) if j else first_state(batch.start, other)
+    predictions[j] = batch.eps(states[j], float(other.t[j]))
     changed, found = Trace(states, predictions), 0.0
-    for i in range(j + 1, min(j + 2 + c.order, len(c.Psi))):
+    for i in range(j, min(j + 1 + c.order, len(c.Psi))):
         found += float(((changed.step(other, i) - trace.step(c, i)) * after[i]).double().sum())
     return found
 

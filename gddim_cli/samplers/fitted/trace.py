@@ -13,7 +13,7 @@ from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients
-from gddim_cli.samplers.multistep import multistep
+from gddim_cli.samplers.multistep import first_state, multistep
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Trace:
 
 def traced(eps: Eps, u: Tensor, c: Coefficients) -> Trace:
     """A whole run from u_T."""
-    trace = Trace([u], [])
+    trace = Trace([first_state(u, c)], [])
     for i in range(len(c.Psi)):
         trace.predictions.append(eps(trace.states[i], float(c.t[i])))
         trace.states.append(trace.step(c, i))
