@@ -19,7 +19,7 @@ from typing import Any
 
 LIST = Path(__file__).parent.parent / "tests" / "data" / "gddim_cld_cifar10_flax.json.xz"
 CARD, EDM_CARD = "cld-cifar10", "edm-cifar10-uncond-vp"
-GFLOP = 37.18  # of one 32x32 image, two for a multiplication and addition
+GFLOP = {CARD: 37.18, EDM_CARD: 42.04}  # of one 32x32 image, two for a multiplication and addition
 
 
 def make(path: Path) -> None:
@@ -113,32 +113,37 @@ def sample(path: Path, out: Path) -> str:
     return done.stderr.strip().rpartition("): ")[2]
 
 
-def rate(threads: int, batch: int) -> dict[str, float]:
-    """GFLOP/s of the full-size network and of matrix products, the best of each.
+def rate(card: str, threads: int, batch: int) -> dict[str, float]:
+    """GFLOP/s of a full-size network and of matrix products, the best of each.
 
-    They are taken in turn and for as long as each other, so that other work on the machine disturbs both alike.
+    They are taken in turn and for as long as each other. The time is that of the process on its cores, so that waiting for
+    other programs does not count (they still share caches and memory).
     """
     import torch
 
-    from gddim_cli.models.networks.ncsnpp import NCSNpp
+    from gddim_cli.checkpoints.load import empty_network
+    from gddim_cli.hub.store import card_of
 
     torch.set_num_threads(threads)
-    network, square = NCSNpp(6, 6, 32).eval(), torch.randn(2048, 2048)
-    x, time_in = torch.randn(batch, 6, 32, 32), torch.full((batch,), 500.0)
+    network = empty_network(card_of(card), Path(card)).eval()
+    channels = 6 if card == CARD else 3
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    square, x, level = torch.randn(2048, 2048), torch.randn(batch, channels, 32, 32), torch.ones(batch)
     best = {"matrix products": 0.0, "network": 0.0}
 
     def measure(name: str, work: Callable[[], Any], gflop: float) -> None:
-        started = time.perf_counter()
+        started = time.process_time()
         work()
-        best[name] = max(best[name], gflop / (time.perf_counter() - started))
+        best[name] = max(best[name], gflop * threads / (time.process_time() - started))
 
     with torch.inference_mode():
-        network(x, time_in)
-        product = 2 * 2048**3 / 1e9
-        times = max(1, round(GFLOP * batch / product))
+        network(x, level)
+        gflop, product = GFLOP[card] * batch, 2 * 2048**3 / 1e9
+        times = max(1, round(gflop / product))
         for _ in range(8):
             measure("matrix products", lambda: [square @ square for _ in range(times)], times * product)
-            measure("network", lambda: network(x, time_in), GFLOP * batch)
+            measure("network", lambda: network(x, level), gflop)
     return best
 
 
@@ -190,15 +195,18 @@ def main() -> None:
         del makers[CARD]
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found = [measure(name, maker, Path(folder)) for name, maker in makers.items()]
-    rates = rate(options.threads, options.batch)
-    print(
-        f"float32, {options.threads} threads, batch {options.batch}: network {rates['network']:.0f} GFLOP/s, matrix "
-        f"products {rates['matrix products']:.0f} GFLOP/s, ratio {(ratio := rates['network'] / rates['matrix products']):.2f}"
-    )
+    ratios = []
+    for card in GFLOP:
+        rates = rate(card, options.threads, options.batch)
+        ratios.append(rates["network"] / rates["matrix products"])
+        print(
+            f"{card}, float32, {options.threads} threads, batch {options.batch}: network {rates['network']:.0f} GFLOP/s, "
+            f"matrix products {rates['matrix products']:.0f} GFLOP/s, ratio {ratios[-1]:.2f}"
+        )
     limits = {
         "peak memory under 1.5 GB": max(converted["peak"] for converted, _ in found) < 1.5,
         "loaded in under 3 s": max(loaded["seconds"] for _, loaded in found) < 3,
-        "ratio at least 0.85": ratio >= 0.85,
+        "ratios at least 0.85": min(ratios) >= 0.85,
     }
     for limit, met in limits.items():
         print(f"{limit}: {'met' if met else 'NOT MET'}")

@@ -1,4 +1,4 @@
-"""Writes a pickle in the layout of EDM's program, around a network of random weights: 55.7 M parameters, 226 MB.
+"""Writes a pickle in the layout of EDM's program, around a network of random weights: 55.7 M parameters, 223 MB.
 
 python benchmarks/edm_pickle.py OUT.pkl [NAME]
 

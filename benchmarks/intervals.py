@@ -10,11 +10,13 @@ For `is` the images are scores of d classes, without a reference; the right answ
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gddim_cli.evaluation.metrics.base import Metric
 from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.moments import Gaussian
 from gddim_cli.evaluation.statistics import Reference
@@ -48,48 +50,46 @@ class Case:
         )
 
 
-CASES = {
-    "fid": [
-        Case(16, 100, True, 0.0, 1.0),
-        Case(16, 100, True, 0.1, 1.2),
-        Case(40, 80, True, 0.0, 1.0),
-        Case(40, 1000, False, 0.0, 1.0),
-        Case(40, 1000, True, 0.05, 1.05),
-        Case(84, 168, True, 0.3, 1.5),
-        Case(84, 420, False, 0.0, 1.0),
-        Case(84, 420, True, 0.0, 0.8),
-        Case(84, 2000, True, 0.0, 1.0),
-        Case(84, 2000, True, 0.03, 1.05),
-        Case(84, 2000, True, 0.3, 1.5),
-    ],
-    "fid-infinity": [
-        Case(16, 200, True, 0.1, 1.2),
-        Case(40, 200, True, 0.0, 1.0),
-        Case(40, 1000, True, 0.05, 1.05),
-        Case(84, 420, True, 0.3, 1.5),
-        Case(84, 2000, True, 0.0, 1.0),
-        Case(84, 2000, True, 0.3, 1.5),
-    ],
-    "kid:size=100:subsets=50": [
-        Case(8, 50, False, 0.0, 1.0, m=50),
-        Case(8, 200, False, 0.3, 1.0, m=200),
-        Case(40, 300, False, 0.0, 1.0, m=2000),
-        Case(40, 300, False, 0.2, 1.0, m=2000),
-        Case(84, 1000, True, 0.0, 1.0, m=1000),
-        Case(84, 1000, True, 0.1, 1.1, m=1000),
-    ],
-    "is": [
-        Case(10, 200, False, 0.0, 3.0),
-        Case(10, 2000, False, 0.0, 1.0),
-        Case(10, 2000, True, 1.0, 8.0),
-        Case(100, 1000, False, 0.0, 4.0),
-        Case(1000, 2000, False, 0.0, 4.0),
-    ],
-    "is:splits=1": [
-        Case(10, 200, False, 0.0, 3.0),
-        Case(1000, 1000, False, 0.0, 4.0),
-    ],
-}
+CASES = """
+fid                      16   100   1 0    1
+fid                      16   100   1 0.1  1.2
+fid                      40   80    1 0    1
+fid                      40   1000  0 0    1
+fid                      40   1000  1 0.05 1.05
+fid                      84   168   1 0.3  1.5
+fid                      84   420   0 0    1
+fid                      84   420   1 0    0.8
+fid                      84   2000  1 0    1
+fid                      84   2000  1 0.03 1.05
+fid                      84   2000  1 0.3  1.5
+fid-infinity             16   200   1 0.1  1.2
+fid-infinity             40   200   1 0    1
+fid-infinity             40   1000  1 0.05 1.05
+fid-infinity             84   420   1 0.3  1.5
+fid-infinity             84   2000  1 0    1
+fid-infinity             84   2000  1 0.3  1.5
+kid:size=100:subsets=50  8    50    0 0    1     50
+kid:size=100:subsets=50  8    200   0 0.3  1     200
+kid:size=100:subsets=50  40   300   0 0    1     2000
+kid:size=100:subsets=50  40   300   0 0.2  1     2000
+kid:size=100:subsets=50  84   1000  1 0    1     1000
+kid:size=100:subsets=50  84   1000  1 0.1  1.1   1000
+is                       10   200   0 0    3
+is                       10   2000  0 0    1
+is                       10   2000  1 1    8
+is                       100  1000  0 0    4
+is                       1000 2000  0 0    4
+is:splits=1              10   200   0 0    3
+is:splits=1              1000 1000  0 0    4
+"""
+"""A metric and its case in each line: d, N, decay, shift, scale, and m where it is not 500."""
+
+
+def cases() -> Iterator[tuple[Metric, Case]]:
+    """The metrics with their cases."""
+    for line in CASES.split("\n")[1:-1]:
+        name, d, n, decay, shift, scale, *m = line.split()
+        yield find_metric(name), Case(int(d), int(n), decay == "1", float(shift), float(scale), *map(int, m))
 
 
 def frechet(case: Case) -> float:
@@ -141,8 +141,8 @@ def main() -> None:
     chosen = arguments.metrics.split(",")
     print("| metric | d | N | variances | shift | scale | coverage | mean standard error / true one |")
     print("|---|---|---|---|---|---|---|---|")
-    for metric, cases in ((find_metric(name), cases) for name, cases in CASES.items()):
-        for case in cases if metric.spec.name in chosen else []:
+    for metric, case in cases():
+        if metric.spec.name in chosen:
             held, ratio = coverage(metric.text, case, arguments.repeats)
             cells = [metric.text, case.d, case.n, "1 to e^-6" if case.decay else "1", case.shift, case.scale]
             print("|", " | ".join(map(str, [*cells, f"{held:.1%}", f"{ratio:.2f}"])), "|", flush=True)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
-from gddim_cli.errors import DataError, UsageError
+from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.evaluator import under_protocol
 from gddim_cli.evaluation.extractors.base import Extractor
 from gddim_cli.evaluation.factory import EvaluatorFactory
 from gddim_cli.hub.load import load
+from gddim_cli.images.arrays import checked_images
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.models.acceleration import Speed
@@ -288,15 +289,3 @@ def fid(
     found = np.concatenate([evaluator.extractor(batch) for batch in batches])
     values = evaluator.evaluate(found)
     return Score(evaluator.label(len(found)), values["value"], values, len(found), evaluator.identity())
-
-
-def checked_images(images: Any) -> Pixels:
-    """Images as uint8 [N, H, W, C]; raises DataError for anything else."""
-    array = np.asarray(images)
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)):
-        raise DataError(
-            f"images are {array.dtype}{list(array.shape)}; uint8 [N, H, W] or [N, H, W, C] with 1 or 3 channels is needed"
-        )
-    if len(array) < 2:
-        raise DataError(f"{len(array)} images: a covariance needs at least two")
-    return array if array.ndim == 4 else array[..., None]

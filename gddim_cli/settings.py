@@ -15,6 +15,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union
 
@@ -23,6 +24,7 @@ import msgspec
 from gddim_cli.errors import UsageError, nearest
 
 S = TypeVar("S", bound=msgspec.Struct)
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def about(
         panel: the group in `--help`.
         label: format string for the value in the rows of tables, for example `"order {}"`.
         metavar: what `--help` shows in place of the value; by default derived from the type.
-        flag: the option's name; by default `--` and the setting's key.
+        flag: the option's name; by default `--` and the setting's key, with a `--no-` form if it is true or false.
         short: a one-letter option.
         aliases: values by their alternative names.
         complete: the values that shell completion offers.
@@ -121,7 +123,7 @@ class Setting:
         if isinstance(value, str) and value in self.about.aliases:
             value = self.about.aliases[value]
         try:
-            found = msgspec.convert(value, self.type)
+            found = msgspec.convert(value, self.type, dec_hook=lambda kind, part: kind(part))
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
             raise UsageError(f"{where}: {brief(value)}: expected {self.expected()}") from error
         too_large = self.about.most is not None and found > self.about.most
@@ -256,13 +258,12 @@ def description(kind: Any) -> str:
         return f"one of {', '.join(choices(kind))}"
     if typing.get_origin(plain) is list:
         return f"a list of values, each {description(typing.get_args(plain)[0])}"
-    name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(
-        plain, "another kind of value"
-    )
-    if "ge" in bounds and "le" in bounds:
-        return f"{name} from {bounds['ge']:g} to {bounds['le']:g}"
+    name = NAMES.get(plain, "another kind of value")
+    shown = {key: f"{value:g}" if plain is float else str(value) for key, value in bounds.items()}
+    if "ge" in shown and "le" in shown:
+        return f"{name} from {shown['ge']} to {shown['le']}"
     words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
-    parts = [f"{words[key]} {value:g}" for key, value in bounds.items()]
+    parts = [f"{words[key]} {value}" for key, value in shown.items()]
     return " ".join([name, " and ".join(parts)]).strip().replace(" and of ", " and ")
 
 
@@ -273,7 +274,7 @@ def short_description(kind: Any) -> str:
         return "|".join(choices(kind))
     if plain is int and "ge" in bounds and bounds.get("le", math.inf) <= 9:
         return f"{bounds['ge']:g}..{bounds['le']:g}"
-    return {int: "N", float: "X", str: "TEXT"}.get(plain, "VALUE")
+    return {int: "N", float: "X", str: "TEXT", Path: "PATH"}.get(plain, "VALUE")
 
 
 def split(text: str) -> Sequence[str]:

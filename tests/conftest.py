@@ -8,8 +8,8 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -53,13 +53,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_card: Card) -> Path:
     return path
 
 
-@dataclass
-class Result:
+class Result(NamedTuple):
     """What a command did."""
 
     status: int
     out: str
     err: str
+
+    @property
+    def last(self) -> str:
+        """The last line on stderr."""
+        return self.err.strip().rpartition("\n")[2]
 
 
 @pytest.fixture

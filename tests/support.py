@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+
+from gddim_cli.errors import GddimError
 
 
 def pictures(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
@@ -26,6 +30,12 @@ def folder_of(path: Path, images: NDArray[np.uint8]) -> Path:
     for i, image in enumerate(images):
         Image.fromarray(image if image.shape[2] == 3 else image[..., 0]).save(path / f"{i:05d}.png")
     return path
+
+
+def arrays_of(path: Path) -> dict[str, Tensor]:
+    """The arrays of an .npz as tensors by name."""
+    with np.load(path) as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
 
 
 def damaged(content: bytes, cases: int, seed: int = 0) -> Iterator[bytes]:
@@ -51,3 +61,22 @@ def damaged(content: bytes, cases: int, seed: int = 0) -> Iterator[bytes]:
             else:
                 changed[at : at + 1] = b"9" * length
         yield bytes(changed)
+
+
+def refusals(
+    path: Path, use: Callable[[], object], cases: int, seed: int = 4, error: type[GddimError] = GddimError
+) -> int:
+    """Damages a file again and again and uses it; the number of refusals, each of one line. Other errors are raised."""
+    whole, count = path.read_bytes(), 0
+    for content in damaged(whole, cases, seed):
+        path.write_bytes(content)
+        try:
+            use()
+        except error as refusal:
+            lines = str(refusal).splitlines()
+        else:
+            continue
+        assert len(lines) == 1
+        count += 1
+    path.write_bytes(whole)
+    return count

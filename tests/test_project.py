@@ -65,6 +65,12 @@ def test_samplers_know_no_networks_and_diffusions_no_samplers() -> None:
         assert not imports(path) & {"diffusions", "samplers", "numerics"}, path
 
 
+def test_samplers_are_prepared_from_names_in_one_place() -> None:
+    found = re.compile(r"spec\w*\.prepare\(|find_sampler\([^)]*\)\.prepare\(|SAMPLERS\[[^]]*\]\.prepare\(")
+    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    assert [path.name for path in paths for _ in found.findall(path.read_text())] == ["prepare.py"]
+
+
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = "import sys; sys.argv = ['gddim', '--help']\nfrom gddim_cli.cli.main import main\n"
     code += "try: main()\nexcept SystemExit: pass\n"
@@ -96,8 +102,20 @@ def test_the_readme_names_only_commands_that_exist(gddim) -> None:
     assert commands >= {"sample", "coefficients", "train"}
     for command in commands:
         assert gddim(command, "--help").status == 0, command
-    for path in re.findall(r"\]\((?!http)([^)#]+)", text):
-        assert (ROOT / path).exists(), path
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
+def test_links_and_pictures_of_the_documentation_are_there(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
 def test_the_bundled_checkpoint_is_small_and_is_what_its_card_says() -> None:

@@ -99,6 +99,51 @@ def test_models_that_are_none(gddim, files: Path, tmp_path: Path, reference: str
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise KeyError('oops')", "bad.py: the network raised KeyError: 'oops' (line 4)"),
+        ("raise SystemExit(0)", "bad.py: the network raised SystemExit: 0 (line 4)"),
+        ("return None", "the network returned NoneType for images [2, 1, 8, 8]"),
+        ("return y[..., :4]", "the network returned [2, 1, 8, 4], float32 for images [2, 1, 8, 8]"),
+        ("return y + 0j", "the network returned [2, 1, 8, 8], complex64"),
+        ("return y * float('nan')", "2 of 2 images of a batch are not finite"),
+    ],
+)
+def test_networks_that_fail(gddim, tmp_path: Path, body: str, message: str) -> None:
+    text = f"import gddim_cli as gddim\n\ndef f(y, sigma):\n    {body}\n\n"
+    (tmp_path / "bad.py").write_text(f"{text}def build():\n    return gddim.Denoiser(f, (1, 8, 8), 0.001, 300)\n")
+    words = ("--checkpoint", f"{tmp_path / 'bad.py'}:build", "--nfe", 3)
+    result = gddim("sample", *words, "--num", 2, "--out", tmp_path / "imgs")
+    assert (result.status, message in result.err) == (1, True), result.err
+    assert result.err.count("gddim: ") == 1
+    assert gddim("tune", *words, "--num", 4, "--out", tmp_path / "solver.json").status == 1
+
+
+def test_a_file_without_its_function(gddim, files: Path, tmp_path: Path) -> None:
+    result = gddim("sample", "--checkpoint", files / "mine.py", "--out", tmp_path / "imgs")
+    assert (result.status, "mine.py:FUNCTION" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("    found = em", "    raise SystemExit(0)\n    found = em"),
+        ("    found = em", "    1 / 0\n    found = em"),
+        ("    return multistep", "    return 5\n    return multistep"),
+    ],
+)
+def test_samplers_that_fail(gddim, tiny: Path, files: Path, tmp_path: Path, old: str, new: str) -> None:
+    path = files / "own.py"
+    path.write_text(SAMPLER.replace(old, new))
+    result = gddim(
+        "sample", "--checkpoint", tiny, "--sampler", path, "--nfe", 4, "--num", 2, "--out", tmp_path / "imgs"
+    )
+    assert result.status == 1
+    assert "own.py: raised" in result.err or "prepare returned int" in result.err
+    assert result.err.count("gddim: ") == 1
+
+
 def test_a_sampler_of_ones_own(gddim, tiny: Path, files: Path, tmp_path: Path) -> None:
     path = files / "own.py"
     words = ("--checkpoint", tiny, "--sampler", path, "--stretch", 0.5, "--nfe", 4, "--num", 2, "--json")

@@ -8,23 +8,18 @@ from typing import Annotated, Any
 import msgspec
 
 from gddim_cli.evaluation.metrics.registry import METRICS
-from gddim_cli.evaluation.protocols import PROTOCOLS, Mode
+from gddim_cli.evaluation.settings import Features, Inception, ModeName, ProtocolName, Text
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.settings import about, declared
 
 REF = "Reference, as for gddim fid: a name, or an .npz of statistics; none for solver errors and pictures only."
 NO_REFERENCE = "none"
-PROTOCOL = "Published FID protocol, which fixes reference, mode, quantisation and number of images."
 NUM = "Images per cell. Default: the plan's, or the protocol's."
 METRIC = "Metric, with options as in kid:subsets=50. Several metrics measure the same images."
-INCEPTION = "Another network with Inception's interface; the metric is then not FID."
-FEATURES = "A network of your own, as for gddim fid: FILE.py:FUNCTION or a TorchScript file."
-MODE = "The network and how images are resized for it. Default: the mode the reference was made with."
 SOLVER_ERROR = "Also measure how far deterministic samplers are from the converged solution."
 KEEP_IMAGES = "Keep each cell's images, in a folder that gddim sample can continue."
 OUT = "Folder of the benchmark. Rerunning the same command resumes it."
 BATCH_SIZE = "Batch size. Affects speed; values change only by rounding (with rk45, also by its choice of steps)."
-Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,10 +32,10 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metric: Annotated[str, about(METRIC, panel="Metrics", metavar="NAME", complete=METRICS.keys)] = "fid"
     num: Annotated[int, about(NUM, panel="Images", short="-n", ge=2, most=10**7)] | None = None
     ref: Annotated[Text, about(REF, panel="Reference", metavar="NAME|PATH")] | None = None
-    protocol: Annotated[Text, about(PROTOCOL, panel="Reference", metavar="|".join(PROTOCOLS))] | None = None
-    mode: Annotated[Mode, about(MODE, panel="Reference")] | None = None
-    inception: Annotated[Text, about(INCEPTION, panel="Reference", metavar="FILE")] | None = None
-    features: Annotated[Text, about(FEATURES, panel="Reference", metavar="FILE")] | None = None
+    protocol: ProtocolName | None = None
+    mode: ModeName | None = None
+    inception: Inception | None = None
+    features: Features | None = None
     table: Annotated[Text, about("Title of the table that a row's cells stand in.")] = ""
     published: Annotated[Text, about("Row of the paper's tables to print beside the cells, as table1.R.")] | None = None
     key: str = ""

@@ -1,4 +1,4 @@
-"""Sheets of pictures, and the page that has the tables, charts, sheets and settings of a benchmark in one file."""
+"""Tables as sheets of pictures, as charts (a line for each sampler, published values as hollow marks), and as page sections."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gddim_cli.bench import plot
 from gddim_cli.bench.results import BenchPlan, Folder, Result
 from gddim_cli.bench.tables import Entry, Table
 from gddim_cli.images.sheet import Entry as Pictures
 from gddim_cli.images.sheet import Sheet
+from gddim_cli.pages.chart import Chart, Mark, Point, Series
 from gddim_cli.pages.page import Cell, Section
 from gddim_cli.runtime.text import printed, signed
 
@@ -39,9 +39,9 @@ def section(stem: str, table: Table, results: Results, plan: BenchPlan, folder: 
     """A table with its charts and pictures, and what each of its cells depends on; `stem` names its plot."""
     rest, charts, pictures = stem[stem.index("_vs_nfe") :], {}, {}
     if table.has_metric:
-        charts[stem] = plot.values(table)
+        charts[stem] = value_chart(table)
     if any(entry.solver_error is not None for entry in table.entries):
-        charts[f"error{rest}"] = plot.errors(table)
+        charts[f"error{rest}"] = error_chart(table)
     if sheet := sheet_of(table, results, plan, folder):
         alt = f"{sheet.caption} Rows: {', '.join(sheet.rows)}."
         pictures[f"samples{rest.removeprefix('_vs_nfe')}.png"] = sheet.png(), alt
@@ -62,3 +62,39 @@ def cell(table: Table, entry: Entry | None) -> Cell:
         difference = signed(entry.difference, entry.mean)
         lines.append(f"published {printed(entry.published)}{f' ({difference})' if difference else ''}")
     return Cell(entry.text, None if entry.overspent else entry.mean, lines)
+
+
+def value_chart(table: Table) -> Chart:
+    """Values against evaluations made, or against lambda, and published ones beside them."""
+    return chart(table, "mean", table.measured, table.heading)
+
+
+def error_chart(table: Table) -> Chart:
+    """Solver errors against evaluations made, or against lambda."""
+    budget = f", NFE {table.nfe}" if table.nfe else ""
+    heading = f"distance to the converged solution from the same noise{budget}"
+    return chart(table, "solver_error", "solver error (RMS, images in [-1, 1])", heading)
+
+
+def chart(table: Table, name: str, ylabel: str, heading: str) -> Chart:
+    """A line for each row that has values, through the evaluations that were made."""
+    lines = []
+    for label, row in table.rows.items():
+        places = [(column, entry) for column, entry in zip(table.columns, row, strict=True) if entry]
+        points = [point(table, label, column, entry, name) for column, entry in places if getattr(entry, name)]
+        numbers = [(column, entry.published) for column, entry in places if entry.published is not None]
+        marks = [Mark(column, float(str(number).lstrip(">")), isinstance(number, str)) for column, number in numbers]
+        lines.append(Series(label, [one for one in points if one], marks if name == "mean" else []))
+    by_nfe = table.axis == "nfe"
+    xlabel = "NFE, network evaluations per image" if by_nfe else "λ, the noise of the reverse process"
+    return Chart(table.title, heading, xlabel, ylabel, table.columns, by_nfe, lines)
+
+
+def point(table: Table, label: str, column: float, entry: Entry, name: str) -> Point | None:
+    """An entry's place; None where it belongs to another budget."""
+    if entry.overspent:
+        return None
+    at = column if table.axis == "lambda" else entry.nfe or entry.asked
+    means = name == "mean"
+    text = f"{label}, {'λ' if table.axis == 'lambda' else 'NFE'} {at:g}: {entry.text if means else entry.error_text}"
+    return Point(at, getattr(entry, name), entry.standard_error if means else None, text)

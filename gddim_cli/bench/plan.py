@@ -103,8 +103,8 @@ class Planner:
             if not supported and key in own:
                 wrong = f"unsupported by {', '.join(samplers)}; an option of {', '.join(having(key))}"
                 self.problems.append(f"{own[key][0][1]}: {wrong}")
-        without = [spec.name for spec in specs if len(given.get("k", [])) > 1 and not spec.uses_k]
-        self.notes += [f"K has no effect on {name}; one row stands for all." for name in without]
+        unaffected = [spec.name for spec in specs if len(given.get("k", [])) > 1 and not spec.uses_k]
+        self.notes += [f"K has no effect on {name}; one row stands for all." for name in unaffected]
 
     def _product(self, given: Values, place: str) -> Iterable[tuple[Cell, Where]]:
         """The cells of a row, each once: a sampler takes no notice of options that it does not have."""
@@ -184,9 +184,8 @@ class Planner:
             self.results[cell.key] = result
         elif row != first_row and not self.over:
             flat = cell.request.flat()
-            said = ", ".join(
-                f"{key} {flat[key]}" for key in ("sampler", "order", "lambda", "nfe", "seed") if key in flat
-            )
+            named = [key for key in ("sampler", "order", "lambda", "nfe", "seed") if key in flat]
+            said = ", ".join(f"{key} {flat[key]}" for key in named)
             self.problems.append(f"{row}: {said} is a cell of {first_row} too; leave one out")
         elif row != first_row and number(self.cells[earlier], result.request) is None:
             self.cells[earlier] = cell  # with options the row that is the cell's own may come later

@@ -12,8 +12,9 @@ from gddim_cli.bench.cell import PLAN_SETTINGS, Cell
 from gddim_cli.bench.published import find_row
 from gddim_cli.errors import UsageError, nearest
 from gddim_cli.evaluation.metrics.registry import find_metric
-from gddim_cli.evaluation.protocols import find_protocol
+from gddim_cli.evaluation.protocols import find_mode, find_protocol
 from gddim_cli.runs.request import sampling_settings
+from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.setting_lists import ListReader, Values
 from gddim_cli.runtime.text import counted
 from gddim_cli.runtime.typed_yaml import read_yaml
@@ -22,7 +23,8 @@ from gddim_cli.settings import Setting, brief, declared
 
 CHECKPOINT = "Checkpoint: a name that `gddim checkpoints` lists, or the path of a file. Default: mnist."
 FIND: dict[str, Callable[[Any, str], object]] = {"sampler": find_sampler, "metric": find_metric, "published": find_row}
-FIND["protocol"] = lambda name, _: find_protocol(name)
+FIND |= {"protocol": lambda name, _: find_protocol(name), "mode": lambda name, _: find_mode(name)}
+FIND["device"] = lambda name, _: find_device(name)
 WHOLE = dict.fromkeys(PLAN_SETTINGS, "a setting of the whole plan, not of a row")
 
 

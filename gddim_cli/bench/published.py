@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gddim_cli.bench.cell import Cell
 from gddim_cli.diffusions.parameters import parameters_of
 from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.protocols import PROTOCOLS
 from gddim_cli.hub.store import card_of
+from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.typed_yaml import read_yaml
-
-if TYPE_CHECKING:
-    from gddim_cli.bench.cell import Cell
-    from gddim_cli.runs.request import SamplingRequest
 
 PROTOCOL = "gddim-paper"
 CLD = "cld-cifar10"
@@ -48,10 +46,8 @@ def number(cell: Cell, request: SamplingRequest) -> Number | None:
         return None
     table, flat, expected = tables()[names[0]], request.flat(), own_settings(checkpoint) | find_row(cell.published)
     numbers, axis = expected.pop("fid"), "lambda" if "lambda" in table else "nfe"
-    if (
-        any((flat.get(name) or 0) != (value or 0) for name, value in expected.items())
-        or flat.get(axis) not in table[axis]
-    ):
+    differs = any((flat.get(name) or 0) != (value or 0) for name, value in expected.items())
+    if differs or flat.get(axis) not in table[axis]:
         return None
     return numbers[table[axis].index(flat[axis])]
 

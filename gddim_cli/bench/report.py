@@ -19,6 +19,10 @@ from gddim_cli.runtime.json_files import write_json
 from gddim_cli.runtime.text import counted
 
 PAGE = "report.html"
+CELL = ["table", "metric", "reference", "protocol", "images", "quantize", "sampler"]
+STATISTICS = ["mean", "std", "standard_error", "solver_error", "published", "difference", "failed"]
+VALUES = ["asked", "lambda", "nfe", "seeds", *STATISTICS]
+"""The columns of `table.csv`: those that name a cell, then those of its values."""
 
 
 class Report(msgspec.Struct):
@@ -83,24 +87,10 @@ def blocks(tables: Sequence[Table]) -> list[Block]:
 
 def csv_lines(found: Report) -> Iterator[list[Any]]:
     """A header, then a line for each entry of each table, numbers in full."""
-    names = [
-        "asked",
-        "lambda",
-        "nfe",
-        "seeds",
-        "mean",
-        "std",
-        "standard_error",
-        "solver_error",
-        "published",
-        "difference",
-        "failed",
-    ]
-    head = ["table", "metric", "reference", "protocol", "images", "quantize", "sampler"]
-    yield [*head, *({"asked": "nfe", "nfe": "nfe_made"}.get(name, name) for name in names)]
+    yield [*CELL, *({"asked": "nfe", "nfe": "nfe_made"}.get(name, name) for name in VALUES)]
     for table in found.tables:
-        own = [table.title, *(table.evaluator[name] for name in head[1:4]), table.images, table.quantize]
+        own = [table.title, *(table.evaluator[name] for name in CELL[1:4]), table.images, table.quantize]
         for label, column, entry in table.places():
             numbers = {**msgspec.structs.asdict(entry), "failed": "; ".join(entry.failed)}
             numbers["lambda"] = column if table.axis == "lambda" else ""
-            yield [*own, label, *(numbers[name] for name in names)]
+            yield [*own, label, *(numbers[name] for name in VALUES)]

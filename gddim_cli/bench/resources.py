@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gddim_cli.bench.cell import NO_REFERENCE, Cell
 from gddim_cli.errors import GddimError, UsageError
@@ -21,7 +20,6 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.clock import Clock
 from gddim_cli.runtime.memory import memory_for
-from gddim_cli.samplers.base import Eps
 
 
 class Resources:
@@ -48,21 +46,14 @@ class Resources:
     def prepare(self, request: SamplingRequest) -> PreparedRun:
         """The request made ready, its network on the clock; raises GddimError as `runs.prepare.prepare`."""
         prepared = prepare(request, self.device, model=self.model(request), batch_size=self.batch_size)
-        eps_of = prepared.eps_of
-
-        def timed_eps_of(indices: Sequence[int]) -> Eps:
-            inner = eps_of(indices)
-
-            def eps(u: Tensor, t: float) -> Tensor:
-                with self.clock.running():
-                    found = inner(u, t)
-                self.on_evaluation(len(u))
-                return found
-
-            return eps
-
-        prepared.eps_of = timed_eps_of  # type: ignore[method-assign]
+        prepared.around = self._evaluation
         return prepared
+
+    @contextmanager
+    def _evaluation(self, images: int) -> Iterator[None]:
+        with self.clock.running():
+            yield
+        self.on_evaluation(images)
 
     def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator | None:
         """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`.
@@ -76,9 +67,9 @@ class Resources:
             if any(chosen):
                 raise UsageError("--ref none: measures no metric; leave out protocol, mode, inception and features")
             return None
-        key = (*chosen, shape)
+        key, (channels, height, width) = (*chosen, shape), shape
         if key not in self._factories:
-            inception, (channels, height, width) = Path(cell.inception) if cell.inception else None, shape
+            inception = Path(cell.inception) if cell.inception else None
             options = (cell.protocol, cell.mode, inception, cell.features)
             self._factories[key] = EvaluatorFactory(self.device, (height, width, channels), *options)
         try:
@@ -86,8 +77,7 @@ class Resources:
         except GddimError as error:
             if cell.ref or any(chosen) or metric.spec.mode:
                 raise
-            note = f"Without a reference, solver errors and pictures only: {error}."
-            self.notes += [note] if note not in self.notes else []
+            self.notes.append(f"Without a reference, solver errors and pictures only: {error}.")
             return None
 
     def memory(self) -> AbstractContextManager[None]:

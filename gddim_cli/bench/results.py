@@ -77,11 +77,6 @@ class Result(msgspec.Struct):
         return (self.value if self.has_metric else self.nfe) is None
 
     @property
-    def per_image(self) -> int:
-        """Network evaluations per image, as far as they are known beforehand."""
-        return self.planned or self.request.nfe
-
-    @property
     def failure(self) -> str | None:
         """Why the value or the solver error is missing."""
         solver = self.solver_error.failed if self.solver_error else None

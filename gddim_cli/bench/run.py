@@ -219,7 +219,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         left = 0 if whole else first.num - folder.rows(first.features).done()
         images = folder.first_images(plan, kept, streams=bool(left))
         block = first.request.batch_size or 1  # of batches that are always full
-        evaluations = first.per_image * sum(-(-count // block) * block for count in (left, images))
+        evaluations = (first.planned or first.request.nfe) * sum(-(-count // block) * block for count in (left, images))
         solution = solutions(resources, folder).path(first.request, plan.solver_error)
         if images and plan.solver_error and first.deterministic and solution not in solved:
             evaluations += 0 if solution.is_file() else plan.solver_error * COST
@@ -244,11 +244,8 @@ def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[flo
     prepared = resources.prepare(cell.request)
     network = BatchSizeProbe(prepared).mean_seconds(size)
     channels, height, width = shape = prepared.model.image_shape
-    pixels, spent, evaluator = (
-        np.zeros((size, height, width, channels), np.uint8),
-        0.0,
-        resources.evaluator(cell, shape),
-    )
+    pixels, evaluator = np.zeros((size, height, width, channels), np.uint8), resources.evaluator(cell, shape)
+    spent = 0.0
     for _ in range(2):
         started = time.perf_counter()
         if evaluator:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card
-from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, build_options
+from gddim_cli.checkpoints.formats.base import Conversion, FormatSpec, Native, build_options
 from gddim_cli.checkpoints.formats.registry import FORMATS, recognize
 from gddim_cli.checkpoints.load import build
 from gddim_cli.errors import CheckpointError, UsageError, nearest
@@ -35,10 +35,23 @@ def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str]
     spec = find_format(card.source.format, f"card of {card.name}")
     options = build_options(spec, card.source.settings, f"card of {card.name}: {{}}")
     conversion = Conversion(path, card.name, options, find_card, lambda _: None, like=card, exact=True)
-    made, tensors = spec.convert(spec.read(path), conversion)
+    made, tensors = card_and_tensors(spec, conversion)
     check_identity(made, card, path)
     # What the card does not say of the network, such as its dropout, is the file's.
     write(out, msgspec.structs.replace(card, network=made.network), tensors, path)
+
+
+def card_and_tensors(spec: FormatSpec, conversion: Conversion) -> Native:
+    """What a file becomes in its format.
+
+    Raises:
+        CheckpointError: the file is damaged, or its card would contradict itself.
+    """
+    contents = spec.read(conversion.path)
+    try:
+        return spec.convert(contents, conversion)
+    except ValueError as error:  # of `Card`, whose fields come from the file and from the user's settings
+        raise CheckpointError(f"{conversion.path}: {printable(error, 300)}") from error
 
 
 def check_identity(found: Card, expected: Card, path: Path) -> None:
@@ -96,9 +109,8 @@ def convert_file(
         OutputError: `out` cannot be written.
     """
     options = build_options(spec, settings)
-    contents: Contents = spec.read(path)
     conversion = Conversion(path, printable(name or out.stem, 100), options, find_card, say, like)
-    card, tensors = spec.convert(contents, conversion)
+    card, tensors = card_and_tensors(spec, conversion)
     card = msgspec.structs.replace(card, title=printable(card.title))
     write(out, card, tensors, path)
     return card

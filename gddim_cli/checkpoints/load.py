@@ -23,7 +23,7 @@ from gddim_cli.models.conventions.vp import Noise
 from gddim_cli.models.denoiser import DenoiserEps, denoise
 from gddim_cli.models.isotropic import IsotropicDenoiser, check_labels, check_levels
 from gddim_cli.models.network import Counted
-from gddim_cli.models.networks.base import Interface, keywords
+from gddim_cli.models.networks.base import Interface
 from gddim_cli.models.networks.registry import NETWORKS
 from gddim_cli.models.networks.skip_init import SkipInit
 from gddim_cli.models.parameterization import MixedScoreEps, NoiseEps
@@ -238,7 +238,7 @@ def empty_network(card: Card, path: Path) -> nn.Module:
     check_interface(card, kind, spec.interface(arguments), path)
     try:
         with SkipInit():
-            return spec.build(**keywords(arguments))
+            return spec.build(**msgspec.structs.asdict(arguments))
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its card does not describe a {kind}: {error}") from error
 

@@ -11,9 +11,10 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, grid_table, say, show_json, show_table, stdout
+from gddim_cli.cli.shared_settings import ImagesKey, Machine, ModelSettings
 from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.runs.request import checkpoint_names
-from gddim_cli.runtime.device import find_device
+from gddim_cli.settings import about
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,55 +33,30 @@ gddim check --checkpoint network.pkl --data photos/
 gddim check --checkpoint mine.py:build --json"""
 
 
+DIFFUSION = "A name, a Python file with one subclass of Diffusion, or a YAML file with a name and parameters."
+CHECKPOINT = "Model to test instead of a diffusion: whatever gddim sample takes as --checkpoint."
+DATA = (
+    "Images like those the model was trained on: a folder, .zip, .tar, .npz or .npy. Default: images that the model draws "
+    "itself, which reveal fewer mistakes."
+)
+NUM = "Images whose errors are measured. The linear filter is fitted to others of the data."
+
+
+class CheckSettings(Machine, frozen=True, kw_only=True):
+    """The model that `gddim check` tests, and the images it is tested on."""
+
+    checkpoint: (
+        Annotated[str, about(CHECKPOINT, panel="Model", metavar="NAME|PATH", complete=checkpoint_names)] | None
+    ) = None
+    set: ModelSettings | None = None
+    data: Annotated[Path, about(DATA, panel="Data")] | None = None
+    key: ImagesKey | None = None
+    num: Annotated[int, about(NUM, panel="Data", short="-n", ge=8, le=10_000)] = 64
+
+
 def check(
-    diffusion: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DIFFUSION",
-            help="A name, a Python file with one subclass of Diffusion, or a YAML file with a name and parameters.",
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH",
-            help="Model to test instead of a diffusion: whatever gddim sample takes as --checkpoint.",
-            rich_help_panel="Model",
-            autocompletion=checkpoint_names,
-        ),
-    ] = None,
-    set: options.Set = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Images like those the model was trained on: a folder, .zip, .tar, .npz or .npy. Default: images that the "
-            "model draws itself, which reveal fewer mistakes.",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Array of the .npz that holds the images. Default: train_images, or the only array of images.",
-            rich_help_panel="Data",
-        ),
-    ] = None,
-    num: Annotated[
-        int,
-        typer.Option(
-            "--num",
-            "-n",
-            min=8,
-            max=10_000,
-            metavar="N",
-            help="Images whose errors are measured. The linear filter is fitted to others of the data.",
-            rich_help_panel="Data",
-        ),
-    ] = 64,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
+    asked: CheckSettings,
+    diffusion: Annotated[str | None, typer.Argument(metavar="DIFFUSION", help=DIFFUSION)] = None,
     json: options.Json = False,
 ) -> None:
     """Test a diffusion or a model. Exit status 1 if a test fails.
@@ -91,12 +67,11 @@ def check(
     A model: its error in denoising at twelve noise levels, compared with a linear filter; which sign, scale, time, data range
     or parameterization looks wrong; and the noise levels at which the model can be trusted.
     """
-    if (diffusion is None) == (checkpoint is None):
+    if (diffusion is None) == (asked.checkpoint is None):
         raise UsageError("gddim check: expected either a DIFFUSION or --checkpoint")
-    if checkpoint is not None:
-        options.use_threads(threads, find_device(device))
-        check_checkpoint(checkpoint, options.assignments(set), data, key, num, device, json)
-    elif data or key or set:
+    if asked.checkpoint is not None:
+        check_checkpoint(asked.checkpoint, asked, json)
+    elif asked.data or asked.key or asked.set:
         raise UsageError("--data, --key and --set require --checkpoint")
     else:
         check_diffusion(str(diffusion), json)
@@ -121,21 +96,21 @@ def check_diffusion(name: str, json: bool) -> None:
         raise NumericsError(f"{failed} of {len(results)} checks failed")
 
 
-def check_checkpoint(
-    reference: str, settings: dict[str, Any], data: Path | None, key: str | None, num: int, device: str, json: bool
-) -> None:
+def check_checkpoint(reference: str, asked: CheckSettings, json: bool) -> None:
     """Tests a model; exits with status 1 if something looks wrong."""
     from gddim_cli.hub.load import load
     from gddim_cli.runs.images import open_images
-    from gddim_cli.verification.model_check import FITTED, DrawnImages, GivenImages, ModelCheck
+    from gddim_cli.verification.check_images import FITTED, DrawnImages, GivenImages
+    from gddim_cli.verification.model_check import ModelCheck
 
-    where = find_device(device)
-    source = open_images(data, key) if data else None
+    where = asked.use()
+    settings: dict[str, Any] = options.assignments(asked.set)
+    source = open_images(asked.data, asked.key) if asked.data else None
     model = load(reference, where, say=say, **settings)
     images: DrawnImages | GivenImages
     if source:
-        pixels = source.at_most(num + FITTED).read_all()
-        images = GivenImages(pixels, num, model, where, source.name)
+        pixels = source.at_most(asked.num + FITTED).read_all()
+        images = GivenImages(pixels, asked.num, model, where, source.name)
     else:
         images = DrawnImages(model, where)
     test = ModelCheck(model, images)
@@ -222,4 +197,4 @@ def show(results: Sequence[Result], json: bool) -> None:
         out.writelines(f"{result.check}: {result.message}\n" for result in results if not result.passed)
 
 
-app = options.command(check, EPILOG)
+app = options.command(options.with_settings(check), EPILOG)

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import msgspec
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import show_table, stdout
+from gddim_cli.cli.shared_settings import Force
 from gddim_cli.runs.request import sampling_settings
+from gddim_cli.settings import about
 
 if TYPE_CHECKING:
     from gddim_cli.samplers.coefficients import Coefficients
@@ -28,17 +30,19 @@ gddim coefficients --diffusion vp --nfe 10 --order 0"""
 SETTINGS = ("diffusion", "nfe", "order", "lambda", "k", "denoise", "time_grid", "t_end")
 
 
+NPZ = "Write t, Psi, C (and last, P) to this file as float64 arrays."
+
+
+class CoefficientsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where `gddim coefficients` writes to."""
+
+    npz: Annotated[Path, about(NPZ, panel="Output", metavar="FILE.npz")] | None = None
+    force: Force = False
+
+
 def coefficients(
     given: Mapping[str, Any],
-    npz: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npz",
-            help="Write t, Psi, C (and last, P) to this file as float64 arrays.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    force: options.Force = False,
+    asked: CoefficientsSettings,
     json: options.Json = False,
 ) -> None:
     """Print the times and matrices that gDDIM uses.
@@ -48,6 +52,7 @@ def coefficients(
     With --lambda, P\\[i] is the covariance of the noise that step i adds.
     The denoising step is u = last\\[0] u\\[N] + last\\[1] eps(u\\[N], t\\[N]).
     """
+    npz = asked.npz
     options.suffix("--npz", npz, ".npz")
     values = options.parsed({"diffusion": "cld", **given}, sampling_settings())
 
@@ -60,7 +65,7 @@ def coefficients(
     if found.last is not None:
         arrays["last"] = found.last
     if npz:
-        write(npz, arrays, force)
+        write(npz, arrays, asked.force)
     if json:
         with stdout() as out:
             out.write(json_module.dumps({name: array.tolist() for name, array in arrays.items()}) + "\n")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import say
+from gddim_cli.cli.shared_settings import Force, ModelSettings
+from gddim_cli.settings import about
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -26,30 +29,23 @@ def format_names() -> list[str]:
     return list(FORMATS)
 
 
+CARD = "Released model whose diffusion and parameterization the file shares. Default: none."
+FORMAT = "Format of the file. Default: recognised from the file."
+
+
+class ConvertSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `gddim convert` is told about the file."""
+
+    card: Annotated[str, about(CARD, panel="Model", metavar="NAME")] | None = None
+    format: Annotated[str, about(FORMAT, panel="Model", metavar="NAME", complete=format_names)] | None = None
+    set: ModelSettings | None = None
+    force: Force = False
+
+
 def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint file or folder of another program.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Native file to write.")],
-    card: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Released model whose diffusion and parameterization the file shares. Default: none."
-        ),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Format of the file. Default: recognised from the file.", autocompletion=format_names
-        ),
-    ] = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Value that the file does not record, under its name in the original program, such as image_size=64. May be "
-            "given several times.",
-        ),
-    ] = None,
-    force: options.Force = False,
+    asked: ConvertSettings,
 ) -> None:
     """Convert a checkpoint of another program to a native file for gddim sample.
 
@@ -63,12 +59,12 @@ def convert(
     from gddim_cli.hub.store import card_of
     from gddim_cli.runtime.files import refuse_foreign
 
-    refuse_foreign("OUT", out, None, force)
-    like = card_of(card) if card else None
-    spec = choose_format(format, like, file)
-    given = parse_settings(spec, set or [])
+    refuse_foreign("OUT", out, None, asked.force)
+    like = card_of(asked.card) if asked.card else None
+    spec = choose_format(asked.format, like, file)
+    given = parse_settings(spec, asked.set or [])
     made = convert_file(file, out, spec, given, card_of, lambda text: say(f"{file}: {text}"), like)
     say(f"{out}: {made.title}; sample it with: gddim sample --checkpoint {out}")
 
 
-app = options.command(convert, EPILOG)
+app = options.command(options.with_settings(convert), EPILOG)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, stdout
 from gddim_cli.errors import UsageError
+from gddim_cli.settings import about
 
 MEGABYTE = 1_000_000
 
@@ -47,40 +49,33 @@ def protocol_names() -> list[str]:
     return list(PROTOCOLS)
 
 
+PROTOCOL = "Also fetch what FID under this protocol needs: its model (unless names are given), statistics, Inception."
+WITH_FID = (
+    "Also fetch the reference statistics and Inception network of the models' published FID. Default: no, but cld-cifar10, the "
+    "default model of gddim sample, comes with what gddim fid --ref cifar10 needs."
+)
+LIST = "Print the files and their URLs instead of fetching them, to download them by other means."
+FROM = "Use this local copy of the published file; it is not changed."
+KEEP = "Keep the published file beside the converted one."
+
+
+class DownloadSettings(msgspec.Struct, frozen=True, kw_only=True, rename={"only_list": "list", "source": "from"}):
+    """What `gddim download` fetches, and from where."""
+
+    protocol: Annotated[str, about(PROTOCOL, panel="Data", metavar="NAME", complete=protocol_names)] | None = None
+    with_fid: Annotated[bool, about(WITH_FID, panel="Data", flag="--with-fid/--without-fid")] | None = None
+    only_list: Annotated[bool, about(LIST, panel="Output", flag="--list")] = False
+    source: Annotated[Path, about(FROM, panel="Data", metavar="FILE")] | None = None
+    keep: Annotated[bool, about(KEEP, panel="Output", flag="--keep")] = False
+    offline: Annotated[bool, about("Never use the network.", panel="Data", flag="--offline")] = False
+
+
 def download(
+    asked: DownloadSettings,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME...]", help="Names that gddim checkpoints lists.", autocompletion=downloadable),
     ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Also fetch what FID under this protocol needs: its model (unless names are given), statistics, Inception.",
-            autocompletion=protocol_names,
-        ),
-    ] = None,
-    with_fid: Annotated[
-        bool | None,
-        typer.Option(
-            "--with-fid/--without-fid",
-            help="Also fetch the reference statistics and Inception network of the models' published FID. Default: no, but "
-            "cld-cifar10, the default model of gddim sample, comes with what gddim fid --ref cifar10 needs.",
-            show_default=False,
-        ),
-    ] = None,
-    list_files: Annotated[
-        bool,
-        typer.Option(
-            "--list", help="Print the files and their URLs instead of fetching them, to download them by other means."
-        ),
-    ] = False,
-    from_file: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="Use this local copy of the published file; it is not changed."),
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the published file beside the converted one.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
 ) -> None:
     """Fetch released models, reference statistics and Inception networks. Resumes interrupted downloads.
 
@@ -90,21 +85,21 @@ def download(
     from gddim_cli.hub.download import Download, card_with_source
     from gddim_cli.hub.store import RELEASED
 
-    wanted = all_names(names or [], protocol, bool(with_fid))
-    if wanted == [RELEASED] and with_fid is None and not from_file and not offline:
+    wanted = all_names(names or [], asked.protocol, bool(asked.with_fid))
+    if wanted == [RELEASED] and asked.with_fid is None and not asked.source and not asked.offline:
         wanted += fid_files("cifar10", "legacy_tensorflow")
-    if not wanted and not list_files:
+    if not wanted and not asked.only_list:
         raise UsageError("expected a NAME, or --protocol NAME; gddim checkpoints lists the names")
-    if from_file and len(wanted) > 1:
+    if asked.source and len(wanted) > 1:
         raise UsageError("--from: one file needs exactly one NAME")
     for name in wanted:
         card_with_source(name)  # a wrong name is reported before anything is fetched
-    if list_files:
+    if asked.only_list:
         print_files(wanted)
         return
     for name in wanted:
         with Bytes() as bar:
-            Download(bar.say, bar, from_file, keep, offline).get(name)
+            Download(bar.say, bar, asked.source, asked.keep, asked.offline).get(name)
 
 
 def all_names(names: list[str], protocol: str | None, with_fid: bool) -> list[str]:
@@ -142,7 +137,8 @@ def fid_files(reference: str, mode: str) -> list[str]:
 def print_files(names: list[str]) -> None:
     """Prints names, file names, sizes and addresses on stdout, and what to do with the files."""
     from gddim_cli.hub import store
-    from gddim_cli.hub.download import card_with_source, name_on_mirror
+    from gddim_cli.hub.download import card_with_source
+    from gddim_cli.hub.places import name_on_mirror
 
     names = names or [name for name in [*store.names(), *store.file_names()] if has_source(name)]
     with stdout() as out:
@@ -194,4 +190,4 @@ class Bytes:
             self.bar = None
 
 
-app = options.command(download, EPILOG)
+app = options.command(options.with_settings(download), EPILOG)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.fid_features import feature_folder, measuring
-from gddim_cli.cli.fid_settings import FID_SETTINGS, FidSettings
+from gddim_cli.cli.fid_settings import FidSettings
 from gddim_cli.cli.fid_statistics import check_output, write
 from gddim_cli.cli.progress import Progress, say, stdout
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation.metrics.registry import find_metrics
 from gddim_cli.evaluation.protocols import find_mode, find_protocol
-from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 from gddim_cli.settings import split
 
 if TYPE_CHECKING:
     from gddim_cli.evaluation.evaluator import Evaluator
-    from gddim_cli.evaluation.factory import EvaluatorFactory
+    from gddim_cli.evaluation.factory import EvaluatorFactory, FeaturesOf
     from gddim_cli.evaluation.metrics.base import Metric
     from gddim_cli.evaluation.report import Measurement
     from gddim_cli.images.sources import ImageSource
@@ -46,7 +44,7 @@ gddim fid imgs/ --ref photos.npz"""
 
 
 def fid(
-    given: Mapping[str, Any],
+    asked: FidSettings,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -56,41 +54,24 @@ def fid(
             show_default=False,
         ),
     ] = None,
-    force: options.Force = False,
     json: options.Json = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
 ) -> None:
     """Measure images: FID and other metrics against a reference.
 
     Digits need no download: the features of a bundled classifier give the distance FD(lenet-mnist).
     """
     images, stats = parse(words or [])
-    asked = options.built(FidSettings, given, "gddim fid")
-    save_stats = Path(asked.save_stats) if asked.save_stats else None
-    for option, path in (("stats", stats), ("--save-stats", save_stats)):
-        options.suffix(option, path, ".npz")
-    if asked.num is not None and asked.num < 2:
-        raise UsageError(f"--num: {asked.num} is too few; a covariance needs at least two images")
-    if stats and (asked.ref or asked.protocol or asked.metrics != "fid" or save_stats):
-        raise UsageError("stats: takes no reference and computes no metric; leave out those options")
-    metrics, refs = find_metrics(asked.metrics), references(asked.ref)
-    if asked.mode is not None:
-        find_mode(asked.mode)
-    if asked.protocol is not None:
-        find_protocol(asked.protocol)
+    check_settings(asked, stats)
+    metrics, refs = find_metrics(asked.metrics), references(asked.ref or [])
 
-    from gddim_cli.evaluation.evaluator import under_protocol
     from gddim_cli.evaluation.factory import EvaluatorFactory
     from gddim_cli.evaluation.published import published_advice
-    from gddim_cli.evaluation.report import report
 
-    where = find_device(device)
-    options.use_threads(threads, where)
+    where = asked.use()
     source = open_source(images, asked.key, asked.num)
-    for option, path in (("stats", stats), ("--save-stats", save_stats)):
+    for option, path in (("stats", stats), ("--save-stats", asked.save_stats)):
         if path:
-            check_output(option, path, [images, *map(Path, refs)], source, force)
+            check_output(option, path, [images, *map(Path, refs)], source, asked.force)
     processes = world().join()
     with feature_folder(asked.cache) as folder:
         features_of = measuring(folder, asked.batch_size)
@@ -103,23 +84,53 @@ def fid(
             if processes.main:
                 write(stats, source, extractor, features)
             return
-        evaluators = open_evaluators(factory, metrics, refs)
-        source = under_protocol(source, evaluators[0])
-        for evaluator in evaluators:
-            evaluator.check_count(source.count)
-        extractors = {evaluator.extractor.mode: evaluator.extractor for evaluator in evaluators}
-        if save_stats and len(extractors) > 1:
-            raise UsageError(f"--save-stats: holds features of one network; the metrics use {', '.join(extractors)}")
-        found = {mode: features_of(source, extractor) for mode, extractor in extractors.items()}
-        if not processes.main:
-            return
-        with Progress(len(evaluators), "metrics") as progress:
-            measurement = report(source, evaluators, lambda extractor: found[extractor.mode], progress.advance)
-        if save_stats:
-            write(save_stats, source, evaluators[0].extractor, found[evaluators[0].extractor.mode])
+        measurement = measure(source, open_evaluators(factory, metrics, refs), features_of, asked.save_stats)
+    if measurement is None:
+        return
     show(measurement, json)
     if source.is_run and (advice := published_advice(Path(source.name), measurement.n)):
         say(f"note: {advice}")
+
+
+def check_settings(asked: FidSettings, stats: Path | None) -> None:
+    """Raises UsageError for settings that are wrong whatever the images are; `stats` is the file to write statistics to."""
+    for option, path in (("stats", stats), ("--save-stats", asked.save_stats)):
+        options.suffix(option, path, ".npz")
+    if asked.num is not None and asked.num < 2:
+        raise UsageError(f"--num: {asked.num} is too few; a covariance needs at least two images")
+    if stats and (asked.ref or asked.protocol or asked.metrics != "fid" or asked.save_stats):
+        raise UsageError("stats: takes no reference and computes no metric; leave out those options")
+    if asked.mode is not None:
+        find_mode(asked.mode)
+    if asked.protocol is not None:
+        find_protocol(asked.protocol)
+
+
+def measure(
+    source: ImageSource, evaluators: list[Evaluator], features_of: FeaturesOf, save_stats: Path | None
+) -> Measurement | None:
+    """The values of all metrics, each network run once; None on processes other than the main one.
+
+    Raises:
+        UsageError: too few images, or statistics of several networks.
+    """
+    from gddim_cli.evaluation.evaluator import under_protocol
+    from gddim_cli.evaluation.report import report
+
+    source = under_protocol(source, evaluators[0])
+    for evaluator in evaluators:
+        evaluator.check_count(source.count)
+    extractors = {evaluator.extractor.mode: evaluator.extractor for evaluator in evaluators}
+    if save_stats and len(extractors) > 1:
+        raise UsageError(f"--save-stats: holds features of one network; the metrics use {', '.join(extractors)}")
+    found = {mode: features_of(source, extractor) for mode, extractor in extractors.items()}
+    if not world().main:
+        return None
+    with Progress(len(evaluators), "metrics") as progress:
+        measurement = report(source, evaluators, lambda extractor: found[extractor.mode], progress.advance)
+    if save_stats:
+        write(save_stats, source, evaluators[0].extractor, found[evaluators[0].extractor.mode])
+    return measurement
 
 
 def references(given: list[str]) -> list[str]:
@@ -200,4 +211,4 @@ def show(found: Measurement, json: bool) -> None:
         out.write((found.json() if json else "\n".join(lines(found))) + "\n")
 
 
-app = options.command(options.with_settings(fid, FID_SETTINGS.values()), EPILOG)
+app = options.command(options.with_settings(fid), EPILOG)

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import FrameType
 
 from gddim_cli.cli.streams import protect_streams
-from gddim_cli.errors import CapacityError, GddimError, OutputError
+from gddim_cli.errors import CapacityError, DataError, GddimError, OutputError
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.heartbeat import RESUME_HINT
 from gddim_cli.runtime.text import printable
+from gddim_cli.runtime.user_file import raised, user_lines
 
 INTERRUPTED = 130
 LONGEST = 1500
@@ -45,10 +46,13 @@ def run() -> int:
         status = call()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except Exception:
-        if not HEARD:
+    except (Exception, SystemExit) as error:
+        if HEARD:
+            status = INTERRUPTED  # libraries turn an interrupt of their import into errors of other types
+        elif lines := user_lines(error):
+            status = complain(f"{lines[-1][0]}: {raised(error)}", DataError.exit_code)
+        else:
             raise
-        status = INTERRUPTED  # libraries turn an interrupt of their import into errors of other types
     if status == INTERRUPTED:  # typer turns Ctrl-C into this status without a message
         complain(f"interrupted; {RESUME_HINT}", INTERRUPTED)
     return status

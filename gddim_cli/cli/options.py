@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from gddim_cli.cli import progress
 from gddim_cli.errors import UsageError
-from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
     import msgspec
-    import torch
+    from typer._click.core import Context
 
     from gddim_cli.settings import Setting
 
 S = TypeVar("S", bound="msgspec.Struct")
-BATCH_SIZE = 64
-MOST_IMAGES = 10_000_000
+HELP = {"help_option_names": ["-h", "--help"]}
 PANELS = ("Model", "Sampler", "Data", "Training", "Images", "Reference", "Metrics", "Output", "Speed", "Advanced")
 """The groups of options in `--help`, in order."""
 
-Device = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|cpu|cuda|mps",
-        help="Device the network runs on; auto uses a GPU if there is one.",
-        rich_help_panel="Speed",
-    ),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.", rich_help_panel="Output")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Setting that the checkpoint file of another program does not record, under its name in that program, "
-        "such as image_size=64. May be given several times.",
-        rich_help_panel="Model",
-    ),
-]
-Force = Annotated[
-    bool,
-    typer.Option("--force", help="Replace output files that this run did not write.", rich_help_panel="Output"),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(min=1, max=1024, help="CPU threads. Default: one per core.", rich_help_panel="Speed"),
-]
 
 
 def set_quiet(value: bool) -> None:
@@ -74,9 +46,30 @@ def command(function: Callable[..., Any], epilog: str | None = None) -> typer.Ty
         add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=HELP,
     )
     app.command(epilog=epilog)(quietable(function))
+    return app
+
+
+class DefaultCommandGroup(TyperGroup):
+    """A group with a hidden default command, `run`, which is called unless the first argument names another command."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
+    ) -> Context:
+        """The context of the command named first; by default that of `run`, under the group's name."""
+        if args and args[0] in self.commands and args[0] != "run":
+            return super().make_context(info_name, args, parent, **extra)
+        return self.commands["run"].make_context(info_name, args, parent, **extra)
+
+
+def command_group(default: Callable[..., Any], others: Mapping[str, Callable[..., Any]], epilog: str) -> typer.Typer:
+    """A typer application with a default command, whose help ends in `epilog`, and others by name; see `command`."""
+    app = typer.Typer(cls=DefaultCommandGroup, rich_markup_mode="rich", context_settings=HELP)
+    app.command("run", hidden=True, epilog=epilog, context_settings=HELP)(quietable(default))
+    for name, function in others.items():
+        app.command(name, context_settings=HELP)(quietable(function))
     return app
 
 
@@ -105,23 +98,39 @@ def panel_number(parameter: inspect.Parameter) -> int:
 
 
 def with_settings(
-    function: Callable[..., Any], settings: Iterable[Setting], *, lists: Iterable[Setting] = ()
+    function: Callable[..., Any], settings: Iterable[Setting] = (), *, lists: Iterable[Setting] = ()
 ) -> Callable[..., Any]:
-    """The command with an option added for each declared setting; it receives their texts by key, as the mapping `given`.
+    """The command with an option added for each declared setting.
+
+    It receives the texts of `settings` and `lists` by key as the mapping `given`. Its parameter `asked`, if it has one, is a
+    struct of settings: each of them becomes an option too, and it receives the struct with their values.
 
     Args:
         lists: settings whose options take a comma-separated list.
     """
-    listed = list(lists)
-    declared = [*listed, *settings]
-    own = [parameter for parameter in parameters(function) if parameter.name != "given"]
-    options = [parameter_of(setting, lists=number < len(listed)) for number, setting in enumerate(declared)]
+    from gddim_cli.settings import declared
 
-    def run(**given: Any) -> Any:
-        found = {setting.key: given.pop(setting.name) for setting in declared}
-        return function(**given, given={key: value for key, value in found.items() if value is not None})
+    own = {parameter.name: parameter for parameter in parameters(function)}
+    own.pop("given", None)
+    struct = own.pop("asked").annotation if "asked" in own else None
+    listed, of_struct = list(lists), list(declared(struct).values()) if struct else []
+    loose = [*listed, *settings]
+    options = [parameter_of(setting, number < len(listed)) for number, setting in enumerate([*loose, *of_struct])]
 
-    return with_parameters(function, run, [*options, *own])
+    def run(**rest: Any) -> Any:
+        def texts(settings: list[Setting]) -> dict[str, Any]:
+            return {setting.key: text for setting in settings if (text := rest.pop(setting.name)) is not None}
+
+        given = {"given": texts(loose)} if loose else {}
+        asked = {"asked": built(struct, texts(of_struct), f"gddim {function.__name__}")} if struct else {}
+        return function(**rest, **given, **asked)
+
+    return with_parameters(function, run, [*options, *own.values()])
+
+
+def leading(first: Sequence[str], settings: Mapping[str, Setting]) -> list[Setting]:
+    """The settings, those with the keys `first` before the others."""
+    return [settings[key] for key in dict.fromkeys((*first, *settings))]
 
 
 def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -148,7 +157,8 @@ def with_parameters(
 def parameter_of(setting: Setting, lists: bool) -> inspect.Parameter:
     """A declared setting as a parameter that typer understands."""
     if setting.is_flag and not lists:
-        decls, kind = [f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"], bool | None
+        decls = [setting.about.flag or f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"]
+        kind = bool | None
         metavar = None
     else:
         # A list of texts is an option that may be given several times.
@@ -235,30 +245,6 @@ def assignments(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
-def count(option: str, value: int) -> int:
-    """The value, if it is from 1 to `MOST_IMAGES`.
-
-    Raises:
-        UsageError: it is not; the message names the option.
-    """
-    if not 1 <= value <= MOST_IMAGES:
-        raise UsageError(f"{option}: {value} is not a count from 1 to {MOST_IMAGES}")
-    return value
-
-
-def batch_size(text: str) -> int | None:
-    """The batch size; None for `auto`.
-
-    Raises:
-        UsageError: neither a positive count nor `auto`.
-    """
-    if text == "auto":
-        return None
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise UsageError(f"--batch-size: {text} is neither auto nor a whole number from 1 to 1000000")
-    return int(text)
-
-
 def folder(option: str, path: Path) -> Path:
     """The folder, if it is not the current one (which an empty name stands for).
 
@@ -274,24 +260,3 @@ def suffix(option: str, path: Path | None, ending: str) -> None:
     """Raises UsageError if the file's name does not end in `ending`."""
     if path is not None and path.suffix.lower() != ending:
         raise UsageError(f"{option}: {path} does not end in {ending}")
-
-
-def use_threads(count: int | None, device: torch.device) -> None:
-    """Sets torch's CPU threads; prints a note if the machine has too few cores or too much other load for them."""
-    import torch
-
-    if count is not None:
-        torch.set_num_threads(count)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or world().size > 1:
-        return
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if threads > cores:
-        where = " (OMP_NUM_THREADS)" if count is None and "OMP_NUM_THREADS" in os.environ else ""
-        progress.say(f"note: {threads} threads{where} on {cores} cores slow each other down; try --threads {cores}")
-    elif load > cores - 0.5:
-        progress.say(
-            f"note: the load of this machine is {load:.1f} on {cores} cores; {threads} threads will wait for each other. "
-            "--threads 1 is often faster then"
-        )

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, duration, say, stdout
+from gddim_cli.cli.sample_settings import SampleSettings
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.runs.request import SamplingRequest, sampling_settings, with_preset
-from gddim_cli.runtime.device import find_device
 from gddim_cli.runtime.distributed import world
 
 if TYPE_CHECKING:
-    from gddim_cli.runs.folder import Run
+    import torch
+    import typer
+
+    from gddim_cli.runs.folder import Run, RunFolder
     from gddim_cli.runs.generate import Generation
 
 NUM = 100
@@ -39,209 +41,131 @@ FIRST = ("nfe", "checkpoint", "sampler", "seed")
 
 def sample(
     given: Mapping[str, Any],
-    set: options.Set = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="paper",
-            help="The scheme of the gDDIM paper, whatever the defaults are: order 2, eps under K = R, a quadratic time grid.",
-            rich_help_panel="Sampler",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the run; rerunning the same command makes only the images that are missing. With --compare the "
-            "sheet's file. Default: imgs, or sheet.png.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:ORDER],...",
-            help="Write one sheet of pictures instead of a folder: a row for each sampler, a column for each NFE of a list, the "
-            "same noises throughout. Other settings follow a name as :key=value.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    num: Annotated[
-        int | None,
-        typer.Option("--num", "-n", help="Number of images in the folder. Default: 100.", rich_help_panel="Output"),
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            metavar="png|npz|tar",
-            help="Storage: one PNG per image, or shards of 10 000 images as .npz or as .tar of PNGs.",
-            rich_help_panel="Output",
-        ),
-    ] = "png",
-    trajectory: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.gif|webp|mp4|png",
-            help="Also write an animation of the grid from noise to images; as .png a filmstrip of a few images.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    save_raw: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npy",
-            help="Also write the final states as float32, before quantisation.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Remove the run in the folder and start again.", rich_help_panel="Output"),
-    ] = False,
-    force: options.Force = False,
+    asked: SampleSettings,
     json: options.Json = False,
-    batch_size: Annotated[
-        str,
-        typer.Option(
-            metavar="N|auto",
-            help="Batch size; auto chooses one by timing. Affects speed, not images, except that rounding may change a "
-            "pixel by one grey level, and that rk45 chooses its steps per batch.",
-            rich_help_panel="Speed",
-        ),
-    ] = "64",
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="Compile the network: takes minutes the first time, then is cached.",
-            rich_help_panel="Speed",
-        ),
-    ] = False,
-    cuda_graph: Annotated[
-        bool,
-        typer.Option(
-            "--cuda-graph",
-            help="Replay each evaluation as one CUDA graph (NVIDIA); speeds up small batches.",
-            rich_help_panel="Speed",
-        ),
-    ] = False,
 ) -> None:
     """Draw images from a checkpoint.
 
     The default sampler is gDDIM; `gddim samplers` lists the others.
     """
-    if compare is not None:
-        unused = {
-            "--format": format != "png",
-            "--trajectory": trajectory,
-            "--save-raw": save_raw,
-            "--overwrite": overwrite,
-        }
-        unused |= {"--compile": compile, "--cuda-graph": cuda_graph, "--batch-size auto": batch_size == "auto"}
-        for option in [name for name, used in unused.items() if used]:
+    if asked.compare is not None:
+        if asked.preset:
+            raise UsageError("--preset: --compare takes it after a sampler's name, as in gddim:preset=paper")
+        for option in asked.beside_sheet():
             raise UsageError(f"{option}: unsupported by --compare; leave it out")
-        sheet(given, compare, set, out or Path("sheet.png"), num, batch_size, device, threads, force, json)
+        sheet(given, asked, json)
         return
-    out = out or Path("imgs")
-    request = SamplingRequest.of(with_preset(options.parsed(given, sampling_settings()), preset))
-    request = msgspec.structs.replace(request, model_settings=options.assignments(set))
-    size = options.batch_size(batch_size)
-    options.folder("--out", out)
-    if trajectory:
-        from gddim_cli.images.film import check_film
+    request = SamplingRequest.of(with_preset(options.parsed(given, sampling_settings()), asked.preset))
+    request = msgspec.structs.replace(request, model_settings=options.assignments(asked.set))
+    out = options.folder("--out", asked.out or Path("imgs"))
+    check_outputs(request, asked)
 
-        check_film("--trajectory", trajectory)
-    options.suffix("--save-raw", save_raw, ".npy")
-    if num is not None:
-        options.count("--num", num)
-    if request.init_noise and save_raw and Path(request.init_noise).resolve() == save_raw.resolve():
-        raise UsageError(f"--save-raw: {save_raw} is the --init-noise file; choose another")
-
-    from gddim_cli.runs.storage.registry import FORMATS
-
-    FORMATS.find(format, "--format")
-
-    from gddim_cli.hub.store import default_name
-    from gddim_cli.models.acceleration import Speed
-    from gddim_cli.runs.default_checkpoint import choose_default
     from gddim_cli.runs.folder import RunFolder
-    from gddim_cli.runs.generate import Generation
-    from gddim_cli.runs.prepare import prepare
 
     processes = world().join()
-    where = find_device(device)
-    options.use_threads(threads, where)
-    folder = RunFolder(out, format)
+    where = asked.use()
+    folder = RunFolder(out, asked.format)
     if request.checkpoint is None:
-        found = default_name()
-        if processes.main and not overwrite:
-            found = choose_default(request, folder, num or NUM, where, lambda: waiting(out))
-        name, reason = processes.broadcast(found)
-        request = msgspec.structs.replace(request, checkpoint=name)
-        say(f"checkpoint: {name} ({reason})")
-    if compile:
-        say("--compile: compiling the network on its first evaluation; the result is cached for later runs")
-    prepared = prepare(
-        request, where, compile=compile, cuda_graph=cuda_graph, batch_size=size or options.BATCH_SIZE, say=say
-    )
-    for note in prepared.notes:
-        say(f"note: {note}")
-    if size is None and prepared.sampler.batch_dependent:
-        raise UsageError(f"--batch-size auto: the images of {request.sampler} depend on their batch; give a number")
-    if prepared.initial is not None and num is not None and num > len(prepared.initial):
-        raise DataError(
-            f"--init-noise: {request.init_noise} holds {len(prepared.initial)} states, fewer than --num {num}; lower --num"
-        )
-    speed = Speed(prepared.dtype, prepared.request.tf32, None, compile, cuda_graph)
-    generation = Generation(
-        folder=folder,
-        prepared=prepared,
-        num=num or (len(prepared.initial) if prepared.initial is not None else NUM),
-        batch_size=size or options.BATCH_SIZE,
-        automatic=size is None,
-        speed=speed.enabled(),
-        raw=save_raw,
-        trajectory=trajectory,
-        overwrite=overwrite,
-        force=force,
-    )
-    with generation.folder.locked(lambda: waiting(out)) if processes.main else nullcontext():
+        request = with_default_checkpoint(request, folder, asked, where)
+    generation = prepared_generation(request, folder, asked, where)
+    with folder.locked(lambda: waiting(out)) if processes.main else nullcontext():
         execute(generation)
     if json and processes.main:
         with stdout() as output:
             output.write((out / "run.json").read_text(encoding="utf-8"))
 
 
-def sheet(
-    given: Mapping[str, Any],
-    compare: str,
-    set: list[str] | None,
-    out: Path,
-    num: int | None,
-    batch_size: str,
-    device: str,
-    threads: int | None,
-    force: bool,
-    json: bool,
-) -> None:
+def check_outputs(request: SamplingRequest, asked: SampleSettings) -> None:
+    """Raises UsageError for outputs that cannot be written: by their names."""
+    if asked.trajectory:
+        from gddim_cli.images.film import check_film
+
+        check_film("--trajectory", asked.trajectory)
+    raw = asked.save_raw
+    options.suffix("--save-raw", raw, ".npy")
+    if request.init_noise and raw and Path(request.init_noise).resolve() == raw.resolve():
+        raise UsageError(f"--save-raw: {raw} is the --init-noise file; choose another")
+
+    from gddim_cli.runs.storage.registry import FORMATS
+
+    FORMATS.find(asked.format, "--format")
+
+
+def with_default_checkpoint(
+    request: SamplingRequest, folder: RunFolder, asked: SampleSettings, device: torch.device
+) -> SamplingRequest:
+    """The request with the default checkpoint, which all processes agree on.
+
+    Raises:
+        DataError, OutputError: as `choose_default`.
+    """
+    from gddim_cli.hub.store import default_name
+    from gddim_cli.runs.default_checkpoint import choose_default
+
+    found = default_name()
+    if world().main and not asked.overwrite:
+        found = choose_default(request, folder, asked.num or NUM, device, lambda: waiting(folder.path))
+    name, reason = world().broadcast(found)
+    say(f"checkpoint: {name} ({reason})")
+    return msgspec.structs.replace(request, checkpoint=name)
+
+
+def prepared_generation(
+    request: SamplingRequest, folder: RunFolder, asked: SampleSettings, device: torch.device
+) -> Generation:
+    """The run of this request in this folder, its network loaded.
+
+    Raises:
+        UsageError, DataError: as `prepare`; a batch size that cannot be chosen; more images than initial states.
+    """
+    from gddim_cli.models.acceleration import Speed
+    from gddim_cli.runs.generate import Generation
+    from gddim_cli.runs.prepare import prepare
+
+    if asked.compile:
+        say("--compile: compiling the network on its first evaluation; the result is cached for later runs")
+    prepared = prepare(
+        request, device, compile=asked.compile, cuda_graph=asked.cuda_graph, batch_size=asked.size, say=say
+    )
+    for note in prepared.notes:
+        say(f"note: {note}")
+    if asked.automatic and prepared.sampler.batch_dependent:
+        raise UsageError(f"--batch-size auto: the images of {request.sampler} depend on their batch; give a number")
+    available = NUM if prepared.initial is None else len(prepared.initial)
+    if prepared.initial is not None and (asked.num or 0) > available:
+        raise DataError(
+            f"--init-noise: {request.init_noise} holds {available} states, fewer than --num {asked.num}; lower --num"
+        )
+    return Generation(
+        folder=folder,
+        prepared=prepared,
+        num=asked.num or available,
+        batch_size=asked.size,
+        automatic=asked.automatic,
+        speed=Speed(prepared.dtype, prepared.request.tf32, None, asked.compile, asked.cuda_graph).enabled(),
+        raw=asked.save_raw,
+        trajectory=asked.trajectory,
+        overwrite=asked.overwrite,
+        force=asked.force,
+    )
+
+
+def sheet(given: Mapping[str, Any], asked: SampleSettings, json: bool) -> None:
     """`--compare`: a sheet of pictures."""
     from gddim_cli.cli import sample_sheet
 
+    out = asked.out or Path("sheet.png")
     if world().size > 1:
         raise UsageError("--compare: runs as one process; start it without torchrun")
-    rows = sample_sheet.requests_of(given, compare, options.assignments(set))
+    rows = sample_sheet.requests_of(given, str(asked.compare), options.assignments(asked.set))
     options.suffix("--out", out, ".png")
-    if num is not None:
-        options.count("--num", num)
     from gddim_cli.images.sheet import is_sheet
     from gddim_cli.runtime.files import probe, refuse_foreign
 
     probe(out)
-    refuse_foreign("--out", out, None, force or is_sheet(out))
-    where = find_device(device)
-    options.use_threads(threads, where)
-    sample_sheet.make_sheet(rows, out, num, options.batch_size(batch_size) or options.BATCH_SIZE, where, json)
+    refuse_foreign("--out", out, None, asked.force or is_sheet(out))
+    where = asked.use()
+    sample_sheet.make_sheet(rows, out, asked.num, asked.size, where, json)
 
 
 def waiting(out: Path) -> None:
@@ -282,12 +206,6 @@ def execute(generation: Generation) -> Run:
     return run
 
 
-def ordered() -> list[Any]:
-    """The settings of sampling, the most used first."""
-    settings = sampling_settings()
-    return [settings[key] for key in (*FIRST, *(key for key in settings if key not in FIRST))]
-
-
 def make_app() -> typer.Typer:
     """The command with the options of every sampler that is registered now."""
-    return options.command(options.with_settings(sample, ordered()), EPILOG)
+    return options.command(options.with_settings(sample, options.leading(FIRST, sampling_settings())), EPILOG)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gddim_cli.cli.progress import Progress, say, show_json
 from gddim_cli.errors import UsageError
-from gddim_cli.runs.request import SamplingRequest, sampling_settings
+from gddim_cli.runs.request import SamplingRequest, sampling_settings, with_preset
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.settings import split
 
@@ -25,7 +25,7 @@ MOST = 64
 def samplers(text: str, where: str = "--compare") -> list[dict[str, Any]]:
     """The settings of each sampler of a list such as `gddim:2,em,heun:time_grid=linear`, by key.
 
-    A part after the name is a setting of sampling as key=value; a number alone is the order.
+    A part after the name is a setting of sampling as key=value, or preset=paper; a number alone is the order.
 
     Raises:
         UsageError: an unknown sampler or setting, a value outside its range, or no sampler at all.
@@ -37,9 +37,9 @@ def samplers(text: str, where: str = "--compare") -> list[dict[str, Any]]:
         given: dict[str, Any] = {"sampler": name}
         for part in parts:
             key, value = part.split("=", 1) if "=" in part else ("order", part)
-            if key not in known or key in given:
+            if key not in (*known, "preset") or key in given:
                 raise UsageError(f"{where} {one}: '{part}' is neither an order nor one setting as key=value")
-            given[key] = known[key].parse(value, f"{where} {name}:{key}")
+            given[key] = value if key == "preset" else known[key].parse(value, f"{where} {name}:{key}")
         found.append(given)
     if not found:
         raise UsageError(f"{where}: name at least one sampler, as in gddim:2,em")
@@ -61,7 +61,10 @@ def requests_of(given: Mapping[str, str | bool], compare: str, set: Mapping[str,
         raise UsageError("--sampler: --compare names the samplers; leave out one of the two options")
     budgets = [known["nfe"].parse(part) for part in split(str(given.get("nfe", NFE)))]
     base = {key: known[key].parse(of) if isinstance(of, str) else of for key, of in given.items() if key != "nfe"}
-    rows = [{**base, **own, "model_settings": set} for own in samplers(compare)]
+    rows = []
+    for own in samplers(compare):
+        preset = own.pop("preset", None)
+        rows.append({**with_preset({**base, **own}, preset), "model_settings": set})
     return [[request_of({**row, "nfe": nfe}) for nfe in budgets] for row in rows]
 
 
@@ -133,7 +136,7 @@ def make_sheet(
             entries[name] = []
             for run in row:
                 if run is None:
-                    entries[name].append(Entry(None, "unsupported"))
+                    entries[name].append(Entry(None, "unavailable"))
                     continue
                 with memory_for(batch_size, device, "give a smaller --batch-size"):
                     pixels = quantize(first_images(run, count, batch_size), run.config.quantize)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Interrupts, Progress, duration, say
+from gddim_cli.cli.shared_settings import ImagesKey, Machine
 from gddim_cli.errors import UsageError
-from gddim_cli.runtime.device import find_device
-from gddim_cli.settings import about, declared
+from gddim_cli.settings import about
 
 if TYPE_CHECKING:
     import torch
@@ -37,73 +35,45 @@ gddim train mine.yaml --data photos/ --conditional --out runs/classes
 gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 
 
-KEY = "Array of the .npz that holds the images. Default: train_images, or the only array of images."
 NUM = "Train on only this many images: the first ones of a run of gddim sample, else a fixed random subset."
+CONDITIONAL = "Train a class-conditional model. Class labels are the names of sub-folders, or an array of the .npz."
 LABEL_KEY = "Array of the .npz that holds the class labels; implies --conditional. Default: train_labels."
 STEPS = "Total number of steps, including those of earlier calls. Default: the recipe's."
 NAME = "Name of the model and of its files. Default: the recipe's."
 EVERY = "Steps between saves, each with a grid of samples."
+FORCE = "Replace files in the folder that this run did not write, including a run with other settings."
+RECIPE = "A YAML file, or mnist, the recipe of the bundled checkpoint."
+OUT = "Folder of the run. Rerun the same command to resume."
+DATA = (
+    "Square images of one size: a folder, .zip or .tar of images, an output folder of gddim sample, or an .npz or .npy of "
+    "uint8 images."
+)
 
 
-class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
+class TrainSettings(Machine, frozen=True, kw_only=True):
     """What `gddim train` takes from the data and changes of the recipe."""
 
-    key: Annotated[str, about(KEY, panel="Data", metavar="KEY")] | None = None
+    key: ImagesKey | None = None
     num: Annotated[int, about(NUM, panel="Data", short="-n", ge=1, le=10**12)] | None = None
+    conditional: Annotated[bool, about(CONDITIONAL, panel="Data", flag="--conditional")] = False
     label_key: Annotated[str, about(LABEL_KEY, panel="Data", metavar="KEY")] | None = None
     steps: Annotated[int, about(STEPS, panel="Training")] | None = None
     name: Annotated[str, about(NAME, panel="Training", metavar="NAME")] | None = None
     every: Annotated[int, about(EVERY, panel="Output", ge=1, le=MOST_STEPS)] = 500
-
-
-TRAIN_SETTINGS = declared(TrainSettings)
+    force: Annotated[bool, about(FORCE, panel="Output", flag="--force")] = False
 
 
 def train(
-    given: Mapping[str, Any],
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A YAML file, or mnist, the recipe of the bundled checkpoint.")
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH",
-            help="Square images of one size: a folder, .zip or .tar of images, an output folder of gddim sample, or an "
-            ".npz or .npy of uint8 images.",
-            rich_help_panel="Data",
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="Folder of the run. Rerun the same command to resume.", rich_help_panel="Output"
-        ),
-    ],
-    conditional: Annotated[
-        bool,
-        typer.Option(
-            "--conditional",
-            help="Train a class-conditional model. Class labels are the names of sub-folders, or an array of the .npz.",
-            rich_help_panel="Data",
-        ),
-    ] = False,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Replace files in the folder that this run did not write, including a run with other settings.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
+    asked: TrainSettings,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE)],
+    data: Annotated[str, typer.Option(metavar="PATH", help=DATA, rich_help_panel="Data")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help=OUT, rich_help_panel="Output")],
 ) -> None:
     """Train a denoiser that can be sampled through cld, vp, vp-cosine, ve and psld.
 
     Writes the averaged weights, their model card, grids of samples, a log, and a state file to resume from.
     """
     options.folder("--out", out)
-    asked = options.built(TrainSettings, given, "gddim train")
     if not data:
         raise UsageError("--data: is empty; give a folder or a file of images")
     source = Path(data)
@@ -116,11 +86,10 @@ def train(
     from gddim_cli.training.dataset import read_dataset
     from gddim_cli.training.run import TrainingRun
 
-    where = find_device(device)
-    options.use_threads(threads, where)
-    dataset = read_dataset(source, asked.key, asked.num, conditional, asked.label_key)
+    where = asked.use()
+    dataset = read_dataset(source, asked.key, asked.num, asked.conditional, asked.label_key)
     with locked(out, "gddim train"):
-        run = TrainingRun(chosen, dataset, out, where, force)
+        run = TrainingRun(chosen, dataset, out, where, asked.force)
         describe(run)
         if run.done >= chosen.steps:
             say(f"{out}: all {run.done} steps are done; raise --steps to train on")
@@ -206,4 +175,4 @@ def machine(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
-app = options.command(options.with_settings(train, TRAIN_SETTINGS.values()), EPILOG)
+app = options.command(options.with_settings(train), EPILOG)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import Progress, say, show_json
+from gddim_cli.cli.shared_settings import Force, Machine, ModelSettings
 from gddim_cli.errors import UsageError
 from gddim_cli.runs.request import SamplingRequest, sampling_settings
-from gddim_cli.runtime.device import find_device
+from gddim_cli.settings import about
 
 if TYPE_CHECKING:
     from gddim_cli.runs.tune import Tuning
@@ -32,38 +32,25 @@ MOST = 1000
 """The largest NFE of a solver file."""
 
 
+NUM = "Number of noises to fit; half as many more are held out to measure the error. Fewer than 128 overfit."
+OUT = "Solver file. Default: in the cache, where --solver auto finds it."
+BATCH_SIZE = "Batch size. Each step of the search is computed from one batch, so this changes the file."
+
+
+class TuneSettings(Machine, frozen=True, kw_only=True):
+    """What `gddim tune` fits to, and where the solver goes."""
+
+    num: Annotated[int, about(NUM, short="-n")] = 128
+    set: ModelSettings | None = None
+    out: Annotated[Path, about(OUT, panel="Output", metavar="FILE.json")] | None = None
+    force: Force = False
+    batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed")] = 8
+
+
 def tune(
     given: Mapping[str, Any],
-    set: options.Set = None,
-    num: Annotated[
-        int,
-        typer.Option(
-            "--num",
-            "-n",
-            help="Number of noises to fit; half as many more are held out to measure the error. Fewer than 128 overfit.",
-            rich_help_panel="Sampler",
-        ),
-    ] = 128,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.json",
-            help="Solver file. Default: in the cache, where --solver auto finds it.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    force: options.Force = False,
+    asked: TuneSettings,
     json: options.Json = False,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Batch size. Each step of the search is computed from one batch, so this changes the file.",
-            rich_help_panel="Speed",
-        ),
-    ] = 8,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
 ) -> None:
     """Fit a solver to a network: the times and matrices whose images are closest to the converged ones.
 
@@ -77,25 +64,23 @@ def tune(
         raise UsageError("--nfe: is needed: a solver is fitted for one number of network evaluations, as in --nfe 10")
     if values["nfe"] > MOST:
         raise UsageError(f"--nfe: {values['nfe']} is above {MOST}; a solver is fitted for few evaluations")
-    check_num(num, batch_size)
-    request = msgspec.structs.replace(SamplingRequest.of(values), model_settings=options.assignments(set))
-    if out is not None:
-        options.suffix("--out", out, ".json")
+    check_num(asked.num, asked.batch_size)
+    request = msgspec.structs.replace(SamplingRequest.of(values), model_settings=options.assignments(asked.set))
+    options.suffix("--out", asked.out, ".json")
 
     from gddim_cli.runs.prepare import prepare
     from gddim_cli.runs.solvers import folders
     from gddim_cli.runtime.files import probe, refuse_foreign
     from gddim_cli.samplers.fitted.solver_file import write_solver
 
-    where = find_device(device)
-    options.use_threads(threads, where)
-    prepared = prepare(request, where, batch_size=batch_size, say=say)
+    where = asked.use()
+    prepared = prepare(request, where, batch_size=asked.batch_size, say=say)
     for note in prepared.notes:
         say(f"note: {note}")
-    tuning = Tuning(prepared, num, batch_size)
-    path = out or folders()[0] / tuning.name
-    if out is not None:
-        refuse_foreign("--out", out, None, force)
+    tuning = Tuning(prepared, asked.num, asked.batch_size)
+    path = asked.out or folders()[0] / tuning.name
+    if asked.out is not None:
+        refuse_foreign("--out", asked.out, None, asked.force)
     probe(path)
     solver = fitted(tuning)
     write_solver(path, solver)

@@ -71,11 +71,12 @@ def features_of(
                     on_wait()
                     lock.acquire()
             rows = unfinished(path, num, extractor.dimension)
-        rows = group.broadcast(rows)
+        # What is done is read once, before any process adds to it: all must share the same batches.
+        rows, done = group.broadcast((rows, rows.done(num) if rows else set()))
         if rows is None:
             on_images(num)
         else:
-            measure(source, content, extractor, rows, batch_size, on_images)
+            measure(source, content, extractor, rows, done, batch_size, on_images)
         found: NDArray[np.float32] = read_array(path, memory_map=True)[:, :-1]
         group.barrier()
     finally:
@@ -130,9 +131,15 @@ def with_checksums(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def measure(
-    source: ImageSource, content: str, extractor: Extractor, rows: RowFile, batch_size: int, on_images: OnImages
+    source: ImageSource,
+    content: str,
+    extractor: Extractor,
+    rows: RowFile,
+    done: set[int],
+    batch_size: int,
+    on_images: OnImages,
 ) -> None:
-    """Measures the missing features, a batch at a time; the file gets its final name when it is complete.
+    """Measures the features that are not `done`, a batch at a time; the file gets its final name when it is complete.
 
     Raises:
         DataError: the images are no longer those of the fingerprint `content`; the features are removed.
@@ -143,7 +150,6 @@ def measure(
             f"{rows.partial}: does not exist for {group.name}; all processes need one folder for features: set GDDIM_HOME to "
             "one on a shared file system"
         )
-    done = rows.done(num)
     on_images(len(done))
     missing = sorted({row // batch_size for row in range(num) if row not in done})
     own = missing[group.rank * len(missing) // group.size : (group.rank + 1) * len(missing) // group.size]

@@ -54,6 +54,8 @@ def load(
     """
     if is_function(reference):
         return load_user_model(reference, device, settings)
+    if reference.endswith(".py"):
+        raise UsageError(f"{reference}: name the function that returns the model: {reference}:FUNCTION")
     path, pinned = locate(reference, say)
     if pinned is None and not is_native(path):
         path = convert_into_cache(path, settings, say)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gddim_cli.errors import DataError
 from gddim_cli.models.model import module_of
+from gddim_cli.models.network import Network
 from gddim_cli.models.wrapped import Denoiser
 from gddim_cli.runtime.files import sha256
+from gddim_cli.runtime.memory import is_out_of_memory
 from gddim_cli.runtime.user_file import function_of, guarded
 
 
@@ -36,5 +39,17 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
     module = module_of(model)
     if isinstance(module, nn.Module):
         module.to(device)
+    model.network.network = UserNetwork(path, model.network.network)
     model.sha256 = sha256(path)
     return model
+
+
+class UserNetwork:
+    """A network from a user's file, whose errors name the file; that memory has run out is left to the caller."""
+
+    def __init__(self, path: Path, network: Network) -> None:
+        self.path, self.network = path, network
+        self.module = getattr(network, "module", network)
+
+    def __call__(self, x: Tensor, level: Tensor) -> Tensor:
+        return guarded(self.path, "the network", lambda: self.network(x, level), is_out_of_memory)

@@ -214,3 +214,15 @@ def combined(paths: Sequence[Path], *more: object) -> str:
         with named(path):
             total.update(sha256(path).encode())
     return total.hexdigest()
+
+
+def checked_images(images: Any) -> Pixels:
+    """Images as uint8 [N, H, W, C]; raises DataError for anything else."""
+    array = np.asarray(images)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)):
+        raise DataError(
+            f"images are {array.dtype}{list(array.shape)}; uint8 [N, H, W] or [N, H, W, C] with 1 or 3 channels is needed"
+        )
+    if len(array) < 2:
+        raise DataError(f"{len(array)} images: a covariance needs at least two")
+    return array if array.ndim == 4 else array[..., None]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import DataError, UsageError
 from gddim_cli.models.conventions.base import Convention
 from gddim_cli.models.conventions.registry import CONVENTIONS
 from gddim_cli.models.network import Network
@@ -55,6 +55,7 @@ class IsotropicDenoiser:
         scaling = self.convention.scaling(precise * gain)
         skip, out, inside = (part.to(y.dtype)[:, None, None, None] for part in scaling[:3])
         raw = self.network(inside * native, self.condition(scaling.level.to(y.dtype), labels))
+        check_prediction(raw, y)
         denoised = torch.addcmul(skip * native, out, raw[:, : y.shape[1]].to(y))
         return denoised if self.data_range == (-1.0, 1.0) else (denoised - offset) / gain
 
@@ -70,6 +71,27 @@ class IsotropicDenoiser:
     def labelled(self, labels: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
         """`D(y, sigma)` of these classes."""
         return lambda y, sigma: self(y, sigma, labels)
+
+
+def check_prediction(raw: object, y: Tensor) -> None:
+    """Refuses what a network returns for images y [N, C, H, W] if it is not a real tensor [N, C or more, H, W].
+
+    Raises:
+        DataError: saying what it is.
+    """
+    if not isinstance(raw, Tensor):
+        found = type(raw).__name__
+    elif (
+        raw.is_complex()
+        or raw.ndim != 4
+        or len(raw) != len(y)
+        or raw.shape[1] < y.shape[1]
+        or raw.shape[2:] != y.shape[2:]
+    ):
+        found = f"{list(raw.shape)}, {str(raw.dtype).removeprefix('torch.')}"
+    else:
+        return
+    raise DataError(f"the network returned {found} for images {list(y.shape)}; a real tensor of their shape is needed")
 
 
 def check_levels(denoiser: IsotropicDenoiser, sigma: Tensor, name: str) -> None:

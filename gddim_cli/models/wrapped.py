@@ -35,8 +35,8 @@ class Denoiser:
         convention: the parameters of the prediction: `sigma_data`, `schedule`, `time_scale`.
 
     Raises:
-        UsageError: a shape that is not an image's, an unknown prediction or parameter, or noise levels that are not
-            `0 <= sigma_min < sigma_max`.
+        UsageError: a module that cannot be called, a shape that is not an image's, an unknown prediction or parameter, or
+            noise levels that are not `0 <= sigma_min < sigma_max`.
     """
 
     sha256 = ""
@@ -54,6 +54,10 @@ class Denoiser:
         data_range: tuple[float, float] = (-1.0, 1.0),
         **convention: Any,
     ) -> None:
+        if not callable(module):
+            raise UsageError(
+                f"module: {type(module).__name__} is not a module or a function of images and noise levels"
+            )
         shape = tuple(image_shape)
         if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
             raise UsageError(f"image_shape: {image_shape!r} is not (channels, height, width)")

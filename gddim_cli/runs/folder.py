@@ -19,10 +19,10 @@ import torch
 from gddim_cli.errors import DataError, OutputError, UsageError
 from gddim_cli.runs.request import SamplingRequest, differences
 from gddim_cli.runs.storage.base import Storage, remove
-from gddim_cli.runs.storage.manifest import MANIFEST
+from gddim_cli.runs.storage.manifest import MANIFEST, read_manifest, remove_manifest
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
-from gddim_cli.runtime.distributed import SharedCounter
-from gddim_cli.runtime.files import LOCK, locked, read_plain, refuse_strangers, replacing, writing
+from gddim_cli.runtime.distributed import SharedCounter, World
+from gddim_cli.runtime.files import LOCK, eventually, locked, read_plain, refuse_strangers, replacing, writing
 from gddim_cli.runtime.json_files import MOST_BYTES
 from gddim_cli.runtime.text import reason
 from gddim_cli.runtime.versions import versions
@@ -31,6 +31,8 @@ RUN = "run.json"
 GRID = "grid.png"
 GRACE = 10.0
 """Seconds to wait for another run in the folder to end. Processes whose launcher was killed notice it at their next step."""
+PATIENCE = 60.0
+"""Seconds that files written by another machine may take to appear in a shared folder."""
 TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 
@@ -219,6 +221,34 @@ class RunFolder:
             handle, name = tempfile.mkstemp(prefix=f".{RUN}.", suffix=".tmp", dir=self.path)
         os.close(handle)
         return Path(name).name
+
+    def meet(self, token: str, world: World) -> None:
+        """Waits for all processes, and checks that they see the file that rank 0 made with `mark`.
+
+        Raises:
+            UsageError: this process sees another folder.
+        """
+        path = self.path / token
+        try:
+            if not eventually(path.exists, PATIENCE):
+                raise UsageError(
+                    f"--out: {self.path.absolute()} of {world.name} is not the folder that rank 0 opened; "
+                    "all processes must write to one folder: give a path on a shared file system"
+                )
+            world.barrier()
+        finally:
+            if world.main:
+                path.unlink(missing_ok=True)
+
+    def intact(self, num: int) -> tuple[set[int], str | None]:
+        """The indices below `num` of the images that exist undamaged, and a note on the damaged files, which are removed."""
+        damaged, note = self.images.damaged(num, read_manifest(self.path)), None
+        if damaged:
+            count, more = len(set().union(*damaged.values())), len(damaged) - 1
+            note = f"{min(damaged)}{f' and {more} more files' * bool(more)} damaged: making {count} images again"
+            remove_manifest(self.path)
+            self.images.discard(damaged)
+        return self.images.done(num), note
 
     def _sweep(self) -> None:
         """Removes temporary files that a killed process left."""

@@ -9,33 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gddim_cli import __version__
-from gddim_cli.errors import CapacityError, DataError, OutputError, PeerError, UsageError
-from gddim_cli.images.film import write_film
+from gddim_cli.errors import CapacityError, DataError, OutputError, PeerError
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.images.render import grid, write_png
 from gddim_cli.numerics.blocks import to_device
 from gddim_cli.runs.batch import Batch, ResumeState
 from gddim_cli.runs.batch_size import BatchSizeProbe, OomRetry, best_size
-from gddim_cli.runs.folder import GRID, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.runs.folder import GRID, PATIENCE, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
 from gddim_cli.runs.labels import ALL, rows_by_class
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
+from gddim_cli.runs.trajectory import is_current, write_trajectory
 from gddim_cli.runtime.background_writer import Writer, to_host
 from gddim_cli.runtime.distributed import World
 from gddim_cli.runtime.distributed import world as this_world
-from gddim_cli.runtime.files import eventually, probe, refuse_foreign, sha256
+from gddim_cli.runtime.files import eventually, probe, refuse_foreign
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.row_file import RowFile
 
 IN_GRID = 100
-PATIENCE = 60.0
-"""Seconds that files written by another machine may take to appear in a shared folder."""
 
 
 @dataclass
@@ -92,7 +89,7 @@ class Generation:
         self.states, self.filming = start.states, start.filming
         self.prepared.use_tolerance(start.tolerance)
         if start.token:
-            self._meet_in_folder(start.token)
+            self.folder.meet(start.token, self.world)
         self.identity = self.folder.identity()
         return start.todo
 
@@ -106,14 +103,15 @@ class Generation:
                 probe(path)
                 refuse_foreign(option, path, extra.sha256 if extra else None, self.force)
         self.earlier = earlier = self.folder.open(self.prepared.request, self.overwrite)
-        there = self._intact(earlier) if earlier else set()
+        there, note = self.folder.intact(earlier.num) if earlier else (set(), None)
+        self.notes += [note] if note else []
         num = max(self.num, 1 + max(there, default=-1))
         states = None
         if self.raw:
             finished = earlier.raw.sha256 if earlier and earlier.raw else None
             states = RowFile(self.raw, num, self._shape(), self._name(), finished, self.overwrite)
             there &= states.done(num)
-        filming = self.trajectory is not None and not self._film_is_current(num)
+        filming = self.trajectory is not None and not is_current(self.trajectory, earlier, min(num, IN_GRID))
         if filming:
             there -= set(range(IN_GRID))
         todo = [index for index in range(num) if index not in there]
@@ -124,19 +122,6 @@ class Generation:
             tolerance = self.prepared.sampler.tolerance
         token = self.folder.mark() if self.world.size > 1 else None
         return ResumeState(todo, num, self._size(len(todo), sharing), earlier, states, filming, tolerance, token)
-
-    def _intact(self, earlier: Run) -> set[int]:
-        """The indices of the earlier run's images that exist undamaged. Damaged files are removed, to be made again."""
-        images = self.folder.images
-        damaged = images.damaged(earlier.num, read_manifest(self.folder.path))
-        if damaged:
-            count = len(set().union(*damaged.values()))
-            self.notes.append(
-                f"{min(damaged)}{f' and {len(damaged) - 1} more files' * (len(damaged) > 1)} damaged: making {count} images again"
-            )
-            remove_manifest(self.folder.path)
-            images.discard(damaged)
-        return images.done(earlier.num)
 
     def _size(self, count: int, sharing: int) -> int:
         """The batch size for `count` images, the same on all processes; `sharing` of them share one device's memory."""
@@ -149,20 +134,6 @@ class Generation:
         largest = max(probe.max_batch_size() // sharing, 1)
         return best_size(probe.seconds, min(largest, -(-count // self.world.size)))
 
-    def _meet_in_folder(self, token: str) -> None:
-        """Checks that all processes see the folder that rank 0 opened."""
-        path = self.folder.path / token
-        try:
-            if not eventually(path.exists, PATIENCE):
-                raise UsageError(
-                    f"--out: {self.folder.path.absolute()} of {self.world.name} is not the folder that rank 0 opened; "
-                    "all processes must write to one folder: give a path on a shared file system"
-                )
-            self.world.barrier()
-        finally:
-            if self.world.main:
-                path.unlink(missing_ok=True)
-
     def _shape(self) -> tuple[int, ...]:
         dimension, *image_shape = self.prepared.state_shape
         return (dimension, *image_shape) if dimension > 1 else tuple(image_shape)
@@ -170,13 +141,6 @@ class Generation:
     def _name(self) -> str:
         """A short name that identifies the run's settings."""
         return hashlib.sha256(msgspec.json.encode(self.prepared.request)).hexdigest()[:12]
-
-    def _film_is_current(self, num: int) -> bool:
-        """Whether the file of `--trajectory` is the one that this run wrote, with this number of images."""
-        film = self.earlier.trajectory if self.earlier else None
-        if film is None or self.trajectory is None or not self.trajectory.exists():
-            return False
-        return film.images == min(num, IN_GRID) and film.sha256 == sha256(self.trajectory)
 
     def run(self, todo: Sequence[int], on_step: Callable[[int], None]) -> Run:
         """Makes the images `todo`, then the grid and the other outputs; `run.json` is kept up to date throughout.
@@ -236,17 +200,8 @@ class Generation:
 
     def _record(self) -> Run:
         before = list(self.earlier.sessions) if self.earlier else []
-        run = Run(
-            __version__,
-            self.folder.format,
-            self.prepared.request,
-            self.num,
-            [0, self.num - 1],
-            False,
-            mean_nfe(before),
-            None,
-            before,
-        )
+        request, indices = self.prepared.request, [0, self.num - 1]
+        run = Run(__version__, self.folder.format, request, self.num, indices, False, mean_nfe(before), None, before)
         if self.earlier:
             run.raw, run.trajectory = self.earlier.raw, self.earlier.trajectory
         run.tolerance = self.prepared.sampler.tolerance
@@ -343,12 +298,7 @@ class Generation:
         if self.states:
             run.raw = Extra(self.states.finish(), self.num)
         if self.trajectory and self.frames:
-            longest = max(
-                len(frames) for frames in self.frames
-            )  # adaptive batches differ in length: hold the last frame
-            parts = [[*frames, *[frames[-1]] * (longest - len(frames))] for frames in self.frames]
-            write_film(self.trajectory, [np.concatenate(step) for step in zip(*parts, strict=True)], self._grid)
-            run.trajectory = Extra(sha256(self.trajectory), shown)
+            run.trajectory = write_trajectory(self.trajectory, self.frames, self._grid)
         known = read_manifest(self.folder.path)
         files = images.describe(self.num)
         if known is None or (known.images, list(known.files)) != (self.num, files):

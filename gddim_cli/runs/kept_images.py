@@ -58,10 +58,9 @@ class KeptImages:
         """
         if self.folder.open(self.request, overwrite=False) is None:
             self._record(False, None, None)
-        damaged = self._damaged()
+        there, _ = self.folder.intact(self.num)
         remove_manifest(self.path)
-        self.images.discard(damaged)
-        return self.images.done(self.num)
+        return there
 
     def finish(self, nfe: float | None, tolerance: float | None) -> None:
         """Writes the grid, the manifest and the record of a complete run, with its NFE and tolerance.

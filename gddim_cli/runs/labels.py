@@ -9,6 +9,7 @@ from numpy.random import Philox
 from numpy.typing import NDArray
 
 from gddim_cli.errors import UsageError
+from gddim_cli.models.guidance import EVALUATIONS
 from gddim_cli.numerics.noise import to_unit
 
 STREAM = 2**63
@@ -34,6 +35,21 @@ def check_classes(text: str | None, classes: int, model: str) -> str | None:
                 f"--class: '{part.strip()}' is not one of the classes 0 to {classes - 1}, {UNIFORM} or {ALL}"
             )
     return ",".join(str(int(part)) for part in text.split(","))
+
+
+def check_guidance(weight: float | None, classes: int, model: str, nfe: int) -> float | None:
+    """The resolved `--guidance`: None without guidance, of which the weight is 1.
+
+    Raises:
+        UsageError: guidance of an unconditional model, or too few evaluations for a step.
+    """
+    if weight is None:
+        return None
+    if not classes:
+        raise UsageError(f"--guidance: {model} is an unconditional model; leave --guidance out")
+    if weight != 1 and nfe < 2 * EVALUATIONS:
+        raise UsageError(f"--guidance: each prediction takes {EVALUATIONS} evaluations, and --nfe {nfe} makes no step")
+    return None if weight == 1 else weight
 
 
 def labels_of(text: str, classes: int, seed: int, indices: Sequence[int]) -> NDArray[np.int64]:

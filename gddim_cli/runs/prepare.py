@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,15 +20,17 @@ from gddim_cli.hub.load import load
 from gddim_cli.hub.store import default_name
 from gddim_cli.models.acceleration import Speed
 from gddim_cli.models.denoiser import DenoiserEps
+from gddim_cli.models.guidance import EVALUATIONS
 from gddim_cli.models.model import Model
-from gddim_cli.runs.labels import check_classes
+from gddim_cli.runs.labels import check_classes, check_guidance
 from gddim_cli.runs.noise_range import start_factor, within_range
 from gddim_cli.runs.prepared_run import PreparedRun
-from gddim_cli.runs.request import SamplingRequest, default_scheme, refuse_unused
+from gddim_cli.runs.request import SamplingRequest, refuse_unused
 from gddim_cli.runs.solvers import fitted_sampler
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
-from gddim_cli.samplers.gddim import GddimOptions
+from gddim_cli.samplers.base import Eps, PreparedSampler, SamplerSpec
+from gddim_cli.samplers.gddim import FEW, GddimOptions
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.samplers.tuned import SPEC as TUNED
 from gddim_cli.samplers.tuned import TunedOptions
@@ -70,22 +73,24 @@ def prepare(
             f"{model.name}: sha256 {model.sha256[:16]}... is not the requested {request.checkpoint_sha256[:16]}..."
         )
     chosen, config = choose_diffusion(request, model, diffusion)
-    prior_time = config.t_start
-    spec = find_sampler(request.sampler)
-    given = given_config(request)
-    config = dataclasses.replace(config, **given)
-    eps = model.eps(chosen, config.k)
-    options = request.sampler_options
-    if isinstance(options, GddimOptions):
-        options = default_scheme(request, options, config.k, isinstance(eps, DenoiserEps))
-    config = dataclasses.replace(config, **{**spec.defaults(chosen, config, request.nfe, options), **given})
-    check_times(chosen, config)
+    prior_time, spec = config.t_start, find_sampler(request.sampler)
+    guidance = check_guidance(request.guidance, model.classes, model.name, request.nfe)
+    each = 1 if guidance is None else EVALUATIONS
+    budget = request.nfe // each  # in predictions
+    config, options, eps = configured(request, spec, model, chosen, config, budget)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     diffusion_sha256 = sha256_of_python(request.diffusion) or request.diffusion_sha256
     if isinstance(options, TunedOptions):
+        if guidance is not None:
+            raise UsageError(f"--guidance: unsupported by {spec.name}, since solvers are fitted without guidance")
         sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
-        sampler = spec.prepare(chosen, config, request.nfe - config.denoise, options)
+        sampler = spec.prepare(chosen, config, budget - config.denoise, options)
+        if not isinstance(sampler, PreparedSampler):  # from a user's file
+            raise DataError(
+                f"sampler {spec.name}: prepare returned {type(sampler).__name__}; a PreparedSampler is needed"
+            )
+        sampler = dataclasses.replace(sampler, nfe=sampler.nfe and each * sampler.nfe)
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)
     resolved = SamplingRequest(
@@ -95,6 +100,7 @@ def prepare(
         parameters=parameters_of(chosen),
         diffusion_sha256=diffusion_sha256,
         classes=check_classes(request.classes, model.classes, model.name),
+        guidance=guidance,
         sampler=spec.name,
         sampler_sha256=sha256_of_python(request.sampler) or request.sampler_sha256,
         nfe=request.nfe,
@@ -113,6 +119,24 @@ def prepare(
     )
     factor = start_factor(chosen, config.t_start, prior_time)
     return PreparedRun(resolved, model, chosen, config, sampler, eps, device, factor, initial, notes)
+
+
+def default_scheme(
+    request: SamplingRequest, options: GddimOptions, k: str, isotropic: bool, budget: int
+) -> GddimOptions:
+    """gDDIM's options with the default for `predict`, where it depends on the request.
+
+    With up to `FEW` predictions, an isotropic denoiser is sampled with the prediction x0 (on the time grid that the sampler
+    chooses for it) unless the request chooses a part of the scheme itself; everything else with the paper's.
+
+    Args:
+        k: the K of the noise prediction.
+        isotropic: whether the model is an isotropic denoiser, for which this has been measured.
+        budget: predictions per image, at most.
+    """
+    given = {"predict", "order", "lambda", "corrector"} & request.options.keys()
+    own = given or request.time_grid is not None or k == "L" or budget > FEW or not isotropic
+    return options if own else msgspec.structs.replace(options, predict="x0")
 
 
 def load_model(
@@ -158,6 +182,29 @@ def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
     if request.parameters is not None:
         return make_diffusion(request.diffusion, request.parameters)
     return find_diffusion(request.diffusion)
+
+
+def configured(
+    request: SamplingRequest, spec: SamplerSpec, model: Model, diffusion: Diffusion, config: SamplingConfig, budget: int
+) -> tuple[SamplingConfig, msgspec.Struct, Eps]:
+    """How a request samples: the configuration, the sampler's options, and the noise prediction.
+
+    Each setting is the request's, else the sampler's, else that of `config`.
+
+    Args:
+        budget: predictions per image, at most.
+
+    Raises:
+        UsageError: settings that contradict each other, or that the model or the sampler does not support.
+    """
+    given, options = given_config(request), request.sampler_options
+    config = dataclasses.replace(config, **given)
+    eps = model.eps(diffusion, config.k)
+    if isinstance(options, GddimOptions):
+        options = default_scheme(request, options, config.k, isinstance(eps, DenoiserEps), budget)
+    config = dataclasses.replace(config, **{**spec.defaults(diffusion, config, budget, options), **given})
+    check_times(diffusion, config)
+    return config, options, eps
 
 
 def given_config(request: SamplingRequest) -> dict[str, Any]:

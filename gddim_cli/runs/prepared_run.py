@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.models.acceleration import Accelerated
+from gddim_cli.models.guidance import guided
 from gddim_cli.models.model import Model
 from gddim_cli.numerics.blocks import combine, to_device, to_tensor_like
 from gddim_cli.numerics.dct import idct
@@ -39,12 +41,13 @@ class PreparedRun:
         diffusion: the diffusion to sample through.
         config: time range, K, denoising step, quantisation.
         sampler: prepared for the budget.
-        eps: the model's noise prediction.
+        eps: the model's noise prediction, without classes.
         device: where the network runs; noise is drawn on the CPU.
         start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
         initial: states u_T that replace draws from the prior, [N, D, C, H, W], or None.
         notes: sentences for the user about how the request was resolved.
         evaluations: network evaluations per image of the last batch, counted at the network.
+        around: a context for each evaluation, called with the number of images, that times and counts it; or None.
     """
 
     request: SamplingRequest
@@ -58,6 +61,7 @@ class PreparedRun:
     initial: NDArray[np.floating] | None = None
     notes: Sequence[str] = ()
     evaluations: int = 0
+    around: Callable[[int], AbstractContextManager[object]] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -105,12 +109,20 @@ class PreparedRun:
         return without_tf32(self.sampler.solve(eps or self.eps_of(indices), self.start(indices), draw))
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
-        """The noise prediction for these images, given their classes if the model is conditional."""
-        classes = self.request.classes
-        if classes is None:
-            return self.eps
-        labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
-        return self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
+        """The noise prediction for these images, given their classes if the model is conditional, and guided if asked for."""
+        eps, around, classes, weight = self.eps, self.around, self.request.classes, self.request.guidance
+        if classes is not None:
+            labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
+            eps = self.model.eps(self.diffusion, self.config.k, labels.to(self.device))
+            eps = eps if weight is None else guided(eps, self.eps, weight)
+        if around is None:
+            return eps
+
+        def within(u: Tensor, t: float) -> Tensor:
+            with around(len(u)):
+                return eps(u, t)
+
+        return within
 
     @torch.inference_mode()
     def run(self, indices: Sequence[int], on_step: Callable[[int, Tensor], None] | None = None) -> Tensor:

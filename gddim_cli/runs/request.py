@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from gddim_cli.errors import UsageError, nearest
-from gddim_cli.samplers.gddim import FEW, GddimOptions
 from gddim_cli.samplers.registry import SAMPLERS, find_sampler, options_of, sampler_options
 from gddim_cli.settings import Setting, about, build, declared, values
 
@@ -63,6 +62,18 @@ Classes = Annotated[
         complete=lambda: ["uniform", "all"],
         pattern=r"^[0-9a-z, ]+$",
         max_length=10_000,
+    ),
+]
+Guidance = Annotated[
+    float,
+    about(
+        "Classifier-free guidance of a conditional model that was also trained without labels: the weight w of "
+        "D(no class) + w (D(class) - D(no class)). Each prediction takes two of the network evaluations. Default: 1 (none).",
+        panel="Model",
+        label="guidance {}",
+        metavar="W",
+        ge=0,
+        le=100,
     ),
 ]
 Nfe = Annotated[
@@ -179,6 +190,7 @@ class SamplingRequest(
     parameters: dict[str, int | float | bool | str | None] | None = None
     diffusion_sha256: str | None = None
     classes: Classes | None = None
+    guidance: Guidance | None = None
     sampler: SamplerName = "gddim"
     sampler_sha256: str | None = None
     nfe: Nfe = 50
@@ -265,21 +277,6 @@ def with_preset(given: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
                 f"--{key.replace('_', '-')} {given[key]}: the preset {preset} has {value}; leave out one of them"
             )
     return {**given, **PRESETS[preset]}
-
-
-def default_scheme(request: SamplingRequest, options: GddimOptions, k: str, isotropic: bool) -> GddimOptions:
-    """gDDIM's options with the default for `predict`, where it depends on the request.
-
-    Up to NFE `FEW`, an isotropic denoiser is sampled with the prediction x0 (on the time grid that the sampler chooses for it)
-    unless the request chooses a part of the scheme itself; everything else with the paper's.
-
-    Args:
-        k: the K of the noise prediction.
-        isotropic: whether the model is an isotropic denoiser, for which this has been measured.
-    """
-    given = {"predict", "order", "lambda", "corrector"} & request.options.keys()
-    own = given or request.time_grid is not None or k == "L" or request.nfe > FEW or not isotropic
-    return options if own else msgspec.structs.replace(options, predict="x0")
 
 
 def refuse_unused(request: SamplingRequest) -> None:

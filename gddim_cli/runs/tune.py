@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -32,7 +32,7 @@ from gddim_cli.samplers.fitted import closed_form, descent
 from gddim_cli.samplers.fitted.family import Family, Method
 from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of
 from gddim_cli.samplers.fitted.trace import Batch, rmse
-from gddim_cli.samplers.multistep import multistep_steps
+from gddim_cli.samplers.multistep import multistep
 from gddim_cli.samplers.time_grids import power_grid
 
 DEFAULT_SEED = 2**32
@@ -188,7 +188,9 @@ class Tuning:
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
             return state
         for done in range(state.rounds, ROUNDS):
-            point = descent.Point(np.array(state.theta), np.array(state.mean), np.array(state.square), done * len(batches))
+            point = descent.Point(
+                np.array(state.theta), np.array(state.mean), np.array(state.square), done * len(batches)
+            )
             point = descent.improved(family, point, batches, ROUNDS * len(batches))
             error = rmse(choosing, family.coefficients(point.theta))
             found = point.theta.tolist()
@@ -219,9 +221,11 @@ class Tuning:
         order = min(REFERENCE_ORDER, len(grid) - 2)
         c = gddim_coefficients(self.prepared.diffusion, grid, order, config.k, config.denoise)
         kept = []
-        for i, (_, u) in enumerate(multistep_steps(eps, start, c), start=1):
+        for i, (_, u) in enumerate(multistep(eps, start, c), start=1):
             if with_states and i % every == 0 and lead < i < len(grid) - 1:
                 kept.append(u)
+        if not u.isfinite().all():
+            raise NumericsError("the converged solution is not finite; nothing can be fitted to it")
         return [*kept, u]
 
     def counted(self, eps: Eps) -> Eps:

@@ -89,7 +89,8 @@ class ListReader:
                 if key in self.find:
                     self.find[key](value, where)
             except GddimError as error:
-                self.problems.append(str(error).replace(f"{self.known[key].flag}:", f"{where}:", 1))
+                text, flag = str(error), self.known[key].flag
+                self.problems.append(f"{where}: {text[len(flag) :].lstrip(': ')}" if text.startswith(flag) else text)
                 continue
             if value in good:
                 self.problems.append(f"{where}: {part} is listed twice; leave one out")

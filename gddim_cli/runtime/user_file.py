@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,8 @@ from gddim_cli.runtime.registry import Registry, Spec
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
+PREFIX = "gddim_user_"
+"""What the names of modules from users' files begin with."""
 LOADED: dict[tuple[type[Spec], str], Spec] = {}
 """Specs by their class and the sha256 of their file."""
 
@@ -27,7 +30,7 @@ def execute(path: Path) -> ModuleType:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(f"gddim_user_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{PREFIX}{path.stem}", path)
     assert spec is not None
     loader = spec.loader
     assert loader is not None
@@ -37,19 +40,42 @@ def execute(path: Path) -> ModuleType:
     return module
 
 
-def guarded(path: Path, what: str, call: Callable[[], T]) -> T:
+def guarded(
+    path: Path, what: str, call: Callable[[], T], let_through: Callable[[BaseException], bool] | None = None
+) -> T:
     """The result of a call into the user's code.
 
+    Args:
+        let_through: which errors the caller handles.
+
     Raises:
-        DataError: the code raised an error or tried to exit; the message names the file.
+        DataError: the code raised an error or tried to exit; the message names the file, and its line if it is known.
     """
     try:
         return call()
     except GddimError as error:
         raise DataError(f"{path}: {what} failed: {error}") from error
     except (Exception, SystemExit) as error:
-        reason = f": {error}" if str(error) else ""
-        raise DataError(f"{path}: {what} raised {type(error).__name__}{reason}") from error
+        if let_through and let_through(error):
+            raise
+        raise DataError(f"{path}: {what} {raised(error)}") from error
+
+
+def raised(error: BaseException) -> str:
+    """What a user's code raised and in which of its lines, in words."""
+    reason = f": {error}" if str(error) else ""
+    lines = user_lines(error)
+    return f"raised {type(error).__name__}{reason}" + (f" (line {lines[-1][1]})" if lines else "")
+
+
+def user_lines(error: BaseException) -> list[tuple[str, int]]:
+    """The lines of users' files that an error passed through: the file and the number of each, the innermost last."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [
+        (frame.f_code.co_filename, line)
+        for frame, line in frames
+        if str(frame.f_globals.get("__name__", "")).startswith(PREFIX)
+    ]
 
 
 def is_function(reference: str) -> bool:

@@ -149,8 +149,8 @@ def multistep_sampler(coefficients: Coefficients, options: msgspec.Struct) -> Pr
     """A sampler that runs the multistep loop on these coefficients."""
 
     def solve(eps: Eps, u: Tensor, draw: Draw) -> Iterator[Step]:
-        from gddim_cli.samplers.multistep import multistep_steps
+        from gddim_cli.samplers.multistep import multistep
 
-        return multistep_steps(eps, u, coefficients, draw)
+        return multistep(eps, u, coefficients, draw)
 
     return PreparedSampler(coefficients.nfe, coefficients.nfe, solve, options, coefficients)

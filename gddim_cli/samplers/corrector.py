@@ -33,7 +33,7 @@ def predict_correct_steps(
     """Yields steps that predict as gDDIM does, evaluate there, and repeat the step with that evaluation among the nodes.
 
     Two evaluations per step, and one for the denoising step. Global order `predictor.order + 2` once the history is full;
-    `first_step` and `history` (latest first), as in `multistep_steps`, allow starting with a full history.
+    `first_step` and `history` (latest first), as in `multistep`, allow starting with a full history.
     """
     from gddim_cli.numerics.blocks import combine, to_tensor_like
     from gddim_cli.samplers.multistep import denoising_step

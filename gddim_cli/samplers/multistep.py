@@ -13,7 +13,7 @@ from gddim_cli.samplers.base import Draw, Eps, Step
 from gddim_cli.samplers.coefficients import Coefficients
 
 
-def multistep_steps(
+def multistep(
     eps: Eps,
     u: Tensor,
     coefficients: Coefficients,
@@ -55,18 +55,6 @@ def multistep_steps(
         u = combine(matrices, states)
         yield times[i + 1], u
     yield from denoising_step(eps, u, coefficients.last, times[-1])
-
-
-def multistep(
-    eps: Eps,
-    u: Tensor,
-    coefficients: Coefficients,
-    draw: Draw | None = None,
-    first_step: int = 0,
-    history: Sequence[Tensor] = (),
-) -> Tensor:
-    """The last state of `multistep_steps`, [B, D, ...]."""
-    return final_state(multistep_steps(eps, u, coefficients, draw, first_step, history))
 
 
 def first_state(u: Tensor, coefficients: Coefficients) -> Tensor:

@@ -62,7 +62,8 @@ class PointFlow:
     def step_error(self, s: float, t: float) -> float:
         """The largest error of one step of order 0 with K = R and the exact score from s to t, which is rounding."""
         c = gddim_coefficients(self.diffusion, np.array([s, t]), order=0, k="R")
-        return float((multistep(self.point.eps(self.diffusion, "R"), self.at(s), c) - self.at(t)).abs().max())
+        end = final_state(multistep(self.point.eps(self.diffusion, "R"), self.at(s), c))
+        return float((end - self.at(t)).abs().max())
 
 
 def one_step_errors(diffusion: Diffusion, times: Sequence[float]) -> list[float]:
@@ -122,7 +123,7 @@ def informed_end(exact: ExactFlow, order: int, steps: int) -> Tensor:
     times = c.t.tolist()
     eps = exact.mixture.eps(exact.diffusion, exact.k, times=times)
     past = [eps(exact.at(t), t) for t in times[:order][::-1]]
-    return multistep(eps, exact.at(times[order]), c, first_step=order, history=past)
+    return final_state(multistep(eps, exact.at(times[order]), c, first_step=order, history=past))
 
 
 def error_of(exact: ExactFlow, end: Tensor) -> float:
@@ -148,7 +149,7 @@ def convergence(exact: ExactFlow, order: int, steps: Sequence[int]) -> tuple[lis
         c = gddim_coefficients(exact.diffusion, grid_of(exact, count), order, exact.k)
         eps = exact.mixture.eps(exact.diffusion, exact.k, c.t.tolist())
         errors.append(error_of(exact, informed))
-        warm_up.append(float((multistep(eps, exact.start, c) - informed).abs().max()))
+        warm_up.append(float((final_state(multistep(eps, exact.start, c)) - informed).abs().max()))
     return errors, warm_up
 
 

@@ -5,38 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from gddim_cli.errors import DataError, UsageError
-from gddim_cli.models.isotropic import IsotropicDenoiser
+from gddim_cli.errors import UsageError
 from gddim_cli.models.model import Model
+from gddim_cli.verification.check_images import DrawnImages, GivenImages, Images, fills_range
 from gddim_cli.verification.denoising import (
     Level,
     LevelError,
     OwnDiffusionReading,
     Reading,
-    draw_images,
-    in_batches,
     levels_in,
     levels_of,
     mean_ratio,
     measure,
-    normal,
 )
-from gddim_cli.verification.linear_denoiser import LinearDenoiser
 from gddim_cli.verification.mistakes import corrections
 
 LEVELS = 12
 COMPARED = slice(1, None, 2)
 """The levels at which corrections are compared."""
-FEWEST, FITTED = 16, 2000
-"""Images that a check needs, at least, and those that the linear denoiser is fitted to, at most."""
-NUMBERS_COMPARED = 6144
-"""Pixel values of the given images with which corrections are compared, about."""
 TRUSTED = 1.25
 """The largest error, relative to the linear denoiser's, at which a model is trusted."""
 BETTER = 0.85
@@ -47,101 +36,6 @@ HOPELESS = 20.0
 """The ratio at a single level beyond which a correction explains nothing."""
 TIE = 1.02
 """Corrections whose mean ratios differ by less than this factor are equally good; the first one is reported."""
-FULL_RANGE, TOO_FAR = 1.3, 1.4
-"""Between which quantiles of images in [-1, 1] lie: at least that far apart, none beyond +-1.4."""
-CLASSES_TRIED = 16
-
-
-class Images(Protocol):
-    """The images on which the readings of a network are compared.
-
-    Attributes:
-        title: in words.
-        passes: the largest mean ratio that passes.
-        convincing: the mean ratio below which no corrections are tried; 0: they always are.
-        count, compared: the number of images whose errors are measured, and of those with which corrections are compared.
-        evaluations: network evaluations per image that finding the images takes.
-    """
-
-    title: str
-    passes: float
-    convincing: float
-    count: int
-    compared: int
-    evaluations: int
-
-    def of(self, reading: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
-        """The images to test a reading on, their classes, and the linear denoiser of such images."""
-
-
-class GivenImages:
-    """Images of the user's: the first are tested, and the linear denoiser is fitted to the rest.
-
-    Args:
-        pixels: uint8 [N, H, W, C].
-        num: how many to test; at most half of them are.
-        title: their name.
-
-    Raises:
-        DataError: too few images, or of another shape than the model's.
-    """
-
-    passes, convincing, evaluations = 1.5, 0.0, 0
-
-    def __init__(self, pixels: Any, num: int, model: Model, device: torch.device, title: str) -> None:
-        channels, height, width = model.image_shape
-        if pixels.shape[1:] != (height, width, channels):
-            found = "x".join(map(str, pixels.shape[1:]))
-            raise DataError(f"--data: images of {found}, but {model.name} makes {height}x{width}x{channels}")
-        if len(pixels) < FEWEST:
-            raise DataError(f"--data: {len(pixels)} images; at least {FEWEST} are needed")
-        self.count = min(num, len(pixels) // 2)
-        self.compared = min(self.count, max(4, -(-NUMBERS_COMPARED // math.prod(model.image_shape))))
-        self.title = f"{self.count} images of {title}"
-        mixed = pixels[np.random.default_rng(0).permutation(len(pixels))]
-        images = torch.from_numpy(mixed.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
-        self.tested, self.linear = images[: self.count].to(device), LinearDenoiser(images[self.count :])
-        self.labels = likeliest_classes(model, self.tested)
-
-    def of(self, _: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
-        """The same for all readings."""
-        return self.tested[:count], self.labels[:count] if self.labels is not None else None, self.linear
-
-
-class DrawnImages:
-    """Images that each reading of the network draws itself: a right one draws images that it denoises well."""
-
-    passes, convincing, evaluations = 1.2, 0.75, 14
-    count, compared = 32, 16
-
-    def __init__(self, model: Model, device: torch.device) -> None:
-        self.title = f"{self.count} images drawn from the model itself"
-        self.shape, self.device = model.image_shape, device
-
-    def of(self, reading: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
-        """Other images for each reading. Values that are not finite become 0."""
-        assert isinstance(reading, IsotropicDenoiser)
-        labels = None
-        if reading.classes:
-            labels = torch.randint(reading.classes, (count,), generator=torch.Generator().manual_seed(0)).to(
-                self.device
-            )
-        images = draw_images(reading, count, self.shape, self.device, labels, self.evaluations)
-        images = images.nan_to_num(0.0, 0.0, 0.0).clamp(-1e6, 1e6)
-        return images, labels, LinearDenoiser(images.cpu())
-
-
-@torch.inference_mode()
-def likeliest_classes(model: Model, images: Tensor) -> Tensor | None:
-    """For each image the class, of at most 16, with which a conditional model denoises it best at sigma = 1, [N]."""
-    denoiser = getattr(model, "denoiser", None)
-    if not model.classes or denoiser is None:
-        return None
-    chosen = np.random.default_rng(0).permutation(model.classes)[:CLASSES_TRIED]
-    y = images + normal(tuple(images.shape), torch.Generator().manual_seed(0), images)
-    tried = [torch.full((len(images),), int(number), device=images.device) for number in chosen]
-    errors = [(in_batches(denoiser, y, 1.0, classes) - images).square().flatten(1).mean(1) for classes in tried]
-    return torch.stack(tried)[torch.stack(errors).argmin(0), torch.arange(len(images), device=images.device)]
 
 
 @dataclass(frozen=True)
@@ -284,12 +178,6 @@ class ModelCheck:
             f"{problem}, and no convention that is tried here explains it: check the weights, the network's architecture and "
             "the kind of images",
         )
-
-
-def fills_range(images: Tensor) -> bool:
-    """Whether the values of images reach from about -1 to about 1 and not far beyond."""
-    low, high = np.quantile(images.cpu().numpy(), [0.01, 0.99])
-    return bool(high - low >= FULL_RANGE and max(-low, high) <= TOO_FAR)
 
 
 def trusted_range(errors: Sequence[LevelError]) -> tuple[float, float] | None:

@@ -99,7 +99,7 @@ def test_every_problem_is_reported_at_once_with_its_place(
         (["--sampler", "heun", "--nfe", "1"], "\n--nfe: 1 is too few"),
         (["--seeds", "0,0"], "--seeds: 0 is listed twice"),
         (["--ref", "mnsit"], "did you mean 'mnist'?"),
-        (["--table", "4"], "4 is not 1, 2 or 3"),
+        (["--table", "4"], "--table: 4: expected a whole number from 1 to 3"),
         (["--num", "1"], "--num: 1: expected a whole number of at least 2 and at most 10000000"),
         (["--nfe", "1:30"], "--nfe: '1:30': expected a whole number"),
         (["--nfe", "0x10"], "--nfe: '0x10': expected a whole number"),
@@ -169,7 +169,7 @@ def test_values_of_other_kinds_are_reported_with_all_else(gddim, tmp_path: Path)
     result = gddim("bench", path, "--out", tmp_path / "out")
     assert result.status == 2, result.err
     expected = {
-        "$.protocol": "there is no 'bar'", "$.mode": "'foo': expected one of", "$.device": "cuda",
+        "$.protocol": "there is no 'bar'", "$.mode": "there is no 'foo'", "$.device": "cuda",
         "$.table": "one value is needed", "$.nfe": "'012': expected a whole number", "$.num": "expected a whole number",
         "$.corrector": "'yes': expected true or false", "$.t_end": "'1:30': expected a number", "$.order": "expected a whole",
         "$.time_grid[0]": "[1]: expected", "$.k": "expected one of R, L", "$.1": "there is no setting 1",

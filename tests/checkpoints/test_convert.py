@@ -26,18 +26,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["gddim", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return call
-
-
 @pytest.fixture(scope="session")
 def converted(golden_file, tmp_path_factory):
     """The native file of a golden one."""
@@ -71,9 +59,9 @@ def test_a_converted_file_gives_the_original_outputs(converted, card, ending, sc
 
 
 @pytest.mark.parametrize(("card", "ending", "scale"), CASES)
-def test_a_converted_file_can_be_sampled(converted, run, tmp_path, card, ending, scale):
+def test_a_converted_file_can_be_sampled(converted, gddim, tmp_path, card, ending, scale):
     words = ("--checkpoint", converted(card, ending), "--nfe", 3, "--num", 2, "--out", tmp_path / "imgs")
-    status, _, err = run("sample", *words)
+    status, _, err = gddim("sample", *words)
     assert status == 0, err
     told = json.loads((tmp_path / "imgs" / "run.json").read_text())
     assert told["nfe"] == 3
@@ -82,7 +70,7 @@ def test_a_converted_file_can_be_sampled(converted, run, tmp_path, card, ending,
     assert (tmp_path / "imgs" / "grid.png").exists()
 
 
-def test_bdm_files_can_be_sampled(run, tmp_path):
+def test_bdm_files_can_be_sampled(gddim, tmp_path):
     """A network of BDM's kind and random weights: the paper's published one has this layout."""
     card = card_of("bdm-cifar10")
     arguments = {**card.network, "nf": 8, "num_res_blocks": 1, "ch_mult": [1, 1]}
@@ -93,7 +81,7 @@ def test_bdm_files_can_be_sampled(run, tmp_path):
     words = ("--checkpoint", tmp_path / "bdm.safetensors", "--nfe", 4, "--num", 2)
     for trial in ("a", "b"):
         more = ("--save-raw", tmp_path / f"{trial}.npy", "--trajectory", tmp_path / f"{trial}.gif")
-        status, _, err = run(
+        status, _, err = gddim(
             "sample", *words, "--out", tmp_path / trial, *more, *(("--batch-size", 1) * (trial == "b"))
         )
         assert status == 0, err
@@ -102,17 +90,17 @@ def test_bdm_files_can_be_sampled(run, tmp_path):
     np.testing.assert_allclose(raw, np.load(tmp_path / "b.npy"), atol=1e-3 * np.abs(raw).max())
 
 
-def test_a_mixed_score_refuses_k_r(converted, run, tmp_path):
+def test_a_mixed_score_refuses_k_r(converted, gddim, tmp_path):
     path = converted("cldsgm-cifar10", "cldsgm.pth")
-    status, _, err = run("sample", "--checkpoint", path, "--k", "R", "--nfe", 3, "--out", tmp_path / "imgs")
+    status, _, err = gddim("sample", "--checkpoint", path, "--k", "R", "--nfe", 3, "--out", tmp_path / "imgs")
     assert status == 2
     assert "score of the velocity only" in err
     assert not (tmp_path / "imgs").exists()
 
 
-def test_a_noise_prediction_refuses_another_diffusion(converted, run, tmp_path):
+def test_a_noise_prediction_refuses_another_diffusion(converted, gddim, tmp_path):
     path = converted("cld-cifar10", "flax.msgpack")
-    status, _, err = run("sample", "--checkpoint", path, "--diffusion", "vp", "--nfe", 3, "--out", tmp_path / "imgs")
+    status, _, err = gddim("sample", "--checkpoint", path, "--diffusion", "vp", "--nfe", 3, "--out", tmp_path / "imgs")
     assert status == 2
     assert "of no other diffusion" in err
 
@@ -125,9 +113,9 @@ def test_a_noise_prediction_refuses_another_diffusion(converted, run, tmp_path):
         ("score-sde", "scoresde.pth", ["sde=vpsde", "image_size=32", "fir=False"]),
     ],
 )
-def test_by_format_says_what_is_assumed(golden_file, run, tmp_path, format, ending, assumed):
+def test_by_format_says_what_is_assumed(golden_file, gddim, tmp_path, format, ending, assumed):
     source = golden_file(f"ncsnpp_small_{ending}")
-    status, out, err = run("convert", source, tmp_path / "small.safetensors", "--format", format)
+    status, out, err = gddim("convert", source, tmp_path / "small.safetensors", "--format", format)
     assert (status, out) == (0, "")
     assert [f"{text} is assumed" in err for text in assumed] == [True] * len(assumed)
     assert err.count("is assumed") == len(assumed)
@@ -139,9 +127,9 @@ def test_by_format_says_what_is_assumed(golden_file, run, tmp_path, format, endi
 
 
 @pytest.mark.parametrize(("card", "ending", "scale"), CASES)
-def test_the_format_is_recognised_from_the_file(golden_file, converted, run, tmp_path, card, ending, scale):
+def test_the_format_is_recognised_from_the_file(golden_file, converted, gddim, tmp_path, card, ending, scale):
     source = golden_file(f"ncsnpp_small_{ending}")
-    assert run("convert", source, tmp_path / "small.safetensors")[0] == 0
+    assert gddim("convert", source, tmp_path / "small.safetensors")[0] == 0
     made, _ = native.read(tmp_path / "small.safetensors")
     named, _ = native.read(converted(card, ending))
     assert made.network == named.network
@@ -153,20 +141,20 @@ def test_the_format_is_recognised_from_the_file(golden_file, converted, run, tmp
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"\x81\xa3abc\x01", b"\x89PNG", b"PK\x03\x04" + bytes(60), b"{}"])
-def test_other_files_are_not_recognised(run, tmp_path, content):
+def test_other_files_are_not_recognised(gddim, tmp_path, content):
     (tmp_path / "file").write_bytes(content)
-    status, _, err = run("convert", tmp_path / "file", tmp_path / "x.safetensors")
+    status, _, err = gddim("convert", tmp_path / "file", tmp_path / "x.safetensors")
     assert status == 1
     assert "not a checkpoint of a known format" in err
-    status, _, err = run("convert", tmp_path / "none", tmp_path / "x.safetensors")
+    status, _, err = gddim("convert", tmp_path / "none", tmp_path / "x.safetensors")
     assert "no such file or folder" in err
     assert not (tmp_path / "x.safetensors").exists()
 
 
-def test_set_adds_and_contradicts(golden_file, run, tmp_path):
+def test_set_adds_and_contradicts(golden_file, gddim, tmp_path):
     source, out = golden_file("ncsnpp_small_scoresde.pth"), tmp_path / "x.safetensors"
     words = ("convert", source, out, "--card", "vp-cifar10")
-    assert run(*words, "--set", "image_size=64", "--set", "fir=true", "--set", "nf=16")[0] == 0
+    assert gddim(*words, "--set", "image_size=64", "--set", "fir=true", "--set", "nf=16")[0] == 0
     card, _ = native.read(out)
     assert card.images.size == 64
     assert card.network["attn_resolutions"] == [32]
@@ -177,7 +165,7 @@ def test_set_adds_and_contradicts(golden_file, run, tmp_path):
         ("image_size=30", "image side 30 is not a multiple"),
         ("in_channels=4", "contradicts"),
     ]:
-        status, _, err = run(*words, "--set", given)
+        status, _, err = gddim(*words, "--set", given)
         assert status == 2
         assert message in err
         assert not out.exists()
@@ -193,21 +181,23 @@ def test_set_adds_and_contradicts(golden_file, run, tmp_path):
         (("--card", "bdm-cifar10"), "6 input channels are not grey or colour images with states of dimension 1"),
     ],
 )
-def test_wrong_calls(golden_file, run, tmp_path, words, message):
-    status, _, err = run("convert", golden_file("ncsnpp_small_flax.msgpack"), tmp_path / "x.safetensors", *words)
+def test_wrong_calls(golden_file, gddim, tmp_path, words, message):
+    status, _, err = gddim("convert", golden_file("ncsnpp_small_flax.msgpack"), tmp_path / "x.safetensors", *words)
     assert status in (1, 2)
     assert message in err
     assert err.startswith("gddim: ") or "is assumed" in err
     assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == []
 
 
-def test_an_unwritable_place(golden_file, run, tmp_path):
+def test_an_unwritable_place(golden_file, gddim, tmp_path):
     (tmp_path / "file").touch()
     words = ("--card", "cldsgm-cifar10")
-    status, _, err = run("convert", golden_file("ncsnpp_small_cldsgm.pth"), tmp_path / "file" / "x.safetensors", *words)
+    status, _, err = gddim(
+        "convert", golden_file("ncsnpp_small_cldsgm.pth"), tmp_path / "file" / "x.safetensors", *words
+    )
     assert status == 1
     assert "cannot be written" in err
-    status, _, err = run("convert", golden_file("ncsnpp_small_cldsgm.pth"), tmp_path / "x.pt", *words)
+    status, _, err = gddim("convert", golden_file("ncsnpp_small_cldsgm.pth"), tmp_path / "x.pt", *words)
     assert status == 2
     assert ".safetensors" in err
 
@@ -225,13 +215,13 @@ def test_cards_are_whole(name):
     assert card.cite
 
 
-def test_a_file_that_exists_is_replaced_only_by_force(run, golden_file, tmp_path):
+def test_a_file_that_exists_is_replaced_only_by_force(gddim, golden_file, tmp_path):
     source, out = golden_file("ncsnpp_small_cldsgm.pth"), tmp_path / "mine.safetensors"
     out.write_bytes(b"a user's weights")
     words = ("convert", source, out, "--card", "cldsgm-cifar10")
-    status, _, err = run(*words)
+    status, _, err = gddim(*words)
     assert (status, out.read_bytes()) == (2, b"a user's weights")
     assert "OUT: " in err
     assert "exists and was not written by this run; choose another name, or --force" in err
-    assert run(*words, "--force")[0] == 0
+    assert gddim(*words, "--force")[0] == 0
     assert load(str(out), torch.device("cpu")).card.name

@@ -143,6 +143,7 @@ def edit(path, **changes):
             "cannot load its UNet2DModel",
         ),
         (lambda folder, _: edit(folder / "unet" / "config.json", sample_size=10**9), "sample_size"),
+        (lambda folder, _: edit(folder / "unet" / "config.json", time_embedding_type="x"), "time_embedding_type"),
         (lambda folder, _: edit(folder / "unet" / "config.json", layers_per_block=10**6), "layers_per_block"),
         (lambda folder, _: edit(folder / "unet" / "config.json", block_out_channels=[32, 10**9]), "block_out_channels"),
         (lambda folder, _: edit(folder / "unet" / "config.json", down_block_types=["x"]), "different lengths"),

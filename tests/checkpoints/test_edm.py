@@ -8,11 +8,11 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import arrays_of
 
 from gddim_cli.checkpoints.formats import edm
 from gddim_cli.checkpoints.formats.registry import FORMATS
@@ -44,8 +44,7 @@ def test_outputs_of_the_original_program(golden_file, name):
     model, (parameterization, classes, ends) = load(str(path), CPU), CASES[name]
     assert (model.card.parameterization, model.classes) == (parameterization, classes)
     assert model.sigma_range == pytest.approx(ends, rel=1e-3)
-    with np.load(DATA / f"edm_small_{name}_io.npz") as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
+    arrays = arrays_of(DATA / f"edm_small_{name}_io.npz")
     y, sigma = arrays["x"], arrays["sigma"]
     inside = (sigma >= model.sigma_min) & (sigma <= model.sigma_max)
     with torch.inference_mode():
@@ -202,7 +201,7 @@ MODULE = {"_parameters": {}, "_buffers": {}, "_modules": {}}
         ({"ema": persistent(MODULE | {"_parameters": {"w": 3}})}, "not a network as EDM's"),
         (
             {"ema": persistent(MODULE | {"_modules": {"model": persistent(MODULE | {"_init_kwargs": {}}, "Other")}})},
-            "around a Other; known are EDMPrecond",
+            "around Other is not supported; supported are EDMPrecond",
         ),
         (
             {
@@ -210,7 +209,7 @@ MODULE = {"_parameters": {}, "_buffers": {}, "_modules": {}}
                     MODULE | {"_modules": {"model": persistent(MODULE | {"_init_kwargs": {}}, "SongUNet")}}
                 )
             },
-            "does not say 'img_channels'",
+            "missing required field `img_channels`",
         ),
     ],
 )
@@ -249,6 +248,42 @@ def test_arguments_out_of_range_are_refused_before_anything_is_allocated(tmp_pat
     with pytest.raises(CheckpointError) as caught:
         load(str(path), CPU)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "message"),
+    [
+        ("EDMPrecond", {"sigma_data": "x"}, "sigma_data"),
+        ("EDMPrecond", {"sigma_data": [0.5]}, "sigma_data"),
+        ("EDMPrecond", {"sigma_data": float("nan")}, "sigma_data"),
+        ("EDMPrecond", {"img_resolution": "x"}, "img_resolution"),
+        ("EDMPrecond", {"img_channels": -1}, "img_channels"),
+        ("EDMPrecond", {"label_dim": "many"}, "label_dim"),
+        ("EDMPrecond", {"label_dim": float("nan")}, "label_dim"),
+        ("VPPrecond", {"beta_d": "x"}, "beta_d"),
+        ("VPPrecond", {"beta_d": float("nan")}, "beta_d"),
+        ("VPPrecond", {"beta_d": -5.0}, "beta_d"),
+        ("VPPrecond", {"beta_d": 1e5}, "too large"),
+        ("VPPrecond", {"epsilon_t": 0.0}, "epsilon_t"),
+        ("iDDPMPrecond", {"M": 10**12}, "M"),
+        ("iDDPMPrecond", {"M": 0}, "M"),
+        ("iDDPMPrecond", {"M": float("inf")}, "M"),
+        ("VEPrecond", {"sigma_min": 5.0, "sigma_max": 1.0}, "sigma_min 5 is not below sigma_max 1"),
+        ("VEPrecond", {"sigma_max": float("inf")}, "sigma_max"),
+    ],
+)
+def test_attributes_out_of_range_are_refused_in_one_line(tmp_path, gddim, name, attributes, message):
+    model = persistent(
+        MODULE | {"_init_kwargs": {"in_channels": 3, "out_channels": 3, "img_resolution": 16}}, "SongUNet"
+    )
+    own = {"img_channels": 3, "img_resolution": 16, "label_dim": 0, **attributes}
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickled({"ema": persistent(MODULE | {"_modules": {"model": model}} | own, name)}))
+    done = gddim("sample", "--checkpoint", path, "--out", tmp_path / "out")
+    assert done.status == 1
+    _, last = done.err.splitlines()  # the first says that it is converted
+    assert last.startswith(f"gddim: {path}: its {name}: ")
+    assert message in last
 
 
 def test_modules_inside_themselves(tmp_path):

@@ -3,9 +3,9 @@
 import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from support import arrays_of
 
 from gddim_cli.checkpoints.formats import openai, torch_pickle
 from gddim_cli.checkpoints.formats.registry import FORMATS
@@ -31,14 +31,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
 
 
-def case(name):
-    with np.load(DATA / f"{name}_io.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_of_the_original_programs(golden_file, name):
-    path, arrays = golden_file(f"{name}.pt"), case(name)
+    path, arrays = golden_file(f"{name}.pt"), arrays_of(DATA / f"{name}_io.npz")
     assert [spec.name for spec in FORMATS.values() if spec.detect(path)] == ["openai"]
     model = load(str(path), CPU, **CASES[name])
     assert model.classes == (10 if "labels" in arrays else 0)
@@ -52,7 +47,7 @@ def test_outputs_of_the_original_programs(golden_file, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_denoiser_at_the_steps_of_the_schedule(golden_file, name):
-    model, arrays = load(str(golden_file(f"{name}.pt")), CPU, **CASES[name]), case(name)
+    model, arrays = load(str(golden_file(f"{name}.pt")), CPU, **CASES[name]), arrays_of(DATA / f"{name}_io.npz")
     steps = arrays.get("timestep_index", arrays.get("t")).long()
     sigma = torch.from_numpy(noise_levels(model.denoiser.convention.schedule))[steps]
     if "alphas_cumprod" in arrays:

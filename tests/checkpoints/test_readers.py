@@ -211,6 +211,26 @@ def test_torch_truncated(golden_file, tmp_path, share):
         torch_pickle.read_training_state(path)
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning", "ignore:.*quantize:UserWarning")
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("sparse", lambda: torch.ones(3).to_sparse()),
+        ("meta", lambda: torch.ones(3, device="meta")),
+        ("nested", lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])),
+        ("quantized", lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)),
+    ],
+)
+def test_tensors_that_are_no_arrays_are_refused(tmp_path, kind, make):
+    dictionary, training = tmp_path / "x.pt", tmp_path / "x.pth"
+    torch.save({"a": torch.ones(3), "b": make()}, dictionary)
+    torch.save({"model": {"module.all_modules.0.W": make()}, "ema": {"shadow_params": []}}, training)
+    with pytest.raises(CheckpointError, match=f"holds a tensor that is .*{kind}"):
+        torch_pickle.read_state_dict(dictionary)
+    with pytest.raises(CheckpointError, match=f"holds a tensor that is .*{kind}"):
+        torch_pickle.training_state(training)
+
+
 def test_a_zip_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.txt", "hello")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import arrays_of
 
 from gddim_cli.checkpoints.formats.registry import FORMATS
 from gddim_cli.errors import UsageError
@@ -21,11 +22,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
 
 
-def case(name):
-    with np.load(DATA / f"scoresde_small_{name}_io.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
 def column(values):
     return values[:, None, None, None]
 
@@ -33,7 +29,7 @@ def column(values):
 def test_ve_scores_of_the_original_program(golden_file):
     path, said = golden_file("scoresde_small_ve.pth"), []
     assert [spec.name for spec in FORMATS.values() if spec.detect(path)] == ["score-sde"]
-    model, arrays = load(str(path), CPU, say=said.append), case("ve")
+    model, arrays = load(str(path), CPU, say=said.append), arrays_of(DATA / "scoresde_small_ve_io.npz")
     assert any("sde=vesde is assumed" in text for text in said)
     assert (model.card.parameterization, model.card.data_range) == ("ve_score", (0, 1))
     assert model.sigma_range == pytest.approx((0.02, 100))
@@ -49,7 +45,8 @@ def test_ve_scores_of_the_original_program(golden_file):
 
 
 def test_subvp_scores_of_the_original_program(golden_file):
-    model, arrays = load(str(golden_file("scoresde_small_subvp.pth")), CPU, sde="subvpsde"), case("subvp")
+    model = load(str(golden_file("scoresde_small_subvp.pth")), CPU, sde="subvpsde")
+    arrays = arrays_of(DATA / "scoresde_small_subvp_io.npz")
     assert model.card.parameterization == "subvp_eps"
     x, t, std, score = arrays["x"], arrays["t"].double(), arrays["std"], arrays["score"]
     with torch.inference_mode():

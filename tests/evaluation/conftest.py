@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from gddim_cli.evaluation.extractors.base import Extractor
 from gddim_cli.models.networks.skip_init import SkipInit
 
 
@@ -99,3 +101,16 @@ def pytorch_inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
             found[name] = 1 + 0.1 * torch.randn(shape, generator=generator) if "weight" in name else torch.zeros(shape)
     torch.save(found, path)
     return path
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call of a network has measured, from the start of the test."""
+    original, found = Extractor.__call__, list[int]()
+
+    def counted(self: Extractor, images: np.ndarray) -> np.ndarray:
+        found.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(Extractor, "__call__", counted)
+    return found

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from support import folder_of, pictures
 
-from gddim_cli.evaluation import references
+from gddim_cli.errors import DataError
+from gddim_cli.evaluation import features, references
 from gddim_cli.evaluation import statistics as statistics_files
 from gddim_cli.evaluation.extractors import weights
 from gddim_cli.evaluation.extractors.base import Extractor
@@ -28,6 +29,9 @@ from gddim_cli.evaluation.extractors.registry import load_extractor
 from gddim_cli.evaluation.frechet import frechet_distance
 from gddim_cli.evaluation.moments import gaussian_of
 from gddim_cli.evaluation.protocols import PROTOCOLS
+from gddim_cli.runs.images import open_images
+from gddim_cli.runtime.distributed import World
+from gddim_cli.runtime.row_file import RowFile
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -141,17 +145,10 @@ def test_every_metric_of_the_list_is_there(gddim: Callable, tmp_path: Path) -> N
 
 
 def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
-    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    gddim: Callable, digits: Path, home: Path, calls: list[int]
 ) -> None:
     first = json.loads(gddim("fid", digits, "--json").out)["value"]
-    calls: list[int] = []
-    original = Extractor.__call__
-
-    def counted(self: Extractor, images: np.ndarray) -> np.ndarray:
-        calls.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(Extractor, "__call__", counted)
+    calls.clear()
     assert json.loads(gddim("fid", digits, "--json").out)["value"] == first
     assert not calls
     shutil.copy(digits / "00000.png", digits / "00001.png")
@@ -173,7 +170,7 @@ def test_a_second_call_is_instant_and_a_changed_folder_is_noticed(
 
 @pytest.mark.parametrize("partial", [False, True])
 def test_altered_features_are_noticed_and_measured_again(
-    gddim: Callable, digits: Path, home: Path, monkeypatch: pytest.MonkeyPatch, partial: bool
+    gddim: Callable, digits: Path, home: Path, calls: list[int], partial: bool
 ) -> None:
     """Of a finished file, and of one whose call was interrupted: only the rows that changed."""
     first = json.loads(gddim("fid", digits, "--json").out)["value"]
@@ -185,14 +182,7 @@ def test_altered_features_are_noticed_and_measured_again(
         kept = kept.with_name(f"{kept.name}.features.partial")
     with kept.open("wb") as file:
         np.save(file, features)
-    calls: list[int] = []
-    original = Extractor.__call__
-
-    def counted(self: Extractor, images: np.ndarray) -> np.ndarray:
-        calls.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(Extractor, "__call__", counted)
+    calls.clear()
     found = gddim("fid", digits, "--batch-size", 10, "--json")
     assert json.loads(found.out)["value"] == pytest.approx(first, rel=1e-6)
     assert calls == [10, 10, 10]
@@ -429,6 +419,29 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     found = gddim("fid", digits)
     assert found.status == 0
     assert "features are not kept" in found.err
+
+
+def test_a_process_that_is_ahead_takes_no_batch_from_another(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 of 2 begins when rank 0 has measured its share already, and measures its own share all the same."""
+    source, extractor = open_images(digits), load_lenet(torch.device("cpu"))
+    rows = RowFile(tmp_path / "two.npy", 60, (extractor.dimension + 1,), "features", None, overwrite=False)
+    rows.store(range(32), np.zeros((32, extractor.dimension + 1)))
+
+    class SecondOfTwo(World):
+        def broadcast(self, _: object) -> tuple[RowFile, set[int]]:
+            return rows, set()  # as rank 0 found it before it began
+
+        def barrier(self, on_wait: object = None) -> None: ...
+
+        def count(self, images: int = 0, at_once: bool = False) -> int:
+            return images
+
+    monkeypatch.setattr(features, "world", lambda: SecondOfTwo(1, 2))
+    with pytest.raises(DataError, match="No such file"):  # rank 0 would have given it its name
+        features.features_of(source, extractor, tmp_path, 4, lambda _: None)
+    assert rows.done(60) == set(range(60))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import damaged, folder_of, pictures
+from support import damaged, folder_of, pictures, refusals
 
 from gddim_cli.errors import GddimError
 from gddim_cli.evaluation import features as feature_files
@@ -24,23 +24,6 @@ CPU = torch.device("cpu")
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-def refusals(path: Path, use: Callable[[], object], cases: int) -> int:
-    """Damages a file again and again and uses it; the number of refusals, each of one line. Other errors are raised."""
-    whole, count = path.read_bytes(), 0
-    for content in damaged(whole, cases, seed=4):
-        path.write_bytes(content)
-        try:
-            use()
-        except GddimError as error:
-            lines = str(error).splitlines()
-        else:
-            continue
-        assert len(lines) == 1
-        count += 1
-    path.write_bytes(whole)
-    return count
 
 
 @pytest.mark.parametrize("cases", [60, pytest.param(2000, marks=pytest.mark.slow)])

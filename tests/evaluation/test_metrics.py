@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gddim_cli.cli.fid_settings import FID_SETTINGS
+from gddim_cli.cli.fid_settings import FidSettings
 from gddim_cli.cli.options import completion
 from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.extractors.lenet import load_lenet
 from gddim_cli.evaluation.factory import open_evaluator
 from gddim_cli.evaluation.metrics.registry import METRICS, find_metric, find_metrics
+from gddim_cli.settings import declared
 
 CPU = torch.device("cpu")
 
@@ -97,7 +98,7 @@ def test_a_usage_error_is_quick(tmp_path: Path) -> None:
 
 
 def test_completion_offers_names_also_within_a_list() -> None:
-    complete = completion(FID_SETTINGS["metrics"])
+    complete = completion(declared(FidSettings)["metrics"])
     assert complete
     assert complete("fi") == ["fid", "fid-infinity"]
     assert complete("fid,pr") == ["fid,prdc"]

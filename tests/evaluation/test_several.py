@@ -6,11 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from support import folder_of, pictures
-
-from gddim_cli.evaluation.extractors.base import Extractor
 
 
 @pytest.fixture
@@ -20,21 +17,14 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_several_references_make_a_table_from_one_pass(
-    gddim: Callable, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gddim: Callable, digits: Path, tmp_path: Path, calls: list[int]
 ) -> None:
     other = folder_of(tmp_path / "other", pictures(70, 28, 1, seed=1))
     alone = {
         ref: json.loads(gddim("fid", digits, "--ref", ref, "--metrics", "fid,kid", "--no-cache", "--json").out)
         for ref in ("mnist", "mnist:test", str(other))
     }
-    calls: list[int] = []
-    original = Extractor.__call__
-
-    def counted(self: Extractor, images: np.ndarray) -> np.ndarray:
-        calls.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(Extractor, "__call__", counted)
+    calls.clear()
     words = ("fid", digits, "--metrics", "fid,kid", "--ref", "mnist,mnist:test", "--ref", other)
     found = gddim(*words, "--json")
     assert found.status == 0, found.err

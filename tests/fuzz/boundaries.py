@@ -16,6 +16,7 @@ import torch
 from fuzz.corpus import FORMATS, Corpus
 from fuzz.harness import Case
 from fuzz.mutations import NUMBERS, TEXTS, changed_text, changed_tree, pick
+from fuzz.user_files import own_code
 from PIL import Image
 from support import damaged
 
@@ -313,15 +314,7 @@ def images(corpus: Corpus, draw: Draw, place: Path) -> Case:
                 spoil(draw, odd)
         else:
             file.unlink()
-            pick(
-                draw,
-                [
-                    lambda: os.mkfifo(file),
-                    lambda: file.symlink_to("/dev/zero"),
-                    file.mkdir,
-                    lambda: file.symlink_to("."),
-                ],
-            )()
+            in_its_place(draw, file, lambda: file.symlink_to("."))
     elif draw.integers(3):
         spoil(draw, path)
     else:
@@ -331,6 +324,11 @@ def images(corpus: Corpus, draw: Draw, place: Path) -> Case:
     if "digits" in words and not (place / "digits").exists():
         corpus.copy("digits", place)
     return Case(words, [path], name)
+
+
+def in_its_place(draw: Draw, path: Path, other: Callable[[], object]) -> None:
+    """Makes a pipe, an endless device or a folder of that name, or calls `other`."""
+    pick(draw, [lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), path.mkdir, other])()
 
 
 def hostile_file(draw: Draw, suffix: str) -> bytes:
@@ -450,10 +448,7 @@ def features(corpus: Corpus, draw: Draw, place: Path) -> Case:
         spoil(draw, file)
     else:
         file.unlink()
-        pick(
-            draw,
-            [file.mkdir, lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero"), lambda: file.write_bytes(b"")],
-        )()
+        in_its_place(draw, file, lambda: file.write_bytes(b""))
     return Case(["fid", "digits"], [place / "digits"], file.name)
 
 
@@ -614,6 +609,6 @@ BOUNDARIES: dict[str, Boundary] = {
     boundary.__name__: boundary
     for boundary in (
         options, plans, recipes, diffusions, cards, native_bytes, released, pipelines, records, shards, images, statistics, features,
-        training, benchmarks, arrays, names, solvers,
+        training, benchmarks, arrays, names, solvers, own_code,
     )
 }  # fmt: skip

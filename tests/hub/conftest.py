@@ -1,7 +1,6 @@
 """A local server that stands in for the network, and a small catalogue of what it publishes."""
 
 import io
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import yaml
 
-from gddim_cli.cli.main import main
 from gddim_cli.hub import store
 
 FILE = "small.msgpack"
@@ -82,12 +80,23 @@ def flax(golden_file):
 
 
 @pytest.fixture
-def cards(site, flax, tmp_path, monkeypatch):
-    """A checkpoint and a statistics file published on the local server; a cache of their own."""
-    folder = tmp_path / "cards"
+def catalogue(tmp_path, monkeypatch):
+    """`catalogue(card)`: the card under the name `small`, and an empty folder in place of the catalogue's; an own cache."""
+    bundled, folder = store.bundled_folder(), tmp_path / "cards"
     folder.mkdir()
-    released = yaml.safe_load((store.bundled_folder() / "cld-cifar10.yaml").read_text())
-    released |= {"name": "small", "parameters": None}
+    monkeypatch.setattr(store, "bundled_folder", lambda: folder)
+    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("GDDIM_MIRROR", raising=False)
+    return lambda card: (
+        yaml.safe_load((bundled / f"{card}.yaml").read_text()) | {"name": "small", "parameters": None},
+        folder,
+    )
+
+
+@pytest.fixture
+def cards(site, flax, tmp_path, catalogue):
+    """A checkpoint and a statistics file published on the local server; a cache of their own."""
+    released, folder = catalogue("cld-cifar10")
     released["network"] |= {"nf": 16, "num_res_blocks": 1}
     released["source"] = {"file": FILE, "format": "gddim-flax", "size": len(flax), "url": f"{site.url}/{FILE}"}
     buffer = io.BytesIO()
@@ -102,23 +111,7 @@ def cards(site, flax, tmp_path, monkeypatch):
         (folder / "stats.file.yaml").write_text(yaml.safe_dump(made["stats"]))
 
     write()
-    monkeypatch.setattr(store, "bundled_folder", lambda: folder)
-    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("GDDIM_MIRROR", raising=False)
     return SimpleNamespace(made=made, write=write, home=tmp_path / "home", kept=lambda: kept(tmp_path / "home"))
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["gddim", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        last = captured.err.strip().splitlines()[-1:] or [""]
-        return SimpleNamespace(status=ended.value.code, out=captured.out, err=captured.err, last=last[0])
-
-    return call
 
 
 def kept(home):

@@ -14,7 +14,7 @@ import yaml
 
 from gddim_cli.checkpoints.card import FileCard
 from gddim_cli.errors import DownloadError
-from gddim_cli.hub import download, fetch, store, verify
+from gddim_cli.hub import download, fetch, places, verify
 from gddim_cli.hub.load import load
 from gddim_cli.runtime.typed_yaml import typed
 
@@ -49,12 +49,9 @@ def content(golden_file):
 
 
 @pytest.fixture
-def card(site, content, tmp_path, monkeypatch):
+def card(site, content, tmp_path, catalogue):
     """A conditional EDM model that is published on the server under a non-commercial licence."""
-    folder = tmp_path / "cards"
-    folder.mkdir()
-    made = yaml.safe_load((store.bundled_folder() / "edm-cifar10-cond-ve.yaml").read_text())
-    made |= {"name": "small", "parameters": None}
+    made, folder = catalogue("edm-cifar10-cond-ve")
     made["network"] |= {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1}
     made["source"] = {"file": FILE, "format": "edm", "size": len(content), "url": f"{site.url}/{FILE}"}
 
@@ -63,9 +60,6 @@ def card(site, content, tmp_path, monkeypatch):
         (folder / "small.yaml").write_text(yaml.safe_dump(made))
 
     write()
-    monkeypatch.setattr(store, "bundled_folder", lambda: folder)
-    monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("GDDIM_MIRROR", raising=False)
     site.answer = plain(content)
     return SimpleNamespace(made=made, write=write, folder=folder, home=tmp_path / "home")
 
@@ -182,7 +176,7 @@ def test_mirrors_that_are_no_addresses(card, gddim, monkeypatch, mirror):
     "stamp", [b"\xff\xfe", b"", b"URL\nbad\x00\nheader", b"URL\n\x1b[31m", b"URL\n\xc3\xa9", b"x" * 10**6]
 )
 def test_a_damaged_version_of_a_partial_download(card, site, gddim, stamp):
-    part = download.parts_folder("small") / FILE
+    part = places.parts_folder("small") / FILE
     part.parent.mkdir(parents=True)
     part.write_bytes(b"another file")
     fetch.stamp_of(part).write_bytes(stamp.replace(b"URL", card.made["source"]["url"].encode()))

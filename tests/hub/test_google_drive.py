@@ -35,24 +35,24 @@ def drive(cards, site, monkeypatch, flax):
     return source
 
 
-def test_google_drive(cards, drive, site, run, flax):
-    done = run("download", "small")
+def test_google_drive(cards, drive, site, gddim, flax):
+    done = gddim("download", "small")
     assert done.status == 0, done.err
     assert site.requests[0][0].startswith("/uc?id=1Wi9xOVJS03KDzD3eFpC1whHrzxf7P1cy")
     assert cards.kept() == WHOLE
     assert store.read_record("small").sha256 == hashlib.sha256(flax).hexdigest()
 
 
-def test_google_drive_resumes(cards, drive, site, run):
+def test_google_drive_resumes(cards, drive, site, gddim):
     site.plan = [{"cut": 1_000_000}]
-    assert run("download", "small").status == 0
+    assert gddim("download", "small").status == 0
     first, last = (asked for _, asked in site.requests)
     assert first is None
     assert 0 < int(last.removeprefix("bytes=").rstrip("-")) <= 1_000_000
     assert cards.kept() == WHOLE
 
 
-def test_google_drive_quota(cards, drive, site, run, flax, monkeypatch):
+def test_google_drive_quota(cards, drive, site, gddim, flax, monkeypatch):
     answer = site.answer
 
     def quota(handler):
@@ -63,24 +63,24 @@ def test_google_drive_quota(cards, drive, site, run, flax, monkeypatch):
         handler.wfile.write(QUOTA_PAGE.replace(b"</html>", text + b"</html>"))
 
     monkeypatch.setattr(site, "answer", quota)
-    done = run("download", "small")
+    done = gddim("download", "small")
     assert done.status == 1
     assert "download quota of this file is used up" in done.last
     assert "--from FILE" in done.last
     assert cards.kept() == []
     monkeypatch.setattr(site, "answer", answer)
-    assert run("download", "small").status == 0
+    assert gddim("download", "small").status == 0
 
 
-def test_a_file_of_a_google_drive_folder(cards, drive, site, run, monkeypatch):
+def test_a_file_of_a_google_drive_folder(cards, drive, site, gddim, monkeypatch):
     drive["google_drive_folder"] = drive.pop("google_drive")
     cards.write()
     listed = [SimpleNamespace(id="1AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", path=f"folder/{FILE}")]
     monkeypatch.setattr(fetch.gdown, "download_folder", lambda **_: listed)
-    assert run("download", "small").status == 0
+    assert gddim("download", "small").status == 0
     assert "1AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" in site.requests[0][0]
-    run("checkpoints", "remove", "small")
+    gddim("checkpoints", "remove", "small")
     listed[0].path = "folder/other.pth"
-    done = run("download", "small")
+    done = gddim("download", "small")
     assert done.status == 1
     assert "no small.msgpack in that folder, which has other.pth" in done.last

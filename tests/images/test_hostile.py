@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import damaged, folder_of, pictures
+from support import folder_of, pictures, refusals
 
 from gddim_cli.errors import DataError
 from gddim_cli.runs.images import open_images
@@ -189,19 +189,7 @@ def corpus(folder: Path, kind: str) -> Path:
 def survives(folder: Path, kind: str, cases: int, seed: int) -> int:
     """Reads damaged sources of a kind; the number of those that were refused. Anything but DataError is raised."""
     path = corpus(folder, kind)
-    count = 0
-    for content in damaged(path.read_bytes(), cases, seed):
-        path.write_bytes(content)
-        try:
-            read(path)
-            read(path, num=1)
-        except DataError as error:
-            lines = str(error).splitlines()
-        else:
-            continue
-        assert len(lines) == 1
-        count += 1
-    return count
+    return refusals(path, lambda: (read(path), read(path, num=1)), cases, seed, DataError)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -224,11 +212,4 @@ def test_damaged_pictures_raise_no_other_error(tmp_path: Path, suffix: str) -> N
     (tmp_path / "a").mkdir()
     path = tmp_path / "a" / f"0.{suffix}"
     Image.fromarray(pictures(1, 24, 3)[0]).save(path)
-    count = 0
-    for content in damaged(path.read_bytes(), 3000, seed=3):
-        path.write_bytes(content)
-        try:
-            read(tmp_path / "a")
-        except DataError:
-            count += 1
-    assert count > 300
+    assert refusals(path, lambda: read(tmp_path / "a"), 3000, 3, DataError) > 300

@@ -79,3 +79,13 @@ def test_standard_skips(traced):
     assert not [name for name in network.enc if "aux" in name]
     assert [name for name in network.dec if "aux" in name] == ["16x16_aux_norm", "16x16_aux_conv"]
     assert torch.equal(out, seen["dec.16x16_aux_conv"][1])
+
+
+@pytest.mark.parametrize("encoder", ["standard", "residual"])
+def test_the_first_convolution_does_not_widen(encoder):
+    """It gives `model_channels`, also where the first level is wider, as in the CIFAR-10 models; its block then projects."""
+    network = SongUNet(**SMALL | {"channel_mult": [3, 2, 2]}, encoder_type=encoder)
+    assert network.enc["16x16_conv"].weight.shape == (8, 3, 3, 3)
+    assert network.enc["16x16_block0"].skip.weight.shape == (24, 8, 1, 1)
+    assert network.dec["16x16_block1"].conv0.weight.shape == (24, 24 + 8, 3, 3)
+    assert network(torch.randn(2, 3, 16, 16), torch.zeros(2)).shape == (2, 3, 16, 16)

@@ -183,10 +183,11 @@ def test_a_chart_without_points_is_left_out() -> None:
     assert svg(Chart("", "", "NFE", "FD", (5,), True, [Series("a", [])])) == ""
 
 
-def browse(html: str, folder: Path, *words: str) -> tuple[str, str]:
-    """The page's DOM after its scripts have run, and what the browser wrote to its console."""
-    path = folder / "page.html"
-    path.write_text(html, encoding="utf-8")
+def browse(html: str, folder: Path, width: int, *words: str) -> tuple[dict, str]:
+    """What the page's probe found in a frame of this width, narrower than any window, and what was written to the console."""
+    (folder / "page.html").write_text(html, encoding="utf-8")
+    path = folder / "frame.html"
+    path.write_text(FRAME.format(width=width), encoding="utf-8")
     own = [
         "--headless",
         "--no-sandbox",
@@ -196,7 +197,14 @@ def browse(html: str, folder: Path, *words: str) -> tuple[str, str]:
     ]
     command = [str(BROWSER), *own, "--enable-logging=stderr", *words, "--dump-dom", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    found = json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout)[1]))
+    return found, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+
+FRAME = """<!DOCTYPE html><meta charset="utf-8"><pre id="found"></pre>
+<script>onmessage = event => document.getElementById("found").textContent = event.data</script>
+<iframe src="page.html" style="width: {width}px; height: 900px; border: 0"></iframe>
+"""
 
 
 PROBE = """
@@ -219,10 +227,7 @@ found.paper = getComputedStyle(document.body).backgroundColor;
 found.ink = getComputedStyle(document.body).color;
 found.chart = Math.round(document.querySelector("svg").getBoundingClientRect().width);
 found.width = innerWidth;
-const result = document.createElement("pre");
-result.id = "found";
-result.textContent = JSON.stringify(found);
-document.body.replaceChildren(result);
+parent.postMessage(JSON.stringify(found), "*");
 }
 </script>
 """
@@ -230,13 +235,12 @@ document.body.replaceChildren(result);
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium (chromium, chromium-browser, google-chrome or chrome)")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 500], ids=["desk", "phone"])
+@pytest.mark.parametrize("width", [1200, 400], ids=["desk", "phone"])
 def test_in_a_browser_it_sorts_shows_values_and_fits(page: Page, tmp_path: Path, dark: bool, width: int) -> None:
-    words = (f"--window-size={width},900", f"--blink-settings=preferredColorScheme={0 if dark else 1}")
+    words = ("--window-size=1300,1000", f"--blink-settings=preferredColorScheme={0 if dark else 1}")
     html = page.html().replace("</body>", f"{PROBE}</body>")
-    dom, console = browse(html, tmp_path, *words)
+    found, console = browse(html, tmp_path, width, *words)
     assert console == ""
-    found = json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', dom)[1]))
     # A place without a value comes last in either order.
     assert (found["up"], found["down"]) == ("gDDIM <b>|EM|Heun & co", "EM|gDDIM <b>|Heun & co")
     assert found["names"] == "EM|gDDIM <b>|Heun & co"

@@ -63,6 +63,26 @@ def test_what_a_sampler_cannot_make_is_left_out_with_a_note(compare, tmp_path: P
     assert (alone.status, "state dimension 1" in alone.err) == (2, True)
 
 
+def test_a_row_can_be_the_papers_scheme_and_a_solver_that_is_missing_leaves_its_cell_empty(
+    gddim, tmp_path: Path
+) -> None:
+    """The sheet of the documentation: of the budgets, one has no fitted solver in the package."""
+    words = ("--compare", "gddim:preset=paper,gddim,tuned", "--nfe", "5,6", "--num", "1", "--checkpoint", "mnist")
+    done = gddim("sample", *words, "--out", tmp_path / "sheet.png", "--device", "cpu")
+    assert done.status == 0, done.err
+    assert "note: left out: --solver auto: no solver has been fitted to mnist through cld at NFE 6" in done.err
+    paper, default, tuned = ([one for one in requests(tmp_path / "sheet.png") if chosen(one)] for chosen in (
+        lambda one: one["options"].get("predict") == "eps",
+        lambda one: one["options"].get("predict") == "x0",
+        lambda one: one["sampler"] == "tuned",
+    ))  # fmt: skip
+    assert [(one["nfe"], one["options"]["order"], one["k"], one["time_grid"]) for one in paper] == [
+        (nfe, 2, "R", 2.0) for nfe in (5, 6)
+    ]
+    assert [one["nfe"] for one in default] == [5, 6]
+    assert [one["nfe"] for one in tuned] == [5]
+
+
 def test_only_a_sheet_is_replaced(compare, tmp_path: Path) -> None:
     words = ("gddim", "--nfe", "4", "--num", "1")
     assert compare(*words).status == 0
@@ -81,12 +101,19 @@ def test_only_a_sheet_is_replaced(compare, tmp_path: Path) -> None:
         ("gddim:9", (), "--compare gddim:order: 9: expected"),
         ("gddim:colour=red", (), "'colour=red' is neither an order nor one setting as key=value"),
         ("gddim:2:order=1", (), "'order=1' is neither"),
+        ("gddim:preset=papre", (), "--preset: there is no preset 'papre'; did you mean 'paper'"),
+        ("gddim:3:preset=paper", (), "--order 3: the preset paper has 2"),
+        (
+            "gddim",
+            ("--preset", "paper"),
+            "--preset: --compare takes it after a sampler's name, as in gddim:preset=paper",
+        ),
         ("gddim,gddim", (), "--compare: gDDIM order 2, x0 is listed twice"),
         ("em:2", (), "--order: unsupported by em"),
         ("em", ("--nfe", "5,x"), "--nfe: 'x': expected a whole number"),
         ("em", ("--sampler", "gddim"), "--sampler: --compare names the samplers"),
         ("em", ("--num", "65"), "a sheet has at most 64 images"),
-        ("em", ("--num", "0"), "--num: 0 is not a count from 1 to 10000000"),
+        ("em", ("--num", "0"), "--num: 0: expected a whole number from 1"),
         ("em", ("--trajectory", "a.gif"), "--trajectory: unsupported by --compare"),
         ("em", ("--format", "npz"), "--format: unsupported by --compare"),
         ("em", ("--batch-size", "auto"), "--batch-size auto: unsupported by --compare"),

@@ -84,3 +84,61 @@ def test_an_unconditional_model_refuses_labels(gddim, tiny: Path, tmp_path: Path
     model = gddim_cli.load_model(str(tiny), device="cpu")
     with pytest.raises(gddim_cli.GddimError):
         model(torch.zeros(1, 1, 8, 8), 1.0, torch.tensor([0]))
+
+
+def test_guidance_is_the_combination_of_two_predictions(conditional: Path) -> None:
+    """`D_0 + w (D_c - D_0)`, two counted evaluations for each, and as many steps as half the evaluations give."""
+    model = gddim_cli.load_model(str(conditional), device="cpu")
+    weight, seen = 2.5, []
+
+    def reference(y: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        seen.append(len(y))
+        labels = torch.ones(len(y), dtype=torch.long)
+        without = model.denoiser(y, sigma)
+        return without + weight * (model.denoiser(y, sigma, labels) - without)
+
+    by_hand = gddim_cli.Denoiser(reference, model.image_shape, *model.sigma_range)
+    same = {"num": 2, "diffusion": "cld", "return_states": True, "quantize": "round"}
+    model.network.nfe = 0
+    _, guided = gddim_cli.sample(model, nfe=12, guidance=weight, classes=1, **same)
+    assert model.network.nfe == 12
+    _, expected = gddim_cli.sample(by_hand, nfe=6, **same)
+    assert len(seen) == 6
+    np.testing.assert_allclose(guided, expected, rtol=0, atol=5e-4)  # float32 at sigma 80
+    plain = gddim_cli.sample(model, nfe=6, num=2, classes=1)
+    np.testing.assert_array_equal(gddim_cli.sample(model, nfe=6, num=2, classes=1, guidance=1), plain)
+    assert (gddim_cli.sample(model, nfe=12, num=2, classes=1, guidance=3) != plain).any()
+
+
+def test_guidance_on_the_command_line(gddim, tiny: Path, conditional: Path, tmp_path: Path) -> None:
+    words = ("sample", "--checkpoint", conditional, "--num", 2, "--class", "1", "--out", tmp_path / "i", "--json")
+    done = gddim(*words, "--nfe", 9, "--guidance", 2)
+    assert done.status == 0, done.err
+    assert "gddim cannot spend 9 evaluations exactly: using 8" in done.err
+    run = json.loads(done.out)
+    assert (run["nfe"], run["settings"]["guidance"]) == (8, 2)
+    assert "guidance: 2.0 -> 3.0" in gddim(*words, "--nfe", 9, "--guidance", 3).err
+    assert "guidance: 2.0 -> None" in gddim(*words, "--nfe", 9, "--guidance", 1).err
+    for more, message in {
+        ("--nfe", 3, "--guidance", 2): "--guidance: each prediction takes 2 evaluations, and --nfe 3 makes no step",
+        ("--guidance", -1): "--guidance",
+        ("--guidance", "x"): "--guidance",
+        ("--checkpoint", tiny, "--guidance", 2): "--guidance: tiny is an unconditional model; leave --guidance out",
+        ("--sampler", "tuned", "--solver", "auto", "--guidance", 2): "--guidance: unsupported by tuned",
+    }.items():
+        refused = gddim("sample", "--checkpoint", conditional, "--out", tmp_path / "j", *more)
+        assert refused.status == 2
+        assert message in refused.err
+        assert refused.err.rstrip().count("\n") <= 1
+
+
+@pytest.mark.parametrize("sampler", ["heun", "em", "rk45", "edm"])
+def test_guidance_of_every_kind_of_sampler(conditional: Path, sampler: str) -> None:
+    """The evaluations stay within the budget, which an adaptive sampler meets only about."""
+    model = gddim_cli.load_model(str(conditional), device="cpu")
+    prepared = gddim_cli.Sampler(model, nfe=21, num=1, sampler=sampler, guidance=1.5)
+    model.network.nfe = 0
+    assert len(list(prepared)) >= 2
+    if sampler != "rk45":
+        assert 16 < model.network.nfe <= 21
+    assert model.network.nfe % 2 == 0

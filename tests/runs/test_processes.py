@@ -53,8 +53,8 @@ run("--out", f"{out}/png", "--nfe", "4", "-n", "120", "--batch-size", "9",
     "--save-raw", f"{out}/r.npy", "--trajectory", f"{out}/t.gif")
 run("--out", f"{out}/tar", "--nfe", "30", "-n", "20", "--batch-size", "3", "--sampler", "rk45", "--format", "tar")
 sys.argv = ["gddim", "sample", "--checkpoint", tiny, "--out", f"{out}/apart{team.rank}"]
-import gddim_cli.runs.generate
-gddim_cli.runs.generate.PATIENCE = 0.5
+import gddim_cli.runs.folder
+gddim_cli.runs.folder.PATIENCE = 0.5
 cli.main()
 """
 

@@ -102,8 +102,8 @@ def test_a_given_size_that_does_not_fit_is_named_with_the_way_out(sample, small_
     ("words", "message"),
     [
         (["--batch-size", "auto", "--sampler", "rk45"], "--batch-size auto: the images of rk45 depend on their batch"),
-        (["--batch-size", "half"], "--batch-size: half is neither auto nor a whole number"),
-        (["--batch-size", "2.5"], "--batch-size: 2.5 is neither auto nor a whole number"),
+        (["--batch-size", "half"], "--batch-size: 'half': expected auto or a whole number"),
+        (["--batch-size", "2.5"], "--batch-size: 2.5: expected auto or a whole number"),
         (["--tf32", "--device", "cpu"], "--tf32: supported in float32 on NVIDIA GPUs only"),
         (["--cuda-graph", "--device", "cpu"], "--cuda-graph: unsupported by --device cpu"),
     ],

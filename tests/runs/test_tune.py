@@ -24,7 +24,7 @@ from gddim_cli.runs.solvers import SOLVERS, find_solver
 from gddim_cli.runs.tune import Tuning
 from gddim_cli.samplers.fitted import descent
 from gddim_cli.samplers.fitted.solver_file import read_solver
-from gddim_cli.samplers.multistep import multistep
+from gddim_cli.samplers.multistep import final_state, multistep
 from gddim_cli.samplers.registry import find_sampler
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_a_tuned_run_takes_the_budget_and_records_the_solver(gddim, tiny: Path, 
     # The coefficients of the file, run by the loop of all multistep samplers, make the images.
     images, states = gddim_cli.sample(str(tiny), nfe=4, num=3, solver=str(tuned), return_states=True)
     made = prepare(SamplingRequest.of({"checkpoint": str(tiny), "nfe": 4}), CPU)
-    by_hand = multistep(made.eps, made.start(range(3)), solver.coefficients)
+    by_hand = final_state(multistep(made.eps, made.start(range(3)), solver.coefficients))
     np.testing.assert_allclose(by_hand.numpy(), states, atol=1e-6)
     assert images.shape == (3, 8, 8, 1)
 

@@ -24,7 +24,7 @@ from gddim_cli.samplers.fitted.family import Family, Method
 from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of, read_solver, write_solver
 from gddim_cli.samplers.fitted.trace import Batch, rmse, traced
 from gddim_cli.samplers.gaussian_images import GaussianImages
-from gddim_cli.samplers.multistep import multistep
+from gddim_cli.samplers.multistep import final_state, multistep
 from gddim_cli.samplers.time_grids import power_grid
 from gddim_cli.verification.exact import exact_flow, example_mixture, prior_states
 
@@ -75,7 +75,7 @@ def test_the_gradient_is_that_of_the_error(diffusion: Diffusion, monkeypatch) ->
     found = descent.gradient(family, theta, batch)
 
     def error(theta: np.ndarray) -> float:
-        end = multistep(batch.eps, batch.start, family.coefficients(theta))[:, 0]
+        end = final_state(multistep(batch.eps, batch.start, family.coefficients(theta)))[:, 0]
         each = (end - batch.target).square().flatten(1).sum(1).numpy()
         return 0.5 * float(weight @ each) / batch.target.numel()
 
@@ -155,7 +155,7 @@ def test_a_file_holds_the_coefficients_to_the_last_bit_and_the_loop_runs_them(tm
         u = torch.einsum("de,be...->bd...", torch.tensor(raw["Psi"][i], dtype=u.dtype), u)
         for lag, eps in enumerate(past[:3]):
             u = u + torch.einsum("de,be...->bd...", torch.tensor(raw["C"][i][lag], dtype=u.dtype), eps)
-    assert (u - multistep(batch.eps, batch.start, found)).abs().max() < 1e-12
+    assert (u - final_state(multistep(batch.eps, batch.start, found))).abs().max() < 1e-12
 
 
 def test_hostile_files_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from gddim_cli.diffusions.ve import VE
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.diffusions.vp_cosine import VPCosine
 from gddim_cli.samplers.coefficients import gddim_coefficients
-from gddim_cli.samplers.multistep import multistep, multistep_steps
+from gddim_cli.samplers.multistep import final_state, multistep
 from gddim_cli.samplers.stochastic import stochastic_coefficients
 from gddim_cli.samplers.time_grids import power_grid
 from gddim_cli.verification.exact import convergence, exact_flow, example_mixture, one_step_errors, prior_states, slopes
@@ -62,7 +62,7 @@ def test_evaluations_and_steps_are_counted() -> None:
         calls.clear()
         seen.clear()
         c = gddim_coefficients(vp, power_grid(1.0, 1e-3, 7), 2, denoise=denoise)
-        seen += [t for t, _ in multistep_steps(counted, prior_states(vp, 2), c)]
+        seen += [t for t, _ in multistep(counted, prior_states(vp, 2), c)]
         assert len(calls) == c.nfe == 7 + denoise
         assert seen == [*c.t[1:].tolist(), *([0.0] if denoise else [])]
         assert calls[:7] == c.t[:7].tolist()
@@ -75,9 +75,9 @@ def test_state_keeps_its_dtype_and_k_its_meaning() -> None:
     ends = {}
     for k in ("R", "L"):
         c = gddim_coefficients(cld, power_grid(1.0, 0.05, 500), 3, k)
-        ends[k] = multistep(example_mixture().eps(cld, k), u, c)
+        ends[k] = final_state(multistep(example_mixture().eps(cld, k), u, c))
     assert (ends["R"] - ends["L"]).abs().max() < 2e-3
-    single = multistep(lambda u, t: u, u.float(), gddim_coefficients(cld, power_grid(1.0, 1e-3, 3), 1))
+    single = final_state(multistep(lambda u, t: u, u.float(), gddim_coefficients(cld, power_grid(1.0, 1e-3, 3), 1)))
     assert single.dtype == torch.float32
 
 
@@ -85,7 +85,7 @@ def test_samples_of_a_mixture_have_its_moments() -> None:
     """From prior draws to the data law: mean and covariance of 20 000 draws within five standard errors."""
     vp, mixture = VP(), example_mixture()
     c = gddim_coefficients(vp, power_grid(1.0, 1e-3, 40), 2, denoise=True)
-    x = multistep(mixture.eps(vp, "R"), prior_states(vp, 20_000), c)[:, 0].flatten(1).numpy()
+    x = final_state(multistep(mixture.eps(vp, "R"), prior_states(vp, 20_000), c))[:, 0].flatten(1).numpy()
     means, weights = mixture.means.flatten(1).numpy(), mixture.weights.numpy()
     mean = weights @ means
     covariance = (means - mean).T @ ((means - mean) * weights[:, None]) + mixture.std**2 * np.eye(2)
@@ -97,4 +97,4 @@ def test_samples_of_a_mixture_have_its_moments() -> None:
 def test_noise_without_a_draw_is_refused() -> None:
     c = stochastic_coefficients(VP(), power_grid(1.0, 1e-3, 4), 0.5)
     with pytest.raises(ValueError, match="a stochastic sampler needs `draw`"):
-        multistep(lambda u, _: u, prior_states(VP(), 2), c)
+        final_state(multistep(lambda u, _: u, prior_states(VP(), 2), c))

@@ -207,18 +207,8 @@ def test_large_images_are_previewed_by_fewer() -> None:
 def test_a_terminal_shows_progress_and_samples(config: Path, tmp_path: Path) -> None:
     """A bar with loss, rate and time left, and the first images of each grid."""
     master, slave = pty.openpty()
-    words = [
-        "train",
-        config,
-        "--data",
-        tmp_path / "squares.npz",
-        "--out",
-        tmp_path / "run",
-        "--every",
-        10,
-        "--device",
-        "cpu",
-    ]
+    data, out = tmp_path / "squares.npz", tmp_path / "run"
+    words = ["train", config, "--data", data, "--out", out, "--every", 10, "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen([sys.executable, "-m", "gddim_cli", *map(str, words)], stderr=slave, env=environment)
     os.close(slave)

@@ -369,20 +369,10 @@ def test_an_interrupted_command_resumes(tmp_path: Path, config: Path, how: signa
 
 
 def test_a_damaged_record_is_told_from_a_changed_file(gddim, tmp_path: Path, config: Path) -> None:
-    words = (
-        "train",
-        config,
-        "--data",
-        tmp_path / "squares.npz",
-        "--out",
-        tmp_path / "run",
-        "--steps",
-        2,
-        "--device",
-        "cpu",
-    )
+    data, out = tmp_path / "squares.npz", tmp_path / "run"
+    words = ("train", config, "--data", data, "--out", out, "--steps", 2, "--device", "cpu")
     assert gddim(*words).status == 0
-    record = tmp_path / "run" / "train.json"
+    record = out / "train.json"
     text = record.read_text()
     at = text.index('"state.pt"') + 40
     record.write_text(text[:at] + ("0" if text[at] != "0" else "1") + text[at + 1 :])

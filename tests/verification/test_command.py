@@ -40,7 +40,7 @@ def test_a_diffusion_of_ones_own_passes(gddim, tmp_path: Path) -> None:
     rows = json.loads(result.out)
     assert len(rows) == NUMBER_OF_CHECKS
     assert all(row["passed"] and row["message"] == "" and row["value"] is not None for row in rows)
-    assert result.err == "mine: rate=5.0\n"  # not an object at an address
+    assert result.err.startswith("mine: rate=5.0\n")  # not an object at an address
 
 
 def test_a_closed_form_that_is_wrong_fails(gddim, tmp_path: Path) -> None:

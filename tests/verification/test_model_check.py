@@ -20,9 +20,10 @@ from gddim_cli.models.conventions.vp import alpha
 from gddim_cli.models.mixture import Mixture
 from gddim_cli.models.network import Counted
 from gddim_cli.models.parameterization import NoiseEps
+from gddim_cli.verification.check_images import DrawnImages, GivenImages, fills_range
 from gddim_cli.verification.denoising import LevelError, OwnDiffusionReading, levels_in
 from gddim_cli.verification.linear_denoiser import LinearDenoiser
-from gddim_cli.verification.model_check import DrawnImages, GivenImages, ModelCheck, fills_range, trusted_range
+from gddim_cli.verification.model_check import ModelCheck, trusted_range
 
 CPU = torch.device("cpu")
 SHEET = Path(__file__).parent.parent / "data" / "mnist_test_200.png"

@@ -33,8 +33,6 @@ MOST_MODULES, DEEPEST = 20_000, 16
 
 NETWORKS = {"SongUNet": "songunet", "DhariwalUNet": "dhariwal-unet"}
 TRAINING_ONLY = ("augment_dim", "label_dropout")
-SAMPLED = (0.002, 80.0)
-"""The noise levels of EDM's sampler; its preconditioning has no ends."""
 
 
 def detect(path: Path) -> bool:
@@ -189,31 +187,28 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
     """The card of the preconditioned network, and its tensors under their names without `model.`.
 
     Raises:
-        CheckpointError: a class that is not EDM's, or arguments that are missing.
+        CheckpointError: a class that is not EDM's, or attributes that it cannot have.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
+    from gddim_cli.checkpoints.formats.edm_preconditioning import PRECONDITIONINGS, preconditioning_of
 
     facts, path = contents.facts, conversion.path
     kind, made_by = facts["network"], facts["class"]
-    if kind not in NETWORKS or made_by not in PRECONDITIONED:
+    if kind not in NETWORKS or made_by not in PRECONDITIONINGS:
         raise CheckpointError(
-            f"{path}: a {printable(made_by, 60)} around a {printable(kind, 60)}; known are {', '.join(PRECONDITIONED)} "
-            f"around {' or '.join(NETWORKS)}"
+            f"{path}: {printable(made_by, 60)} around {printable(kind, 60)} is not supported; supported are "
+            f"{', '.join(PRECONDITIONINGS)} around {' or '.join(NETWORKS)}"
         )
+    preconditioning = preconditioning_of(made_by, facts["attributes"], path)
     arguments = {name: value for name, value in facts["arguments"].items() if name not in TRAINING_ONLY}
-    described = PRECONDITIONED[made_by](facts["attributes"])
-    try:
-        images = Images(facts["attributes"]["img_channels"], facts["attributes"]["img_resolution"])
-    except KeyError as error:
-        raise CheckpointError(f"{path}: its {made_by} does not say {error}; fetch it again") from error
     card = Card(
         name=conversion.name,
         title=f"{path.name}: {made_by} of EDM around a {kind}",
-        images=images,
+        images=Images(preconditioning.img_channels, preconditioning.img_resolution),
         network={"kind": NETWORKS[kind], **arguments},
-        labels=int(facts["attributes"].get("label_dim", 0)),
+        labels=preconditioning.label_dim,
         sampling=Sampling(quantize="round"),
-        **described,
+        **preconditioning.card_fields(),
     )
     return card, {
         name.removeprefix("model."): tensor
@@ -221,66 +216,5 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
         if name.startswith("model.") and not name.endswith(".resample_filter") and ".map_augment." not in name
     }
 
-
-def of_edm(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's fields for `EDMPrecond`."""
-    low, high = SAMPLED
-    return {
-        "parameterization": "edm",
-        "convention": {"sigma_data": float(attributes.get("sigma_data", 0.5))},
-        "noise_range": SAMPLED,
-        "diffusion": {"name": "ve", "sigma_min": low, "sigma_max": high},
-    }
-
-
-def of_vp(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's fields for `VPPrecond`."""
-    from gddim_cli.models.conventions.schedules import LinearSchedule
-
-    schedule = LinearSchedule(
-        beta_0=float(attributes.get("beta_min", 0.1)),
-        beta_1=float(attributes.get("beta_d", 19.9)),
-        time_scale=float(attributes.get("M", 1000) - 1),
-        t_min=float(attributes.get("epsilon_t", 1e-5)),
-    )
-    return {
-        "parameterization": "vp_eps",
-        "convention": {"schedule": to_builtins(schedule)},
-        "noise_range": schedule.sigma_range,
-        "diffusion": {"name": "vp", "beta_0": schedule.beta_0, "beta_1": schedule.beta_1},
-    }
-
-
-def of_ve(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's fields for `VEPrecond`."""
-    low, high = float(attributes.get("sigma_min", 0.02)), float(attributes.get("sigma_max", 100))
-    return {
-        "parameterization": "ve_residual",
-        "noise_range": (low, high),
-        "diffusion": {"name": "ve", "sigma_min": low, "sigma_max": high},
-    }
-
-
-def of_iddpm(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's fields for `iDDPMPrecond`, which takes the nearest of its steps."""
-    from gddim_cli.models.conventions.schedules import DiscreteSchedule
-
-    schedule = DiscreteSchedule("cosine", steps=int(attributes.get("M", 1000)), nearest=True)
-    return {
-        "parameterization": "vp_eps",
-        "convention": {"schedule": to_builtins(schedule)},
-        "noise_range": schedule.sigma_range,
-        "diffusion": {"name": "vp-cosine"},
-    }
-
-
-def to_builtins(value: Any) -> Any:
-    """A struct as plain data."""
-    import msgspec
-
-    return msgspec.to_builtins(value)
-
-
-PRECONDITIONED = {"EDMPrecond": of_edm, "VPPrecond": of_vp, "VEPrecond": of_ve, "iDDPMPrecond": of_iddpm}
 
 SPEC = FormatSpec("edm", "pickle of EDM's program", detect, read, convert)

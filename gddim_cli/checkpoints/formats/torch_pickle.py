@@ -55,6 +55,7 @@ def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] |
     model, averages = state["model"], state["ema"].get("shadow_params")
     if not isinstance(averages, list) or not all(isinstance(value, Tensor) for value in [*averages, *model.values()]):
         raise CheckpointError(f"{path}: ema['shadow_params'] and 'model' must hold tensors only; fetch it again")
+    check_plain([*averages, *model.values()], path)
     check_sizes(averages, path)
     levels = ends_of_sigmas(model.get(UNUSED), path)
     weights: dict[str, Tensor] = {}
@@ -100,6 +101,7 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in state.items()}
     if not all(isinstance(value, Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path}: must hold tensors only; fetch it again")
+    check_plain(tensors.values(), path)
     check_sizes(tensors.values(), path)
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
@@ -147,6 +149,19 @@ def refuse_compressed(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise CheckpointError(f"{path}: a compressed zip, not a torch checkpoint; fetch it again")
+
+
+def check_plain(tensors: Iterable[Tensor], path: Path) -> None:
+    """Refuses tensors that are not dense arrays in memory: sparse, nested, quantized ones, and those without numbers (`meta`).
+
+    Raises:
+        CheckpointError: one is.
+    """
+    for tensor in tensors:
+        nested = tensor.is_nested  # these have no layout, and an error for a shape
+        if nested or tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            kind = "nested" if nested else "quantized" if tensor.is_quantized else f"{tensor.layout} on {tensor.device}"
+            raise CheckpointError(f"{path}: holds a tensor that is {kind}; dense tensors are needed")
 
 
 def check_sizes(tensors: Iterable[Tensor], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,6 +46,8 @@ class MetricSpec(Spec):
     Attributes:
         name: what users call it, in `--metrics` and in plans.
         title: its name in tables with the published network. An option in braces stands for that option's value: `"{value}"`.
+        compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is
+            the one in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
         generic_title: its name with any other network, to which the network's name is appended: `FD` makes
             `FD(lenet-mnist)`. By default the title. The published network is that of `mode`, or Inception.
         lower_is_better: whether images nearer to the reference have lower values.
@@ -56,13 +58,12 @@ class MetricSpec(Spec):
         mode: the mode that it is always measured in; by default that of the command.
         depends_on_count: whether the expected value depends on the number of images; a label then states it, as `FID@2000`.
         options: a struct of the settings that it takes, each with a default.
-        compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is
-            the one in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
         least_images: `least_images(dimension, options)` returns the fewest images that it can be computed from.
         notes: `notes(features, reference)` returns what a reader of the value has to know, a sentence each.
     """
 
-    title: str
+    title: str = field(kw_only=False)
+    compute: Callable[[Features, Any, Any, OnStep], Mapping[str, float]] = field(kw_only=False)
     generic_title: str | None = None
     lower_is_better: bool
     needs_reference: bool = True
@@ -71,7 +72,6 @@ class MetricSpec(Spec):
     mode: Mode | None = None
     depends_on_count: bool = True
     options: type[msgspec.Struct] = NoOptions
-    compute: Callable[[Features, Any, Any, OnStep], Mapping[str, float]]
     least_images: Callable[[int, Any], int] = two
     notes: Callable[[Features, Any], Iterable[str]] = no_notes
 

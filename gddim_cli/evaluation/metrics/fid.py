@@ -47,4 +47,4 @@ def notes(features: Features, reference: Reference) -> Iterator[str]:
         yield f"the reference has only {reference.n} images, which also biases the distance upwards"
 
 
-FID = MetricSpec(name="fid", title="FID", generic_title="FD", lower_is_better=True, compute=compute, notes=notes)
+FID = MetricSpec("fid", "FID", compute, generic_title="FD", lower_is_better=True, notes=notes)

@@ -65,12 +65,12 @@ def least_images(dimension: int, _options: InfinityOptions) -> int:
 
 
 FID_INFINITY = MetricSpec(
-    name="fid-infinity",
-    title="FID-infinity",
+    "fid-infinity",
+    "FID-infinity",
+    compute,
     generic_title="FD-infinity",
     lower_is_better=True,
     depends_on_count=False,
     options=InfinityOptions,
-    compute=compute,
     least_images=least_images,
 )

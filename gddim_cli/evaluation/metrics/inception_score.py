@@ -22,9 +22,7 @@ LEAST = 10
 class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the Inception Score; the default is that of its authors."""
 
-    splits: Annotated[
-        int, about("Random parts of the images that the score is averaged over.", panel="Metrics", ge=1, le=1000)
-    ] = 10
+    splits: Annotated[int, about("Random parts of the images to average over.", panel="Metrics", ge=1, le=1000)] = 10
 
 
 def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: OnStep) -> dict[str, float]:
@@ -84,12 +82,12 @@ def least_images(_dimension: int, options: ScoreOptions) -> int:
 
 
 INCEPTION_SCORE = MetricSpec(
-    name="is",
-    title="IS",
+    "is",
+    "IS",
+    compute,
     lower_is_better=False,
     needs_reference=False,
     needs_scores=True,
     options=ScoreOptions,
-    compute=compute,
     least_images=least_images,
 )

@@ -140,11 +140,5 @@ def compute(
 
 
 KID = MetricSpec(
-    name="kid",
-    title="KID",
-    lower_is_better=True,
-    needs_features=True,
-    depends_on_count=False,
-    options=KidOptions,
-    compute=compute,
+    "kid", "KID", compute, lower_is_better=True, needs_features=True, depends_on_count=False, options=KidOptions
 )

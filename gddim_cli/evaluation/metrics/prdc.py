@@ -98,11 +98,11 @@ def least_images(_dimension: int, options: PrdcOptions) -> int:
 
 
 PRDC = MetricSpec(
-    name="prdc",
-    title="{value}",
+    "prdc",
+    "{value}",
+    compute,
     lower_is_better=False,
     needs_features=True,
     options=PrdcOptions,
-    compute=compute,
     least_images=least_images,
 )

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
 
 import msgspec
 from torch import Tensor, nn
 
 from gddim_cli.runtime.registry import Spec
-
-# Ranges that no published network comes near; what a file claims is checked against them before anything is allocated.
-Side = Annotated[int, msgspec.Meta(ge=1, le=1024)]
-Channels = Annotated[int, msgspec.Meta(ge=1, le=64)]
-Width = Annotated[int, msgspec.Meta(ge=1, le=4096)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=64)]
-Multiples = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=32)]], msgspec.Meta(min_length=1, max_length=10)]
-Sides = Annotated[list[Side], msgspec.Meta(max_length=10)]
-Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-Classes = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
-Scale = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
-Taps = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=64)]], msgspec.Meta(min_length=2, max_length=8)]
 
 
 @dataclass(frozen=True)
@@ -46,23 +35,27 @@ class NetworkSpec(Spec):
 
     Attributes:
         title: what it is, for messages.
-        arguments: a `msgspec.Struct` of the arguments of `build`, with their ranges; UNSET ones are left out.
+        arguments: a struct of the arguments of `build`, with their ranges: `arguments_of(build)`.
         build: the network of these keyword arguments; raises ValueError where they do not fit each other. Its `forward`
             takes states [N, in_channels, H, W] and a condition, [N] or, with class labels, [N, 1 + classes]: the time or
             noise level, then the class as one-hot columns (all zero: no class).
         interface: of these arguments.
     """
 
-    title: str
-    arguments: type[msgspec.Struct]
-    build: Callable[..., nn.Module]
-    interface: Callable[[Any], Interface]
+    title: str = field(kw_only=False)
+    arguments: type[msgspec.Struct] = field(kw_only=False)
+    build: Callable[..., nn.Module] = field(kw_only=False)
+    interface: Callable[[Any], Interface] = field(kw_only=False)
 
 
-def keywords(arguments: msgspec.Struct) -> dict[str, Any]:
-    """The arguments that are set, by name."""
-    values = {name: getattr(arguments, name) for name in arguments.__struct_fields__}
-    return {name: value for name, value in values.items() if value is not msgspec.UNSET}
+def arguments_of(build: type[nn.Module]) -> type[msgspec.Struct]:
+    """The arguments of a network's constructor as a struct, with its annotations and defaults."""
+    hints = get_type_hints(build.__init__, include_extras=True)
+    parameters = inspect.signature(build).parameters.values()
+    fields: list[Any] = [
+        (p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], p.default) for p in parameters
+    ]
+    return msgspec.defstruct("Arguments", fields, frozen=True, forbid_unknown_fields=True)
 
 
 def split_condition(condition: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -6,22 +6,21 @@ the released files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import NetworkSpec, check_levels, split_condition
+from gddim_cli.models.networks.base import NetworkSpec, arguments_of, check_levels, split_condition
 from gddim_cli.models.networks.edm_layers import (
     Convolution,
     Levels,
     PositionalEmbedding,
-    SharedArguments,
     Style,
+    interface,
     norm,
     sizes_of,
 )
+from gddim_cli.models.networks.ranges import Channels, Classes, Count, Multiples, Share, Side, Sides, Width
 from gddim_cli.models.networks.resampling import BOX
 
 HEAD_WIDTH = 64
@@ -47,16 +46,16 @@ class DhariwalUNet(nn.Module):
 
     def __init__(
         self,
-        img_resolution: int,
-        in_channels: int,
-        out_channels: int,
-        label_dim: int = 0,
-        model_channels: int = 192,
-        channel_mult: Sequence[int] = (1, 2, 3, 4),
-        channel_mult_emb: int = 4,
-        num_blocks: int = 3,
-        attn_resolutions: Sequence[int] = (32, 16, 8),
-        dropout: float = 0.1,
+        img_resolution: Side,
+        in_channels: Channels,
+        out_channels: Channels,
+        label_dim: Classes = 0,
+        model_channels: Width = 192,
+        channel_mult: Multiples = (1, 2, 3, 4),
+        channel_mult_emb: Count = 4,
+        num_blocks: Count = 3,
+        attn_resolutions: Sides = (32, 16, 8),
+        dropout: Share = 0.1,
     ) -> None:
         super().__init__()
         check_levels(img_resolution, len(channel_mult), attn_resolutions)
@@ -68,9 +67,9 @@ class DhariwalUNet(nn.Module):
         self.map_layer1 = nn.Linear(width_embedding, width_embedding)
         self.map_label = nn.Linear(label_dim, width_embedding, bias=False) if label_dim else None
         levels = Levels(style, sizes_of(img_resolution, model_channels, channel_mult), num_blocks, attn_resolutions)
-        self.enc, skips = levels.encoder(in_channels)
-        self.dec = levels.decoder(skips, range(num_blocks + 1))
         width = levels.sizes[0][1]
+        self.enc, skips = levels.encoder(in_channels, width)
+        self.dec = levels.decoder(skips, range(num_blocks + 1))
         self.out_norm = norm(width)
         self.out_conv = Convolution(width, out_channels, 3)
 
@@ -95,9 +94,5 @@ class DhariwalUNet(nn.Module):
 
 
 SPEC = NetworkSpec(
-    name="dhariwal-unet",
-    title="EDM's ADM network (DhariwalUNet)",
-    arguments=SharedArguments,
-    build=DhariwalUNet,
-    interface=SharedArguments.interface,
+    "dhariwal-unet", "EDM's ADM network (DhariwalUNet)", arguments_of(DhariwalUNet), DhariwalUNet, interface
 )

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from torch import Tensor, nn
 
-from gddim_cli.models.networks.base import (
-    Channels,
-    Classes,
-    Count,
-    Interface,
-    NetworkSpec,
-    Side,
-    Width,
-    split_condition,
-)
+from gddim_cli.models.networks.base import Interface, NetworkSpec, split_condition
+from gddim_cli.models.networks.ranges import Channels, Classes, Count, Side, Width
 
 EXTRA = "this needs the package diffusers; install it with: pip install 'gddim[diffusers]'"
 
@@ -62,7 +54,7 @@ class OneHotEmbedding(nn.Embedding):
 
 
 class Bounded(msgspec.Struct, frozen=True):
-    """The sizes in a configuration, with their ranges; its other entries are the library's matter."""
+    """The sizes in a configuration, with their ranges, and what the library does not check; it checks the rest."""
 
     sample_size: Side
     in_channels: Channels = 3
@@ -71,6 +63,7 @@ class Bounded(msgspec.Struct, frozen=True):
     layers_per_block: Count = 2
     attention_head_dim: Width | None = None
     norm_num_groups: Width | None = None
+    time_embedding_type: Literal["positional", "fourier", "learned"] = "positional"
     time_embedding_dim: Width | None = None
     num_class_embeds: Classes | None = None
     down_block_types: Annotated[list[str], msgspec.Meta(max_length=10)] = []
@@ -96,10 +89,4 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Interface(found.in_channels, found.out_channels, found.sample_size, found.num_class_embeds or 0)
 
 
-SPEC = NetworkSpec(
-    name="diffusers-unet2d",
-    title="UNet2DModel of diffusers",
-    arguments=Arguments,
-    build=DiffusersUNet,
-    interface=Arguments.interface,
-)
+SPEC = NetworkSpec("diffusers-unet2d", "UNet2DModel of diffusers", Arguments, DiffusersUNet, Arguments.interface)

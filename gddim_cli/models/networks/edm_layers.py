@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import msgspec
 import torch
-from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import Channels, Classes, Count, Interface, Multiples, Share, Side, Sides, Width
+from gddim_cli.models.networks.base import Interface
 from gddim_cli.models.networks.layers import GroupNorm, attention
 from gddim_cli.models.networks.resampling import BOX, Resample, Resampling
 
@@ -180,15 +179,16 @@ class Levels:
     attention: Sequence[int]
 
     def encoder(
-        self, channels: int, extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {}
+        self, channels: int, width: int, extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {}
     ) -> tuple[nn.ModuleDict, list[int]]:
         """The way down, and the widths that it leaves for the way up.
 
         Args:
             channels: of the images.
+            width: that the first convolution gives them.
             extra: from a level to what follows its first step.
         """
-        steps, skips, width = nn.ModuleDict(), list[int](), self.sizes[0][1]
+        steps, skips = nn.ModuleDict(), list[int]()
         for i, (side, out) in enumerate(self.sizes):
             at = f"{side}x{side}"
             first = UNetBlock(self.style, width, width, "down") if i else Convolution(channels, width, 3)
@@ -229,23 +229,9 @@ class Levels:
         return steps
 
 
-class SharedArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments that both networks have."""
-
-    img_resolution: Side
-    in_channels: Channels
-    out_channels: Channels
-    label_dim: Classes | UnsetType = UNSET
-    model_channels: Width | UnsetType = UNSET
-    channel_mult: Multiples | UnsetType = UNSET
-    channel_mult_emb: Count | UnsetType = UNSET
-    num_blocks: Count | UnsetType = UNSET
-    attn_resolutions: Sides | UnsetType = UNSET
-    dropout: Share | UnsetType = UNSET
-
-    def interface(self) -> Interface:
-        """What goes in and comes out."""
-        return Interface(self.in_channels, self.out_channels, self.img_resolution, self.label_dim or 0)
+def interface(given: Any) -> Interface:
+    """What goes in and comes out, from the arguments of either network."""
+    return Interface(given.in_channels, given.out_channels, given.img_resolution, given.label_dim)
 
 
 def sizes_of(side: int, width: int, multiples: Sequence[int]) -> list[tuple[int, int]]:

@@ -10,24 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import torch
-from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import (
-    Channels,
-    Count,
-    Interface,
-    Multiples,
-    NetworkSpec,
-    Share,
-    Side,
-    Sides,
-    Width,
-    check_levels,
-)
+from gddim_cli.models.networks.base import Interface, NetworkSpec, arguments_of, check_levels
 from gddim_cli.models.networks.ncsnpp_layers import (
     AttentionBlock,
     FourierEmbedding,
@@ -36,6 +23,7 @@ from gddim_cli.models.networks.ncsnpp_layers import (
     ResidualBlock,
     group_norm,
 )
+from gddim_cli.models.networks.ranges import Channels, Count, Multiples, Share, Side, Sides, Width
 from gddim_cli.models.networks.resampling import Resample
 
 Embedding = Literal["fourier", "positional"]
@@ -66,17 +54,17 @@ class NCSNpp(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        image_size: int,
-        nf: int = 128,
-        ch_mult: Sequence[int] = (1, 2, 2, 2),
-        num_res_blocks: int = 8,
-        attn_resolutions: Sequence[int] = (16,),
+        in_channels: Channels,
+        out_channels: Channels,
+        image_size: Side,
+        nf: Width = 128,
+        ch_mult: Multiples = (1, 2, 2, 2),
+        num_res_blocks: Count = 8,
+        attn_resolutions: Sides = (16,),
         fir: bool = True,
         progressive_input: ProgressiveInput = "residual",
         embedding_type: Embedding = "fourier",
-        dropout: float = 0.1,
+        dropout: Share = 0.1,
         centered: bool = True,
         scale_by_sigma: bool = False,
     ) -> None:
@@ -205,28 +193,10 @@ def check_kinds(progressive_input: str, embedding_type: str) -> None:
         raise ValueError(f"embedding_type '{embedding_type}' is neither fourier nor positional")
 
 
-class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments of `NCSNpp`."""
-
-    in_channels: Channels
-    out_channels: Channels
-    image_size: Side
-    nf: Width | UnsetType = UNSET
-    ch_mult: Multiples | UnsetType = UNSET
-    num_res_blocks: Count | UnsetType = UNSET
-    attn_resolutions: Sides | UnsetType = UNSET
-    fir: bool | UnsetType = UNSET
-    progressive_input: ProgressiveInput | UnsetType = UNSET
-    embedding_type: Embedding | UnsetType = UNSET
-    dropout: Share | UnsetType = UNSET
-    centered: bool | UnsetType = UNSET
-    scale_by_sigma: bool | UnsetType = UNSET
-
-
 SPEC = NetworkSpec(
-    name="ncsnpp",
-    title="NCSN++ or DDPM++",
-    arguments=Arguments,
-    build=NCSNpp,
-    interface=lambda given: Interface(given.in_channels, given.out_channels, given.image_size),
+    "ncsnpp",
+    "NCSN++ or DDPM++",
+    arguments_of(NCSNpp),
+    NCSNpp,
+    lambda given: Interface(given.in_channels, given.out_channels, given.image_size),
 )

@@ -12,27 +12,16 @@ from typing import Annotated
 
 import msgspec
 import torch
-from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import (
-    Channels,
-    Classes,
-    Count,
-    Interface,
-    NetworkSpec,
-    Share,
-    Side,
-    Sides,
-    Width,
-    check_levels,
-    split_condition,
-)
+from gddim_cli.models.networks.base import Interface, NetworkSpec, arguments_of, check_levels, split_condition
 from gddim_cli.models.networks.layers import GroupNorm, attention, conv3x3
+from gddim_cli.models.networks.ranges import Channels, Classes, Count, Share, Side, Sides, Width
 from gddim_cli.models.networks.resampling import Resample, Resampling
 
 GROUPS = 32
+Fractions = Annotated[Sequence[Annotated[float, msgspec.Meta(gt=0, le=32)]], msgspec.Meta(min_length=1, max_length=10)]
 
 
 class OpenAIUNet(nn.Module):
@@ -59,21 +48,21 @@ class OpenAIUNet(nn.Module):
 
     def __init__(
         self,
-        image_size: int,
-        in_channels: int,
-        out_channels: int,
-        num_channels: int,
-        num_res_blocks: int,
-        channel_mult: Sequence[float],
-        attention_resolutions: Sequence[int] = (),
-        num_classes: int = 0,
-        num_heads: int | None = None,
-        num_heads_upsample: int | None = None,
-        num_head_channels: int | None = None,
+        image_size: Side,
+        in_channels: Channels,
+        out_channels: Channels,
+        num_channels: Width,
+        num_res_blocks: Count,
+        channel_mult: Fractions,
+        attention_resolutions: Sides = (),
+        num_classes: Classes = 0,
+        num_heads: Count | None = None,
+        num_heads_upsample: Count | None = None,
+        num_head_channels: Width | None = None,
         use_scale_shift_norm: bool = True,
         resblock_updown: bool = False,
         use_new_attention_order: bool = False,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         check_levels(image_size, len(channel_mult), attention_resolutions)
@@ -259,32 +248,10 @@ def norm(width: int) -> GroupNorm:
     return GroupNorm(GROUPS, width)
 
 
-class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments of `OpenAIUNet`."""
-
-    image_size: Side
-    in_channels: Channels
-    out_channels: Channels
-    num_channels: Width
-    num_res_blocks: Count
-    channel_mult: Annotated[
-        list[Annotated[float, msgspec.Meta(gt=0, le=32)]], msgspec.Meta(min_length=1, max_length=10)
-    ]
-    attention_resolutions: Sides | UnsetType = UNSET
-    num_classes: Classes | UnsetType = UNSET
-    num_heads: Count | UnsetType = UNSET
-    num_heads_upsample: Count | UnsetType = UNSET
-    num_head_channels: Width | UnsetType = UNSET
-    use_scale_shift_norm: bool | UnsetType = UNSET
-    resblock_updown: bool | UnsetType = UNSET
-    use_new_attention_order: bool | UnsetType = UNSET
-    dropout: Share | UnsetType = UNSET
-
-
 SPEC = NetworkSpec(
-    name="openai-unet",
-    title="OpenAI's U-Net (improved-diffusion, guided-diffusion)",
-    arguments=Arguments,
-    build=OpenAIUNet,
-    interface=lambda given: Interface(given.in_channels, given.out_channels, given.image_size, given.num_classes or 0),
+    "openai-unet",
+    "OpenAI's U-Net (improved-diffusion, guided-diffusion)",
+    arguments_of(OpenAIUNet),
+    OpenAIUNet,
+    lambda given: Interface(given.in_channels, given.out_channels, given.image_size, given.num_classes),
 )

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import Count, NetworkSpec, Taps, check_levels, split_condition
+from gddim_cli.models.networks.base import NetworkSpec, arguments_of, check_levels, split_condition
 from gddim_cli.models.networks.edm_layers import (
     Convolution,
     FourierEmbedding,
     Levels,
     PositionalEmbedding,
-    SharedArguments,
     Style,
+    interface,
     norm,
     sizes_of,
 )
+from gddim_cli.models.networks.ranges import Channels, Classes, Count, Multiples, Share, Side, Sides, Taps, Width
 from gddim_cli.models.networks.resampling import BOX, Resampling
 
 Embedding = Literal["positional", "fourier"]
@@ -59,21 +59,21 @@ class SongUNet(nn.Module):
 
     def __init__(
         self,
-        img_resolution: int,
-        in_channels: int,
-        out_channels: int,
-        label_dim: int = 0,
-        model_channels: int = 128,
-        channel_mult: Sequence[int] = (1, 2, 2, 2),
-        channel_mult_emb: int = 4,
-        num_blocks: int = 4,
-        attn_resolutions: Sequence[int] = (16,),
-        dropout: float = 0.1,
+        img_resolution: Side,
+        in_channels: Channels,
+        out_channels: Channels,
+        label_dim: Classes = 0,
+        model_channels: Width = 128,
+        channel_mult: Multiples = (1, 2, 2, 2),
+        channel_mult_emb: Count = 4,
+        num_blocks: Count = 4,
+        attn_resolutions: Sides = (16,),
+        dropout: Share = 0.1,
         embedding_type: Embedding = "positional",
-        channel_mult_noise: int = 1,
+        channel_mult_noise: Count = 1,
         encoder_type: Encoder = "standard",
         decoder_type: Decoder = "standard",
-        resample_filter: Sequence[float] = BOX,
+        resample_filter: Taps = BOX,
     ) -> None:
         super().__init__()
         check_levels(img_resolution, len(channel_mult), attn_resolutions)
@@ -89,7 +89,7 @@ class SongUNet(nn.Module):
         levels = Levels(style, sizes, num_blocks, attn_resolutions)
         into = ImagePath([width for _, width in sizes], in_channels, resample_filter)
         out = ImagePath(into.widths, out_channels, resample_filter)
-        self.enc, skips = levels.encoder(in_channels, lambda level: into.down(level, encoder_type))
+        self.enc, skips = levels.encoder(in_channels, model_channels, lambda level: into.down(level, encoder_type))
         self.dec = levels.decoder(skips, [num_blocks], lambda level: out.up(level, decoder_type))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -170,20 +170,4 @@ class ImagePath:
         return found
 
 
-class Arguments(SharedArguments, frozen=True, forbid_unknown_fields=True):
-    """The arguments of `SongUNet`."""
-
-    embedding_type: Embedding | UnsetType = UNSET
-    channel_mult_noise: Count | UnsetType = UNSET
-    encoder_type: Encoder | UnsetType = UNSET
-    decoder_type: Decoder | UnsetType = UNSET
-    resample_filter: Taps | UnsetType = UNSET
-
-
-SPEC = NetworkSpec(
-    name="songunet",
-    title="EDM's DDPM++ or NCSN++ (SongUNet)",
-    arguments=Arguments,
-    build=SongUNet,
-    interface=SharedArguments.interface,
-)
+SPEC = NetworkSpec("songunet", "EDM's DDPM++ or NCSN++ (SongUNet)", arguments_of(SongUNet), SongUNet, interface)

@@ -13,13 +13,15 @@ from typing import Annotated
 
 import msgspec
 import torch
-from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from gddim_cli.models.networks.base import Channels, Classes, Count, Interface, NetworkSpec, Scale, Side, Width
+from gddim_cli.models.networks.base import Interface, NetworkSpec, arguments_of
 from gddim_cli.models.networks.layers import GroupNorm, attention, conv3x3
+from gddim_cli.models.networks.ranges import Channels, Classes, Count, Scale, Side, Width
 from gddim_cli.models.networks.resampling import Resampling
+
+Widths = Annotated[Sequence[Width], msgspec.Meta(min_length=1, max_length=10)]
 
 
 class DenoisingUNet(nn.Module):
@@ -44,14 +46,14 @@ class DenoisingUNet(nn.Module):
 
     def __init__(
         self,
-        image_channels: int,
-        image_size: int,
-        sigma_data: float,
-        patch: int = 2,
-        channels: Sequence[int] = (64, 96),
-        blocks: int = 2,
-        embedding: int = 128,
-        classes: int = 0,
+        image_channels: Channels,
+        image_size: Side,
+        sigma_data: Scale,
+        patch: Count = 2,
+        channels: Widths = (64, 96),
+        blocks: Count = 2,
+        embedding: Width = 128,
+        classes: Classes = 0,
     ) -> None:
         super().__init__()
         sizes = {"image_channels": image_channels, "patch": patch, "blocks": blocks, "embedding": embedding}
@@ -195,25 +197,10 @@ def zero(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments of `DenoisingUNet`."""
-
-    image_channels: Channels
-    image_size: Side
-    sigma_data: Scale
-    patch: Count | UnsetType = UNSET
-    channels: Annotated[list[Width], msgspec.Meta(min_length=1, max_length=10)] | UnsetType = UNSET
-    blocks: Count | UnsetType = UNSET
-    embedding: Width | UnsetType = UNSET
-    classes: Classes | UnsetType = UNSET
-
-
 SPEC = NetworkSpec(
-    name="denoiser",
-    title="preconditioned denoiser of gddim train",
-    arguments=Arguments,
-    build=DenoisingUNet,
-    interface=lambda given: Interface(
-        given.image_channels, given.image_channels, given.image_size, 0 if given.classes is UNSET else given.classes
-    ),
+    "denoiser",
+    "preconditioned denoiser of gddim train",
+    arguments_of(DenoisingUNet),
+    DenoisingUNet,
+    lambda given: Interface(given.image_channels, given.image_channels, given.image_size, given.classes),
 )

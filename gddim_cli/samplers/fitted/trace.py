@@ -13,7 +13,7 @@ from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients
-from gddim_cli.samplers.multistep import first_state, multistep
+from gddim_cli.samplers.multistep import final_state, first_state, multistep
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ def errors_of(end: Tensor, batch: Batch) -> Array:
 
 def rmse(batches: Sequence[Batch], c: Coefficients) -> float:
     """The root mean square error of a solver's images; infinity if they are not finite."""
-    errors = [errors_of(multistep(batch.eps, batch.start, c), batch) for batch in batches]
+    errors = [errors_of(final_state(multistep(batch.eps, batch.start, c)), batch) for batch in batches]
     return float(np.sqrt(np.concatenate(errors).mean()))

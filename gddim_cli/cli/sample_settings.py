@@ -1,0 +1,74 @@
+"""The settings of `gddim sample` besides those of sampling, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from gddim_cli.cli.shared_settings import Force, Machine, ModelSettings
+from gddim_cli.settings import about, declared
+
+MOST_IMAGES = 10_000_000
+FOLDER_ONLY = ("format", "trajectory", "save_raw", "overwrite", "compile", "cuda_graph")
+"""The settings that --compare does not support."""
+
+PRESET = "The scheme of the gDDIM paper, whatever the defaults are: order 2, eps under K = R, a quadratic time grid."
+OUT = (
+    "Folder of the run; rerunning the same command makes only the images that are missing. With --compare the sheet's file. "
+    "Default: imgs, or sheet.png."
+)
+COMPARE = (
+    "Write one sheet of pictures instead of a folder: a row for each sampler, a column for each NFE of a list, the same "
+    "noises throughout. Other settings follow a name as :key=value."
+)
+NUM = "Number of images in the folder. Default: 100."
+FORMAT = "Storage: one PNG per image, or shards of 10 000 images as .npz or as .tar of PNGs."
+TRAJECTORY = "Also write an animation of the grid from noise to images; as .png a filmstrip of a few images."
+SAVE_RAW = "Also write the final states as float32, before quantisation."
+OVERWRITE = "Remove the run in the folder and start again."
+BATCH_SIZE = (
+    "Batch size; auto chooses one by timing. Affects speed, not images, except that rounding may change a pixel by one grey "
+    "level, and that rk45 chooses its steps per batch."
+)
+COMPILE = "Compile the network: takes minutes the first time, then is cached."
+CUDA_GRAPH = "Replay each evaluation as one CUDA graph (NVIDIA); speeds up small batches."
+
+BatchSize = (
+    Annotated[Literal["auto"], msgspec.Meta(description="auto")] | Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+)
+
+
+class SampleSettings(Machine, frozen=True, kw_only=True):
+    """What `gddim sample` makes of the images, and how fast."""
+
+    preset: Annotated[str, about(PRESET, metavar="paper")] | None = None
+    set: ModelSettings | None = None
+    out: Annotated[Path, about(OUT, panel="Output")] | None = None
+    compare: Annotated[str, about(COMPARE, panel="Output", metavar="NAME[:ORDER],...")] | None = None
+    num: Annotated[int, about(NUM, panel="Output", short="-n", ge=1, le=MOST_IMAGES)] | None = None
+    format: Annotated[str, about(FORMAT, panel="Output", metavar="png|npz|tar")] = "png"
+    trajectory: Annotated[Path, about(TRAJECTORY, panel="Output", metavar="FILE.gif|webp|mp4|png")] | None = None
+    save_raw: Annotated[Path, about(SAVE_RAW, panel="Output", metavar="FILE.npy")] | None = None
+    overwrite: Annotated[bool, about(OVERWRITE, panel="Output", flag="--overwrite")] = False
+    force: Force = False
+    batch_size: Annotated[BatchSize, about(BATCH_SIZE, panel="Speed", metavar="N|auto")] = 64
+    compile: Annotated[bool, about(COMPILE, panel="Speed", flag="--compile")] = False
+    cuda_graph: Annotated[bool, about(CUDA_GRAPH, panel="Speed", flag="--cuda-graph")] = False
+
+    def beside_sheet(self) -> list[str]:
+        """The options given that a sheet of pictures cannot be made with."""
+        known = declared(SampleSettings)
+        found = [known[key].flag for key in FOLDER_ONLY if getattr(self, key) != known[key].default]
+        return [*found, *["--batch-size auto"] * self.automatic]
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the batch size is chosen by timing."""
+        return self.batch_size == "auto"
+
+    @property
+    def size(self) -> int:
+        """The batch size, or the first one tried."""
+        return 64 if self.batch_size == "auto" else self.batch_size

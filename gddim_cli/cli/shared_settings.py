@@ -1,0 +1,68 @@
+"""The settings that several commands share, each declared once."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from gddim_cli.cli.progress import say
+from gddim_cli.runtime.device import find_device
+from gddim_cli.runtime.distributed import world
+from gddim_cli.settings import about
+
+if TYPE_CHECKING:
+    import torch
+
+SET = (
+    "Setting that the checkpoint file of another program does not record, under its name in that program, such as "
+    "image_size=64. May be given several times."
+)
+KEY = "Array of the .npz that holds the images. Default: train_images, or the only array of images."
+FORCE = "Replace output files that this run did not write."
+DEVICE = "Device the network runs on; auto uses a GPU if there is one."
+THREADS = "CPU threads. Default: one per core."
+
+ModelSettings = Annotated[list[str], about(SET, panel="Model", metavar="NAME=VALUE")]
+ImagesKey = Annotated[str, about(KEY, panel="Data", metavar="KEY")]
+Force = Annotated[bool, about(FORCE, panel="Output", flag="--force")]
+Threads = Annotated[int, about(THREADS, panel="Speed", ge=1, le=1024)]
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command computes with."""
+
+    device: Annotated[str, about(DEVICE, panel="Speed", metavar="auto|cpu|cuda|mps")] = "auto"
+    threads: Threads | None = None
+
+    def use(self) -> torch.device:
+        """The device, once torch's CPU threads are set.
+
+        Raises:
+            UsageError: an unknown device, or one that this machine does not have.
+        """
+        device = find_device(self.device)
+        use_threads(self.threads, device)
+        return device
+
+
+def use_threads(count: int | None, device: torch.device) -> None:
+    """Sets torch's CPU threads; prints a note if the machine has too few cores or too much other load for them."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or world().size > 1:
+        return
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if threads > cores:
+        where = " (OMP_NUM_THREADS)" if count is None and "OMP_NUM_THREADS" in os.environ else ""
+        say(f"note: {threads} threads{where} on {cores} cores slow each other down; try --threads {cores}")
+    elif load > cores - 0.5:
+        say(
+            f"note: the load of this machine is {load:.1f} on {cores} cores; {threads} threads will wait for each other. "
+            "--threads 1 is often faster then"
+        )
