@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
-from gddim_cli.errors import NumericsError, UsageError
+from gddim_cli.errors import DataError, NumericsError, UsageError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -46,8 +46,8 @@ FAINTEST = 0.03
 REFERENCE_STEPS = {"R": 100, "L": 200}
 """Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
 REFERENCE_ORDER = 3
-ROUNDS = 10
-"""Rounds of the search, each a step on every batch; its state is kept after each."""
+SEARCH = 50
+"""Evaluations by the solver of each noise in the search. More evaluations in a solver leave less to search for."""
 VERSION = 2
 """Of the fit; interrupted work of another version is not resumed."""
 
@@ -129,11 +129,21 @@ class Tuning:
         return cache_folder() / "tune" / hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
 
     @property
+    def rounds(self) -> int:
+        """Rounds of the search, each a step on every batch; its state is kept after each."""
+        return max(SEARCH // self.nfe, 2)
+
+    @property
     def evaluations(self) -> int:
         """An estimate of all network evaluations, counted in images."""
         n = self.nfe
         references = (self.num + self.held_out) * (self.reference_grid_size + self.reference_grid_size // n + 1)
-        return references + self.num * n + ROUNDS * self.num * (3 * n - 1) + (ROUNDS + 4) * self.held_out * n // 2
+        return (
+            references
+            + self.num * n
+            + self.rounds * self.num * (3 * n - 1)
+            + (self.rounds + 4) * self.held_out * n // 2
+        )
 
     @property
     def reference_grid_size(self) -> int:
@@ -187,11 +197,11 @@ class Tuning:
         if not differentiable(batches[0], float(family.grid[0])):
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
             return state
-        for done in range(state.rounds, ROUNDS):
+        for done in range(state.rounds, self.rounds):
             point = descent.Point(
                 np.array(state.theta), np.array(state.mean), np.array(state.square), done * len(batches)
             )
-            point = descent.improved(family, point, batches, ROUNDS * len(batches))
+            point = descent.improved(family, point, batches, self.rounds * len(batches))
             error = rmse(choosing, family.coefficients(point.theta))
             found = point.theta.tolist()
             best, lowest = (found, error) if error < state.error else (state.best, state.error)
@@ -291,6 +301,8 @@ def differentiable(batch: Batch, t: float) -> bool:
     try:
         with torch.enable_grad():
             torch.autograd.grad(batch.eps(u, t).sum(), u)
+    except DataError:  # a user's network; it did compute the prediction of the closed form
+        return False
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
