@@ -18,8 +18,8 @@ from gddim_cli.samplers.multistep import first_state
 
 STEP_OF_TIMES = 0.05
 """The step of the finite differences in the times, in units of theta; large, because networks run in float32."""
-RATE_OF_TIMES, RATE_OF_OFFSETS = 0.05, 0.1
-"""The largest steps, in units of theta."""
+RATE_OF_TIMES, RATE_OF_OFFSETS = 0.25, 0.5
+"""The largest steps, in units of theta, divided by the number of steps of the solver: all parameters change at once."""
 WARM_UP = 10
 """Steps until the largest one."""
 DECAY_OF_MEAN, DECAY_OF_SQUARE = 0.9, 0.99
@@ -42,7 +42,7 @@ def improved(family: Family, point: Point, batches: Sequence[Batch], total: int)
 
     The step size rises for `WARM_UP` steps and falls to 0 at step `total`, as half a cosine.
     """
-    rates = np.where(np.arange(family.size) < family.free_times, RATE_OF_TIMES, RATE_OF_OFFSETS)
+    rates = np.where(np.arange(family.size) < family.free_times, RATE_OF_TIMES, RATE_OF_OFFSETS) / family.steps
     for done, batch in enumerate(batches, start=point.steps + 1):
         slope = gradient(family, point.theta, batch)
         if not np.isfinite(slope).all():
