@@ -92,7 +92,7 @@ def main() -> None:
     flows = [exact_flow(diffusion, k) for diffusion, k in CASES]
     of_r = [exact for exact in flows if exact.k == "R"]
     orders = ["error at N and 2 N steps", "measured order"]
-    added = ["what the warm-up adds at 640", "its slope"]
+    added = ["effect of the warm-up at 640", "its slope"]
     tables: list[tuple[list[str], list[ExactFlow], Callable[[ExactFlow], None]]] = [
         (["diffusion", "K", "order", "error at 80, 160, 320, 640 steps", "slope", *added], flows, multistep),
         (["diffusion", "sampler", "stated order", *orders], of_r, others),

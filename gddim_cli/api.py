@@ -40,13 +40,13 @@ def load_model(reference: str = "mnist", device: str = "auto", dtype: str = "flo
     """A checkpoint by name or path, ready to be sampled.
 
     Args:
-        reference: a name that `gddim checkpoints` lists, or the path of a file.
+        reference: a name that `gddim checkpoints` lists, the path of a file, or FILE.py:FUNCTION.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        dtype: of the network: `float32`, `float64`, `bfloat16` or `float16`.
+        dtype: precision of the network: `float32`, `float64`, `bfloat16` or `float16`.
         settings: settings that a file of another program does not record, under that program's names.
 
     Raises:
-        CheckpointError: unknown, not on this machine, or damaged.
+        CheckpointError: the checkpoint is unknown, not on this machine, or damaged.
         UsageError: the device or the precision is not available.
     """
     kind = sampling_settings()["dtype"].check(dtype, "dtype")
@@ -106,7 +106,7 @@ def sample(
 
     Raises:
         UsageError: a setting that is unknown, outside its range, or unsupported by the sampler, diffusion or model.
-        NumericsError: images that are not finite.
+        NumericsError: the images are not finite.
     """
     if num < 1 or batch_size < 1:
         raise UsageError(f"num {num}, batch_size {batch_size}: expected at least 1")

@@ -29,7 +29,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 @dataclass(frozen=True)
 class About:
-    """What a declaration contains besides a setting's type and range."""
+    """The metadata of a setting besides its type and range."""
 
     panel: str
     label: str | None
@@ -57,7 +57,7 @@ def about(
     """The metadata of a setting, for `typing.Annotated`.
 
     Args:
-        help: what it is, its unit, and what happens without it.
+        help: what the setting is, its unit, and its default.
         panel: the group in `--help`.
         label: format string for the value in the rows of tables, for example `"order {}"`.
         metavar: what `--help` shows in place of the value; by default derived from the type.
@@ -115,10 +115,10 @@ class Setting:
         """The value, validated.
 
         Args:
-            where: how messages name the place: an option's flag, or a path in a plan.
+            where: the name of its place in messages: an option's flag, or a path in a plan.
 
         Raises:
-            UsageError: a value of another type or outside the range.
+            UsageError: the value has the wrong type or is outside the range.
         """
         if isinstance(value, str) and value in self.about.aliases:
             value = self.about.aliases[value]
@@ -185,7 +185,7 @@ def build(struct: type[S], values: Mapping[str, Any], owner: str, where: Callabl
 
     Args:
         owner: what the settings belong to, for messages.
-        where: from a key to the name of its place in messages.
+        where: maps a key to the name of its place in messages.
 
     Raises:
         UsageError: an unknown key, or a value that `Setting.check` refuses.

@@ -24,7 +24,7 @@ ROOMS = [
     "runs", "evaluation", "api", "training", "verification", "bench", "cli", "__main__",
 ]  # fmt: skip
 MOST_ARROWS = 100
-HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid", "matplotlib"}
+HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid", "matplotlib", "filelock"}
 
 
 def imports(path: Path) -> set[str]:

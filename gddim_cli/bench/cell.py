@@ -25,7 +25,8 @@ BATCH_SIZE = "Batch size. Affects speed; values change only by rounding (with rk
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One value to measure: which images, how they are evaluated, and where the value is printed.
 
-    `request` is as the plan says it; `num` None stands for the protocol's; `key` is of the result, once that is known.
+    `request` is the plan's, not yet resolved; `num` None stands for the protocol's number; `key` is the result's, once it is
+    known.
     """
 
     request: SamplingRequest

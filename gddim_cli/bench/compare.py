@@ -19,7 +19,7 @@ OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
 
 
 def read(path: Path) -> Report:
-    """The results of a folder, of an interrupted run too; raises DataError where there are none."""
+    """The results in a folder, also of an interrupted run; raises DataError if there are none."""
     folder = Folder(path)
     found = report(folder.plan(), folder) if (path / PLAN).is_file() else read_json(path / RESULTS, Report)
     if found is None:
@@ -28,11 +28,11 @@ def read(path: Path) -> Report:
 
 
 def compare(first: Path, second: Path) -> list[dict[str, Any]]:
-    """All cells of both runs, or of one, matched by their settings, whatever their checkpoints are.
+    """The cells of both runs, matched by their settings whatever the checkpoints; cells of only one run are included.
 
-    `ratio` is b / a - 1; `same` tells whether both are the same cell, checkpoint and all, so that they should be equal.
+    `ratio` is b / a - 1; `same` tells whether all settings are equal, the checkpoint too, so that the values should be equal.
 
-    Raises DataError for a folder without results, UsageError where no metric and reference is common to both.
+    Raises DataError for a folder without results, UsageError if the two have no metric and reference in common.
     """
     runs, kept = [read(path).results for path in (first, second)], list[str]()
     for name in OWN:
@@ -57,7 +57,7 @@ def identity(result: Result, kept: Sequence[str]) -> bytes:
 
 
 def pair(name: str, a: Result | None, b: Result | None) -> dict[str, Any]:
-    """A line of the comparison."""
+    """One line of the comparison."""
     one, (x, y) = a or b, (result.number if result else None for result in (a, b))
     assert one is not None
     found = {"sampler": name, "metric": one.evaluator["metric"], "images": one.num, "nfe": one.request.nfe}

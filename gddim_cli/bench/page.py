@@ -65,19 +65,19 @@ def cell(table: Table, entry: Entry | None) -> Cell:
 
 
 def value_chart(table: Table) -> Chart:
-    """Values against evaluations made, or against lambda, and published ones beside them."""
+    """A chart of values against evaluations made, or against lambda, with published values."""
     return chart(table, "mean", table.measured, table.heading)
 
 
 def error_chart(table: Table) -> Chart:
-    """Solver errors against evaluations made, or against lambda."""
+    """A chart of solver errors against evaluations made, or against lambda."""
     budget = f", NFE {table.nfe}" if table.nfe else ""
     heading = f"distance to the converged solution from the same noise{budget}"
     return chart(table, "solver_error", "solver error (RMS, images in [-1, 1])", heading)
 
 
 def chart(table: Table, name: str, ylabel: str, heading: str) -> Chart:
-    """A line for each row that has values, through the evaluations that were made."""
+    """A chart with a line for each row that has values, against the evaluations that were made."""
     lines = []
     for label, row in table.rows.items():
         places = [(column, entry) for column, entry in zip(table.columns, row, strict=True) if entry]
@@ -91,7 +91,7 @@ def chart(table: Table, name: str, ylabel: str, heading: str) -> Chart:
 
 
 def point(table: Table, label: str, column: float, entry: Entry, name: str) -> Point | None:
-    """An entry's place; None where it belongs to another budget."""
+    """An entry as a point of a chart; None if it exceeded its budget."""
     if entry.overspent:
         return None
     at = column if table.axis == "lambda" else entry.nfe or entry.asked

@@ -26,8 +26,8 @@ PRESETS = Path(__file__).parent / "presets"
 ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "features", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
 DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "predict": "eps", "seeds": 0}
-"""The default settings of a row, in the order of the product, so that each network is loaded once. gDDIM is the paper's in all
-columns of a table; the default of gddim sample depends on NFE."""
+"""The default settings of a row, in the order of the product, so that each network is loaded once.
+`predict` is the paper's, so that a row is one method in all its columns; the default of gddim sample depends on NFE."""
 Where = Mapping[str, str]
 
 
@@ -53,9 +53,10 @@ def read_plan(path: Path | None, preset: str | None, options: Values, problems: 
 
 
 class Planner:
-    """Makes the cells of a plan: lists multiply, rows add to what stands above them, options replace both.
+    """Makes the cells of a plan: lists multiply, rows add to the plan's settings, options replace both.
 
-    A preset leaves out cells that another checkpoint or sampler cannot make. `own` are the settings of the whole plan.
+    In a preset, cells that the chosen checkpoint or sampler does not support are left out. `own` holds the settings of the
+    whole plan.
     """
 
     def __init__(self, file: PlanFile, options: Values, problems: list[str]) -> None:
@@ -71,7 +72,7 @@ class Planner:
         self._missing: set[str] = set()
 
     def expand(self) -> Iterator[tuple[Cell, Where]]:
-        """Every cell of every row, with the places of its settings and, as "row", of its row."""
+        """Every cell of every row, with the place of each setting and, under "row", the place of the row."""
         hidden = {*PLAN_SETTINGS, *(("ref", "protocol", "mode") if {"ref", "protocol"} & self.over.keys() else ())}
         top = without(self.file.top, hidden)
         used: set[str] = set()
@@ -90,7 +91,7 @@ class Planner:
                 self.problems.append(f"{of[0][1]}: an option of {', '.join(having(key))}; leave it out")
 
     def _check_row(self, given: Values, own: Values, place: str, used: set[str]) -> None:
-        """Reports what a row lacks, and options that none of its samplers has; `own` are those that it gives itself."""
+        """Reports missing settings, and options in `own`, the row's settings, that none of its samplers has."""
         specs = [find_sampler(name) for name in plain(given, "sampler")]
         samplers = [spec.name for spec in specs]
         if "nfe" not in given:
@@ -107,7 +108,7 @@ class Planner:
         self.notes += [f"K has no effect on {name}; one row stands for all." for name in unaffected]
 
     def _product(self, given: Values, place: str) -> Iterable[tuple[Cell, Where]]:
-        """The cells of a row, each once: a sampler takes no notice of options that it does not have."""
+        """The cells of a row, each once: options that a sampler does not have are dropped."""
         found: dict[bytes, tuple[Cell, Where]] = {}
         for values in product(*given.values()):
             own = dict(zip(given, values, strict=True))
@@ -119,7 +120,7 @@ class Planner:
         return found.values()
 
     def plan(self, resources: Resources) -> BenchPlan:
-        """The plan, results of one model and of the same images together; raises PlanError for all that is wrong."""
+        """The checked plan, its results grouped by model and by images; raises PlanError, which lists all mistakes."""
         for cell, where in self.expand():
             self._check(cell, where, resources)
         if self.problems or not self.cells:
@@ -165,7 +166,7 @@ class Planner:
 
     @contextmanager
     def _collecting(self, where: Where, *keys: str) -> Iterator[None]:
-        """Adds an error to the problems; `keys` are the settings that it may be about if it does not say so."""
+        """Adds an error to the problems; `keys` are the settings that it may concern if its message names none."""
         try:
             yield
         except GddimError as error:

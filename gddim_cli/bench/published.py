@@ -19,7 +19,7 @@ PROTOCOL = "gddim-paper"
 CLD = "cld-cifar10"
 CHECKPOINTS = {"table1": CLD, "table2": CLD, "ddpm": "vp-cifar10", "bdm": "bdm-cifar10", "cld": CLD}
 Number = float | str
-"""As printed; `>100` is a text."""
+"""A number as it is printed in the paper; `>100` is a text."""
 
 
 @cache
@@ -29,7 +29,7 @@ def tables() -> dict[str, Any]:
 
 
 def find_row(reference: str, where: str = "published") -> dict[str, Any]:
-    """The settings of a row such as `table3.cld.em` and, as `fid`, its numbers; raises UsageError where there is none."""
+    """The settings of a row such as `table3.cld.em` and, as `fid`, its numbers; raises UsageError if there is no such row."""
     found: Any = tables()
     for name in reference.split("."):
         found = found.get(name) if isinstance(found, dict) else None

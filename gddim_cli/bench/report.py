@@ -26,7 +26,7 @@ VALUES = ["asked", "lambda", "nfe", "seeds", *STATISTICS]
 
 
 class Report(msgspec.Struct):
-    """What `results.json` holds, the same however often the run was interrupted; `complete` if all values are there."""
+    """The content of `results.json`, which interruptions do not change; `complete` tells whether all values are there."""
 
     gddim: str
     source: str
@@ -37,7 +37,7 @@ class Report(msgspec.Struct):
 
 
 def report(plan: BenchPlan, folder: Folder) -> Report:
-    """A plan with what is kept of its results."""
+    """The report of a plan, from the results that its folder keeps."""
     pairs = folder.pairs(plan)
     results = list({result.key: result for _, result in pairs}.values())
     complete = not any(result.missing or result.failure for result in results)
@@ -45,9 +45,9 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
 
 
 def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
-    """Writes all files and removes plots that an earlier plan left; raises OutputError where one cannot be written.
+    """Writes all files and removes plots that an earlier plan left; raises OutputError if one cannot be written.
 
-    `command` is what makes the same folder again.
+    `command` is the command line that makes the same folder again.
     """
     found = report(plan, folder)
     write_json(folder.path / RESULTS, found)
@@ -66,7 +66,7 @@ def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
 
 
 def stems(found: Sequence[Table]) -> list[str]:
-    """The names of the tables' plots: `fid_vs_nfe` for the first, with `-title` or `-2` for others of its metric."""
+    """The names of the tables' plots: `fid_vs_nfe` for the first, with `-title` or `-2` for other tables of the same metric."""
     names: list[str] = []
     for number, table in enumerate(found, start=1):
         word = re.sub(r"[^a-z0-9]+", "-", f"-{table.title}".lower()).rstrip("-") if number > 1 else ""
@@ -76,7 +76,7 @@ def stems(found: Sequence[Table]) -> list[str]:
 
 
 def blocks(tables: Sequence[Table]) -> list[Block]:
-    """Every table and, below it, its solver errors, which other metrics share."""
+    """Every table with its solver errors below it; metrics that share them show them once."""
     found: list[Block] = []
     for table in tables:
         found.append(Block(table.title, table.heading, table.grid(), table.notes()))

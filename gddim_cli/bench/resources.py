@@ -44,7 +44,7 @@ class Resources:
         return self._model[1]
 
     def prepare(self, request: SamplingRequest) -> PreparedRun:
-        """The request made ready, its network on the clock; raises GddimError as `runs.prepare.prepare`."""
+        """The prepared run of the request, its network timed; raises GddimError as `runs.prepare.prepare`."""
         prepared = prepare(request, self.device, model=self.model(request), batch_size=self.batch_size)
         prepared.around = self._evaluation
         return prepared
@@ -58,8 +58,8 @@ class Resources:
     def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator | None:
         """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`.
 
-        None with `--ref none`, and if no reference is asked for and none for such images is on this machine, unless the metric
-        needs no reference.
+        None with `--ref none`, or if no reference was given and this machine has none for such images, unless the metric needs
+        no reference.
         """
         metric, none = find_metric(cell.metric), cell.ref == NO_REFERENCE
         chosen = (cell.protocol, cell.mode, cell.inception, cell.features)

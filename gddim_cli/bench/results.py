@@ -1,4 +1,4 @@
-"""What a benchmark keeps: results, the plan that they belong to, and the folder where they lie."""
+"""What a benchmark keeps: results, the plan that they belong to, and their folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Result(msgspec.Struct):
 
     `key` is a hash of the resolved request, the number of images and the evaluator's identity; `features` names the images and
     features that cells of several metrics share. `planned` and `nfe` are network evaluations per image, by the sampler's
-    construction (None where it is adaptive) and as counted. `standard_error` is the metric's own, from resampling the images.
+    construction (None where it is adaptive) and as counted. `standard_error` is the metric's, estimated from the images.
     `failed` says why there is no value; the next call tries again.
     """
 
@@ -122,7 +122,7 @@ class BenchPlan(msgspec.Struct):
         return min(SHOWN, result.num) if result.request.seed == self.cells[0].request.seed else 0
 
     def groups(self) -> list[list[Result]]:
-        """The results, those of the same features together."""
+        """The results, grouped by their features."""
         return [list(group) for _, group in groupby(self.results, lambda result: result.features)]
 
 
@@ -133,18 +133,18 @@ class Folder:
         self.path = path
 
     def plan(self) -> BenchPlan:
-        """The plan of the folder; raises DataError where there is none."""
+        """The plan of the folder; raises DataError if there is none."""
         found = read_json(self.path / PLAN, BenchPlan)
         if found is None:
             raise DataError(f"{self.path}: has no {PLAN}, so it is not a folder of gddim bench")
         return found
 
     def keep(self, result: Result) -> None:
-        """Writes a result; raises OutputError where it cannot be written."""
+        """Writes a result; raises OutputError if it cannot be written."""
         write_json(self.path / "cells" / f"{result.key}.json", result)
 
     def result(self, pending: Result, images: int) -> Result:
-        """What is kept of a result, or `pending`; a solver error on another number of images does not count."""
+        """The kept version of a result, or `pending`; a solver error on another number of images does not count."""
         path = self.path / "cells" / f"{pending.key}.json"
         found = read_json(path, Result) or msgspec.structs.replace(pending)
         if found.key != pending.key:
@@ -154,7 +154,7 @@ class Folder:
         return found
 
     def pairs(self, plan: BenchPlan) -> list[tuple[Cell, Result]]:
-        """Every cell of a plan with what is kept of its result."""
+        """Every cell of a plan with the kept version of its result."""
         kept = {pending.key: self.result(pending, plan.solver_error) for pending in plan.results}
         return [(cell, kept[cell.key]) for cell in plan.cells]
 
@@ -176,5 +176,5 @@ class Folder:
         return wanted if unsolved or unseen or bare else 0
 
     def rows(self, features: str) -> PartialRows:
-        """The features of images at work, float32 rows filled in by image."""
+        """The features of images in progress: float32 rows, filled in by image index."""
         return PartialRows(self.path / "partial" / "features.npy", features)

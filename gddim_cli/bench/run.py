@@ -36,14 +36,14 @@ from gddim_cli.runtime.shared_work import SharedWork, WorkError
 from gddim_cli.runtime.versions import versions
 
 Cost = tuple[int, float]
-"""What a group of results has still to do: network evaluations, counted per image, and seconds with the features."""
+"""The work left for a group of results: network evaluations, counted per image, and seconds, feature extraction included."""
 
 
 class Runner:
-    """One call of `gddim bench` that measures, and keeps the images too if it is to.
+    """One call of `gddim bench` that measures a plan, and keeps the images if asked to.
 
-    `on_begin` and `on_end` are called with results whose images are about to be made, and that have their values or have failed;
-    `on_evaluations` with the number of network evaluations that have been made, counted once for each image of a batch.
+    `on_begin` is called with results whose images are about to be made, `on_end` with results that have their values or have
+    failed, `on_evaluations` with a number of network evaluations that were made, counted per image.
     """
 
     def __init__(self, plan: BenchPlan, resources: Resources, folder: Folder, keep_images: bool) -> None:
@@ -75,7 +75,7 @@ class Runner:
         return results
 
     def _times(self, since: Mapping[str, float] = {}) -> dict[str, float]:
-        """Seconds in all, in the network and in the features."""
+        """Seconds in total, in the network, and in feature extraction, since the times `since`."""
         clocks = {"network": self.resources.clock.seconds, "features": self.features.seconds}
         now = {"seconds": time.perf_counter(), **clocks}
         return {name: value - since.get(name, 0.0) for name, value in now.items()}
@@ -100,7 +100,7 @@ class Runner:
         return kept, made
 
     def _known(self, group: list[Result]) -> tuple[list[Result], bool]:
-        """What is kept of a group, and whether its values and images are."""
+        """The kept results of a group, and whether its values and images are complete."""
         kept = [self.folder.result(result, self.plan.solver_error) for result in group]
         if not group[0].has_metric:
             return kept, True
@@ -110,7 +110,7 @@ class Runner:
         return kept, not self.keep_images or self._images(group[0]).check()
 
     def _measure(self, group: list[Result]) -> tuple[int, PreparedRun | None]:
-        """Fills in the values of a group, or why there are none; how many images were made, and what made them."""
+        """Fills in the values of a group, or why there are none; returns the number of images made, and the run."""
         made, prepared, first = 0, None, group[0]
         try:
             prepared = self.work.together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
@@ -143,9 +143,10 @@ class Runner:
     def _stream(
         self, result: Result, prepared: PreparedRun, evaluator: Evaluator, rows: RowFile, done: set[int]
     ) -> int:
-        """Images into rows of features and, last, network evaluations; returns how many were made.
+        """Draws images and writes a row for each, its features and last its network evaluations; returns the number of images.
 
-        Batches are the same whatever was done before, so that an interrupted cell ends with the numbers of any other.
+        Batches are the same whatever was done before, so that an interrupted cell ends with the same numbers as an
+        uninterrupted one.
         """
         made = 0
         batches = prepared.batches(range(result.num), self.resources.batch_size, result.num)
@@ -164,7 +165,7 @@ class Runner:
         return made
 
     def _finish(self, group: list[Result], prepared: PreparedRun, evaluators: list[Evaluator], file: RowFile) -> None:
-        """Every metric of all rows, each with a failure of its own; and the images' folder, where they are kept."""
+        """Computes every metric from all rows, each with its own failure, and completes the folder of images if they are kept."""
         rows = read_array(file.partial, memory_map=True)
         for result, evaluator in zip(group, evaluators, strict=True):
             found, result.failed = self.work.attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
@@ -209,7 +210,7 @@ def solutions(resources: Resources, folder: Folder) -> Solutions:
 def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
     """The cost of each group by the name of its features, from one warm batch of each model and extractor.
 
-    Where a batch does not fit in the memory: raises CapacityError if `strict`, else such groups cost nothing.
+    If a batch does not fit in memory, raises CapacityError if `strict`; otherwise the cost of such groups is 0.
     """
     speeds: dict[object, tuple[float, float]] = {}
     solved: set[Path] = set()
@@ -249,7 +250,7 @@ def expected(prepared: PreparedRun, tolerance: float | None) -> tuple[int, int]:
 
 
 def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[float, float]:
-    """Seconds of one network evaluation and of the features, per image, of a warm batch."""
+    """Seconds per image of one network evaluation, and of feature extraction, from a warm batch."""
     cell, size = plan.cell(result.key), min(resources.batch_size, result.num)
     prepared = resources.prepare(cell.request)
     network = BatchSizeProbe(prepared).mean_seconds(size)

@@ -18,9 +18,9 @@ from gddim_cli.runtime.grids import Grid
 from gddim_cli.runtime.text import counted, printed, rounded, signed, with_error
 
 DASH = "—"
-"""In place of a value that belongs to another budget."""
+"""Printed in place of a value that belongs to another budget."""
 PICTURES = "pictures"
-"""In place of a solver error that a cell does not have."""
+"""Printed in place of a solver error that a cell does not have."""
 SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 Pair = tuple[Cell, Result]
 
@@ -28,9 +28,9 @@ Pair = tuple[Cell, Result]
 class Entry(msgspec.Struct, kw_only=True):
     """One place of a table: results that differ in the seed only, by their keys, of which `seeds` have a value.
 
-    `standard_error` is that of the mean over seeds; with one seed it is the metric's own, from resampling the images. `asked`
-    and `nfe` are the network evaluations asked for and made; `failed` says why values are missing, `missing` counts those not
-    measured yet. Calibrated RK45 is `overspent` where it made over 5 % (and one) more: tables and plots omit it.
+    `standard_error` is the standard error of the mean over seeds; with one seed, of the metric, estimated from the images.
+    `asked` and `nfe` are the network evaluations asked for and made; `failed` says why values are missing, `missing` counts
+    those not measured yet. Calibrated RK45 is `overspent` where it made over 5 % (and one) more: tables and plots omit it.
     """
 
     keys: list[str]
@@ -50,7 +50,7 @@ class Entry(msgspec.Struct, kw_only=True):
 
     @property
     def made(self) -> str:
-        """` (9)`: the evaluations made, to a tenth, where they are not those asked for."""
+        """` (9)`: the evaluations made, to a tenth, if they differ from those asked for."""
         text = str(self.asked) if self.nfe is None else f"{self.nfe:.1f}".removesuffix(".0")
         return "" if text == str(self.asked) else f" ({text})"
 
@@ -79,7 +79,7 @@ class Entry(msgspec.Struct, kw_only=True):
 class Table(msgspec.Struct, kw_only=True):
     """Values of one metric, reference, number of images and quantisation, by label and column.
 
-    Columns are `nfe` or, with one NFE, `lambda`; `apart` says in what the table differs from others with its heading.
+    Columns are `nfe` or, with one NFE, `lambda`; `apart` says how the table differs from others with the same heading.
     """
 
     title: str
@@ -105,7 +105,7 @@ class Table(msgspec.Struct, kw_only=True):
 
     @property
     def measured(self) -> str:
-        """The metric and what it compares with, `FID@5000 against mnist`; the metric alone if it compares with nothing."""
+        """The metric and what it compares with, `FID@5000 against mnist`; the metric alone if it uses no reference."""
         reference = self.evaluator["reference"]
         return f"{self.metric} against {reference}" if reference else self.metric
 
@@ -154,7 +154,7 @@ class Table(msgspec.Struct, kw_only=True):
         return [self.header, *lines] if lines else []
 
     def notes(self) -> list[str]:
-        """What a reader of the table has to know, a sentence each."""
+        """Notes for the reader of the table, one sentence each."""
         found, entries, images = [], self.entries, self.images
         if seeds := sorted({entry.seeds for entry in entries if entry.std is not None}):
             found.append(f"±: the standard error of the mean over {' or '.join(map(str, seeds))} seeds.")
@@ -196,7 +196,7 @@ def tables(pairs: Sequence[Pair]) -> list[Table]:
 
 
 def table(pairs: Sequence[Pair]) -> Table:
-    """One table of cells that may share one."""
+    """The table of cells that belong into one table."""
     requests, (cell, result) = [result.request for _, result in pairs], pairs[0]
     noises = {(request.sampler, request.options.get("lambda")) for request in requests}
     varied = len(noises) > len({sampler for sampler, _ in noises}) and all(noise is not None for _, noise in noises)

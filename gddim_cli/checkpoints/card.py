@@ -42,16 +42,17 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Where a published file is.
 
     Attributes:
-        file: its name; a mirror has it under that name.
+        file: the file's name, also on a mirror.
         format: a checkpoint format's name, `native`, or `verbatim` for files that are kept as they are.
-        settings: what the file does not tell, by the names of the format's options.
-        size: in bytes, about: few of the sizes are published.
-        google_drive: its id there.
-        google_drive_folder: the id of the folder it is in.
-        smallest_number: where the folder has no such file, the one of its name with the smallest number is meant.
+        settings: what the file does not record, by the names of the format's options.
+        size: approximate size in bytes; few exact sizes are published.
+        google_drive: the file's id on Google Drive.
+        google_drive_folder: the id of its folder on Google Drive.
+        smallest_number: if that folder has no file of this name, take the one whose name differs in its number only, the
+            smallest.
         hugging_face: the repository on the Hugging Face Hub.
-        url: its address elsewhere.
-        sha256: pinned, whole or its beginning, where one is published.
+        url: the file's address on another server.
+        sha256: the published SHA-256, whole or its beginning.
     """
 
     file: str
@@ -78,12 +79,12 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A published file that is no checkpoint: the statistics of a reference, an Inception or another network.
+    """A published file that is not a checkpoint: the statistics of a reference, an Inception or another network.
 
     Attributes:
         name: what `gddim download` calls it.
         kind: what it is.
-        arrays: what an .npz has in it.
+        arrays: the arrays of an .npz.
     """
 
     name: str
@@ -110,15 +111,15 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         convention: the parameters of the convention.
         labels: number of classes; 0: the network takes none.
         noise_range: the standard deviations of the noise that the network supports, for images in [-1, 1].
-        data_range: of the images that the network was trained on.
-        preprocessing: of images before training and after sampling, in words.
-        sha256: of the native weights file, where it is pinned.
-        source: where the authors published it.
-        published: what they report of it.
+        data_range: the range of the images that the network was trained on.
+        preprocessing: what is done to images before training and after sampling, in words.
+        sha256: SHA-256 of the native weights file, if pinned.
+        source: where the authors published the file.
+        published: the results that the authors report.
         reference: the named reference statistics that its published FID was measured against.
-        parameters: numbers in the network.
-        training: data, steps, time, machine: how it came about.
-        license: of weights and data.
+        parameters: number of weights.
+        training: data, steps, time and machine of the training.
+        license: licences of the weights and of the data.
     """
 
     name: str
@@ -147,13 +148,13 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         for name in ("noise_range", "data_range"):
             found = getattr(self, name)
             if found is not None and not found[0] < found[1]:
-                raise ValueError(f"{name} {found} does not rise")
+                raise ValueError(f"{name} {found[0]:g} to {found[1]:g} does not rise")
 
     def make_diffusion(self) -> Diffusion:
         """The card's diffusion.
 
         Raises:
-            CheckpointError: the card names an unknown one, or parameters that it does not have.
+            CheckpointError: the card names an unknown diffusion, or parameters that the diffusion does not have.
         """
         parameters = dict(self.diffusion)
         try:

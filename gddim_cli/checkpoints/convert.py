@@ -18,7 +18,7 @@ from gddim_cli.errors import CheckpointError, UsageError, nearest
 from gddim_cli.runtime.text import printable
 
 IDENTITY = ("images", "parameterization", "labels", "network")
-"""The fields of a card by which two cards are of the same model."""
+"""Card fields that must be equal for two cards to describe the same model."""
 
 
 def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str], Card]) -> None:
@@ -37,12 +37,12 @@ def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str]
     conversion = Conversion(path, card.name, options, find_card, lambda _: None, like=card, exact=True)
     made, tensors = card_and_tensors(spec, conversion)
     check_identity(made, card, path)
-    # What the card does not say of the network, such as its dropout, is the file's.
+    # Network arguments that the card omits (such as dropout) are taken from the file.
     write(out, msgspec.structs.replace(card, network=made.network), tensors, path)
 
 
 def card_and_tensors(spec: FormatSpec, conversion: Conversion) -> Native:
-    """What a file becomes in its format.
+    """The card and the native tensors of a file in its format.
 
     Raises:
         CheckpointError: the file is damaged, or its card would contradict itself.
@@ -55,10 +55,10 @@ def card_and_tensors(spec: FormatSpec, conversion: Conversion) -> Native:
 
 
 def check_identity(found: Card, expected: Card, path: Path) -> None:
-    """Refuses a model that is not the one of a card. Arguments of the network that the card leaves out may be any.
+    """Refuses a model that differs from its card. Network arguments that the card omits may have any value.
 
     Raises:
-        CheckpointError: naming the first difference.
+        CheckpointError: they differ; the message names the first difference.
     """
     for key in IDENTITY:
         difference = different(
@@ -73,7 +73,7 @@ def check_identity(found: Card, expected: Card, path: Path) -> None:
 
 
 def different(expected: Any, found: Any, where: str) -> tuple[str, Any, Any] | None:
-    """The first place at which `found` differs from what is expected, with both values; None if there is none."""
+    """The first place at which `found` differs from `expected`, with both values; None if they are equal."""
     if isinstance(expected, dict):
         inside = found if isinstance(found, dict) else {}
         pairs = ((key, value, inside.get(key)) for key, value in expected.items())

@@ -32,7 +32,7 @@ from gddim_cli.runtime.typed_yaml import typed
 from gddim_cli.samplers.base import Eps
 
 OWN_DIFFUSION: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
-"""What is no denoiser: predictions that are defined in the card's own diffusion."""
+"""Predictions that are not denoisers, because they are defined in the card's own diffusion."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Checkpoint:
 
     Attributes:
         card: what it is.
-        network: counts its evaluations.
-        path: of the weights.
-        sha256: of the weights file.
+        network: the network, which counts its evaluations.
+        path: the weights file.
+        sha256: SHA-256 of the weights file.
     """
 
     card: Card
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @cached_property
     def denoiser(self) -> IsotropicDenoiser | None:
-        """The model as `D(y, sigma, labels)`; None where it is not one."""
+        """The model as `D(y, sigma, labels)`; None if it is not a denoiser."""
         convention = convention_of(self.card)
         if convention is None:
             return None
@@ -81,14 +81,14 @@ class Checkpoint:
 
     @property
     def classes(self) -> int:
-        """Number of class labels; 0 where the model takes none."""
+        """Number of class labels; 0 if the model takes none."""
         return self.card.labels
 
     @property
     def sigma_range(self) -> tuple[float, float]:
         """The noise levels that the network supports, as standard deviations for images in [-1, 1].
 
-        All levels for a model that is no isotropic denoiser.
+        All levels for a model that is not an isotropic denoiser.
         """
         return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
 
@@ -117,7 +117,7 @@ class Checkpoint:
             labels: classes, [N], whole numbers; None: the empty class, which few networks have been trained with.
 
         Raises:
-            UsageError: the model is no isotropic denoiser, or an argument of another shape or outside its range.
+            UsageError: the model is not an isotropic denoiser, or an argument has the wrong shape or is outside its range.
         """
         denoiser = self.denoiser
         if denoiser is None:
@@ -148,7 +148,7 @@ class Checkpoint:
 
 
 def convention_of(card: Card) -> Convention | None:
-    """How the card's prediction becomes an isotropic denoiser; None where it does not.
+    """How the card's prediction becomes an isotropic denoiser; None if it cannot.
 
     Raises:
         CheckpointError: an unknown parameterization, or parameters that it does not have.
@@ -205,7 +205,7 @@ def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
     """The card's network with these weights: every tensor used once, none missing, shapes equal.
 
     Raises:
-        CheckpointError: naming the first tensor or argument that does not fit.
+        CheckpointError: a tensor or argument does not fit; the message names the first.
     """
     module = empty_network(card, path)
     expected = module.state_dict()
@@ -224,7 +224,7 @@ def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
 
 
 def empty_network(card: Card, path: Path) -> nn.Module:
-    """The card's network, its weights uninitialised memory.
+    """The card's network with uninitialised weights.
 
     Raises:
         CheckpointError: the card describes no network, or one that does not fit its images or what it predicts.
@@ -247,7 +247,7 @@ def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> 
     """Refuses a network that does not take the card's images, or does not predict what the card says.
 
     Raises:
-        CheckpointError: naming both.
+        CheckpointError: they differ; the message names both.
     """
     if (kind == "denoiser") != (card.parameterization == "denoiser"):
         raise CheckpointError(f"{path}: its card says that a {kind} predicts '{printable(card.parameterization)}'")

@@ -19,6 +19,22 @@ from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.typed_yaml import typed
 
 CARD = "gddim_card"
+SUFFIX = ".safetensors"
+
+
+def is_native(path: Path) -> bool:
+    """Whether a file is safetensors, the native format, by its name or its first bytes.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if path.suffix == SUFFIX or not path.is_file():
+        return path.is_file()
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def write(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
@@ -32,7 +48,7 @@ def write(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
 
 
 def save(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
-    """Writes weights and card. A pinned sha256 cannot be inside the file it is of, and is left out.
+    """Writes weights and card. The card's sha256 is left out, because a file cannot contain its own hash.
 
     Raises:
         OSError: the file cannot be written.
@@ -50,7 +66,8 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """The card and the tensors of a native file.
 
     Raises:
-        CheckpointError: missing, truncated, of another format, without a card, or with numbers that are not finite.
+        CheckpointError: the file is missing, truncated, of another format, without a card, or holds numbers that are not
+            finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -76,8 +93,8 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no number is NaN or infinite, in one pass: extremes keep both."""
+    """Whether no number is NaN or infinite: both survive in the minimum or maximum, so one pass suffices."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    wide = tensor.float() if tensor.element_size() < 4 else tensor  # not every small type has extremes
+    wide = tensor.float() if tensor.element_size() < 4 else tensor  # aminmax does not support every small type
     return bool(torch.isfinite(torch.stack(wide.aminmax())).all())

@@ -81,10 +81,10 @@ class Interpreter:
         self.memo: dict[int, Any] = {}  # by number: an index from the file never becomes a size
 
     def run(self) -> Any:
-        """The value that the pickle describes; `position` is then behind it.
+        """The value that the pickle describes; `position` then points behind it.
 
         Raises:
-            OutlineError: truncated, or no such pickle.
+            OutlineError: the pickle is truncated or malformed.
         """
         self.stack, self.memo = [], {}
         try:

@@ -39,17 +39,17 @@ class View(Display):
         return self
 
     def begin(self, group: Sequence[Result]) -> None:
-        """These results are worked on now."""
+        """Shows that work on these results begins."""
         self.made = self.made if self.current else 0
         self.current = group
 
     def advance(self, evaluations: int) -> None:
-        """Evaluations have been made."""
+        """Counts evaluations that have been made."""
         self.made += evaluations
         self.tick()
 
     def end(self, group: Sequence[Result]) -> None:
-        """These results are done."""
+        """Shows these results as done."""
         measured, self.current = bool(self.current), ()
         self.done += self.costs[group[0].features][1]
         self.ended += len(group)
@@ -83,7 +83,7 @@ def described(result: Result) -> str:
 
 
 def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool, command: str) -> bool:
-    """Measures what is missing and reports; returns whether a cell failed. Raises OutputError where it cannot write."""
+    """Measures what is missing and reports; returns whether a cell failed. Raises OutputError if a file cannot be written."""
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
         if processes.main:
@@ -111,7 +111,7 @@ def show(value: Any, found: Sequence[Table], json: bool) -> None:
 
 
 def show_plan(plan: BenchPlan, resources: Resources, path: Path, json: bool) -> None:
-    """`--print-plan`: the tables, what is done of them, and the time for the rest, measured on two batches."""
+    """`--print-plan`: the tables, how much of them is done, and the time for the rest, measured on two batches."""
     folder = Folder(path)
     cost = costs(plan, resources, folder)
     evaluations, seconds = (sum(values) for values in zip(*cost.values(), strict=True))

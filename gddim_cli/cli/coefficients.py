@@ -78,7 +78,7 @@ def write(path: Path, arrays: dict[str, Any], force: bool) -> None:
 
     Raises:
         UsageError: the file exists, and `force` is not given.
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     import numpy as np
 

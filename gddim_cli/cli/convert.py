@@ -10,7 +10,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import say
-from gddim_cli.cli.shared_settings import Force, ModelSettings
+from gddim_cli.cli.shared_settings import FileSettings, Force
 from gddim_cli.settings import about
 
 EPILOG = """[bold]Examples[/bold]
@@ -34,11 +34,11 @@ FORMAT = "Format of the file. Default: recognised from the file."
 
 
 class ConvertSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `gddim convert` is told about the file."""
+    """The options of `gddim convert`."""
 
     card: Annotated[str, about(CARD, panel="Model", metavar="NAME")] | None = None
     format: Annotated[str, about(FORMAT, panel="Model", metavar="NAME", complete=format_names)] | None = None
-    set: ModelSettings | None = None
+    set: FileSettings | None = None
     force: Force = False
 
 

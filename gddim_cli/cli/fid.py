@@ -34,7 +34,7 @@ gddim fid imgs/ --ref mnist
 
 gddim fid imgs/ --protocol gddim-paper --json
 
-gddim fid imgs.zip --ref cifar10:test --mode clean --metrics fid,kid,prdc,is
+gddim fid imgs.zip --ref cifar10:test --mode clean --metrics fid,is
 
 gddim fid imgs/ --metrics dino,kid --ref train/ --ref test/
 
@@ -134,7 +134,7 @@ def measure(
 
 
 def references(given: list[str]) -> list[str]:
-    """The references of `--ref`, each once: those with a comma are lists, unless a file is called so.
+    """The references of `--ref`, each once: a value with a comma is a list, unless a file has that name.
 
     Raises:
         UsageError: a reference that is listed twice.
@@ -151,7 +151,7 @@ def references(given: list[str]) -> list[str]:
 def open_evaluators(factory: EvaluatorFactory, metrics: list[Metric], refs: list[str]) -> list[Evaluator]:
     """An evaluator for each metric and reference.
 
-    Of several references those that hold features of another network than the metric's are left out, with a note.
+    If there are several references, those made with a different network are skipped for that metric, with a note.
 
     Raises:
         UsageError, DataError: as `EvaluatorFactory.open`.
@@ -175,7 +175,7 @@ def parse(words: list[str]) -> tuple[Path, Path | None]:
     """The images, and the output of `stats`, or None.
 
     Raises:
-        UsageError: too many words, or too few.
+        UsageError: too many or too few arguments.
     """
     if words[:1] == [STATS]:
         if len(words) != 3:

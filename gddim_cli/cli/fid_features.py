@@ -44,13 +44,13 @@ def feature_folder(cache: bool) -> Iterator[Path]:
 
 
 def measuring(folder: Path, batch_size: int) -> FeaturesOf:
-    """What measures images, with a bar, into a folder."""
+    """A function that measures images into a folder, with a progress bar."""
     from gddim_cli.evaluation.features import features_of
 
     told: set[str] = set()
 
     def note(text: str) -> None:
-        """Prints a note once, however many networks measure the images."""
+        """Prints a note, once even if several networks measure the images."""
         if text not in told:
             told.add(text)
             say(text)

@@ -24,8 +24,8 @@ def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource
     """Makes sure that the statistics can be written, before any work.
 
     Raises:
-        UsageError: an input, or another file than the statistics of these images; naming it.
-        OutputError: it cannot be written.
+        UsageError: the file is an input, or holds something other than statistics of these images; the message names it.
+        OutputError: the file cannot be written.
     """
     from gddim_cli.evaluation.statistics import title_of
     from gddim_cli.runtime.files import probe

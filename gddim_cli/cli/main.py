@@ -14,11 +14,10 @@ from gddim_cli.errors import CapacityError, DataError, GddimError, OutputError
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.heartbeat import RESUME_HINT
 from gddim_cli.runtime.text import printable
-from gddim_cli.runtime.user_file import raised, user_lines
 
 INTERRUPTED = 130
 LONGEST = 1500
-"""Characters of an error message."""
+"""The longest error message, in characters."""
 HEARD: list[int] = []
 """The signals to end that have arrived."""
 
@@ -47,6 +46,8 @@ def run() -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except (Exception, SystemExit) as error:
+        from gddim_cli.runtime.user_file import raised, user_lines
+
         if HEARD:
             status = INTERRUPTED  # libraries turn an interrupt of their import into errors of other types
         elif lines := user_lines(error):
@@ -95,7 +96,7 @@ def call() -> int:
 
 
 def refuse_removed_folder() -> None:
-    """Raises OutputError if the current folder has been removed, where libraries end in errors of their own."""
+    """Raises OutputError if the current folder has been removed, since libraries would then fail with errors of their own."""
     try:
         Path.cwd()
     except FileNotFoundError as error:

@@ -167,7 +167,7 @@ def parameter_of(setting: Setting, lists: bool) -> inspect.Parameter:
     if setting.about.short:
         decls.append(setting.about.short)
     says_default = (
-        setting.default is None or setting.default is False or setting.default == [] or "Default:" in setting.help
+        setting.default is None or setting.default is False or setting.default == [] or "Default" in setting.help
     )
     option = typer.Option(
         *decls,
@@ -249,7 +249,7 @@ def folder(option: str, path: Path) -> Path:
     """The folder, if it is not the current one (which an empty name stands for).
 
     Raises:
-        UsageError: it is; the message names the option.
+        UsageError: it is the current folder; the message names the option.
     """
     if path == Path():
         raise UsageError(f"{option}: cannot be the current folder; choose another folder")

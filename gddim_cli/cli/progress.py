@@ -175,7 +175,7 @@ def stdout() -> Iterator[TextIO]:
     """A context with standard output for data, which is flushed at the end.
 
     Raises:
-        OutputError: it cannot be written, for example because the disk behind `>` is full.
+        OutputError: stdout cannot be written, for example because the disk behind `>` is full.
     """
     yield sys.stdout
     sys.stdout.flush()
@@ -190,21 +190,21 @@ def show_table(table: Table) -> None:
 
 
 class TimeLeft:
-    """The time left by an estimate, corrected by how long what is done has taken.
+    """The time left: an estimate, corrected by the pace of the work done so far.
 
     Attributes:
         total: the estimate, in seconds of one process.
-        processes: among which the work is shared.
+        processes: number of processes that share the work.
     """
 
     TRUSTED = 0.05
-    """The part of the estimate that the measured pace is averaged with."""
+    """The share of the estimate that counts as done at the estimated pace, so that the first measurements do not decide alone."""
 
     def __init__(self, total: float, processes: int = 1) -> None:
         self.total, self.processes, self.started = total, processes, time.monotonic()
 
     def text(self, done: float) -> str:
-        """`, 1:30 left`, where `done` seconds of the estimate are done; nothing where no time is left or known."""
+        """`, 1:30 left`, after `done` seconds of the estimate; empty if no time is left."""
         known = self.TRUSTED * self.total
         if done >= self.total:
             return ""

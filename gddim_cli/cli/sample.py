@@ -78,7 +78,7 @@ def sample(
 
 
 def check_outputs(request: SamplingRequest, asked: SampleSettings) -> None:
-    """Raises UsageError for outputs that cannot be written: by their names."""
+    """Raises UsageError for output files whose names do not fit their formats."""
     if asked.trajectory:
         from gddim_cli.images.film import check_film
 

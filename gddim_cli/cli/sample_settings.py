@@ -16,8 +16,8 @@ FOLDER_ONLY = ("format", "trajectory", "save_raw", "overwrite", "compile", "cuda
 
 PRESET = "The scheme of the gDDIM paper, whatever the defaults are: order 2, eps under K = R, a quadratic time grid."
 OUT = (
-    "Folder of the run; rerunning the same command makes only the images that are missing. With --compare the sheet's file. "
-    "Default: imgs, or sheet.png."
+    "Folder of the run; rerunning the same command makes only the images that are missing. "
+    "With --compare, the image file to write. Default: imgs, or sheet.png."
 )
 COMPARE = (
     "Write one sheet of pictures instead of a folder: a row for each sampler, a column for each NFE of a list, the same "
@@ -41,7 +41,7 @@ BatchSize = (
 
 
 class SampleSettings(Machine, frozen=True, kw_only=True):
-    """What `gddim sample` makes of the images, and how fast."""
+    """What `gddim sample` writes, and how it computes."""
 
     preset: Annotated[str, about(PRESET, metavar="paper")] | None = None
     set: ModelSettings | None = None
@@ -58,7 +58,7 @@ class SampleSettings(Machine, frozen=True, kw_only=True):
     cuda_graph: Annotated[bool, about(CUDA_GRAPH, panel="Speed", flag="--cuda-graph")] = False
 
     def beside_sheet(self) -> list[str]:
-        """The options given that a sheet of pictures cannot be made with."""
+        """The given options that `--compare` does not support."""
         known = declared(SampleSettings)
         found = [known[key].flag for key in FOLDER_ONLY if getattr(self, key) != known[key].default]
         return [*found, *["--batch-size auto"] * self.automatic]

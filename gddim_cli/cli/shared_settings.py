@@ -15,15 +15,20 @@ from gddim_cli.settings import about
 if TYPE_CHECKING:
     import torch
 
-SET = (
+FILE_SET = (
     "Setting that the checkpoint file of another program does not record, under its name in that program, such as "
     "image_size=64. May be given several times."
+)
+SET = (
+    "With a checkpoint file of another program, a setting that it does not record, under its name in that program, such as "
+    "image_size=64. With FILE.py:FUNCTION, an argument of the function, passed as text. May be given several times."
 )
 KEY = "Array of the .npz that holds the images. Default: train_images, or the only array of images."
 FORCE = "Replace output files that this run did not write."
 DEVICE = "Device the network runs on; auto uses a GPU if there is one."
 THREADS = "CPU threads. Default: one per core."
 
+FileSettings = Annotated[list[str], about(FILE_SET, panel="Model", metavar="NAME=VALUE")]
 ModelSettings = Annotated[list[str], about(SET, panel="Model", metavar="NAME=VALUE")]
 ImagesKey = Annotated[str, about(KEY, panel="Data", metavar="KEY")]
 Force = Annotated[bool, about(FORCE, panel="Output", flag="--force")]

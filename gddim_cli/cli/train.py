@@ -51,7 +51,7 @@ DATA = (
 
 
 class TrainSettings(Machine, frozen=True, kw_only=True):
-    """What `gddim train` takes from the data and changes of the recipe."""
+    """What `gddim train` reads from the data, and what it changes in the recipe."""
 
     key: ImagesKey | None = None
     num: Annotated[int, about(NUM, panel="Data", short="-n", ge=1, le=10**12)] | None = None
@@ -142,7 +142,7 @@ def execute(run: TrainingRun, every: int) -> None:
 
 
 def summary(run: TrainingRun, path: Path, picture: Pixels) -> str:
-    """What a save has to say; on a terminal with the first images of the grid."""
+    """The report after a save; on a terminal with the first images of the grid."""
     from gddim_cli.images.render import half_blocks
 
     step, loss, seconds = run.log[-1]
@@ -155,7 +155,7 @@ def summary(run: TrainingRun, path: Path, picture: Pixels) -> str:
 
 
 def describe(run: TrainingRun) -> None:
-    """Says what is trained on what, and what the model card will not say."""
+    """Prints what is trained on what, and what the model card leaves out."""
     from gddim_cli.training.model_card import described, is_about
 
     say(f"{described(run.data)}, {run.trainer.parameters:,} parameters, on {run.device}")

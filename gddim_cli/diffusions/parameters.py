@@ -25,7 +25,7 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 """The type of an image's side, in pixels."""
 
 OF_THE_CLASS = ("name", "D", "T", "spectral", "sampling")
-"""Attributes of a diffusion that are no parameters."""
+"""Attributes of a diffusion that are not parameters."""
 
 
 def check_parameters(kind: type[Diffusion], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
     """Checks the attributes of a user's diffusion, and the shapes of its matrices for times of several shapes.
 
     Raises:
-        DataError: naming the first member that does not fulfil the contract.
+        DataError: a member does not fulfil the contract; the message names the first.
     """
     for attribute, kind, expected in (
         ("name", str, "a text"),
@@ -83,7 +83,7 @@ def _matrix(diffusion: Diffusion, path: Path, member: str, *times: Any) -> np.nd
     """A member of a user's diffusion that is an array, or its value at some times.
 
     Raises:
-        DataError: it raises an error, or is not made of real numbers.
+        DataError: the member raises an error, or does not consist of real numbers.
     """
 
     def call() -> np.ndarray:

@@ -27,9 +27,9 @@ class Evaluator:
 
     Attributes:
         extractor: images to features.
-        reference: what the features are compared with; None for a metric that needs none.
-        metric: how they are compared, with its options.
-        protocol: the published way of measuring that fixes these, or None.
+        reference: the reference to compare with; None for a metric that needs none.
+        metric: the metric, with its options.
+        protocol: the published protocol that fixes the three above, or None.
     """
 
     extractor: Extractor
@@ -45,7 +45,7 @@ class Evaluator:
 
         Raises:
             UsageError: as `check_count`.
-            DataError: features that are not finite.
+            DataError: the features are not finite.
             NumericsError: the computation failed.
         """
         self.check_count(len(features))
@@ -91,7 +91,7 @@ class Evaluator:
         return f"{label}@{n}" if n is not None and n < FULL and self.metric.spec.depends_on_count else label
 
     def identity(self) -> dict[str, Any]:
-        """Everything but the number of images that two values must share to be comparable, for JSON."""
+        """Everything that two values must share to be comparable, except the number of images; for JSON."""
         reference = self.reference
         return {
             "metric": self.label(),
@@ -117,7 +117,7 @@ class Evaluator:
         return [f"{self.label()} is not {official} and cannot be compared with published {official} values"]
 
     def notes(self, features: NDArray[np.floating], shape: Shape) -> list[str]:
-        """What a reader of the value for features of images of this height, width and channels has to know."""
+        """Notes for the reader of the value, given the features and the images' height, width and channels."""
         found = list(self.metric.spec.notes(features, self.reference))
         reference, extractor = self.reference, self.extractor
         if reference and not reference.stated:
@@ -135,7 +135,7 @@ def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
     """The images to measure: all of them, or as many as the protocol requires, as `ImageSource.at_most` takes them.
 
     Raises:
-        UsageError: images of another quantisation than the protocol's.
+        UsageError: the images' quantisation is not the protocol's.
         DataError: fewer than two images.
     """
     protocol = evaluator.protocol

@@ -1,4 +1,4 @@
-"""Evaluators from the options that choose them: mode, reference, protocol, networks of the user's own."""
+"""Evaluators from the options that choose them: mode, reference, protocol, the user's own networks."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ class EvaluatorFactory:
         shape: height, width, channels of the images, if they are known.
         protocol: the name of a protocol, which fixes reference and mode.
         mode: the network and its resizing; None chooses the mode that the reference was made with, else legacy_tensorflow.
-        inception: a file in place of the published weights of Inception.
-        features: the user's own network, `FILE.py:FUNCTION` or a TorchScript file, for metrics that are tied to none.
+        inception: a file to use in place of the published weights of Inception.
+        features: the user's own network, `FILE.py:FUNCTION` or a TorchScript file, for metrics that are not tied to one
+            network.
         features_of: computes the features of a reference that is a set of images; without it such a reference is refused.
     """
 
@@ -112,7 +113,7 @@ class EvaluatorFactory:
         return metric.spec.mode or (own.MODE if self.features is not None else self.mode)
 
     def fits(self, metric: Metric, ref: str | None) -> bool:
-        """Whether a reference has, as far as its name or file says, the features of the mode that a metric is tied to."""
+        """Whether a reference has features in the mode that a metric is tied to, as far as its name or file says."""
         mode = metric.spec.mode
         if mode is None or ref is None:
             return True
@@ -122,7 +123,7 @@ class EvaluatorFactory:
         return not statistics_files.is_statistics(name) or statistics_files.mode_of(name) in (None, mode)
 
     def extractor(self, mode: str | None = None) -> Extractor:
-        """The extractor of a mode; by default that for statistics of these images.
+        """The extractor of a mode; by default the one for statistics of these images.
 
         Raises:
             UsageError, DataError: as `load_extractor` and `load_own`; images that the network does not take.
@@ -174,10 +175,10 @@ def require_files(name: str | Path | None, mode: str, inception: Path | None) ->
 
 
 def fixed_by(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:
-    """Reference and mode: those of the protocol if there is one, else the given ones.
+    """Reference and mode: the protocol's if there is one, else the given ones.
 
     Raises:
-        UsageError: the options ask for another one.
+        UsageError: the given reference or mode is not the protocol's.
     """
     if protocol is None:
         return ref, mode

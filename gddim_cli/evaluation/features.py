@@ -21,13 +21,13 @@ from gddim_cli.runtime.files import eventually, writing
 from gddim_cli.runtime.row_file import RowFile
 
 LIMIT = 8 << 30
-"""Bytes of features that are kept; the least recently used go first."""
+"""Bytes of features that are kept; the least recently used files are removed first."""
 VERSION = 2
 """The version of the files' content; files of another version are not used."""
 PATIENCE = 60.0
-"""Seconds that a file of another machine may take to appear in a shared folder."""
+"""Seconds within which a file written by another machine must appear in a shared folder."""
 LARGEST_BATCH = 256 << 20
-"""Bytes of pixels in a batch; of very large images fewer are measured at once."""
+"""Bytes of pixels in a batch; very large images are measured in smaller batches."""
 
 OnImages = Callable[[int], None]
 
@@ -43,11 +43,11 @@ def features_of(
     """Features, [N, d], of images, as a memory map of a file in `folder`.
 
     The file's name is a hash of the images, the weights and the mode: a changed folder has another file. Each row carries a
-    checksum, and rows that were changed since are measured again. Several processes share the images by whole batches, so
-    that they find what one process would.
+    checksum, and altered rows are measured again. Several processes share the images by whole batches, so that they find what a
+    single process would.
 
     Args:
-        on_images: called with the number of images that are measured already, then with those of each batch.
+        on_images: called with the number of images that are already measured, then with the number in each batch.
         on_wait: called before waiting for another process that measures the same images.
 
     Raises:
@@ -125,7 +125,7 @@ def checksum(features: NDArray[np.float32]) -> float:
 
 
 def with_checksums(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features [N, d] with the checksum of each row behind it, [N, d + 1]."""
+    """Features [N, d] with the checksum of each row appended, [N, d + 1]."""
     sums = np.array([checksum(row) for row in features], np.float32)
     return np.column_stack([features, sums])
 
@@ -142,7 +142,7 @@ def measure(
     """Measures the features that are not `done`, a batch at a time; the file gets its final name when it is complete.
 
     Raises:
-        DataError: the images are no longer those of the fingerprint `content`; the features are removed.
+        DataError: the images no longer have the fingerprint `content`; the features are removed.
     """
     group, num = world(), source.count
     if not eventually(rows.partial.exists, PATIENCE):

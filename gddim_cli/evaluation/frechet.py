@@ -14,7 +14,7 @@ from gddim_cli.evaluation.moments import Gaussian
 EPS = float(np.finfo(np.float64).eps)
 LARGEST = 1e100
 ROUNDED = 1e-5
-"""Negative eigenvalues of a covariance, relative to its largest one, that count as rounding: files often hold float32."""
+"""Negative eigenvalues of a covariance up to this share of the largest count as rounding, since files often hold float32."""
 TOLERANCE = 1e-9
 """Relative error of the overlap up to which eigenvalues replace singular values, which take four times as long."""
 
@@ -27,7 +27,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
     Raises:
         DataError: different dimensions, or a matrix that is not a covariance.
-        NumericsError: not finite, or negative beyond rounding.
+        NumericsError: the distance is not finite, or is negative beyond rounding.
     """
     if a.mean.shape != b.mean.shape:
         raise DataError(

@@ -22,7 +22,7 @@ NORMAL = 1.959964
 FLOOR = 0.6
 """The least variance, as a share of the second-order term: the estimate of `first` may come out negative."""
 ROWS = 5000
-"""Images that the variance of the Frechet distance is estimated from; of more, a random choice."""
+"""Most images from which the variance of the Frechet distance is estimated; a random choice of larger sets."""
 BLOCK = 1000
 PAIRS = 4000
 LEAST = 2
@@ -60,11 +60,11 @@ def frechet_expansion(features: NDArray[np.floating[Any]], gaussian: Gaussian, r
         p(x)    = 2 (m - m_r) . c + |c|^2 - sum_k s_k w_k^2
         h(x, y) = 2 sum_k s_k w_k v_k + 2 sum_kl W_kl (w_k w_l - delta_kl) (v_k v_l - delta_kl)
 
-    with w of x, v of y and `W_kl = s_k s_l / (2 (s_k + s_l))`. Where p is evaluated at the images that m and S came from, its
-    variance is too large by that of `h(x, x) / (2 N)`, which is subtracted from p, and by `second / N`.
+    with w of x, v of y and `W_kl = s_k s_l / (2 (s_k + s_l))`. If p is evaluated at the images that m and S came from, its
+    variance is too large by the variance of `h(x, x) / (2 N)`, which is therefore subtracted from p, and by `second / N`.
 
     Args:
-        features: [N, d], those of `gaussian`.
+        features: the features of `gaussian`, [N, d].
 
     Returns:
         None if there are fewer images than three or than twice the rank of the features, or all images are equal.
@@ -84,7 +84,7 @@ def frechet_expansion(features: NDArray[np.floating[Any]], gaussian: Gaussian, r
     shift = gaussian.mean - reference.mean
 
     def kernel(products: NDArray[np.float64], trace: NDArray[np.float64]) -> NDArray[np.float64]:
-        """h of pairs, from the products `w_k v_k` and `sum_k s_k (w_k^2 + v_k^2) / 4`."""
+        """`h` of pairs, from the products `w_k v_k` and `sum_k s_k (w_k^2 + v_k^2) / 4`."""
         return 2 * (products @ s + ((products @ pair) * products).sum(axis=1) - trace + s.sum() / 4)
 
     chosen = np.random.default_rng(0).permutation(np.asarray(some(features, ROWS)))

@@ -47,7 +47,7 @@ class Moments:
 
     @classmethod
     def empty(cls, dimension: int) -> Self:
-        """Those of no features of this dimension."""
+        """The moments of an empty set of features of this dimension."""
         return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
     @classmethod
@@ -62,7 +62,7 @@ class Moments:
         """Includes features [N, d].
 
         Raises:
-            DataError: NaN or infinity among them.
+            DataError: the features hold NaN or infinity.
         """
         if not len(features):
             return
@@ -104,10 +104,10 @@ class Moments:
 
 
 def gaussian_of(features: NDArray[np.floating]) -> Gaussian:
-    """The Gaussian of features [N, d], with an exact factor where N <= d.
+    """The Gaussian of features [N, d], with an exact factor if N <= d.
 
     Raises:
-        DataError: fewer than two, or NaN or infinity among them.
+        DataError: fewer than two features, or NaN or infinity among them.
     """
     gaussian = Moments.of(features).gaussian()
     if len(features) > features.shape[1]:
@@ -117,7 +117,7 @@ def gaussian_of(features: NDArray[np.floating]) -> Gaussian:
 
 
 def check_finite(features: NDArray[np.floating]) -> None:
-    """Raises DataError, naming the first row that holds NaN or infinity."""
+    """Raises DataError if a row holds NaN or infinity; the message names the first."""
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise DataError(

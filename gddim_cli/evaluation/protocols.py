@@ -8,12 +8,12 @@ from typing import Literal, get_args
 from gddim_cli.errors import UsageError, nearest
 
 Mode = Literal["legacy_tensorflow", "clean", "legacy_pytorch", "dinov2", "lenet"]
-"""How images come to a network, and to which: the three of clean-fid, DINOv2, and the bundled classifier of digits."""
+"""A network and how images are resized for it: clean-fid's three modes, DINOv2, and the bundled classifier of digits."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 INCEPTION_MODES: tuple[Mode, ...] = ("legacy_tensorflow", "clean", "legacy_pytorch")
 DEFAULT_MODE: Mode = "legacy_tensorflow"
 FULL = 50_000
-"""Images of a published FID; with fewer the label states their number: FID@N."""
+"""The number of images in published FIDs; with fewer, the label states it: FID@N."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Protocol:
 
     Attributes:
         ref: the named reference.
-        mode: how images come to the network.
+        mode: the network, and how images are resized for it.
         quantize: how images in [-1, 1] become uint8.
         num: the number of images.
-        source: the paper that measures in this way.
+        source: the paper that uses it.
     """
 
     name: str

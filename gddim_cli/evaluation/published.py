@@ -10,7 +10,7 @@ from gddim_cli.runs.folder import read_run
 
 
 def published_advice(folder: Path, n: int) -> str | None:
-    """What `n` images of a run are worth, and the commands that measure the FID that its model's authors published.
+    """A note for `n` images of a run, with the commands that measure the FID that the model's authors published.
 
     None if there are enough images, or if no such FID is known.
     """

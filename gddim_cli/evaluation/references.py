@@ -73,7 +73,7 @@ def named_file(name: str, mode: str) -> Path:
 
     Raises:
         UsageError: the reference does not support the mode.
-        DataError: it is not on this machine; the message names the command that gets it.
+        DataError: the file is not on this machine; the message names the command that fetches it.
     """
     from gddim_cli.hub.store import bundled_folder, find_file
 
@@ -121,8 +121,8 @@ def find(name: str) -> str | Path:
     """A known reference's name, or a path.
 
     Raises:
-        UsageError: empty.
-        DataError: neither.
+        UsageError: the name is empty.
+        DataError: neither a known name nor an existing path.
     """
     if not name:
         raise UsageError(f"--ref: is empty; known: {', '.join(REFERENCES)}, or a path")

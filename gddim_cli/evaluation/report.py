@@ -19,16 +19,17 @@ UNCERTAINTY = ("standard_error", "low", "high")
 
 
 class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `gddim fid --json` prints: the first metric at the top level, the first reference's under `metrics`, all as `results`.
+    """What `gddim fid --json` prints: the first metric at the top level, the first reference under `metrics`, all in `results`.
 
     Attributes:
         metric: its label: `FID`, or `FD(network)`, which is not comparable with FID.
         metric_name, metric_options: what `--metrics` calls it.
-        value: of the first metric; `standard_error`, `low` and `high` are its standard error and 95 % interval if known.
+        value: the value of the first metric; `standard_error`, `low` and `high` are its standard error and 95 % interval if
+            known.
         n: the number of images.
         chosen_from: if they are a fixed random subset, the number of images that they were chosen from.
-        metrics: all numbers of each metric to its first reference, under the text that chooses it; `label` is `metric` with
-            the number of images.
+        metrics: all numbers of each metric against its first reference, under the text that chooses the metric; `label` is
+            `metric` with the number of images.
         results: for each metric and reference, what identifies it (metric, reference, network), the reference as
             the user gave it (`ref`), and its `numbers`.
         protocol_followed: whether count and quantisation are the protocol's too; None without a protocol.
@@ -79,7 +80,7 @@ def report(
 
     Args:
         evaluators: one for each metric and reference, under one protocol or none.
-        features: the images' features by an extractor.
+        features: returns the images' features from an extractor.
         on_step: called with the share of a metric that has been computed since the last call.
 
     Raises:
@@ -120,13 +121,13 @@ def report(
 
 
 def followed(source: ImageSource, evaluator: Evaluator) -> bool | None:
-    """Whether count and quantisation are the protocol's; the evaluator has made sure of reference, mode and network."""
+    """Whether count and quantisation are the protocol's; the evaluator has already checked reference, mode and network."""
     protocol = evaluator.protocol
     return None if protocol is None else (source.count, source.quantize) == (protocol.num, protocol.quantize)
 
 
 def protocol_notes(source: ImageSource, evaluator: Evaluator) -> Iterator[str]:
-    """How the images depart from the protocol, a sentence each."""
+    """How the images depart from the protocol, one sentence each."""
     protocol = evaluator.protocol
     if protocol and source.count != protocol.num:
         yield f"protocol {protocol.name} requires {protocol.num} images; there are {source.count}"
@@ -152,7 +153,7 @@ def lines(found: Measurement) -> list[str]:
 
 
 def values(results: Sequence[dict[str, Any]]) -> list[str]:
-    """The results as a line each; with several references those to a reference as a table, whose rows are metrics."""
+    """The results, one line each; with several references, a table whose rows are metrics and whose columns are references."""
     columns = list(dict.fromkeys(result["ref"] for result in results if result["ref"]))
     in_table = [result for result in results if result["ref"] and len(columns) > 1]
     found = [f"{result['label']} = {described(result['numbers'])}" for result in results if result not in in_table]
@@ -165,7 +166,7 @@ def values(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def brief(numbers: Mapping[str, Any] | None) -> str:
-    """A metric's value and its interval in a cell of a table; a dash without them."""
+    """A metric's value and interval for a cell of a table; a dash if there are none."""
     if numbers is None:
         return "-"
     interval = f" ({numbers['low']:.4g} to {numbers['high']:.4g})" if "low" in numbers else ""

@@ -1,4 +1,4 @@
-"""Statistics files: a mean and a covariance of features, or the features, and in our own files what made them."""
+"""Statistics files: a mean and a covariance of features, or the features, and in gddim's own files what made them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ABOUT = "gddim"
 ARRAYS = {"mu": 1, "sigma": 2, "pool_3": 2}
 """The arrays of statistics files, with their number of axes."""
 LARGEST = 1 << 30
-"""Bytes of an array in a statistics file: 128 000 features of Inception in float32."""
+"""Largest array in a statistics file, in bytes: 128 000 Inception features in float32."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Reference:
         title: its images, in words.
         gaussian: mean and covariance of the features.
         features: the features, or some of them, [N, d]; None if the file has only mean and covariance.
-        sha256: of the file, or of the images' content.
+        sha256: SHA-256 of the file, or of the images' content.
         shape: height, width and channels of the images, if known.
-        stated: whether it states the network and mode that made it.
+        stated: whether the file states the network and mode that made it.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Reference:
 
 
 class About(msgspec.Struct, frozen=True):
-    """What made a statistics file of ours, as JSON in the array `gddim`."""
+    """What made a statistics file of gddim, as JSON in the array `gddim`."""
 
     title: str
     n: Annotated[int, msgspec.Meta(ge=2, le=10**12)]
@@ -71,7 +71,7 @@ def is_statistics(path: Path) -> bool:
     """Whether a path is an .npz of statistics or features, not of images.
 
     Raises:
-        DataError: an .npz that cannot be read.
+        DataError: the .npz cannot be read.
     """
     return path.suffix.lower() == ".npz" and path.is_file() and bool(ARRAYS.keys() & read_archive(path).keys())
 
@@ -82,10 +82,10 @@ def read_statistics(
     """The reference in an .npz with `mu` and `sigma`, or with the features as `pool_3` [N, d].
 
     Args:
-        title, n, shape: of the images, unless the file states them.
+        title, n, shape: the images' title, number and shape, unless the file states them.
 
     Raises:
-        DataError: unreadable, of another dimension or another network than the images' features, not finite, or all zero.
+        DataError: the file is unreadable, of another dimension or network than the images' features, not finite, or all zero.
     """
     arrays = read_archive(path)
     check_arrays({key: arrays[key] for key in ARRAYS if key in arrays}, extractor, name)
@@ -107,14 +107,14 @@ def read_statistics(
 
 
 def gaussian_in(path: Path, features: NDArray[Any] | None, n: int | None, statistics: bool) -> Gaussian:
-    """The Gaussian of a file's features if those are of all n images, else of its mean and covariance.
+    """The Gaussian of a file's features if it has those of all n images, else of its mean and covariance.
 
     Args:
         n: the number of images, if known.
         statistics: whether the file has a mean and a covariance.
 
     Raises:
-        DataError: not finite, all zero, too few features or too many, or as `checked`.
+        DataError: the features are not finite, all zero, too few or too many; or as `checked`.
     """
     if features is not None:
         check_finite(features)
@@ -144,7 +144,7 @@ def check_arrays(arrays: dict[str, Header], extractor: Extractor, name: str) -> 
 
 
 def check_network(about: About, extractor: Extractor, name: str) -> None:
-    """Raises DataError for a file that another network made, or another mode."""
+    """Raises DataError for a file that was made with another network or mode."""
     if (about.weights_sha256, about.mode) != (extractor.sha256, extractor.mode):
         raise DataError(
             f"--ref {name}: made by {printable(about.network)} in mode {printable(about.mode)} (weights "
@@ -157,7 +157,7 @@ def checked(mean: NDArray[Any], covariance: NDArray[Any], n: int | None) -> Gaus
     """The Gaussian of a file's arrays.
 
     Raises:
-        DataError: shapes that do not fit, NaN or infinity, or a matrix that is not symmetric.
+        DataError: shapes that do not match, NaN or infinity, or a matrix that is not symmetric.
     """
     d = mean.size
     if covariance.shape != (d, d):
@@ -176,13 +176,13 @@ def mode_of(path: Path) -> str | None:
     """The mode that a statistics file states; None if it states none.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     return read_about(path).mode if ABOUT in read_archive(path) else None
 
 
 def title_of(path: Path) -> str | None:
-    """The images that a statistics file of ours states; None for any other file."""
+    """The title of the images that a statistics file of gddim states; None for any other file."""
     try:
         return read_about(path).title if is_statistics(path) and ABOUT in read_archive(path) else None
     except DataError:
@@ -190,10 +190,10 @@ def title_of(path: Path) -> str | None:
 
 
 def read_about(path: Path) -> About:
-    """What made a statistics file of ours.
+    """What made a statistics file of gddim.
 
     Raises:
-        DataError: damaged.
+        DataError: the file is damaged.
     """
     try:
         return msgspec.json.decode(str(read_member(path, ABOUT, most=1 << 20)), type=About)
@@ -212,7 +212,7 @@ def write_statistics(
     """Writes `mu`, `sigma`, the features as `pool_3` if given, and `gddim`: what made them. Equal content makes equal bytes.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     about = About(title, gaussian.n or 0, extractor.name, extractor.mode, extractor.sha256, shape)
     arrays: dict[str, NDArray[Any]] = {"mu": gaussian.mean, "sigma": gaussian.covariance}

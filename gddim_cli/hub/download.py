@@ -47,9 +47,9 @@ class Download:
     Attributes:
         say: called with each step, in one line.
         on_bytes: called with the bytes that have arrived.
-        file: the published file, where the user has it already.
+        file: the published file, if the user already has it.
         keep: whether the published file is kept beside the converted one.
-        offline: never to touch the network.
+        offline: whether to stay off the network.
     """
 
     say: Callable[[str], None]
@@ -63,7 +63,7 @@ class Download:
 
         Raises:
             UsageError: no such name, or one that ships with the package.
-            DownloadError: it cannot be fetched, or differs from the first download.
+            DownloadError: the file cannot be fetched, or differs from the first download.
             CheckpointError: the file is not what its card says.
             OutputError: the cache cannot be written, or the disk is too full.
         """
@@ -98,7 +98,7 @@ class Download:
         return sound
 
     def _note_license(self, card: Card | FileCard) -> None:
-        """Says that a licence is non-commercial."""
+        """Prints a note if a licence is non-commercial."""
         terms = card.license.get("weights", "")
         if "NC" in terms or "non-commercial" in terms:
             self.say(f"{card.name}: licence {printable(terms)}: not for commercial use")
@@ -144,7 +144,7 @@ class Download:
         raise DownloadError(f"{card.name}: its card names no address")
 
     def _counted(self, part: Path, card: Card | FileCard, source: Source) -> OnBytes:
-        """Counts arriving bytes; stops where the disk cannot hold the file, or where it is far larger than its card says."""
+        """Counts arriving bytes; stops if the disk cannot hold the file, or if it is far larger than its card says."""
         limit = int(SLACK * source.size) + SLACK_BYTES
         checked: list[int] = []
 
@@ -195,7 +195,7 @@ class Download:
         self.say(f"{card.name}: {place} ({place.stat().st_size / 1e6:.0f} MB)")
 
     def _put_away(self, card: Card | FileCard, original: Path) -> None:
-        """Removes the published file, or keeps it where the next download finds it."""
+        """Removes the published file, or moves it to where the next download finds it."""
         kept = kept_path(card)
         if self.keep and isinstance(card, Card) and original != kept:
             with writing(kept):
@@ -226,10 +226,10 @@ def card_with_source(name: str) -> Card | FileCard:
 
 
 def require_room(part: Path, card: Card | FileCard, missing: int) -> None:
-    """Refuses a download that the disk cannot hold: the rest of the file and what it is converted to.
+    """Refuses a download if the disk cannot hold the rest of the file and its converted form.
 
     Raises:
-        OutputError: naming how much is free and how much is needed.
+        OutputError: there is too little space; the message says how much is free and needed.
     """
     assert card.source is not None
     native = 0
@@ -247,7 +247,7 @@ def remove(name: str, forget: bool, say: Callable[[str], None]) -> int:
     """Removes the converted, kept and partial files of a name. The record of its sha256 stays.
 
     Args:
-        forget: whether the record is removed too, so that the next download is trusted whatever it is.
+        forget: also remove the record, so that the next download is accepted whatever its sha256.
 
     Returns:
         Bytes freed.

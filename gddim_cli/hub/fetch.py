@@ -17,7 +17,7 @@ from gddim_cli.runtime.files import writing
 from gddim_cli.runtime.text import printable
 
 OnBytes = Callable[[int, int | None], None]
-"""Called with the number of bytes that have arrived and, where it is known, the total; may raise to stop."""
+"""Called with the number of bytes that have arrived and, if known, the total; may raise to stop."""
 
 ATTEMPTS = 4
 TIMEOUT = (15, 60)  # seconds: to connect, between bytes
@@ -38,7 +38,8 @@ def fetch_url(url: str, part: Path, on_bytes: OnBytes) -> Path:
         `part`.
 
     Raises:
-        DownloadError: no such server or file, a web page in its place, or interrupted every time (`part` is kept).
+        DownloadError: there is no such server or file, a web page comes in its place, or every attempt is interrupted (`part`
+            is kept).
         OutputError: `part` cannot be written.
     """
     problem = ""
@@ -64,7 +65,7 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
 
     Raises:
         CutError: fewer bytes arrived than were announced.
-        DownloadError, OutputError, requests.RequestException: as there.
+        DownloadError, OutputError, requests.RequestException: as `fetch_url`.
     """
     version = version_of(part, url)
     have = part.stat().st_size if part.exists() and version is not None else 0
@@ -100,12 +101,12 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
 
 
 def stamp_of(part: Path) -> Path:
-    """Where the address of `part` and its version, as the server calls it, are kept."""
+    """The file that records the address of `part` and its version, as the server calls it."""
     return part.with_name(f"{part.name}.version")
 
 
 def version_of(part: Path, url: str) -> str | None:
-    """The version that `part` is of, perhaps empty; None where it is not known to come from `url`."""
+    """The recorded version of `part`, perhaps empty; None if it is not known to come from `url`."""
     try:
         address, _, version = stamp_of(part).read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
@@ -115,7 +116,7 @@ def version_of(part: Path, url: str) -> str | None:
 
 
 def receive(answer: requests.Response, part: Path, have: int, total: int | None, on_bytes: OnBytes) -> None:
-    """Writes the answer's bytes behind the first `have` of `part`.
+    """Appends the answer's bytes to the first `have` bytes of `part`.
 
     Raises:
         CutError, DownloadError, OutputError, requests.RequestException: as `fetch_once`.
@@ -136,13 +137,14 @@ def receive(answer: requests.Response, part: Path, have: int, total: int | None,
 
 
 def fetch_drive(source: Source, part: Path, on_bytes: OnBytes) -> Path:
-    """Downloads a Google Drive file, or the one of its name in a folder.
+    """Downloads a Google Drive file, given by its id or by its name in a folder.
 
     Returns:
-        Where it is: beside `part`, which another source may have begun. gdown keeps its own parts there.
+        The file's path, which is not `part` but beside it: another source may have begun `part`, and gdown keeps its own parts.
 
     Raises:
-        DownloadError: quota used up, not public, not in the folder, or interrupted (what arrived stays beside `part`).
+        DownloadError: the quota is used up, the file is not public or not in the folder, or the download was interrupted (what
+            arrived stays beside `part`).
         OutputError: `part` cannot be written.
     """
     whole = part.with_name(f"{part.name}.drive")
@@ -154,10 +156,10 @@ def fetch_drive(source: Source, part: Path, on_bytes: OnBytes) -> Path:
 
 
 def download_from_drive(source: Source, part: Path, on_bytes: OnBytes) -> None:
-    """gdown's part of `fetch_drive`.
+    """The gdown calls of `fetch_drive`.
 
     Raises:
-        DownloadError: as there.
+        DownloadError: as `fetch_drive`.
         OSError: `part` cannot be written.
     """
     try:
@@ -181,7 +183,7 @@ def find_in_folder(source: Source) -> str:
     """The id of the file in the Drive folder.
 
     Raises:
-        DownloadError: it is not there, or the folder cannot be listed.
+        DownloadError: the folder has no such file, or cannot be listed.
     """
     try:
         listed = gdown.download_folder(
@@ -204,7 +206,7 @@ def refuse_page(start: bytes, part: Path | None = None) -> None:
     """Refuses a web page that came in place of a file, and removes it.
 
     Raises:
-        DownloadError: quoting the page's title, or saying that it is Drive's quota page.
+        DownloadError: it is a web page; the message quotes its title, or says that it is Drive's quota page.
     """
     if not start.lstrip().lower().startswith(PAGE_STARTS):
         return

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub, `hf://org/name[@revision]`, by its library: resumed, cached, token and offline mode.
+"""Models on the Hugging Face Hub, `hf://org/name[@revision]`, by its library, with its cache, token and offline mode.
 
 Needs the extra `gddim[hub]`.
 """
@@ -18,7 +18,7 @@ from gddim_cli.runtime.text import printable
 SCHEME = "hf://"
 REFERENCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 LARGEST = 20 << 30
-"""Bytes of one model."""
+"""The largest model, in bytes."""
 MODEL_FILES = (".safetensors", ".pkl", ".pt", ".pth", ".ckpt", ".msgpack")
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 CONFIGURATIONS = ("model_index.json", "config.json", "unet/config.json")
@@ -29,8 +29,8 @@ def snapshot(reference: str, say: Callable[[str], object]) -> Path:
     """The folder in the library's cache that holds the model's files, fetched unless they are there.
 
     Raises:
-        UsageError: not `hf://org/name[@revision]`.
-        DownloadError: the library is missing; no such repository, revision or model; or it cannot be fetched.
+        UsageError: the reference is not `hf://org/name[@revision]`.
+        DownloadError: the library is missing, there is no such repository, revision or model, or it cannot be fetched.
     """
     match = REFERENCE.fullmatch(reference)
     if not match:
@@ -38,6 +38,7 @@ def snapshot(reference: str, say: Callable[[str], object]) -> Path:
     name, revision = match[1], match[2]
     try:
         library: Any = import_module("huggingface_hub")
+        constants: Any = import_module("huggingface_hub.constants")
         errors: Any = import_module("huggingface_hub.errors")
     except ImportError as error:
         raise DownloadError(
@@ -46,7 +47,7 @@ def snapshot(reference: str, say: Callable[[str], object]) -> Path:
     refusals = (errors.HfHubHTTPError, getattr(errors, "HTTPError", OSError), OSError, ValueError)
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
-        if library.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             return Path(library.snapshot_download(name, revision=revision, local_files_only=True))
         found = library.HfApi(endpoint=endpoint).model_info(name, revision=revision, files_metadata=True)
         sizes = {entry.rfilename: entry.size or 0 for entry in found.siblings or []}
@@ -62,7 +63,7 @@ def choose(sizes: Mapping[str, int], reference: str) -> list[str]:
     """The files of a repository that make one model: a diffusers folder's, or the only model file.
 
     Raises:
-        DownloadError: none, several, or too large.
+        DownloadError: the repository has no model or several, or the model is too large.
     """
     chosen: list[str] = []
     if any(name in sizes for name in CONFIGURATIONS):

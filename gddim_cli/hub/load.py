@@ -44,20 +44,20 @@ def load(
         reference: a name of the catalogue; the path of a native file, or of a file or folder of another program, which is
             converted into the cache the first time; a folder that holds one of these; `hf://org/name[@revision]`; or
             `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
-        speed: how it runs. Default: plainly, in float32.
+        speed: precision, layout and compilation of the network. Default: uncompiled, in float32.
         say: called with what a conversion assumes, and if a CUDA graph does not fit in memory.
-        settings: what a file of another program does not tell, by the names of its format's options.
+        settings: what a file of another program does not record, by the names of its format's options.
 
     Raises:
-        UsageError: unsupported by the device; settings that are unknown, contradict the file, or are needed and missing.
-        CheckpointError: unknown, not on this machine, damaged, or a card that contradicts its weights.
+        UsageError: the device does not support `speed`; settings are unknown, contradict the file, or are needed and missing.
+        CheckpointError: the checkpoint is unknown, not on this machine, or damaged, or its card contradicts its weights.
     """
     if is_function(reference):
         return load_user_model(reference, device, settings)
     if reference.endswith(".py"):
         raise UsageError(f"{reference}: name the function that returns the model: {reference}:FUNCTION")
     path, pinned = locate(reference, say)
-    if pinned is None and not is_native(path):
+    if pinned is None and not native.is_native(path):
         path = convert_into_cache(path, settings, say)
     elif settings:
         raise UsageError(f"{', '.join(settings)}: {reference} is described by its own card and takes no settings")
@@ -71,22 +71,11 @@ def load(
     return Checkpoint(card, Counted(run), path, digest)
 
 
-def is_native(path: Path) -> bool:
-    """Whether a file is safetensors, the native format, by its name or its first bytes."""
-    if path.suffix == store.WEIGHTS or not path.is_file():
-        return path.is_file()
-    try:
-        with path.open("rb") as file:
-            return file.read(9)[8:] == b"{"
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[str], object]) -> Path:
-    """The native file of a foreign one, converted the first time: kept by content, settings and format.
+    """The native file of another program's checkpoint, converted the first time and kept by content, settings and format.
 
     Raises:
-        CheckpointError: of no known format, damaged, or not such a model.
+        CheckpointError: the file is of no known format, damaged, or not such a model.
         UsageError: settings that are unknown, contradict the file, or are needed and missing.
         OutputError: the cache cannot be written.
     """
@@ -105,14 +94,14 @@ def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[s
 
 
 def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tuple[Path, Card | None]:
-    """The file or folder that `reference` means, and, where it is a name of the catalogue, its card.
+    """The file or folder that `reference` means, and its card if it is a name of the catalogue.
 
     Args:
         say: called with what is downloaded.
 
     Raises:
-        CheckpointError: neither a file nor a known name, or a name whose weights are not on this machine.
-        DownloadError: an `hf://` reference that cannot be fetched.
+        CheckpointError: the reference is neither a file nor a known name, or its weights are not on this machine.
+        DownloadError: an `hf://` reference cannot be fetched.
     """
     if not reference:
         raise CheckpointError("the checkpoint's name is empty")
@@ -139,12 +128,12 @@ def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tup
 
 
 def model_in(folder: Path, reference: str) -> Path:
-    """The one model in a folder: the folder itself where its format is one of folders, else the only file that is one.
+    """The one model in a folder: the folder itself if its format is a folder, else the only model file in it.
 
     Native files come first: a training run's folder holds its state as well.
 
     Raises:
-        CheckpointError: none, or several.
+        CheckpointError: the folder holds no model, or several.
     """
     if any(spec.detect(folder) for spec in FORMATS.values()):
         return folder
@@ -162,10 +151,10 @@ def model_in(folder: Path, reference: str) -> Path:
 
 
 def check_pinned(pinned: Card, inside: Card, digest: str, path: Path) -> None:
-    """Refuses weights that are not the ones their card is of.
+    """Refuses weights that do not belong to their card.
 
     Raises:
-        CheckpointError: another sha256 than the card's, or a card inside that describes another model.
+        CheckpointError: the sha256 is not the card's, or the card inside the file describes another model.
     """
     if pinned.sha256 and pinned.sha256 != digest:
         raise CheckpointError(

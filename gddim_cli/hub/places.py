@@ -14,7 +14,7 @@ from gddim_cli.runtime.files import writing
 
 
 def places(card: Card | FileCard) -> Iterator[tuple[str, Callable[[Path, OnBytes], Path]]]:
-    """The addresses of the file, in the order in which they are tried: `GDDIM_MIRROR`, then those of the card."""
+    """The addresses of the file, in the order in which they are tried: `GDDIM_MIRROR`, then the card's."""
     source, mirror = card.source, os.environ.get("GDDIM_MIRROR")
     assert source is not None
     for url in (f"{mirror.rstrip('/')}/{name_on_mirror(card)}" if mirror else None, source.url):
@@ -28,7 +28,7 @@ def places(card: Card | FileCard) -> Iterator[tuple[str, Callable[[Path, OnBytes
 
 
 def name_on_mirror(card: Card | FileCard) -> str:
-    """The file's path on a mirror: its name in the card, in a folder called like the card where several have that name."""
+    """The file's path on a mirror: its name, in a folder named after the card if several cards have that file name."""
     assert card.source is not None
     cards = [store.card_of(name) for name in store.names()] if isinstance(card, Card) else []
     same = [other for other in cards if other.source and other.source.file == card.source.file]

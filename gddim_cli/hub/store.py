@@ -1,4 +1,4 @@
-"""Where named checkpoints are: cards and small weights ship with the package, fetched weights lie in the cache."""
+"""Where named checkpoints are: cards and small weights ship with the package, fetched weights are in the cache."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def card_of(name: str) -> Card:
 
 
 def file_names() -> list[str]:
-    """The published files that are no checkpoints and have a card: statistics, Inception."""
+    """The names of published files other than checkpoints: statistics, Inception."""
     return sorted(path.name.removesuffix(FILE_CARD) for path in bundled_folder().glob(f"*{FILE_CARD}"))
 
 
@@ -68,7 +68,7 @@ def file_card_of(name: str) -> FileCard:
 
 
 def find_file(name: str) -> Path | None:
-    """Where a named published file lies in the cache; None where it has not been downloaded."""
+    """The path of a named published file in the cache; None if it has not been downloaded."""
     path = cache_folder() / "files" / file_card_of(name).source.file
     return path if path.is_file() else None
 
@@ -77,11 +77,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was seen when a name was first downloaded; later downloads must be the same.
 
     Attributes:
-        sha256: of the published file.
-        size: of that, in bytes.
+        sha256: SHA-256 of the published file.
+        size: its size in bytes.
         source: where it came from.
-        date: when.
-        native_sha256: of the converted file; None for files kept as they are.
+        date: the date of the download.
+        native_sha256: SHA-256 of the converted file; None for files kept as they are.
     """
 
     sha256: str
@@ -96,7 +96,7 @@ def record_path(name: str) -> Path:
 
 
 def read_record(name: str) -> Record | None:
-    """What was seen at the first download; None before it.
+    """The record of the first download; None before it.
 
     Raises:
         CheckpointError: the record is damaged.
@@ -111,7 +111,7 @@ def read_record(name: str) -> Record | None:
 
 
 def write_record(name: str, record: Record) -> None:
-    """Keeps what was seen.
+    """Writes the record of a download.
 
     Raises:
         OutputError: the cache cannot be written.
@@ -121,18 +121,18 @@ def write_record(name: str, record: Record) -> None:
 
 
 def cache_folder() -> Path:
-    """Where fetched checkpoints lie: `GDDIM_HOME`, else the platform's cache folder."""
+    """The folder of fetched checkpoints: `GDDIM_HOME`, else the platform's cache folder."""
     home = os.environ.get("GDDIM_HOME")
     return Path(home) if home else Path(platformdirs.user_cache_dir("gddim"))
 
 
 def cached_weights(name: str) -> Path:
-    """Where the converted weights of a named checkpoint lie once they have been downloaded."""
+    """The path of the converted weights of a named checkpoint, whether or not they have been downloaded."""
     return cache_folder() / "checkpoints" / f"{name}{WEIGHTS}"
 
 
 def find_weights(name: str) -> Path | None:
-    """The native file of a named checkpoint, bundled or in the cache; None where it is not on this machine."""
+    """The native file of a named checkpoint, bundled or in the cache; None if it is not on this machine."""
     places = (bundled_folder() / f"{name}{WEIGHTS}", cached_weights(name))
     return next((place for place in places if place.is_file()), None)
 

@@ -45,7 +45,7 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
 
 
 class UserNetwork:
-    """A network from a user's file, whose errors name the file; that memory has run out is left to the caller."""
+    """A network from a user's file, whose errors name the file; out-of-memory errors pass unchanged."""
 
     def __init__(self, path: Path, network: Network) -> None:
         self.path, self.network = path, network

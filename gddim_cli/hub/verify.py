@@ -15,14 +15,14 @@ from gddim_cli.runtime.arrays import read_archive, read_member
 from gddim_cli.runtime.text import printable
 
 LARGEST = 2 << 30
-"""Bytes of one array; a published one has 0.4 GB."""
+"""The largest array, in bytes; the largest published one has 0.4 GB."""
 
 
 def check_content(card: FileCard, path: Path) -> None:
-    """Refuses a file without the arrays that its card names, or with ones that are no statistics.
+    """Refuses a file that lacks the arrays that its card names, or whose arrays are not statistics.
 
     Raises:
-        DownloadError: naming what is wrong.
+        DownloadError: the file is wrong; the message says in what.
     """
     if not card.arrays:
         return
@@ -53,7 +53,7 @@ def check_zip(card: FileCard, path: Path) -> None:
     """Refuses a damaged archive, and one whose members claim more than they hold.
 
     Raises:
-        DownloadError: naming the member.
+        DownloadError: the archive is damaged; the message names the member.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -70,7 +70,7 @@ def check_statistics(card: FileCard, path: Path, values: dict[str, NDArray[np.fl
     """Refuses arrays that cannot be a mean and a covariance, or features of images.
 
     Raises:
-        DownloadError: naming the first.
+        DownloadError: an array is wrong; the message names the first.
     """
     if "mu" in values and "sigma" in values:
         mu, sigma = values["mu"], values["sigma"]
@@ -90,5 +90,5 @@ def reason(error: DataError, path: Path) -> str:
 
 
 def refused(card: FileCard, path: Path, what: str) -> DownloadError:
-    """The error that says so."""
+    """The DownloadError for a file of that card and what is wrong with it."""
     return DownloadError(f"{path}: not the statistics of {card.name}: {what}; not kept")

@@ -23,7 +23,7 @@ from gddim_cli.runtime.text import printable
 
 @dataclass(frozen=True)
 class Zip(Pictures):
-    """A .zip; `members` beside `names`, since two members may have one name."""
+    """A .zip; `members` goes with `names`, since two members may have the same name."""
 
     members: Sequence[zipfile.ZipInfo]
 
@@ -32,7 +32,7 @@ class Zip(Pictures):
         """The images of a .zip.
 
         Raises:
-            DataError: not a .zip, encrypted, or no images.
+            DataError: the file is not a .zip, is encrypted, or holds no images.
         """
         with named(path):
             archive = zipfile.ZipFile(path)
@@ -66,7 +66,7 @@ class Zip(Pictures):
 
 @dataclass(frozen=True)
 class Tar(Pictures):
-    """A .tar without compression; `places`: where each file begins in it and its length, in bytes."""
+    """A .tar without compression; `places` holds the offset and the length of each file in it, in bytes."""
 
     places: Sequence[tuple[int, int]]
 
@@ -75,7 +75,7 @@ class Tar(Pictures):
         """The images of a .tar.
 
         Raises:
-            DataError: not a .tar, links or sparse files in place of images, or no images.
+            DataError: the file is not a .tar, holds links or sparse files in place of images, or holds no images.
         """
         found: list[tuple[str, tuple[int, int]]] = []
         ignored, end = 0, -1
@@ -122,7 +122,7 @@ class Tar(Pictures):
 
 @dataclass(frozen=True)
 class TarShards(Pictures):
-    """The shards of a run, one after another; `ends`: the number of files up to the end of each."""
+    """The shards of a run, one after another; `ends` holds the number of files up to the end of each."""
 
     parts: Sequence[Tar]
     ends: Sequence[int]
@@ -148,10 +148,10 @@ class TarShards(Pictures):
 
 @contextmanager
 def named(what: object) -> Iterator[None]:
-    """A DataError that names `what` in place of the archive modules' own errors.
+    """Turns the errors of the archive modules into a DataError that names `what`.
 
     Raises:
-        DataError: damaged, encrypted, of an unknown compression, or unreadable.
+        DataError: the archive is damaged, encrypted, unreadable, or of an unknown compression.
     """
     try:
         yield

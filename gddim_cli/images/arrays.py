@@ -36,7 +36,7 @@ class ArraySource(ImageSource):
         """The images of an .npy.
 
         Raises:
-            DataError: it cannot be read, or is not an array of uint8 images.
+            DataError: the file cannot be read, or is not an array of uint8 images.
         """
         array = read_array(path, memory_map=True)
         if not are_images(array.dtype, array.shape):
@@ -63,7 +63,7 @@ class ArraySource(ImageSource):
 
 @dataclass(frozen=True)
 class ArchiveSource(ImageSource):
-    """The arrays of one or more .npz, one after another; read as streams, thus by one thread.
+    """The arrays of one or more .npz, one after another, read as streams and therefore by one thread.
 
     Attributes:
         parts: for each archive, its path and number of images.
@@ -78,7 +78,7 @@ class ArchiveSource(ImageSource):
         """The images of these archives.
 
         Raises:
-            DataError: an array that is not uint8 images, or not of the first one's size.
+            DataError: an array does not hold uint8 images, or not of the size of the first one.
         """
         shapes = [read_archive(path)[images_key(path, key)][1] for path in paths]
         for path, shape in zip(paths, shapes, strict=True):
@@ -104,9 +104,9 @@ class ArchiveReader:
         parts: for each archive, its path and number of images.
         key: the array in each, uint8.
         shape: of one image, (H, W, C).
-        stack: closes the archive that is open.
-        number: which of the parts that is.
-        member: its array, from image `row` on.
+        stack: closes the open archive.
+        number: the number of the open part.
+        member: the open part's array, from image `row` on.
     """
 
     parts: Sequence[tuple[Path, int]]
@@ -159,7 +159,7 @@ def images_key(path: Path, key: str | None) -> str:
     """The array of an .npz that holds images: `key`, else `train_images`, else the only one that can.
 
     Raises:
-        DataError: no such array, or several.
+        DataError: there is no such array, or several.
     """
     arrays = read_archive(path)
     if key is not None and key not in arrays:
@@ -184,7 +184,7 @@ def are_images(dtype: np.dtype[Any], shape: Shape) -> bool:
 
 
 def way_out(arrays: Sequence[tuple[np.dtype[Any], Shape]]) -> str:
-    """What to do with arrays, of these types and shapes, none of which `are_images`."""
+    """Advice on arrays of these types and shapes, none of which hold images."""
     for dtype, shape in arrays:
         if len(shape) not in (3, 4) or min(shape) == 0:
             continue
@@ -208,7 +208,7 @@ def image_shape(shape: Shape) -> tuple[int, int, int]:
 
 
 def combined(paths: Sequence[Path], *more: object) -> str:
-    """SHA-256 of files and of whatever else distinguishes two sources."""
+    """SHA-256 of files, and of whatever else distinguishes two sources."""
     total = hashlib.sha256(repr(more).encode())
     for path in paths:
         with named(path):

@@ -16,7 +16,7 @@ from gddim_cli.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 LARGEST = 1 << 25
-"""Pixels of a picture, those of an 8K screen; a larger one is refused before it is decoded."""
+"""The most pixels of a picture, an 8K screen's; a larger one is refused before it is decoded."""
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -38,10 +38,11 @@ def decode(content: bytes, name: object) -> NDArray[np.uint8]:
 
     Args:
         content: the file's bytes.
-        name: of the file, for messages.
+        name: the file's name, for messages.
 
     Raises:
-        DataError: truncated, damaged, too large or of another format; alpha, more than 8 bits a channel, several frames.
+        DataError: the picture is truncated, damaged, too large or of another format, or has alpha, several frames, or more than
+            8 bits per channel.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -57,7 +58,7 @@ def decode(content: bytes, name: object) -> NDArray[np.uint8]:
 
 
 def _refuse_unfit(image: Image.Image, name: object) -> None:
-    """Refuses a picture that is too large, or would lose something on the way to 8 bits of grey or RGB."""
+    """Refuses a picture that is too large, or that 8 bits of grey or RGB cannot hold."""
     if image.width * image.height > LARGEST:
         raise DataError(
             f"{name}: {image.width}x{image.height} pixels; at most {LARGEST} are read: shrink it or remove it"
@@ -92,7 +93,7 @@ def png_is_whole(content: bytes) -> bool:
 
 
 def refuse_mixed(shape: tuple[int, ...], name: object, first_shape: tuple[int, ...], first: object) -> None:
-    """Raises DataError where a picture [H, W, C] is not of the first one's size and kind."""
+    """Raises DataError if a picture [H, W, C] does not have the first one's size and kind."""
     if shape != first_shape:
         raise DataError(
             f"{name}: {describe(shape)}, but {first} is {describe(first_shape)}; "

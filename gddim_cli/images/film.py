@@ -18,7 +18,7 @@ from gddim_cli.runtime.files import replacing
 
 ENDINGS = (".gif", ".webp", ".mp4", ".png")
 MILLISECONDS, HOLD = 80, 2000
-"""How long a step is shown, and the last one."""
+"""How long each step is shown, and the last one, in milliseconds."""
 IN_STRIP, STEPS = 6, 10
 """Images in a filmstrip, and the most steps."""
 
@@ -42,7 +42,7 @@ def write_film(path: Path, steps: Sequence[Pixels], arranged: Callable[[Pixels],
         arranged: puts the images of one step into a picture [H, W, C], for animations.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     if path.suffix.lower() == ".png":
         write_png(path, strip(steps))

@@ -28,7 +28,7 @@ class Folder(Pictures):
         """The images below a folder.
 
         Raises:
-            DataError: no images, or a folder that cannot be read.
+            DataError: there are no images, or a folder cannot be read.
         """
         return cls(path, *find_images(path))
 
@@ -38,10 +38,10 @@ class Folder(Pictures):
 
 
 def read_file(name: str) -> bytes:
-    """The content of a picture file; half the time of Path.read_bytes, which matters for 50 000 small files.
+    """The content of a picture file, in half the time of Path.read_bytes, which matters for 50 000 small files.
 
     Raises:
-        DataError: it cannot be read, is too large, or is not a file (a pipe or a device).
+        DataError: the file cannot be read, is too large, or is not a plain file (a pipe or a device).
     """
     try:
         with FileIO(name, opener=lambda path, flags: os.open(path, flags | NO_WAIT)) as file:
@@ -55,12 +55,12 @@ def read_file(name: str) -> bytes:
 
 
 def find_images(folder: Path) -> tuple[list[str], int]:
-    """Paths below `folder` of the images there, in a fixed order, and the number of other files.
+    """The paths of the images below `folder`, in a fixed order, and the number of other files.
 
     Hidden files and folders (a name that begins with a dot) are not images, whatever their suffix. Links are followed.
 
     Raises:
-        DataError: a folder cannot be read, or is reached twice; no images.
+        DataError: a folder cannot be read, or is reached twice, or there are no images.
     """
 
     def refuse(error: OSError) -> None:

@@ -19,7 +19,7 @@ from gddim_cli.runtime.text import printable
 
 Content = Callable[[int], bytes]
 LARGEST_FILE = 256 << 20
-"""Bytes of a picture file; a larger one is refused."""
+"""The largest picture file that is read, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Pictures(ABC):
 
     Attributes:
         path: the folder or the archive.
-        names: of the files in it.
+        names: the names of the files in it.
         ignored: the number of files that were left out: other suffixes, hidden ones.
     """
 
@@ -38,10 +38,10 @@ class Pictures(ABC):
 
     @abstractmethod
     def opened(self) -> AbstractContextManager[Content]:
-        """Opens what holds the files; then each is read by its number, from any thread.
+        """Opens the folder or archive; the returned function reads a file by its number, from any thread.
 
         Raises:
-            DataError: it cannot be opened; by the function, a file cannot be read.
+            DataError: the folder or archive cannot be opened; later, from the returned function, a file cannot be read.
         """
 
 

@@ -21,7 +21,7 @@ def write_png(path: Path, pixels: Pixels, make_folder: bool = True) -> None:
     """Writes [H, W, C] as a PNG, atomically; `make_folder` as in `files.replacing`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(path, make_folder) as temporary:
         as_picture(pixels).save(temporary, format="PNG")

@@ -26,7 +26,7 @@ class FirstImages:
         return self.folder / f"{index}.png"
 
     def checksum(self, index: int) -> Path:
-        """The file with an image's SHA-256: one for each, so that several processes can write them."""
+        """The file with an image's SHA-256; each image has its own, so that several processes can write them."""
         return self.folder / f"{index}.sha256"
 
     def is_whole(self, index: int) -> bool:
@@ -41,7 +41,7 @@ class FirstImages:
         return {index for index in range(self.count) if not self.is_whole(index)}
 
     def keep(self, indices: Iterable[int], pixels: Pixels) -> None:
-        """Writes those of these images [N, H, W, C] that are missing.
+        """Writes those of the images [N, H, W, C] that are missing.
 
         Raises:
             OutputError: a file cannot be written.
@@ -57,7 +57,7 @@ class FirstImages:
         """The images, [count, H, W, C]; None if one is missing, or if there are none.
 
         Raises:
-            DataError: a damaged file.
+            DataError: a file is damaged.
         """
         if self.missing() or not self.count:
             return None

@@ -20,7 +20,7 @@ ABOUT = "gddim"
 SHOWN = 8
 """Images in an entry of a sheet."""
 SMALLEST, LARGEST = 56, 112
-"""Pixels: smaller images are enlarged by a whole number, larger ones reduced to the second."""
+"""Side of the images in pixels: smaller ones are enlarged by a whole factor, larger ones reduced to `LARGEST`."""
 GAP, APART, MARGIN, LABEL, LINE = 2, 16, 16, 168, 20
 """Pixels between images and between entries, around the sheet, for the names of rows, and for a line of text."""
 INK, PALE, PAPER = (24, 24, 27), (110, 110, 118), (255, 255, 255)
@@ -102,7 +102,7 @@ def is_sheet(path: Path) -> bool:
 
 
 def block(images: Pixels) -> Image.Image:
-    """The images of an entry in rows of four; of large images four in rows of two."""
+    """The images of an entry in rows of four; large images are limited to four, in rows of two."""
     side = max(images.shape[1:3])
     if side > LARGEST:
         size = (images.shape[2] * LARGEST // side, images.shape[1] * LARGEST // side)
@@ -114,7 +114,7 @@ def block(images: Pixels) -> Image.Image:
 
 
 def enlarged(images: Pixels) -> Pixels:
-    """Images [N, H, W, C] with each pixel repeated so often that a side has at least `SMALLEST` pixels."""
+    """Images [N, H, W, C] with each pixel repeated until a side has at least `SMALLEST` pixels."""
     times = -(-SMALLEST // max(images.shape[1:3]))
     return images.repeat(times, axis=1).repeat(times, axis=2)
 
@@ -129,7 +129,7 @@ def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines of at most this many pixels, broken between words."""
+    """The text broken between words into lines of at most `width` pixels."""
     lines: list[str] = []
     for word in text.split():
         if lines and font().getlength(f"{lines[-1]} {word}") <= width:

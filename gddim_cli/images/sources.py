@@ -27,11 +27,11 @@ class ImageSource(ABC):
     Attributes:
         name: the path, as the user gave it.
         count: the number of images.
-        shape: of each, (H, W, C); C is 1 or 3.
+        shape: the shape of each, (H, W, C); C is 1 or 3.
         quantize: how they became uint8, "floor" or "round", if a `run.json` says so.
-        ignored: the number of other files there.
+        ignored: the number of other files in the same place.
         is_run: whether they are a run of gddim, whose order is random.
-        rows: for each image, its index among all that are there.
+        rows: for each image, its index among all images of the source.
         chosen_from: if the images are a random choice, the number of those that they were chosen from.
     """
 
@@ -47,10 +47,10 @@ class ImageSource(ABC):
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Pixels]:
         """The images `start` to `stop` (as in a slice), uint8 [B, H, W, C] with B = `size`, or less in the last.
 
-        The next batches are read meanwhile.
+        The following batches are read in the background.
 
         Raises:
-            DataError: an image that cannot be read, named, when its turn comes.
+            DataError: an image cannot be read; raised when its turn comes, naming it.
         """
         first, last, _ = slice(start, stop).indices(self.count)
         waiting: deque[Future[Pixels]] = deque()
@@ -78,7 +78,7 @@ class ImageSource(ABC):
         """All images in memory, uint8 [N, H, W, C].
 
         Raises:
-            DataError: an image that cannot be read.
+            DataError: an image cannot be read.
         """
         images = np.empty((self.count, *self.shape), np.uint8)
         for i, batch in enumerate(self.batches(size)):

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 
 def chosen(count: int, num: int) -> NDArray[np.int64]:
-    """`num` of the indices 0 to `count` - 1, rising; the same ones in every call, and for a larger `num` these and others."""
+    """`num` of the indices 0 to `count` - 1, rising and the same in every call; a larger `num` adds others to them."""
     return np.sort(np.random.default_rng(0).permutation(count)[:num])
 
 
 def some(rows: NDArray[Any], most: int) -> NDArray[Any]:
-    """At most `most` rows of an array [N, ...], in their order, the same ones for the same N."""
+    """At most `most` rows of an array [N, ...], in their order; equal N give equal choices."""
     return rows if len(rows) <= most else rows[chosen(len(rows), most)]
 
 

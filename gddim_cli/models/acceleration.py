@@ -27,12 +27,12 @@ class Speed:
     """The settings that trade speed against rounding. In float32 only `tf32` changes more than the order of sums.
 
     Attributes:
-        dtype: of the network. With bfloat16 and float16, convolutions and linear layers run in that precision, as under
-            autocast, and everything else in float32.
+        dtype: precision of the network. With bfloat16 and float16, convolutions and linear layers run in that precision, as
+            under autocast, and everything else in float32.
         tf32: whether products of float32 are rounded to 10 bits of mantissa (NVIDIA GPUs). torch's own default is to do so
             in convolutions.
-        channels_last: whether tensors are laid out as NHWC, which tensor cores take in 16 bits without transposing. None:
-            where it helps, which is on CUDA in 16 bits.
+        channels_last: whether tensors are laid out as NHWC, which tensor cores take in 16 bits without transposing. None: only
+            where it helps, on CUDA in 16 bits.
         compile: whether the network is compiled by `torch.compile`, as one graph without breaks.
         cuda_graph: whether the evaluation is captured once per batch size and replayed, so that the GPU does not wait for
             Python.
@@ -115,7 +115,7 @@ class Accelerated:
         self._plain = not (speed.compile or speed.cuda_graph)
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
-        """The prediction. Raises GddimError where the network cannot be compiled."""
+        """The prediction; raises GddimError if the network cannot be compiled."""
         x, level = x.to(self.speed.state), level.to(self.speed.state)
         with rounding(self.speed.tf32) if self.device.type == "cuda" else nullcontext():
             return self._eager(x, level) if self._plain else self._known(x, level)
@@ -193,10 +193,10 @@ class Accelerated:
 
 
 def round_weights(module: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds, once, the weights that autocast would round at every evaluation: those of convolutions and linear layers.
+    """Rounds once the weights of convolutions and linear layers, which autocast would round at every evaluation.
 
-    Norms, frequencies and the arithmetic between stay in float32, so that results equal those of autocast on float32
-    weights bit for bit.
+    Norms, frequencies and the arithmetic between layers stay in float32, so that results equal autocast's on float32 weights
+    bit for bit.
     """
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):

@@ -11,7 +11,7 @@ from torch import Tensor
 from gddim_cli.runtime.memory import is_out_of_memory
 
 WARM_UP = 3
-"""Evaluations before a capture, in which libraries choose kernels and the compiler compiles: no graph can hold that."""
+"""Evaluations before a capture, in which libraries choose kernels and the compiler compiles; a graph cannot capture that."""
 
 Evaluation = Callable[[Tensor, Tensor], Tensor]
 
@@ -34,9 +34,9 @@ class Graph:
 
 @torch.inference_mode()
 def capture(forward: Evaluation, x: Tensor, level: Tensor) -> Graph | None:
-    """The graph of `forward(x, level)`; None if memory runs out during the capture, which needs memory of its own.
+    """The graph of `forward(x, level)`; None if memory runs out during the capture, which needs additional memory.
 
-    Raises torch's own error if memory runs out before, in the evaluations that warm up.
+    Raises torch's own error if memory runs out before that, in the warm-up evaluations.
     """
     x, level = x.clone(), level.clone()
     with torch.cuda.device(x.device):
@@ -56,7 +56,7 @@ def capture(forward: Evaluation, x: Tensor, level: Tensor) -> Graph | None:
 
 
 def warm_up(forward: Evaluation, x: Tensor, level: Tensor, current: torch.cuda.Stream) -> None:
-    """Evaluates a few times on a stream aside, as torch asks for before a capture."""
+    """Evaluates a few times on a side stream, as torch requires before a capture."""
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(current)
     with torch.cuda.stream(aside):
@@ -66,7 +66,7 @@ def warm_up(forward: Evaluation, x: Tensor, level: Tensor, current: torch.cuda.S
 
 
 def abandon(graph: torch.cuda.CUDAGraph, current: torch.cuda.Stream) -> None:
-    """Undoes what a capture that failed leaves behind if it cannot be ended.
+    """Cleans up after a failed capture that cannot be ended.
 
     `torch.cuda.graph` then stays on its own stream, and the allocator keeps serving that stream from the graph's memory,
     in which state it refuses to free any.

@@ -61,7 +61,7 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
         The weights `psi^T Sigma^{-1} / g` [D] that turn u_t into y; the noise level `g^{-1/2}` of y; and `psi` [D].
 
     Raises:
-        NumericsError: u_t contains nothing of the image, or no noise at all.
+        NumericsError: u_t contains no part of the image, or no noise at all.
     """
     psi = diffusion.Psi(t, 0.0)[:, 0]
     weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
@@ -78,7 +78,7 @@ def denoise(network: Network, y: Tensor, sigma: float | Tensor, image_shape: tup
     """`D(y, sigma)`, [N, C, H, W], for a noise level that is a number or [N].
 
     Raises:
-        UsageError: y or sigma of another shape.
+        UsageError: y or sigma has the wrong shape.
     """
     if y.ndim != 4 or tuple(y.shape[1:]) != image_shape:
         raise UsageError(f"y has shape {list(y.shape)}; [N, {', '.join(map(str, image_shape))}] is needed")

@@ -16,7 +16,7 @@ from gddim_cli.models.network import Network
 from gddim_cli.runtime.typed_yaml import typed
 
 ROUNDING = 1e-5
-"""By how much, relatively, a noise level may miss the range."""
+"""Relative distance outside the range that still counts as inside."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class IsotropicDenoiser:
             condition is the level, [N]; with class labels [N, 1 + classes], its other columns one-hot.
         convention: what the network predicts.
         sigma_min, sigma_max: the noise levels that it supports.
-        classes: number of class labels; 0: it takes none.
-        data_range: of the images that the network was trained on.
+        classes: number of class labels; 0 if it takes none.
+        data_range: the range of the images that the network was trained on.
     """
 
     network: Network
@@ -60,7 +60,7 @@ class IsotropicDenoiser:
         return denoised if self.data_range == (-1.0, 1.0) else (denoised - offset) / gain
 
     def condition(self, level: Tensor, labels: Tensor | None) -> Tensor:
-        """The network's condition: the level, and the classes as one-hot columns where it takes them."""
+        """The network's condition: the level, and the classes as one-hot columns if it takes them."""
         if not self.classes:
             return level
         columns = level.new_zeros(len(level), self.classes)
@@ -77,7 +77,7 @@ def check_prediction(raw: object, y: Tensor) -> None:
     """Refuses what a network returns for images y [N, C, H, W] if it is not a real tensor [N, C or more, H, W].
 
     Raises:
-        DataError: saying what it is.
+        DataError: it is something else; the message says what.
     """
     if not isinstance(raw, Tensor):
         found = type(raw).__name__
@@ -98,7 +98,7 @@ def check_levels(denoiser: IsotropicDenoiser, sigma: Tensor, name: str) -> None:
     """Refuses noise levels outside the range that the network supports.
 
     Raises:
-        UsageError: naming the first.
+        UsageError: a level is outside the range; the message names the first.
     """
     low, high = denoiser.sigma_min * (1 - ROUNDING), denoiser.sigma_max * (1 + ROUNDING)
     outside = sigma[~((sigma >= low) & (sigma <= high))]
@@ -113,7 +113,7 @@ def check_labels(denoiser: IsotropicDenoiser, labels: Tensor | None, count: int,
     """Refuses labels of a network that takes none, of another shape, or outside its classes.
 
     Raises:
-        UsageError: naming them.
+        UsageError: the labels are wrong; the message names them.
     """
     if labels is None:
         return
@@ -143,7 +143,7 @@ def from_prediction(
             `flow`, or one that a plugin adds.
         sigma_min, sigma_max: the noise levels that it supports. Default: those at which the prediction is defined.
         classes: number of class labels.
-        data_range: of the images that it was trained on.
+        data_range: the range of the images that it was trained on.
         convention: the parameters of the parameterization, for example `sigma_data=0.5` or
             `schedule={"kind": "linear", "beta_0": 0.1, "beta_1": 19.9, "time_scale": 999}`.
 

@@ -95,7 +95,7 @@ class TimeTable:
     """A function of time whose values at some times were computed in advance, all at once.
 
     Attributes:
-        function: from times [...] to arrays [..., ?].
+        function: maps times [...] to arrays [..., ?].
         known: its values by time.
     """
 

@@ -52,11 +52,11 @@ class Model(Protocol):
             labels: classes of the images of a batch, [N], for a conditional model.
 
         Raises:
-            UsageError: it cannot be sampled through that diffusion, or not with that K.
+            UsageError: the model cannot be sampled through that diffusion, or not with that K.
         """
 
 
 def module_of(model: Model) -> object:
-    """What the model's network runs: the module inside its adapter, or the callable itself."""
+    """The module inside the adapter of the model's network, or the network itself if it has none."""
     network = model.network.network
     return getattr(network, "module", network)

@@ -13,7 +13,7 @@ class Counted:
     """A network that counts its evaluations; the reported NFE is this count.
 
     Attributes:
-        network: from states or images [B, C, H, W] and times or noise levels [B] to a tensor [B, C', H, W].
+        network: maps states or images [B, C, H, W] and times or noise levels [B] to a tensor [B, C', H, W].
         nfe: calls so far; a call is one evaluation, whatever the batch size.
     """
 

@@ -26,8 +26,8 @@ class NoiseEps:
     `eps = DCT(net(IDCT(u), t))`.
 
     Args:
-        network: from states [B, D C, H, W] (component by component, each with C channels) and times [B] to a tensor of the
-            same shape.
+        network: maps states [B, D C, H, W] (component by component, each with C channels) and times [B] to a tensor of the same
+            shape.
         time_scale: the network's time in units of t.
     """
 
@@ -59,7 +59,7 @@ class MixedScoreEps:
     the x column of `GG L^{-T}` is zero, so no sampler with K = L uses it.
 
     Args:
-        network: from states [B, 2 C, H, W] and times [B] to [B, C, H, W].
+        network: maps states [B, 2 C, H, W] and times [B] to [B, C, H, W].
         time_scale: the network's time in units of t.
     """
 

@@ -1,4 +1,4 @@
-"""A user's own network as a model, given by what it predicts."""
+"""A user's own network as a model, declared by its prediction."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class Denoiser:
     """Any network that denoises images, as a model for every per-pixel diffusion: `D(y, sigma) = E[x_0 | y = x_0 + sigma n]`.
 
     Args:
-        module: from what the network sees [N, C, H, W] and its time or noise level [N] to its prediction, whose first C
-            channels are used. A conditional module has a third argument, the one-hot classes [N, classes]; zeros are the
-            empty class.
+        module: maps the network's input [N, C, H, W] and its time or noise level [N] to its prediction, whose first C channels
+            are used. A conditional module has a third argument, the one-hot classes [N, classes]; zeros are the empty class.
         image_shape: channels, height and width.
         sigma_min, sigma_max: the lowest and highest noise level that the module supports, for images in [-1, 1]. Default:
             those at which the prediction is defined.
@@ -31,7 +30,7 @@ class Denoiser:
         prediction: what the module predicts. `denoiser`: the clean image, from y and sigma. `edm`, `vp_eps`, `v`, `x0`,
             `subvp_eps`, `ve_score`, `ve_residual`, `flow`: as in the table of docs/checkpoints.md.
         classes: number of class labels; 0 for an unconditional module.
-        data_range: of the images that the module was trained on.
+        data_range: the range of the images that the module was trained on.
         convention: the parameters of the prediction: `sigma_data`, `schedule`, `time_scale`.
 
     Raises:
@@ -114,7 +113,7 @@ class Denoiser:
             labels: classes, [N], whole numbers; None: the empty class.
 
         Raises:
-            UsageError: an argument of another shape or outside its range, or labels for an unconditional module.
+            UsageError: an argument has the wrong shape or is outside its range, or labels for an unconditional module.
         """
         check_levels(self.denoiser, torch.as_tensor(sigma, device=y.device).reshape(-1), self.name)
         check_labels(self.denoiser, labels, len(y), self.name)
@@ -122,7 +121,7 @@ class Denoiser:
 
 
 class OneHot:
-    """A conditional module of three arguments as a network of two, whose condition holds the level and the one-hot classes."""
+    """Adapts a conditional module of three arguments to two: its condition holds the level and the one-hot classes."""
 
     def __init__(self, module: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         self.module = module

@@ -16,8 +16,8 @@ def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
     Args:
         matrices: blocks [D, D] that all pixels share; or, for a diffusion in frequency space, one number per frequency,
             [H, W, 1, 1].
-        states: one for each block, [B, D, C, H, W] (any shape after D); in frequency space [B, 1, C, H, W]. Dtype and
-            device are those of the matrices.
+        states: one for each block, [B, D, C, H, W] (any shape after D); in frequency space [B, 1, C, H, W]. They have the dtype
+            and device of the matrices.
 
     Returns:
         The sum, of the shape and dtype of a state.

@@ -20,7 +20,7 @@ from gddim_cli.numerics.quadrature import (
 MAX_CHANGE = 2.0
 """The largest product of a panel's width and the rate's norm on it."""
 MAX_PANELS = 2000
-"""More panels than this mean a rate so large that the flow is all but singular."""
+"""With more panels than this, the rate is so large that the flow is nearly singular."""
 
 
 class Flow:
@@ -35,8 +35,8 @@ class Flow:
         """Solves the equation on every panel.
 
         Args:
-            rate: times [n] to matrices [n, size, size], in units of 1/t.
-            size: of the matrices.
+            rate: maps times [n] to matrices [n, size, size], in units of 1/t.
+            size: size of the matrices.
             end: the last time.
 
         Raises:
@@ -85,10 +85,10 @@ class Flow:
 
 
 def short_edges(rate: Callable[[Array], Array], edges: Array) -> Array:
-    """The edges, and more between them wherever the rate's norm times the width of a panel exceeds `MAX_CHANGE`.
+    """The edges, and further ones wherever the rate's norm times the width of a panel exceeds `MAX_CHANGE`.
 
     Args:
-        rate: times [n] to matrices [n, ..., D, D]; of several blocks the one with the largest Frobenius norm counts.
+        rate: maps times [n] to matrices [n, ..., D, D]; the block with the largest Frobenius norm counts.
         edges: increasing, [P + 1].
 
     Raises:

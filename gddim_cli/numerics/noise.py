@@ -1,4 +1,4 @@
-"""Noise by seed and image: what is drawn for image i depends on (seed, i) only."""
+"""Noise by seed and image: the draws for image i depend on (seed, i) only."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def standard_normal(seed: int, indices: Sequence[int], shape: Sequence[int], str
 
     Args:
         seed: 0 to 2^64 - 1.
-        indices: of the images.
-        shape: of one image's draw.
+        indices: the images' indices.
+        shape: the shape of one image's draw.
         stream: 0 for the prior; stochastic samplers number their steps from 1.
     """
     count = int(np.prod(shape))

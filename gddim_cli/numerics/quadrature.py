@@ -41,10 +41,10 @@ def rule() -> tuple[Array, Array, Array]:
 
 @cache
 def running_integral() -> tuple[Array, Array]:
-    """Two matrices on values at the nodes of [-1, 1], for the integral from -1 to x.
+    """Two matrices that map values at the nodes of [-1, 1] to the integral from -1 to x.
 
     Returns:
-        To the Legendre coefficients of the integral, [NODES + 1, NODES]; to its values at the nodes, [NODES, NODES].
+        The matrix to the integral's Legendre coefficients, [NODES + 1, NODES], and to its values at the nodes, [NODES, NODES].
     """
     points, _, to_series = rule()
     series = np.asarray(legendre.legint(to_series, lbnd=-1), dtype=np.float64)
@@ -62,7 +62,7 @@ def resolving_edges(function: Callable[[Array], Array], start: float, end: float
     """Edges of panels between `start` and `end` on each of which a polynomial of degree NODES - 1 resolves `function`.
 
     Args:
-        function: times [n] to values [n, m]; smooth inside (start, end).
+        function: maps times [n] to values [n, m]; smooth inside (start, end).
 
     Returns:
         Increasing edges, [P + 1].
@@ -118,7 +118,7 @@ class Antiderivative:
     """`int_start^t f` of a scalar function `f` for t in [start, end]; `antiderivative` makes it.
 
     Attributes:
-        edges: of the panels, [P + 1].
+        edges: the edges of the panels, [P + 1].
         series: Legendre coefficients of each panel's integral from its left edge, [P, NODES + 1].
         before: the integral up to each panel's left edge, [P].
     """

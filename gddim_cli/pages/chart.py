@@ -14,7 +14,7 @@ class Point:
     """A point of a series.
 
     Attributes:
-        x, y: its place.
+        x, y: its coordinates.
         error: the standard error of y; None if unknown.
         text: what is shown on hover.
     """
@@ -48,8 +48,8 @@ class Chart:
     """Lines over shared axes.
 
     Attributes:
-        title, heading: the two lines above it; the title may be empty.
-        ticks: where the x axis is labelled.
+        title, heading: the two lines above the chart; the title may be empty.
+        ticks: the labelled places of the x axis.
         log_x: whether the x axis is logarithmic. The y axis is if all values are positive.
     """
 

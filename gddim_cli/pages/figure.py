@@ -49,7 +49,7 @@ def look(number: int) -> dict[str, Any]:
 
 
 def draw_published(axes: Axes, line: Series, style: dict[str, Any], arrows: Counter[tuple[float, float]]) -> None:
-    """Hollow marks; for values that lie above an arrow up, beside the arrows already at that place."""
+    """Hollow marks for published values, arrows up for those known only to lie above; arrows at one place are set apart."""
     plain, above = [], []
     for mark in line.published:
         if mark.above:
@@ -98,7 +98,7 @@ def save(figure: Figure, stem: Path) -> None:
     """Writes `STEM.png` and `STEM.svg`, the same bytes each time.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: a file cannot be written.
     """
     import matplotlib as mpl
 

@@ -17,7 +17,7 @@ from gddim_cli.pages.svg import look, svg
 from gddim_cli.runtime.files import replacing, writing
 
 LONG = 24
-"""Characters of a checksum or another long value that are shown; the rest appears on hover."""
+"""Number of characters of a checksum or another long value that are shown; the rest appears on hover."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """A table with what belongs to it.
+    """A table with its notes, charts, pictures and records.
 
     Attributes:
         title, heading: above the table; the title may be empty.
         head: the first line of the table.
         rows: the lines of the table: a name and entries.
-        notes: sentences below it.
-        charts: by the stems of their files, which also name the PNG and SVG beside the page.
+        notes: sentences below the table.
+        charts: charts by name, which is also the stem of the PNG and SVG beside the page.
         pictures: PNG files by name, each with its alternative text.
         records: everything that each entry depends on, a mapping of plain values for each, which may be nested.
     """
@@ -59,9 +59,9 @@ class Page:
 
     Attributes:
         summary: a line below the title.
-        command: what reproduces it.
+        command: the command line that reproduces it.
         notes: sentences at the end.
-        attachments: files that the page offers for download, by name, and that stand beside it.
+        attachments: files by name, which the page offers for download and which are written beside it.
     """
 
     title: str
@@ -92,7 +92,7 @@ class Page:
         """Writes the page, and beside it the attachments, the charts as PNG and SVG, and the pictures.
 
         Args:
-            stale: names of files in the folder that are removed if they are not among these.
+            stale: names of files in the folder to remove unless they are written now.
 
         Raises:
             OutputError: a file cannot be written.
@@ -156,13 +156,13 @@ def figure(chart: Chart) -> str:
 
 
 def picture(name: str, png: bytes, alt: str) -> str:
-    """A picture with its alternative text, to be scrolled where it is wider than the screen."""
+    """A picture with its alternative text, which scrolls if it is wider than the screen."""
     image = f'<img alt="{escape(alt)}" src="data:image/png;base64,{encoded(png)}">'
     return f'<figure><figcaption>{escape(name)}</figcaption><div class="wide">{image}</div></figure>'
 
 
 def details(records: Sequence[Mapping[str, Any]]) -> str:
-    """What every entry depends on: first what all share, then a line for each entry with the rest."""
+    """What every entry depends on: first the settings that all share, then a line for each entry with the rest."""
     if not records:
         return ""
     records = [flat(record) for record in records]

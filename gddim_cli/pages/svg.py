@@ -32,7 +32,7 @@ def svg(chart: Chart) -> str:
 
 
 def spread(values: Sequence[float], log: bool) -> tuple[float, float]:
-    """The range of an axis: that of the values, and 4 % more at each end."""
+    """The range of an axis: the range of the values, extended by 4 % at each end."""
     low, high = min(values), max(values)
     if log:
         margin = max((high / low) ** 0.04, 1.02)

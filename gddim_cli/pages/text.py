@@ -13,7 +13,7 @@ from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
 
 @dataclass(frozen=True)
 class Block:
-    """A grid of texts with what stands above it, a title (or nothing) and a heading, and the sentences below it."""
+    """A grid of texts with a title (perhaps empty) and a heading above it, and sentences below it."""
 
     title: str
     heading: str
@@ -22,7 +22,7 @@ class Block:
 
 
 def markdown(blocks: Iterable[Block], notes: Sequence[str]) -> str:
-    """The tables in Markdown, and notes on all of them."""
+    """The tables in Markdown, followed by notes on all of them."""
     parts = []
     for block in blocks:
         parts += [*([f"### {block.title}\n"] if block.title else []), f"{block.heading}.\n", markdown_grid(block.grid)]

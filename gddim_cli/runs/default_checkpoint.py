@@ -1,4 +1,4 @@
-"""The checkpoint of a run for which none is named, also where a run by an earlier default is in the folder."""
+"""The checkpoint of a run for which none is named, even if the folder holds a run with an earlier default."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def choose_default(
         on_wait: as in `RunFolder.locked`.
 
     Raises:
-        DataError: a damaged run.json.
-        OutputError: another run is using the folder, or it cannot be renamed.
+        DataError: the run.json is damaged.
+        OutputError: another run is using the folder, or the folder cannot be renamed.
     """
     name, reason = store.default_name()
     path = folder.path.resolve()

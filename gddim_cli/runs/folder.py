@@ -37,7 +37,7 @@ TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 
 class Session(msgspec.Struct):
-    """One call of `gddim sample` on a run, with what may differ between calls. `device` is that of rank 0."""
+    """One call of `gddim sample` on a run, with what may differ between calls. `device` is rank 0's."""
 
     started: str
     device: str
@@ -80,6 +80,8 @@ class Run(msgspec.Struct):
         nfe: network evaluations per image, counted at the network; the mean if batches differ.
         tolerance: the calibrated tolerance of an adaptive sampler.
         sessions: every call that made images.
+        noise_levels: at t_start and t_end, as standard deviations for images in [-1, 1]; None for a model that predicts the
+            noise of its own diffusion.
         raw, trajectory: the files of `--save-raw` and `--trajectory`, once written.
     """
 
@@ -92,6 +94,7 @@ class Run(msgspec.Struct):
     nfe: float | None
     tolerance: float | None
     sessions: list[Session]
+    noise_levels: tuple[float, float] | None = None
     raw: Extra | None = None
     trajectory: Extra | None = None
 
@@ -158,7 +161,7 @@ class RunFolder:
             yield
 
     def identity(self) -> tuple[int, int] | None:
-        """What tells this folder from one made in its place: its lock file, which stays open while it is locked."""
+        """The folder's identity, which a new folder in its place would not share: its lock file, open while it is locked."""
         try:
             found = (self.path / LOCK).stat()
         except OSError:
@@ -280,7 +283,7 @@ def read_run(folder: Path) -> Run:
     """The record in a folder's `run.json`.
 
     Raises:
-        DataError: it is missing, damaged, or was written by another version.
+        DataError: the record is missing, damaged, or was written by another version.
     """
     try:
         return msgspec.json.decode(read_plain(folder / RUN, MOST_BYTES), type=Run)

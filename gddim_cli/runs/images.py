@@ -22,7 +22,7 @@ def of_run(name: str, run: RunFiles) -> ImageSource:
     """The images of a run.
 
     Raises:
-        DataError: a damaged file.
+        DataError: a file is damaged.
     """
     if run.format == "npz":
         source: ImageSource = ArchiveSource.of(name, [run.folder / file for file in run.names], "images")
@@ -45,9 +45,9 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
         num: read only this many images: the first ones of a run, else a fixed random choice.
 
     Raises:
-        DataError: no images, or fewer than `num`; images of different sizes or kinds (only the first is checked here, the
-            others when they are read); an array that is not uint8 images; an incomplete run, unless its first `num`
-            images exist.
+        DataError: there are no images, or fewer than `num`; the images have different sizes or kinds (only the first is checked
+            here, the others when they are read); an array does not hold uint8 images; the run is incomplete, unless its first
+            `num` images exist.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; {KINDS}")

@@ -1,4 +1,4 @@
-"""Images that a benchmark keeps: a run folder as `gddim sample --format npz` leaves it, which that can continue."""
+"""Images that a benchmark keeps: a run folder as `gddim sample --format npz` writes it, which that command can continue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class KeptImages:
     """The folder of a run whose images another program makes.
 
     Attributes:
-        request: resolved.
+        request: the resolved request.
         num: number of images.
     """
 
@@ -36,7 +36,7 @@ class KeptImages:
 
     @property
     def images(self) -> Storage:
-        """The images in it."""
+        """The images in the folder."""
         return self.folder.images
 
     def check(self) -> bool:

@@ -38,10 +38,10 @@ def check_classes(text: str | None, classes: int, model: str) -> str | None:
 
 
 def check_guidance(weight: float | None, classes: int, model: str, nfe: int) -> float | None:
-    """The resolved `--guidance`: None without guidance, of which the weight is 1.
+    """The resolved `--guidance`: None without guidance, that is, for a weight of 1.
 
     Raises:
-        UsageError: guidance of an unconditional model, or too few evaluations for a step.
+        UsageError: guidance for an unconditional model, or too few evaluations for a step.
     """
     if weight is None:
         return None
@@ -55,7 +55,7 @@ def check_guidance(weight: float | None, classes: int, model: str, nfe: int) -> 
 def labels_of(text: str, classes: int, seed: int, indices: Sequence[int]) -> NDArray[np.int64]:
     """The class of each image, [N], which depends only on the seed and the image's index.
 
-    `uniform` draws it at random; `all` takes the classes in turn, and a list its members in turn.
+    `uniform` draws it at random; `all` cycles through the classes, and a list through its members.
     """
     if text == UNIFORM:
         drawn = [

@@ -54,7 +54,7 @@ def prepare(
     Args:
         request: may already be resolved; then its sha256 must match.
         device: where the network runs.
-        model: already loaded; by default the request's checkpoint is loaded.
+        model: a model that is already loaded; by default the request's checkpoint is loaded.
         diffusion: used instead of the diffusion that the request names.
         initial: states u_T [N, D, C, H, W], used instead of the request's `init_noise` file.
         compile, cuda_graph: whether a network that is loaded here is compiled, and captured as a CUDA graph.
@@ -64,7 +64,7 @@ def prepare(
     Raises:
         UsageError: settings that contradict each other, or that the model, sampler or device does not support.
         CheckpointError: the checkpoint is unknown, not on this machine, or damaged.
-        DataError: a diffusion file or initial states that cannot be used.
+        DataError: a diffusion file or the initial states cannot be used.
     """
     refuse_unused(request)
     model = model or load_model(request, device, compile, cuda_graph, say)
@@ -127,7 +127,7 @@ def default_scheme(
     """gDDIM's options with the default for `predict`, where it depends on the request.
 
     With up to `FEW` predictions, an isotropic denoiser is sampled with the prediction x0 (on the time grid that the sampler
-    chooses for it) unless the request chooses a part of the scheme itself; everything else with the paper's.
+    chooses for it) unless the request itself chooses part of the scheme; in all other cases the prediction is the paper's, eps.
 
     Args:
         k: the K of the noise prediction.
@@ -165,7 +165,7 @@ def choose_diffusion(
 
     Raises:
         UsageError: an unknown diffusion or parameter.
-        DataError: a file that cannot be used.
+        DataError: a diffusion file cannot be used.
     """
     own = model.diffusion
     found = given or named_diffusion(request, own)
@@ -189,7 +189,7 @@ def configured(
 ) -> tuple[SamplingConfig, msgspec.Struct, Eps]:
     """How a request samples: the configuration, the sampler's options, and the noise prediction.
 
-    Each setting is the request's, else the sampler's, else that of `config`.
+    Each setting is the request's, else the sampler's, else `config`'s.
 
     Args:
         budget: predictions per image, at most.
@@ -229,7 +229,7 @@ def read_states(path: Path, dimension: int, image_shape: tuple[int, int, int]) -
     """States u_T, [N, D, C, H, W], from an .npy of that shape; if D is 1, that axis is left out.
 
     Raises:
-        DataError: not an .npy, another shape, not real numbers, NaN or infinity.
+        DataError: the file is not an .npy, or has another shape, or holds NaN, infinity or other than real numbers.
     """
     states = read_array(path, memory_map=True)
     needed = (dimension, *image_shape) if dimension > 1 else image_shape

@@ -20,6 +20,7 @@ from gddim_cli.numerics.dct import idct
 from gddim_cli.numerics.noise import standard_normal
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.labels import labels_of
+from gddim_cli.runs.noise_range import sigma_eff
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.rounding import rounding, without_tf32
 from gddim_cli.samplers.base import Eps, PreparedSampler, Step
@@ -36,11 +37,11 @@ class PreparedRun:
     """A request with its model, diffusion and sampler, as `prepare` returns it.
 
     Attributes:
-        request: resolved.
+        request: the resolved request.
         model: the network and its description.
         diffusion: the diffusion to sample through.
         config: time range, K, denoising step, quantisation.
-        sampler: prepared for the budget.
+        sampler: the sampler, prepared for the budget.
         eps: the model's noise prediction, without classes.
         device: where the network runs; noise is drawn on the CPU.
         start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
@@ -73,13 +74,21 @@ class PreparedRun:
         """The shape of one state, (D, C, H, W)."""
         return self.diffusion.D, *self.model.image_shape
 
+    @property
+    def noise_levels(self) -> tuple[float, float] | None:
+        """The noise levels of an isotropic denoiser's first and last states; None for other models."""
+        if self.diffusion.spectral or self.model.sigma_range_in(self.diffusion) is None:
+            return None
+        start, end = (sigma_eff(self.diffusion, t) for t in (self.config.t_start, self.config.t_end))
+        return float(f"{start:.6g}"), float(f"{end:.6g}")
+
     def normal(self, indices: Sequence[int], stream: int) -> Tensor:
         """Independent N(0, I) for these images, [B, D, C, H, W]."""
         return self._moved(standard_normal(self.request.seed, indices, self.state_shape, stream))
 
     @rounding(tf32=False)
     def start(self, indices: Sequence[int]) -> Tensor:
-        """The first states of these images, [B, D, C, H, W]: `start_factor z`, or the given ones."""
+        """The first states of these images, [B, D, C, H, W]: `start_factor z`, or those in `initial`."""
         if self.initial is not None:
             return self._moved(self.initial[list(indices)])
         z = self.normal(indices, 0)

@@ -55,7 +55,8 @@ Classes = Annotated[
     str,
     about(
         "Class labels of a conditional model: a number, a list such as 0,1,2 to cycle through, uniform (drawn per image from "
-        "seed and index), or all (cycle through all classes; the grid has one row per class). Default: uniform.",
+        "seed and index), or all (cycle through all classes; grid.png of gddim sample then has one row per class). "
+        "Default: uniform.",
         panel="Model",
         metavar="N|N,M|uniform|all",
         label="class {}",
@@ -213,7 +214,7 @@ class SamplingRequest(
         """A request from values by key, as on the command line and in plans; None stands for "not given".
 
         Args:
-            where: how messages name the place of each value; by default its flag.
+            where: the name of each value's place in messages; by default its flag.
 
         Raises:
             UsageError: an unknown key, a value outside its range, or an option that the sampler does not have.
@@ -262,7 +263,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def with_preset(given: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
-    """The given settings by key, and those of a preset.
+    """The given settings by key, and a preset's settings.
 
     Raises:
         UsageError: an unknown preset, or a setting with another value than the preset's.

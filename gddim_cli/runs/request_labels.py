@@ -1,4 +1,4 @@
-"""What rows of a table are called: sampler and options, and the settings in which rows of one name differ."""
+"""The names of a table's rows: sampler and options, and any other settings in which rows differ."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gddim_cli.settings import Setting
 
 
 def row_settings(request: SamplingRequest, column: str) -> dict[str, Any]:
-    """What the cells of one row share: everything but the seed, the column's setting and what follows from it."""
+    """The settings that the cells of one row share: all but the seed, the column's setting and those that follow from it."""
     flat = {**request.flat(), **{f"parameter {key}": value for key, value in (request.parameters or {}).items()}}
     return {key: value for key, value in flat.items() if key not in ("seed", "parameters", "solver", column)}
 
 
 def labels(requests: Sequence[SamplingRequest], column: str) -> list[str]:
-    """A label for each resolved request, equal for those of one row and for no others.
+    """A label for each resolved request, equal only for requests of the same row.
 
     Args:
         column: the setting of the table's columns, `nfe` or `lambda`, which is no part of a label.
@@ -38,7 +38,7 @@ def labels(requests: Sequence[SamplingRequest], column: str) -> list[str]:
 
 
 def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], column: str) -> str:
-    """The sampler with its options, after the checkpoint and the diffusion where those vary."""
+    """The sampler with its options, preceded by the checkpoint and the diffusion if those vary."""
     kin = [other for other in others if other.checkpoint == request.checkpoint]
     places = [request.checkpoint] if len(kin) < len(others) else []
     places += [request.diffusion] if any(other.diffusion != request.diffusion for other in kin) else []
@@ -48,7 +48,7 @@ def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], col
 
 
 def said(name: str, value: Any, setting: Setting | None) -> str:
-    """A setting in words; nothing for one that is not given, or a flag that is as usual."""
+    """A setting in words; empty for a setting that is not given, or a flag that has its usual value."""
     if value is None or (setting and isinstance(value, bool) and value == (setting.default is not False)):
         return ""
     text = name.removeprefix("parameter ").removeprefix("checkpoint_").replace("_sha256", " sha256")

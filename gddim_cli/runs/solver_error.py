@@ -17,7 +17,7 @@ from gddim_cli.runtime.json_files import read_json, short_hash, write_json
 
 
 class SolverError(msgspec.Struct):
-    """How far the first images are from the converged solution, which is `converged_to` from the one at half its NFE."""
+    """The first images' distance from the converged solution, itself `converged_to` from the solution at half its NFE."""
 
     images: int
     rms: float | None = None
@@ -31,8 +31,8 @@ class Solutions:
     """A folder of converged solutions.
 
     Attributes:
-        prepare: makes requests ready.
-        batch_size: of the batches in which solutions are made.
+        prepare: returns the prepared run of a request.
+        batch_size: size of the batches in which solutions are made.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class Solutions:
             request: the run's request as given; `resolved` is the same with every default.
 
         Raises:
-            GddimError: as samplers do.
+            GddimError: as the sampler raises it.
         """
         path, images = self.path(resolved, len(x)), len(x)
         array, known = path.with_suffix(".npy"), read_json(path, SolverError)

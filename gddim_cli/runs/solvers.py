@@ -34,7 +34,7 @@ def solver_name(model: Model, diffusion: Diffusion, diffusion_sha256: str | None
 
 
 def folders() -> tuple[Path, Path]:
-    """Where solver files are: the cache, which `gddim tune` writes, and the package."""
+    """The folders of solver files: in the cache, where `gddim tune` writes them, and in the package."""
     return cache_folder() / SOLVERS, bundled_folder() / SOLVERS
 
 
@@ -50,7 +50,7 @@ def find_solver(
     """The solver file of a request: a path, the sha256 of a kept file, or for `auto` the one of this name.
 
     Raises:
-        UsageError: there is none for `auto`; the message names the command that makes it.
+        UsageError: there is no solver for `auto`; the message names the command that makes one.
         DataError: no file has this sha256.
     """
     if reference == AUTO:
@@ -83,11 +83,11 @@ def fitted_sampler(
     """The sampler of a fitted solver; its options hold the sha256 of the file.
 
     Args:
-        checkpoint: how the request names the model.
+        checkpoint: the model's name in the request.
 
     Raises:
-        UsageError: no such solver, or one for another checkpoint, diffusion, NFE or configuration.
-        DataError: a file that is not a solver file.
+        UsageError: there is no such solver, or it is for another checkpoint, diffusion, NFE or configuration.
+        DataError: the file is not a solver file.
     """
     path = find_solver(options.solver, model, checkpoint or model.name, diffusion, diffusion_sha256, nfe)
     solver = read_solver(path)

@@ -23,8 +23,8 @@ def write_trajectory(path: Path, batches: Sequence[Sequence[Pixels]], arranged: 
     """Writes the film and returns what `run.json` records of it.
 
     Args:
-        batches: of each batch the frames [B, H, W, C], from the noise to the images.
-        arranged: from the images of a step to one picture.
+        batches: for each batch, its frames [B, H, W, C], from the noise to the images.
+        arranged: puts the images of a step into one picture.
 
     Raises:
         OutputError: the file cannot be written.

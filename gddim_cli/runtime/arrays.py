@@ -1,4 +1,4 @@
-"""Arrays from .npy and .npz files. A header is believed only as far as the file behind it is long."""
+"""Arrays from .npy and .npz files. A header is trusted only as far as the file's length allows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gddim_cli.runtime.text import reason
 Shape = tuple[int, ...]
 Header = tuple[Shape, bool, np.dtype[Any]]
 DEFLATE = 1032
-"""A compressed byte holds at most this many."""
+"""The most bytes that one compressed byte can hold."""
 DAMAGE = (
     OSError,
     ValueError,
@@ -45,7 +45,7 @@ def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
     """The array of an .npy.
 
     Raises:
-        DataError: missing, shorter than its header says, not an .npy, or of Python objects.
+        DataError: the file is missing, shorter than its header says, not an .npy, or holds Python objects.
     """
     try:
         refuse_special(path)
@@ -65,7 +65,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     """Writes an .npy, atomically.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)
@@ -75,7 +75,7 @@ def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:
     """Names, dtypes and shapes of the arrays of an .npz, without reading them.
 
     Raises:
-        DataError: not an .npz, or an array that is shorter than its header says.
+        DataError: the file is not an .npz, or an array is shorter than its header says.
     """
     found = {}
     try:
@@ -96,10 +96,10 @@ def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
     """One array of an .npz.
 
     Args:
-        most: bytes that it may have.
+        most: the most bytes that it may have.
 
     Raises:
-        DataError: not an .npz, or damaged, or without this array, or the array is too large.
+        DataError: the file is not an .npz, or is damaged, or lacks this array, or the array is too large.
     """
     try:
         refuse_special(path)
@@ -119,10 +119,10 @@ def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
 
 
 def read_header(file: IO[bytes]) -> Header:
-    """Shape, whether in Fortran's order, and dtype of an .npy; `file` is then at its data.
+    """Shape, Fortran order (true or false) and dtype of an .npy; `file` is left at the start of the data.
 
     Raises:
-        ValueError: not an .npy, or of Python objects.
+        ValueError: the file is not an .npy, or holds Python objects.
     """
     try:
         version = np.lib.format.read_magic(file)
@@ -139,7 +139,7 @@ def check_length(shape: Shape, dtype: np.dtype[Any], length: int) -> int:
     """The bytes of an array of this shape.
 
     Raises:
-        ValueError: a negative size, or more bytes than the `length` that there are.
+        ValueError: a size is negative, or more than the `length` bytes that exist are needed.
     """
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
         raise ValueError(f"its shape is {list(shape)}")

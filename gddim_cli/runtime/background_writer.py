@@ -16,11 +16,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 DEPTH = 2
-"""How many items may be pending: the one being written and one that waits, so that memory stays bounded."""
+"""The most pending items, one being written and one waiting, which bounds the memory."""
 
 
 class Writer(Generic[T, R]):
-    """Calls `work` on items, in order, on a thread of its own.
+    """Calls `work` on items, in order, on a separate thread.
 
     Errors of `work` are raised on the calling thread, by the next call of a method; `on_done` is called there too.
     """

@@ -18,7 +18,7 @@ def find_device(name: str | None = None) -> torch.device:
     torch's current device.
 
     Raises:
-        UsageError: no such device on this machine.
+        UsageError: this machine has no such device.
     """
     import torch
 

@@ -29,7 +29,7 @@ TIMEOUT = timedelta(minutes=30)
 COLLECTIVE = timedelta(minutes=2)
 """The longest wait inside a collective, which begins when all ranks have arrived."""
 POLL = 0.05
-"""Seconds between two looks at the store while waiting."""
+"""Seconds between two polls of the store while waiting."""
 REPORT = 0.25
 """Seconds between two reports of a rank's progress."""
 
@@ -66,7 +66,7 @@ class World:
         return f"rank {self.rank} on {socket.gethostname()}"
 
     def join(self) -> World:
-        """Joins the process group of all ranks; returns itself. A single process has nothing to join.
+        """Joins the process group of all ranks; returns this `World`. A single process has nothing to join.
 
         Raises:
             GddimError: the other processes cannot be reached.
@@ -154,7 +154,7 @@ class World:
                 on_wait()
 
     def broadcast(self, item: T) -> T:
-        """The object that rank 0 passes, on every rank; any picklable object. Raises PeerError as `barrier`."""
+        """The object that rank 0 passes, which may be any picklable object, on every rank. Raises PeerError as `barrier`."""
         if self.size == 1:
             return item
         from torch import distributed
@@ -183,7 +183,7 @@ class World:
     def count(self, amount: int = 0, at_once: bool = False) -> int:
         """Adds to the work done by this rank; returns the work of all ranks since the last report.
 
-        The store is asked at most every `REPORT` seconds, unless `at_once`; in between the result is 0.
+        The store is read at most every `REPORT` seconds, unless `at_once`; in between, the result is 0.
 
         Raises:
             PeerError: another rank has failed.

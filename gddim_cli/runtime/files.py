@@ -52,7 +52,7 @@ def writing(path: Path) -> Iterator[None]:
     """A context for writing to `path`.
 
     Raises:
-        OutputError: in place of an `OSError`; it names the path, the cause and the way out.
+        OutputError: writing fails with an `OSError`; the message names the path, the cause and the way out.
     """
     try:
         yield
@@ -86,7 +86,7 @@ def locked(
         on_wait: called before that wait.
 
     Raises:
-        OutputError: another program works there, or the folder cannot be written.
+        OutputError: another program is working in the folder, or it cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def probe(path: Path) -> None:
     """Checks that a file can be written at `path`, before any work is spent on its content.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with writing(path):
         if path.is_dir():
@@ -148,12 +148,12 @@ def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> N
     """Refuses to replace a file that this run did not write.
 
     Args:
-        option: what names the file.
+        option: the option that names the file.
         known: sha256 of the file that this run wrote there earlier, or None.
         force: whether any file may be replaced.
 
     Raises:
-        UsageError: there is another file.
+        UsageError: the path holds a file that this run did not write.
     """
     if path.is_file() and not force and (known is None or sha256(path) != known):
         raise UsageError(f"{option}: {path} exists and was not written by this run; choose another name, or --force")
@@ -163,7 +163,7 @@ def refuse_strangers(folder: Path, record: str, kind: str) -> None:
     """Refuses a folder of files, none of which is the record that every folder of this kind has.
 
     Raises:
-        UsageError: naming the first file.
+        UsageError: the folder has files but no record; the message names the first file.
     """
     strangers = sorted(file.name for file in folder.iterdir() if file.name != LOCK)
     if strangers and record not in strangers:
@@ -184,7 +184,7 @@ def eventually(holds: Callable[[], bool], patience: float) -> bool:
 
 
 def refuse_special(path: Path) -> None:
-    """Raises OSError for what is neither a file nor a folder: a pipe would be waited for, a device may never end."""
+    """Raises OSError for a path that is neither a file nor a folder: reading a pipe would block, a device may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "not a plain file", str(path))
 
@@ -193,7 +193,7 @@ def read_plain(path: Path, most: int) -> bytes:
     """The content of a file of at most `most` bytes.
 
     Raises:
-        OSError: it cannot be read, is not a plain file, or is larger.
+        OSError: the file cannot be read, is not a plain file, or is larger.
     """
     refuse_special(path)
     with path.open("rb") as file:
@@ -207,7 +207,7 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal.
 
     Raises:
-        OSError: it cannot be read, or is not a plain file.
+        OSError: the file cannot be read, or is not a plain file.
     """
     refuse_special(path)
     try:

@@ -9,11 +9,11 @@ SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
     ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
 }  # fmt: skip
-"""Letters that LaTeX needs written in another way."""
+"""Characters that LaTeX needs escaped."""
 
 
 def markdown_grid(grid: Grid) -> str:
-    """A Markdown table whose columns but the first are aligned to the right."""
+    """A Markdown table; all columns except the first are right-aligned."""
     head, *body = ([text.replace("|", "\\|") for text in line] for line in grid)
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -28,5 +28,5 @@ def latex_grid(grid: Grid, caption: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
+    """Text escaped for LaTeX."""
     return "".join(SPECIAL.get(letter, letter) for letter in text)

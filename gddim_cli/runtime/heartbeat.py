@@ -1,4 +1,4 @@
-"""Heartbeats: a rank that sends none for a minute counts as lost, as does a store that does not respond."""
+"""Heartbeats: a rank that sends none for a minute counts as lost, and so does a store that does not respond."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Heartbeat:
                 raise PeerError(f"rank {rank} has not responded for {SILENCE:.0f} s; {RESUME_HINT}")
 
     def _beat(self) -> None:
-        """Sends heartbeats, on a thread of its own."""
+        """Sends heartbeats, on a separate thread."""
         with suppress(RuntimeError):  # the launcher has ended; the next call on the main thread raises an error
             while not self._stopped.wait(BEAT):
                 self.store.add(f"beat {self.rank}", 1)
@@ -69,7 +69,7 @@ class Heartbeat:
     def _watch(self) -> None:
         """Ends the process if the store does not respond, because a thread that waits for the store receives no signals.
 
-        Files are complete all the same, since they are written atomically. The method counts its own waits, not seconds,
+        Files remain complete, since they are written atomically. The method counts its own waits, not seconds,
         because a process that was stopped for a while (Ctrl-Z) has sent no heartbeats either.
         """
         answers, waits = -1, 0

@@ -28,7 +28,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def short_hash(*parts: Any) -> str:
-    """A name of structs and plain data. Settings that are None do not count, so that further ones change no name."""
+    """A hash that names structs and plain data. Settings that are None do not count, so that adding settings changes no name."""
     plain = [msgspec.to_builtins(part) for part in parts]
     given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
     return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""How much memory there is, recognising that it has run out, and the message for it."""
+"""The machine's memory, recognition of out-of-memory errors, and the message for them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def physical_memory() -> int:
-    """Bytes of memory of this machine; 2^62 where the system does not tell."""
+    """Bytes of memory of this machine; 2^62 if the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -47,7 +47,7 @@ def memory_for(images: int, device: torch.device, remedy: str | None = None) -> 
         remedy: what the message advises. Default: a smaller `--batch-size`.
 
     Raises:
-        CapacityError: memory has run out; in place of the errors of torch and NumPy.
+        CapacityError: memory has run out; replaces the errors of torch and NumPy.
     """
     try:
         yield

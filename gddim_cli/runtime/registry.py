@@ -94,7 +94,7 @@ def register(thing: Spec) -> Spec:
     """Adds a spec to the registry of its kind and returns it.
 
     Raises:
-        UsageError: not a spec, or its name is taken.
+        UsageError: the argument is not a spec, or its name is taken.
     """
     if not isinstance(thing, Spec):
         raise UsageError(f"{thing!r} is not a spec (SamplerSpec, MetricSpec, ...) and cannot be registered")

@@ -1,4 +1,4 @@
-"""TF32: whether torch rounds the inputs of float32 products to 10 bits of mantissa, for as long as a context lasts."""
+"""TF32, which rounds the inputs of float32 products to 10 bits of mantissa, switched on or off within a context."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rounding(tf32: bool) -> Iterator[None]:
 
 
 def without_tf32(items: Iterator[T]) -> Iterator[T]:
-    """The items of an iterator, each computed without TF32; between two items the caller's own setting holds."""
+    """The items of an iterator, each computed without TF32; between two items the caller's setting applies."""
     while True:
         with rounding(tf32=False):
             try:
@@ -55,7 +55,7 @@ class Switches:
     something else, and torch's compiler reads the older one. So both are set, and the newer one decides.
 
     Attributes:
-        allowed: `allow_tf32` of matrix products and of convolutions; None where torch refuses to read it.
+        allowed: `allow_tf32` of matrix products and of convolutions; None if torch refuses to read it.
         precision: `fp32_precision` of matrix products, convolutions and recurrent networks; empty before torch 2.9.
     """
 
@@ -82,12 +82,12 @@ class Switches:
 
 
 def allowed(part: Any) -> bool | None:
-    """`allow_tf32` of a part of torch; None where the newer interface has set something else."""
+    """`allow_tf32` of a part of torch; None if the newer interface has set something else."""
     with suppress(RuntimeError):
         return bool(part.allow_tf32)
     return None
 
 
 def precise() -> list[Any]:
-    """The parts of torch whose `fp32_precision` can be set; none before torch 2.9."""
+    """The parts of torch whose `fp32_precision` can be set; empty before torch 2.9."""
     return [MATMUL, CUDNN.conv, CUDNN.rnn] if hasattr(MATMUL, PRECISION) else []

@@ -15,7 +15,7 @@ from gddim_cli.runtime.files import replacing, require_space, sha256, writing
 
 
 class RowFile:
-    """Float32 rows; rows of NaN are still missing.
+    """Float32 rows; a row of NaN is still missing.
 
     Until it is complete the file is called `FILE.npy.RUN.partial`, where RUN names the run's settings, so that no other run
     continues it. It is written with plain writes: with a memory map a full disk would kill the program.
@@ -32,7 +32,7 @@ class RowFile:
             overwrite: start again, even if this run has a partial file.
 
         Raises:
-            OutputError: it cannot be written, or the disk has not enough space for it.
+            OutputError: the file cannot be written, or the disk has too little space for it.
             DataError: the partial file is damaged.
         """
         self.path = path
@@ -64,7 +64,7 @@ class RowFile:
         """Fills in the rows of these images.
 
         Raises:
-            OutputError: they cannot be written.
+            OutputError: the rows cannot be written.
         """
         if self.complete:
             return
@@ -86,13 +86,13 @@ class RowFile:
 
 
 def partial_path(path: Path, run: str) -> Path:
-    """Where the rows of a run are until the file is complete."""
+    """The path of a run's rows until the file is complete."""
     return path.with_name(f"{path.name}.{run}.partial")
 
 
 @dataclass(frozen=True)
 class PartialRows:
-    """The rows of a run, [N, width], in a file that never becomes complete: it is removed after use."""
+    """The rows of a run, [N, width], in a file that is removed after use and never gets a final name."""
 
     path: Path
     run: str

@@ -29,12 +29,12 @@ def without(values: Values, keys: Collection[str]) -> Values:
 
 @dataclass(frozen=True)
 class ListReader:
-    """Reads values of settings and collects what is wrong with them.
+    """Reads values of settings and collects their mistakes.
 
     Attributes:
         known: every setting by key.
         single: the keys of settings that take one value.
-        find: by key, what refuses a name that nothing has, called with the name and its place.
+        find: by key, a function that raises for an unknown name, called with the name and its place.
         problems: a line for each mistake.
     """
 
@@ -99,11 +99,11 @@ class ListReader:
 
 
 def located(error: GddimError, where: Mapping[str, str], keys: Sequence[str] = ()) -> str:
-    """The error's message with the place of the setting that it is about.
+    """The error's message with the place of the setting that it concerns.
 
     Args:
         where: places by key.
-        keys: settings that it may be about if its message does not start with an option; by default the last of `where`.
+        keys: settings that it may concern if its message does not start with an option; by default the last of `where`.
     """
     text = str(error)
     option = re.match(r"--([a-z-]+)[: ] *", text)

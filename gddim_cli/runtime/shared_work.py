@@ -1,4 +1,4 @@
-"""Work of several processes that may fail on one of them: all hear why, and go on together."""
+"""Work of several processes that may fail on one of them: all learn why, and continue together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class WorkError(GddimError):
-    """What failed on one of the processes, raised on all of them."""
+    """A failure on one of the processes, raised on all of them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SharedWork:
     on_wait: Callable[[], object]
 
     def attempt(self, work: Callable[[], T]) -> tuple[Any, str | None]:
-        """What the work returns, or why it failed; failures of outputs and of other processes are raised."""
+        """The result of the work, or why it failed; OutputError and PeerError are raised."""
         try:
             with self.around():
                 return work(), None
@@ -41,7 +41,7 @@ class SharedWork:
             return None, str(error)
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """What the work of rank 0 returns, on all; raises WorkError on all where it fails."""
+        """The result of the work on rank 0, on all ranks; raises WorkError on all if it fails."""
         found: tuple[Any, str | None] = self.attempt(work) if self.world.main else (None, None)
         value, reason = self.world.broadcast(found)
         if reason:
@@ -49,7 +49,7 @@ class SharedWork:
         return value
 
     def together(self, work: Callable[[], T]) -> T:
-        """What the work of this rank returns, once every rank has done its own; raises WorkError on all where one fails."""
+        """The result of the work on this rank, once every rank has finished; raises WorkError on all if one fails."""
         value, reason = self.attempt(work)
         self.world.barrier(self.on_wait)
         reason = self.world.broadcast(next((why for why in self.world.gather(reason) if why), None))

@@ -12,7 +12,7 @@ def printable(text: object, longest: int = LONGEST) -> str:
 
 
 def plain(text: str) -> str:
-    """The text without control characters but line ends: a terminal would obey escape codes.
+    """The text without control characters other than line ends, since a terminal would obey escape codes.
 
     Bytes of a file name that are not UTF-8 appear as `\\xff`.
     """
@@ -54,7 +54,7 @@ def rounded(value: float) -> str:
 
 
 def signed(value: float | None, beside: float | None) -> str:
-    """A difference with its sign, with as many digits as the number beside it."""
+    """A difference with its sign, with as many digits as the number `beside`."""
     return "" if value is None or beside is None else f"{value:+.{decimals(beside)}f}"
 
 
@@ -64,5 +64,5 @@ def counted(count: int, noun: str) -> str:
 
 
 def printed(value: float | str | None) -> str:
-    """A number in full, a text as it is, nothing for None."""
+    """A number in full, a text unchanged, an empty text for None."""
     return "" if value is None else value if isinstance(value, str) else f"{value:g}"

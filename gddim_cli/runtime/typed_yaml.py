@@ -39,7 +39,7 @@ class StrictLoader(yaml.SafeLoader):
             self.depth -= 1
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        """A text; raises YAMLError for half of a surrogate pair, which no file can be written with."""
+        """A text; raises YAMLError for half of a surrogate pair, which cannot be written to a file."""
         found = super().construct_scalar(node)
         if any("\ud800" <= letter <= "\udfff" for letter in found):
             raise yaml.YAMLError(
@@ -158,5 +158,5 @@ def unwrapped(kind: Any) -> Any:
 
 
 def is_struct(kind: Any) -> bool:
-    """Whether it is a `msgspec.Struct`."""
+    """Whether a type is a `msgspec.Struct`."""
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)

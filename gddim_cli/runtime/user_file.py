@@ -17,7 +17,7 @@ from gddim_cli.runtime.registry import Registry, Spec
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
 PREFIX = "gddim_user_"
-"""What the names of modules from users' files begin with."""
+"""Prefix of the names of modules from users' files."""
 LOADED: dict[tuple[type[Spec], str], Spec] = {}
 """Specs by their class and the sha256 of their file."""
 
@@ -46,7 +46,7 @@ def guarded(
     """The result of a call into the user's code.
 
     Args:
-        let_through: which errors the caller handles.
+        let_through: tells which errors the caller handles itself.
 
     Raises:
         DataError: the code raised an error or tried to exit; the message names the file, and its line if it is known.
@@ -62,7 +62,7 @@ def guarded(
 
 
 def raised(error: BaseException) -> str:
-    """What a user's code raised and in which of its lines, in words."""
+    """The error that a user's code raised, and in which of its lines, in words."""
     reason = f": {error}" if str(error) else ""
     lines = user_lines(error)
     return f"raised {type(error).__name__}{reason}" + (f" (line {lines[-1][1]})" if lines else "")

@@ -26,7 +26,7 @@ Draw: TypeAlias = "Callable[[int], Tensor]"
 Step: TypeAlias = "tuple[float, Tensor]"
 """A time and the state there; after the denoising step the time is 0."""
 Solve: TypeAlias = "Callable[[Eps, Tensor, Draw], Iterator[Step]]"
-"""From eps, the states u_T and the noise draws to a `Step` after each step; the last one is the result."""
+"""Maps eps, the states u_T and the noise draws to a `Step` after each step; the last one is the result."""
 
 
 class NoOptions(msgspec.Struct, frozen=True):
@@ -45,8 +45,8 @@ class PreparedSampler:
         coefficients: the constants, for linear multistep samplers.
         batch_dependent: whether the images of a batch depend on each other.
         tolerance: the relative tolerance of an adaptive sampler.
-        calibrate_tolerance: from eps and a few states u_T to the sampler whose tolerance spends the budget, or None.
-        with_tolerance: the sampler with a tolerance that was calibrated earlier, or None.
+        calibrate_tolerance: maps eps and a few states u_T to the sampler with the tolerance that spends the budget; or None.
+        with_tolerance: returns the sampler with a tolerance that was calibrated earlier; or None.
         expected: an estimate of `nfe` where it is None, and of the evaluations of one state in the calibration; or None.
     """
 
@@ -82,19 +82,19 @@ class SamplerSpec(Spec):
 
     Attributes:
         title: its name in tables.
-        prepare: from a diffusion, how it is sampled, the budget without the denoising step and the options to a
-            `PreparedSampler`. Raises UsageError for a diffusion that it does not support, options that exclude each other,
-            or a budget that leaves no step.
+        prepare: maps a diffusion, its sampling configuration, the budget without the denoising step and the options to a
+            `PreparedSampler`. Raises UsageError for a diffusion that it does not support, options that exclude each other, or a
+            budget that leaves no step.
         order: global order of convergence, in words.
         evaluations: network evaluations per step, in words.
         stochastic: True, False, or the key of the option that scales the noise: deterministic if that option is 0.
-        supports: which diffusions, in words.
-        source: where the method comes from.
+        supports: the supported diffusions, in words.
+        source: the source of the method.
         options: the struct that declares the sampler's options (see `gddim_cli.settings`).
         uses_k: whether the choice of K changes the images, and not only how the score is written.
         uses_time_grid: whether it steps along the time grid.
-        defaults: fields of the sampling configuration that it sets where the user does not, from the diffusion, the
-            configuration, all evaluations and its options.
+        defaults: returns fields of the sampling configuration that it sets unless the user does, given the diffusion, the
+            configuration, the evaluations in all, and its options.
         label: its label in tables with these options; the last argument is the key of an option that the columns show.
     """
 
@@ -132,7 +132,7 @@ def time_grid(diffusion: Diffusion, config: SamplingConfig, budget: int, steps: 
     """The time grid of `steps` steps, [steps + 1], decreasing, float64.
 
     Args:
-        budget: network evaluations besides the denoising step, for the message.
+        budget: network evaluations excluding the denoising step, for the message.
 
     Raises:
         UsageError: the budget leaves no step, or t_end is not below t_start.

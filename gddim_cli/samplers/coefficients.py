@@ -1,6 +1,6 @@
 """The coefficients of linear samplers, precomputed in float64: `Psi`, `C_ij` and the denoising step.
 
-gDDIM (arXiv 2206.05564), Eq. 19, for three choices of what is interpolated. This module uses neither torch nor files.
+gDDIM (arXiv 2206.05564), Eq. 19, with a choice of three functions to interpolate. This module uses neither torch nor files.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ HIGHEST_ORDER = 3
 class Coefficients:
     """Constants of a linear multistep method, float64.
 
-    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] f_{i-j} + noise[i] z_i`, and at the end, where the denoising step is on,
-    `u = last[0] u_N + last[1] eps(u_N, t_N)`. The prediction f_i is `eps(u_i, t_i)`, or, where `prediction` is given,
+    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] f_{i-j} + noise[i] z_i`, and at the end, if there is a denoising step,
+    `u = last[0] u_N + last[1] eps(u_N, t_N)`. The prediction f_i is `eps(u_i, t_i)` or, if `prediction` is given,
     `prediction[i, 0] u_i + prediction[i, 1] eps(u_i, t_i)`.
 
     Attributes:
         t: the times, [N + 1], decreasing.
         Psi: [N, D, D]. If blocks differ by frequency, every [D, D] here is [H, W, 1, 1].
-        C: [N, order + 1, D, D]; zero where the first steps lack history.
+        C: [N, order + 1, D, D]; zero for the past evaluations that the first steps lack.
         k: the K of the noise prediction that C is for.
         last: the matrices of the denoising step, [2, D, D], or None.
-        noise: [N, D, D], `noise[i] noise[i]^T` the covariance that step i adds, or None.
+        noise: [N, D, D], where `noise[i] noise[i]^T` is the covariance that step i adds; or None.
         prediction: [N, 2, D, D] or None.
     """
 
@@ -61,7 +61,7 @@ class Equation:
     """The probability flow as `du/dt = A_t u + B_t f`: the first part is solved exactly, f is interpolated in t.
 
     Attributes:
-        A, B: from times [...] to matrices [..., D, D].
+        A, B: map times [...] to matrices [..., D, D].
         flow: the transition matrix of A.
     """
 
@@ -82,8 +82,8 @@ def noise_equation(diffusion: Diffusion, k: KChoice) -> Equation:
 def data_equation(diffusion: Diffusion, data_std: float) -> Equation:
     """Data prediction (`data_std` = 0), or the blend: `A = F + 1/2 GG V^{-1}`, `B = -1/2 GG Sigma^{-1} Psi(s, 0)`.
 
-    `V = Sigma + data_std^2 psi psi^T` is the covariance of the states of images `N(0, data_std^2 I)`, whose probability
-    flow A is. f is the `data_prediction`.
+    `V = Sigma + data_std^2 psi psi^T` is the covariance of the states of images `N(0, data_std^2 I)`, and A the rate of their
+    probability flow. f is the `data_prediction`.
     """
     images = GaussianImages(diffusion, data_std) if data_std else diffusion
 
@@ -99,8 +99,8 @@ def data_equation(diffusion: Diffusion, data_std: float) -> Equation:
 def data_prediction(diffusion: Diffusion, t: Array, k: KChoice, data_std: float = 0.0) -> Array:
     """Matrices [N, 2, D, D] of `f = Psi(0, t) (Sigma V^{-1} u - K eps)`, with V as in `data_equation`.
 
-    Since `u - K eps = psi x_0`, f is the estimate of x_0 (its first component) for `data_std` = 0, and else what
-    remains of it without the best linear estimate, `c_skip y` in Karras et al. (arXiv 2206.00364).
+    Since `u - K eps = psi x_0`, f is the estimate of x_0 (its first component) for `data_std` = 0, and otherwise its difference
+    from the best linear estimate, `c_skip y` in Karras et al. (arXiv 2206.00364).
     """
     back = diffusion.Psi(0.0, t)
     kept = back
@@ -130,11 +130,11 @@ def gddim_coefficients(
         order: q, evaluations used besides the current one, 0 to 3.
         k: "R" (gDDIM) or "L" (Cholesky).
         denoise: whether a final denoising step follows.
-        data_std: what is interpolated: None: eps (the paper's choice); 0: the estimate of the images; above 0: the same
-            without its best linear part for images of this standard deviation.
+        data_std: chooses the interpolated function. None: eps (the paper's choice); 0: the estimate of the images; above 0:
+            that estimate minus the best linear estimate for images of this standard deviation.
 
     Raises:
-        UsageError: order outside 0..3.
+        UsageError: the order is not from 0 to 3.
         NumericsError: the integrand cannot be resolved, or a coefficient is not finite.
     """
     if not 0 <= order <= HIGHEST_ORDER:
@@ -173,7 +173,7 @@ def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -
     Args:
         t: the grid.
         newest: i for each row of `s`, [P].
-        j: which polynomial.
+        j: the number of the polynomial.
         order: the highest j.
         s: the points of evaluation, [P, n].
     """

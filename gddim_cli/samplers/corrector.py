@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def corrector_integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) -> Array:
-    """gDDIM's integrals with the node `t_{i+1}` added, [N, order + 2, D, D]; j = 0 belongs to it, j + 1 to `t_{i-j}`."""
+    """gDDIM's integrals with the node `t_{i+1}` added, [N, order + 2, D, D]; index 0 is for it, index j + 1 for `t_{i-j}`."""
     return integrals(noise_equation(diffusion, k), t, order, ahead=1)
 
 
@@ -30,7 +30,7 @@ def predict_correct_steps(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Yields steps that predict as gDDIM does, evaluate there, and repeat the step with that evaluation among the nodes.
+    """Yields steps that predict as gDDIM, evaluate at the predicted state, and repeat the step with that evaluation as a node.
 
     Two evaluations per step, and one for the denoising step. Global order `predictor.order + 2` once the history is full;
     `first_step` and `history` (latest first), as in `multistep`, allow starting with a full history.

@@ -51,7 +51,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
     """DDIM with one step per evaluation.
 
     Raises:
-        UsageError: a diffusion of state dimension above 1, or a budget without a step.
+        UsageError: the diffusion's state dimension is above 1, or the budget leaves no step.
     """
     require_dimension_1(diffusion, "ddim")
     t = time_grid(diffusion, config, budget, budget)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SUPPORTS = "state dimension 1"
 Weights: TypeAlias = "Callable[[Scales], Array]"
-"""From the scales at the grid's times to `C`, [N, order + 1, ...]."""
+"""Maps the scales at the grid's times to `C`, [N, order + 1, ...]."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Scales:
     """The scales of image and noise at the times of a grid.
 
     Attributes:
-        alpha, sigma: at each time, [N + 1, 1, 1]; [N + 1, H, W, 1, 1] where they differ by frequency.
+        alpha, sigma: their values at each time, [N + 1, 1, 1]; [N + 1, H, W, 1, 1] if they differ by frequency.
     """
 
     alpha: Array

@@ -17,8 +17,8 @@ def weights(at: Scales) -> Array:
     """`alpha' [-(e^{-h} - 1) x0_i + phi_2 D_1 - phi_3 D_2]`, `phi_2 = (e^{-h} - 1)/h + 1`, `phi_3 = phi_2/h - 1/2`.
 
     With `r_k = h_{i-1-k} / h_i` and the divided differences `d_k = (x0_{i-k} - x0_{i-k-1}) / r_k`:
-    `D_2 = (d_0 - d_1) / (r_0 + r_1)`, `D_1 = d_0 + r_0 D_2`. The first two steps are those of 2M. As D_2 is half of
-    `h^2 x0''`, and phi_3 its whole weight, the method has order 2; it is kept as other programs have it.
+    `D_2 = (d_0 - d_1) / (r_0 + r_1)`, `D_1 = d_0 + r_0 D_2`. The first two steps are those of 2M. D_2 is half of `h^2 x0''`
+    while phi_3 is the weight of all of it, so the method has order 2; it is kept as in other programs.
     """
     h = np.diff(at.half_log_snr, axis=0)
     found = np.concatenate([weights_2m(at), np.zeros_like(h)[:, None]], axis=1)

@@ -1,4 +1,4 @@
-"""The sampler of EDM (Karras et al., arXiv 2206.00364, Algorithms 1 and 2): Heun's method, with noise added on the way."""
+"""The sampler of EDM (Karras et al., arXiv 2206.00364, Algorithms 1 and 2): Heun's method, with noise added between steps."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Churned:
     """The steps, each from a raised noise level.
 
     Attributes:
-        t: the times, [N + 1], falling; the last is 0 where the algorithm ends at noise level 0.
-        raised: the time that noise raises each but the last to, [N].
+        t: the times, [N + 1], decreasing; the last is 0 if the algorithm ends at noise level 0.
+        raised: the times to which noise raises all but the last, [N].
         carried, added: `u -> carried u + added z` raises it, [N].
-        kept, weight: the step from there, `kept u + weight eps`, [N].
+        kept, weight: the step from the raised time, `kept u + weight eps`, [N].
     """
 
     t: Array
@@ -68,10 +68,10 @@ class Churned:
 
 
 def churned(diffusion: Diffusion, t: Array, options: EdmOptions, ends_at_0: bool) -> Churned:
-    """The steps of the grid t, and one to noise level 0 where asked for.
+    """The steps of the grid t, and one to noise level 0 if `ends_at_0`.
 
     `gamma_i = min(S_churn / N, sqrt(2) - 1)` where `S_min <= sigma_i <= S_max`, and else 0; the level is raised to
-    `(1 + gamma_i) sigma_i`, but not beyond that of the start.
+    `(1 + gamma_i) sigma_i`, but not above the level at the start.
     """
     from gddim_cli.samplers.noise_level import noise_level, times_of_levels
 
@@ -111,10 +111,10 @@ def edm_steps(eps: Eps, u: Tensor, churn: Churned, draw: Draw) -> Iterator[Step]
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EdmOptions) -> PreparedSampler:
-    """EDM's sampler with the steps that 2N - 1 evaluations make. With a denoising step it ends at noise level 0.
+    """EDM's sampler, with N steps for 2N - 1 evaluations. With a denoising step it ends at noise level 0.
 
     Raises:
-        UsageError: a diffusion of a larger state dimension or in frequency space, or no step.
+        UsageError: the diffusion has a larger state dimension or is in frequency space, or the budget leaves no step.
     """
     require_dimension_1(diffusion, "edm")
     if diffusion.spectral:

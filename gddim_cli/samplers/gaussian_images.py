@@ -1,4 +1,4 @@
-"""A diffusion whose images are Gaussian: the states then are Gaussian, too, and their probability flow is linear."""
+"""A diffusion whose images are Gaussian, so that the states are Gaussian too and their probability flow is linear."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 DEFAULT_ORDER = 2
 DEFAULT_SIGMA_DATA = 0.5
 FEW = 20
-"""The largest number of evaluations for which images (x0) and not noise are interpolated by default."""
+"""The largest number of evaluations for which, by default, the estimate of the images (x0) is interpolated and not the noise."""
 FEW_POWER = 1.5
-"""The power of the time grid that suits them."""
+"""The power of the time grid for so few evaluations."""
 
 Corrector = Annotated[
     bool,
@@ -34,7 +34,8 @@ Predict = Annotated[
     about(
         "What gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images (x0), or "
         "the difference between that estimate and the best linear one (blend). Default: x0 up to NFE 20 for denoisers, on a "
-        "time grid of power 1.5, unless --order, --time-grid, --lambda or --corrector is given; else eps.",
+        "time grid of power 1.5, unless --order, --time-grid, --lambda or --corrector is given; else eps. In gddim bench, "
+        "always eps.",
         label="{}",
     ),
 ]
@@ -63,7 +64,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
     """gDDIM for `budget` evaluations, not counting the denoising step.
 
     Raises:
-        UsageError: options that exclude each other, or too few evaluations.
+        UsageError: options exclude each other, or there are too few evaluations.
     """
     refuse_exclusive(diffusion, config, options)
     return (
@@ -132,7 +133,7 @@ def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, option
 
 
 def defaults(_diffusion: Diffusion, _config: SamplingConfig, nfe: int, options: GddimOptions) -> dict[str, Any]:
-    """The time grid for few evaluations, where images are interpolated."""
+    """The time grid for few evaluations, if the estimate of the images is interpolated."""
     return {"grid_power": FEW_POWER} if options.predict == "x0" and nfe <= FEW else {}
 
 

@@ -23,14 +23,14 @@ def multistep(
 ) -> Iterator[Step]:
     """Yields the steps `u_{i+1} = Psi_i u_i + sum_j C_ij f_{i-j} + N_i z_i`, then the denoising step, if any.
 
-    The prediction f_i is `eps(u_i, t_i)`, or what the coefficients make of it and u_i. One evaluation per step and one
-    for the denoising step. With the coefficients of gDDIM it is Eq. 19 of arXiv 2206.05564.
+    The prediction f_i is `eps(u_i, t_i)`, or the combination of it and u_i that the coefficients define. One evaluation per
+    step and one for the denoising step. With the coefficients of gDDIM it is Eq. 19 of arXiv 2206.05564.
 
     Args:
         eps: the noise prediction, for the K that the coefficients belong to.
         u: the state at `coefficients.t[first_step]`, [B, D, ...].
         coefficients: float64; used in u's dtype.
-        draw: from i to the noise `z_i`. Required if the coefficients have noise.
+        draw: maps i to the noise `z_i`. Required if the coefficients have noise.
         first_step: the index of the first step to take.
         history: the predictions at the times before `t[first_step]`, the latest first.
 

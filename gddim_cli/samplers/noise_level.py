@@ -19,7 +19,7 @@ def noise_level(diffusion: Diffusion, t: ArrayLike) -> Array:
     """`sigma_t = (psi^T Sigma_t^{-1} psi)^{-1/2}`, `psi = Psi(t, 0) e_x`, [...]; it rises with t.
 
     For D = 1 it is the noise-to-signal ratio `sqrt(Sigma_t) / psi_t`, and `-log sigma_t` is half the log SNR. In frequency
-    space it is that of the lowest frequency.
+    space it is the lowest frequency's.
     """
     psi, sigma = diffusion.Psi(t, 0.0)[..., :1], diffusion.Sigma(t)
     precision = (psi.swapaxes(-1, -2) @ np.linalg.solve(sigma, psi))[..., 0, 0]

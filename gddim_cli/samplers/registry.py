@@ -48,8 +48,8 @@ def find_sampler(reference: str, where: str = "--sampler") -> SamplerSpec:
         where: the place of the name in messages.
 
     Raises:
-        UsageError: an unknown name.
-        DataError: a file that does not define exactly one sampler.
+        UsageError: the name is unknown.
+        DataError: the file does not define exactly one sampler.
     """
     if reference.endswith(".py"):
         return spec_of(Path(reference), SAMPLERS)
@@ -65,7 +65,7 @@ def options_of(name: str, given: Mapping[str, Any], where: Mapping[str, str] | N
     """A sampler's options from values by key; None stands for "not given".
 
     Args:
-        where: how messages name the place of each value; by default its flag.
+        where: the name of each value's place in messages; by default its flag.
 
     Raises:
         UsageError: an unknown sampler, an option that it does not support, or a value outside its range.

@@ -169,7 +169,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 def label(spec: SamplerSpec, options: Rk45Options, _hidden: str | None) -> str:
-    """`RK45`, or `RK45 rtol 0.001, atol 0.001` where a tolerance was given."""
+    """`RK45`, or `RK45 rtol 0.001, atol 0.001` if a tolerance was given."""
     known = declared(Rk45Options)
     given = [known[key].labelled(value) for key, value in (("rtol", options.rtol), ("atol", options.atol)) if value]
     return " ".join([spec.title, ", ".join(given)]).strip()

@@ -25,7 +25,8 @@ class Splitting:
     """Constants of SSCS, float64.
 
     Attributes:
-        t: the grid, [N + 1]; middle: where the score is evaluated, [N].
+        t: the grid, [N + 1].
+        middle: the times at which the score is evaluated, [N].
         half, half_noise: the exact half steps of `du = beta [[0, -1/M], [1, -Gamma/M]] u dtau + diag(0, sqrt(2 Gamma beta)) dw`
             in reversed time, before and after the score, each [N, 2, 2, 2]; they preserve `N(0, diag(1, M))`.
         kick: `[I + 2 beta Gamma h diag(0, 1/M), -2 beta Gamma h diag(0, 1) K^{-T}]`, Euler's step of the score part,
@@ -86,7 +87,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
     """SSCS with one step per evaluation.
 
     Raises:
-        UsageError: a diffusion other than CLD, or a budget without a step.
+        UsageError: the diffusion is not CLD, or the budget leaves no step.
     """
     from gddim_cli.diffusions.cld import CLD
 

@@ -19,8 +19,9 @@ def stochastic_coefficients(
 ) -> Coefficients:
     """Stochastic gDDIM of order 0 from s to t: mean `Psi u + (Psihat - Psi) K_s eps`, covariance `P_st` (Eq. 22).
 
-    `P_st = Sigma_t - Psihat Sigma_s Psihat^T` is symmetric and positive; the authors' program lacks a transpose there.
-    The mean is the same for every K, since `K_s eps_K = -Sigma_s score`. The last step keeps its noise (the authors' does not).
+    `P_st = Sigma_t - Psihat Sigma_s Psihat^T` is symmetric and positive; the authors' program lacks the transpose.
+    The mean is the same for every K, since `K_s eps_K = -Sigma_s score`. The last step keeps its noise (the authors' program
+    omits it).
     """
     now, then = t[1:], t[:-1]
     psi, psi_hat = diffusion.Psi(now, then), diffusion.Psi_hat(now, then, lam)

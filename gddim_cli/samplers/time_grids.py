@@ -16,7 +16,7 @@ RHO = "rho:"
 
 
 def grid_times(diffusion: Diffusion, t_start: float, t_end: float, steps: int, grid: float | str = 2.0) -> Array:
-    """The times of a grid, [steps + 1], falling, float64.
+    """The times of a grid, [steps + 1], decreasing, float64.
 
     Args:
         grid: p, evenly spaced in `t^{1/p}`; `logsnr`, evenly in `log sigma_t`; or `rho:P`, evenly in `sigma_t^{1/P}`, which
@@ -43,7 +43,7 @@ def rho_of(grid: str) -> float:
     """P of a grid `rho:P`.
 
     Raises:
-        UsageError: it is not of that form.
+        UsageError: the grid is not of that form.
     """
     try:
         rho = float(grid.removeprefix(RHO)) if grid.startswith(RHO) else 0.0
@@ -81,7 +81,7 @@ def check_ends(t_start: float, t_end: float, steps: int) -> None:
 
 
 def refuse_empty_steps(grid: Array, name: str) -> Array:
-    """The grid; raises UsageError where two times are the same within rounding."""
+    """The grid; raises UsageError if two times are the same within rounding."""
     if not (np.diff(grid) < -1e-9 * grid[1:]).all():
         raise UsageError(
             f"--time-grid: with {len(grid) - 1} steps {name} makes steps of length zero; give a power near 2"

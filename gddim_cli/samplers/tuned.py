@@ -1,4 +1,4 @@
-"""Solvers that `gddim tune` has fitted to a network: linear multistep methods of one evaluation a step."""
+"""Solvers that `gddim tune` has fitted to a network: linear multistep methods with one evaluation per step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Solver = Annotated[
     str,
     about(
         "Solver fitted to the network: a file of gddim tune, or auto for the one in the cache or in the package that fits "
-        "checkpoint, diffusion and NFE. Implies --sampler tuned.",
+        "checkpoint, diffusion and NFE. Implies --sampler tuned. Default with --sampler tuned: auto.",
         metavar="FILE|auto",
         label="solver {}",
         complete=lambda: [AUTO],

@@ -15,7 +15,7 @@ EVALUATIONS = 3
 
 
 def weights(at: Scales) -> Array:
-    """The predictor's weights `P_ij` and what the corrector of the step before adds.
+    """The predictor's weights `P_ij` plus the terms that the previous step's corrector adds.
 
     With `p_i` the predicted and `c_i` the corrected state, `a_i = sigma_{i+1} / sigma_i`, and x0 taken at the p_i,
     `p_{i+1} = a_i c_i + sum_j P_ij x0_{i-j}` and `c_{i+1} = a_i c_i + K_i x0_{i+1} + sum_j K_ij x0_{i-j}`. So

@@ -1,1 +1,1 @@
-"""Training a denoiser: the recipe, the trainer, the model card it leaves."""
+"""Training a denoiser: the recipe, the trainer, and the resulting model card."""

@@ -35,7 +35,7 @@ class Classes:
     Attributes:
         labels: int64 [N], from 0 to `count` - 1.
         count: number of classes.
-        names: of the classes, where they are folders.
+        names: the names of the classes, if they are folders.
     """
 
     labels: NDArray[np.int64]
@@ -100,8 +100,8 @@ def read_dataset(
         label_key: the array of an .npz that holds the labels; by default `train_labels`. Implies `conditional`.
 
     Raises:
-        DataError: no images, images that are not square, of one size and kind, or that do not fit in memory; labels that are
-            missing or not whole numbers, one per image.
+        DataError: there are no images; they are not square, not all of one size and kind, or do not fit in memory; labels are
+            missing, or are not whole numbers, one per image.
     """
     source = open_images(path, key, num)
     height, width, channels = source.shape
@@ -128,10 +128,12 @@ def read_classes(path: Path, source: ImageSource, label_key: str | None) -> Clas
     """The class labels of a source's images.
 
     Raises:
-        DataError: none, or labels that cannot be used.
+        DataError: there are no labels, or they cannot be used.
     """
     if path.is_dir() and (path / RUN).exists():
-        raise DataError(f"--conditional: {path} is a run of gddim sample, which has no class labels; leave it out")
+        raise DataError(
+            f"--conditional: {path} is a run of gddim sample, which has no class labels; leave out --conditional"
+        )
     if path.suffix.lower() == ".npz" and path.is_file():
         known = array_classes(path, source.chosen_from or source.count, label_key)
     elif label_key is not None:
@@ -147,7 +149,7 @@ def folder_classes(path: Path, names: Sequence[str]) -> Classes:
     """The first folder in each image's path as its class, numbered in alphabetical order.
 
     Raises:
-        DataError: an image outside of a folder, or fewer than two folders.
+        DataError: an image is not in a folder, or there are fewer than two folders.
     """
     folders = [name.split("/")[0] if "/" in name else "" for name in names]
     if "" in folders:
@@ -168,7 +170,7 @@ def array_classes(path: Path, count: int, label_key: str | None) -> Classes:
     """The labels in an array of an .npz.
 
     Raises:
-        DataError: no such array, or not whole numbers from 0, one per image.
+        DataError: there is no such array, or its values are not whole numbers from 0, one per image.
     """
     arrays = read_archive(path)
     name = label_key or LABELS
@@ -184,7 +186,7 @@ def array_classes(path: Path, count: int, label_key: str | None) -> Classes:
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or not 1 <= highest < MOST_CLASSES:
         raise DataError(
-            f"{path}: '{name}' goes from {lowest} to {highest}; class labels start at 0, of two or more classes and at most "
-            f"{MOST_CLASSES}"
+            f"{path}: '{name}' has values from {lowest} to {highest}; class labels must run from 0, with 2 to "
+            f"{MOST_CLASSES} classes"
         )
     return Classes(labels.astype(np.int64), highest + 1)

@@ -28,10 +28,11 @@ class Record(msgspec.Struct):
     """The content of `train.json`.
 
     Attributes:
-        settings: of the run.
-        files: every file that the run wrote, with its sha256; while a file is being replaced also that of the next one.
-        checksum: SHA-256, hexadecimal, of the record with an empty checksum as compact JSON: it tells damage of the record from
-            changes of the files.
+        settings: the settings of the run.
+        files: every file that the run wrote, with its sha256; while a file is being replaced, also the sha256 of its next
+            version.
+        checksum: SHA-256, hexadecimal, of the record with an empty checksum as compact JSON: it distinguishes a damaged record
+            from changed files.
     """
 
     gddim: str
@@ -48,8 +49,8 @@ class Record(msgspec.Struct):
 class TrainingFolder:
     """The files of one training run.
 
-    `train.json` lists each file with its sha256, which is added before the file is renamed into place. So a file is known to be
-    the run's own, unchanged, at whatever moment the run was interrupted.
+    `train.json` lists each file with its sha256, which is added before the file is renamed into place. The run therefore
+    recognises its own unchanged files, whenever it was interrupted.
     """
 
     def __init__(self, path: Path, settings: RunSettings, force: bool = False) -> None:
@@ -59,8 +60,8 @@ class TrainingFolder:
             force: also replace files that this run did not write.
 
         Raises:
-            UsageError: without `force`: the folder holds a run of other settings.
-            OutputError: without `force`: its `train.json` is not one; the folder cannot be read.
+            UsageError: the folder holds a run of other settings, and `force` is false.
+            OutputError: `train.json` is not a record, and `force` is false; or the folder cannot be read.
         """
         self.path, self.settings, self.force = path, settings, force
         self._files: dict[str, list[str]] = {}
@@ -75,7 +76,7 @@ class TrainingFolder:
         """Whether a file of these settings belongs to this run; with `force` the answer may be no.
 
         Raises:
-            UsageError: it does not, and there is no `force`.
+            UsageError: it does not belong to this run, and `force` is false.
         """
         changed = found.changes(self.settings)
         if changed and not self.force:
@@ -89,7 +90,7 @@ class TrainingFolder:
         """Takes `state.pt`, which is this run's if its content says so.
 
         Raises:
-            DataError: without `force`: it has changed since this run wrote it, and may be damaged.
+            DataError: the file has changed since this run wrote it and may be damaged, and `force` is false.
         """
         path, known = self.path / STATE, self._files.get(STATE)
         if known and not self.force and path.is_file():
@@ -106,7 +107,7 @@ class TrainingFolder:
         """Refuses to replace files that this run did not write; with `force` they count as its own from now on.
 
         Raises:
-            OutputError: one of them exists, and not as this run wrote it.
+            OutputError: a file exists that this run did not write, or that has changed since.
         """
         for name in names:
             path = self.path / name
@@ -133,7 +134,7 @@ class TrainingFolder:
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """A temporary path, renamed onto the file `name` when the block ends well.
+        """A context with a temporary path, which is renamed to `name` when the block succeeds.
 
         Raises:
             OutputError: the file is not this run's; another process has written to the run; the folder cannot be written.
@@ -149,7 +150,7 @@ class TrainingFolder:
         self._seen[name] = signature(self.path / name)
 
     def _refuse_other_process(self) -> None:
-        """Raises OutputError where the record is not as this process left it: another one may have trained on."""
+        """Raises OutputError if the record has changed since this process wrote it: another process may be training here."""
         if self._record_content() != self._written:
             raise OutputError(
                 f"{self.path / RECORD}: another process has written to this run since; run the same command again to resume "
@@ -165,7 +166,7 @@ class TrainingFolder:
         self._written = content
 
     def _read_record(self) -> Record | None:
-        """The record in the folder; None where there is none, or where `force` allows to replace it."""
+        """The record in the folder; None if there is none, or if `force` allows it to be replaced."""
         self._written = self._record_content()
         if self._written is None:
             return None
@@ -184,7 +185,7 @@ class TrainingFolder:
         )
 
     def _record_content(self) -> bytes | None:
-        """The bytes of `train.json`: None where there is none, nothing for what cannot be a record."""
+        """The bytes of `train.json`; None if it is missing, empty if it cannot be a record."""
         path = self.path / RECORD
         if not path.is_symlink() and not path.exists():
             return None
@@ -213,6 +214,6 @@ def model_files(name: str) -> tuple[str, str]:
 
 
 def signature(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced or written to."""
+    """Properties of a file that change when it is replaced or written to."""
     found = path.lstat()
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,4 +1,4 @@
-"""The model card of a trained denoiser: what it is and how it came about."""
+"""The model card of a trained denoiser: what it is and how it was trained."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gddim_cli.training.recipe import Recipe
 from gddim_cli.training.trainer import Trainer
 
 MOST_NAMES = 1000
-"""Class names that a card lists at most."""
+"""The most class names that a card lists."""
 
 
 def model_card(trainer: Trainer, data: Dataset, fingerprint: str, machine: str) -> Card:
     """The card of the averaged weights so far.
 
-    What the recipe says of the images and of licences is taken over if it is about these images.
+    The recipe's information on images and licences is copied if it is about these images.
 
     Args:
-        fingerprint: of the images.
-        machine: what the weights were trained on, in words.
+        fingerprint: the images' fingerprint.
+        machine: the machine on which the weights were trained, in words.
     """
     recipe = trainer.recipe
     channels, size, _ = data.image_shape
@@ -56,7 +56,7 @@ def model_card(trainer: Trainer, data: Dataset, fingerprint: str, machine: str) 
 
 
 def is_about(recipe: Recipe, fingerprint: str) -> bool:
-    """Whether what the recipe says of its data holds for the images with this fingerprint."""
+    """Whether the recipe's `data` section describes the images with this fingerprint."""
     return recipe.data.sha256 in (None, fingerprint)
 
 
@@ -68,11 +68,11 @@ def described(data: Dataset) -> str:
 
 
 def class_names(data: Dataset) -> dict[str, Any]:
-    """The names of the classes, where they have any."""
+    """The names of the classes, if they have any."""
     return {"class_names": list(data.classes.names[:MOST_NAMES])} if data.classes and data.classes.names else {}
 
 
 def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:
-    """The parts of a recipe that the card repeats: those that it does not say elsewhere."""
+    """The parts of a recipe that are recorded in the card and stand nowhere else in it."""
     elsewhere = {"data", "license", "network", "name"} | (set() if conditional else {"label_dropout"})
     return {key: value for key, value in msgspec.to_builtins(recipe).items() if key not in elsewhere}

@@ -20,22 +20,22 @@ from gddim_cli.training.trainer import Trainer
 
 NFE = 20
 WIDTH = 1024
-"""Pixels that the images in a row of the grid take together, about."""
+"""Approximate width of the grid, in pixels of its images."""
 MOST_ROWS = 16
 
 
 def columns_for(size: int) -> int:
-    """Images in a row of the grid: 8, or fewer where they are large."""
+    """Images in a row of the grid: 8, or fewer if they are large."""
     return min(max(WIDTH // size, 2), 8)
 
 
 def preview(trainer: Trainer, card: Card) -> tuple[Pixels, int]:
     """Images [N, H, W, C] from the averaged weights, always from the same noise, and how many make a row of the grid.
 
-    With class labels each row is of one class.
+    With class labels, each row shows one class.
 
     Raises:
-        CapacityError: not even one image fits in the memory.
+        CapacityError: not even one image fits in memory.
     """
     columns = columns_for(card.images.size)
     rows = min(trainer.classes, MOST_ROWS) or columns

@@ -52,7 +52,7 @@ class NoiseLevels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the model card says of the images."""
+    """Information on the images for the model card."""
 
     title: Annotated[Text, about("Title of the data set.")] | None = None
     source: Annotated[Text, about("Citation for the images.")] | None = None
@@ -70,7 +70,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a training run does. Once it has begun, only `steps`, `data` and `license` may change."""
+    """The settings of a training run. Once it has begun, only `steps`, `data` and `license` may change."""
 
     name: Annotated[
         str,
@@ -115,7 +115,7 @@ def read_recipe(reference: str) -> Recipe:
     """The bundled recipe of that name, or the one in a YAML file.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: the name is unknown.
         DataError: the file cannot be read, or is not a recipe.
     """
     path = Path(reference)
@@ -129,7 +129,7 @@ def read_recipe(reference: str) -> Recipe:
 
 
 def with_changes(recipe: Recipe, steps: int | None, name: str | None) -> Recipe:
-    """The recipe with what the command line gives in place of its own.
+    """The recipe with the command line's values in place of its own.
 
     Raises:
         UsageError: a value outside its range.

@@ -1,4 +1,4 @@
-"""A training run in a folder: trained step by step, saved as often as wanted, resumed where it was interrupted."""
+"""A training run in a folder: trained step by step, saved at any time, resumed after interruptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TrainingRun:
     """A training run and its folder, which must be locked.
 
     Attributes:
-        log: what `log.csv` holds.
+        log: the rows of `log.csv`.
     """
 
     recipe: Recipe
@@ -48,7 +48,7 @@ class TrainingRun:
         """Resumes from `state.pt` if there is one.
 
         Raises:
-            DataError: a network that does not fit the images; a `state.pt` that cannot be read.
+            DataError: the network does not fit the images, or `state.pt` cannot be read.
             UsageError: the folder holds a run of other settings.
             OutputError: the folder cannot be written, or holds files that this run would replace and did not write.
         """
@@ -66,12 +66,12 @@ class TrainingRun:
 
     @property
     def done(self) -> int:
-        """Steps so far."""
+        """Number of steps so far."""
         return self.trainer.done
 
     @property
     def mean_loss(self) -> float:
-        """Over the latest hundred steps."""
+        """The mean loss of the last hundred steps."""
         return sum(self._latest) / len(self._latest)
 
     def step(self) -> float:
@@ -105,7 +105,7 @@ class TrainingRun:
 
         Raises:
             OutputError: as `save`.
-            CapacityError: not even one image fits in the memory.
+            CapacityError: not even one image fits in memory.
         """
         name = f"grid-{self.done:06d}.png"
         picture = grid(*preview(self.trainer, self.card()))
@@ -117,7 +117,7 @@ class TrainingRun:
         """Writes the averaged weights as `NAME.safetensors`, with the model card inside and as `NAME.yaml` beside it.
 
         Args:
-            machine: what the card says the model was trained on.
+            machine: the machine that the card names, in words.
 
         Raises:
             OutputError: as `save`.
@@ -136,7 +136,7 @@ class TrainingRun:
         return model_card(self.trainer, self.data, self.settings.images, machine)
 
     def _read_state(self) -> tuple[Saved, dict[str, Any]] | None:
-        """This run's state; None where there is none, or where `force` allows to replace what there is."""
+        """This run's state; None if there is none, or if `force` allows the existing one to be replaced."""
         path = self.out / STATE
         if not path.is_symlink() and not path.exists():
             return None
@@ -160,7 +160,7 @@ class TrainingRun:
 
 
 def refuse_unusable_levels(recipe: Recipe) -> None:
-    """Raises DataError for noise levels outside of those that sampling through CLD, the default, goes through."""
+    """Raises DataError if the noise levels do not overlap those of sampling through CLD, the default."""
     diffusion, levels = CLD(), recipe.sigma
     highest, lowest = (sigma_eff(diffusion, t) for t in (diffusion.sampling.t_start, diffusion.sampling.t_end))
     if levels.max <= lowest or levels.min >= highest:

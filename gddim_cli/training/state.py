@@ -24,10 +24,10 @@ FREE = ("steps", "data", "license")
 
 
 class RunSettings(msgspec.Struct, frozen=True):
-    """What makes two training runs the same run.
+    """The settings that identify a training run.
 
     Attributes:
-        recipe: compared without `steps`, `data` and `license`.
+        recipe: the recipe, of which `steps`, `data` and `license` are not compared.
         images, labels: fingerprints of the dataset.
     """
 
@@ -36,7 +36,7 @@ class RunSettings(msgspec.Struct, frozen=True):
     labels: str | None = None
 
     def changes(self, other: RunSettings) -> list[str]:
-        """What differs in `other`, as `name: this -> other`; fingerprints by name only."""
+        """The differences of `other`, as `name: this -> other`; fingerprints by name only."""
         ours, theirs = flat(msgspec.to_builtins(self.recipe)), flat(msgspec.to_builtins(other.recipe))
         changed = [f"{key}: {ours[key]} -> {theirs[key]}" for key in ours if ours[key] != theirs[key]]
         changed += ["images"] if self.images != other.images else []
@@ -60,7 +60,7 @@ def flat(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 class Saved(msgspec.Struct):
-    """What `state.pt` holds besides tensors."""
+    """The content of `state.pt` besides tensors."""
 
     step: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -71,7 +71,7 @@ class Saved(msgspec.Struct):
 
     @property
     def settings(self) -> RunSettings:
-        """The settings of the run that it belongs to."""
+        """The settings of the run that the state belongs to."""
         return RunSettings(self.recipe, self.images, self.labels)
 
 
@@ -103,10 +103,10 @@ def write_state(path: Path, trainer: Trainer, settings: RunSettings, log: list[L
 
 
 def read_state(path: Path) -> tuple[Saved, dict[str, Any]]:
-    """The state in a file: what is known of the run, and its tensors by `TENSORS`.
+    """The state in a file: the data of the run, and its tensors by `TENSORS`.
 
     Raises:
-        DataError: not a state, or damaged.
+        DataError: the file is not a state, or is damaged.
     """
     if not path.is_file():
         raise unusable(path, "not a file")
@@ -127,7 +127,7 @@ def restore(trainer: Trainer, saved: Saved, tensors: dict[str, Any], path: Path)
     """Puts a state into a trainer.
 
     Raises:
-        DataError: tensors of other names, shapes or kinds than the trainer's.
+        DataError: the tensors' names, shapes or kinds differ from the trainer's.
     """
     try:
         trainer.network.load_state_dict(tensors["network"])
@@ -140,7 +140,7 @@ def restore(trainer: Trainer, saved: Saved, tensors: dict[str, Any], path: Path)
 
 
 def check_optimizer(state: dict[str, Any], trainer: Trainer) -> None:
-    """Raises ValueError where Adam's moments are not those of the trainer's weights."""
+    """Raises ValueError if Adam's moments do not fit the trainer's weights."""
     parameters = list(trainer.network.parameters())
     moments = state["state"]
     if sorted(moments) != list(range(len(parameters))) and moments:

@@ -21,7 +21,7 @@ from gddim_cli.training.dataset import Dataset
 from gddim_cli.training.recipe import Network, Recipe
 
 BYTES_PER_PARAMETER = 20
-"""In training, in float32: the weight, its average, its gradient and two moments of Adam."""
+"""Training memory per weight, in float32: the weight, its average, its gradient and two moments of Adam."""
 
 
 class Trainer:
@@ -37,7 +37,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, data: Dataset, device: torch.device) -> None:
-        """Raises DataError for a network that does not fit the images or the memory."""
+        """Raises DataError if the network does not fit the images or the memory."""
         self.recipe, self.device = recipe, device
         self.count = len(data.images)
         self.classes = data.classes.count if data.classes else 0
@@ -74,7 +74,7 @@ class Trainer:
 
         Raises:
             NumericsError: the loss is not finite; the step is then not taken.
-            CapacityError: the batch does not fit in the memory.
+            CapacityError: the batch does not fit in memory.
         """
         started = time.perf_counter()
         size = self.recipe.batch_size
@@ -181,7 +181,7 @@ def network_arguments(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 
 def refuse_large_batch(recipe: Recipe, data: Dataset) -> None:
-    """Raises DataError where what one step keeps for its gradient cannot fit in the memory."""
+    """Raises DataError if the numbers that a step keeps for its gradient cannot fit in memory."""
     _, size, _ = data.image_shape
     each = 4 * least_activations(recipe.network, size)
     needed = data.images.nbytes + recipe.batch_size * each
@@ -195,13 +195,13 @@ def refuse_large_batch(recipe: Recipe, data: Dataset) -> None:
 
 
 def least_activations(network: Network, size: int) -> int:
-    """A lower bound on the numbers that a step keeps for each image: in residual blocks, and between the pixels that attend."""
+    """A lower bound on the numbers that a step keeps for each image: in residual blocks, and for pairs of pixels in attention."""
     sides = [(size // network.patch) >> level for level in range(len(network.channels))]
     blocks = sum(12 * network.blocks * width * side**2 for width, side in zip(network.channels, sides, strict=True))
     return blocks + 2 * max(1, network.channels[-1] // 32) * sides[-1] ** 4
 
 
 def least_parameters(network: Network, image_channels: int) -> int:
-    """A lower bound on the number of weights: those of the residual blocks and of the first and last layer."""
+    """A lower bound on the number of weights, from the residual blocks and the first and last layer."""
     blocks = sum(2 * network.blocks * width * (18 * width + 2 * network.embedding) for width in network.channels)
     return blocks + 18 * image_channels * network.patch**2 * network.channels[0]

@@ -16,22 +16,22 @@ from gddim_cli.verification.denoising import Reading, draw_images, in_batches, n
 from gddim_cli.verification.linear_denoiser import LinearDenoiser
 
 FEWEST, FITTED = 16, 2000
-"""Images that a check needs, at least, and those that the linear denoiser is fitted to, at most."""
+"""The fewest images that a check needs, and the most that the linear denoiser is fitted to."""
 NUMBERS_COMPARED = 6144
-"""Pixel values of the given images with which corrections are compared, about."""
+"""Approximate number of pixel values of the given images on which corrections are compared."""
 CLASSES_TRIED = 16
 FULL_RANGE, TOO_FAR = 1.3, 1.4
-"""Between which quantiles of images in [-1, 1] lie: at least that far apart, none beyond +-1.4."""
+"""Bounds on the quantiles of images in [-1, 1]: at least this far apart, none beyond +-1.4."""
 
 
 class Images(Protocol):
     """The images on which the readings of a network are compared.
 
     Attributes:
-        title: in words.
+        title: the images in words.
         passes: the largest mean ratio that passes.
-        convincing: the mean ratio below which no corrections are tried; 0: they always are.
-        count, compared: the number of images whose errors are measured, and of those with which corrections are compared.
+        convincing: the mean ratio below which no corrections are tried; 0 if they are always tried.
+        count, compared: the number of images whose errors are measured, and on which corrections are compared.
         evaluations: network evaluations per image that finding the images takes.
     """
 
@@ -47,15 +47,15 @@ class Images(Protocol):
 
 
 class GivenImages:
-    """Images of the user's: the first are tested, and the linear denoiser is fitted to the rest.
+    """The user's images: the first are tested, and the linear denoiser is fitted to the rest.
 
     Args:
         pixels: uint8 [N, H, W, C].
-        num: how many to test; at most half of them are.
-        title: their name.
+        num: how many to test; at most half of the images are.
+        title: the images' name.
 
     Raises:
-        DataError: too few images, or of another shape than the model's.
+        DataError: there are too few images, or their shape is not the model's.
     """
 
     passes, convincing, evaluations = 1.5, 0.0, 0
@@ -76,12 +76,12 @@ class GivenImages:
         self.labels = likeliest_classes(model, self.tested)
 
     def of(self, _: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
-        """The same for all readings."""
+        """The same images for all readings."""
         return self.tested[:count], self.labels[:count] if self.labels is not None else None, self.linear
 
 
 class DrawnImages:
-    """Images that each reading of the network draws itself: a right one draws images that it denoises well."""
+    """Images that each reading of the network draws itself: a correct reading draws images that it denoises well."""
 
     passes, convincing, evaluations = 1.2, 0.75, 14
     count, compared = 32, 16

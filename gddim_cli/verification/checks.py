@@ -18,15 +18,15 @@ from gddim_cli.verification.frequencies import parts_to_test
 EQUATION_BOUND = 1e-8
 ONE_STEP_BOUND = 1e-11
 LARGEST_GROWTH = 1e6
-"""The largest norm of Psi over one step that is tested: rounding errors grow by it."""
+"""The largest norm of Psi over a tested step, by which rounding errors grow."""
 IMAGE_BOUND = 0.2
 PRIOR_BOUND = 0.05
 SLOPE_BOUND = 0.2
 FIRST_STEPS, MAX_STEPS = 160, 5120
 CONVERGED = 1e-12
-"""An error that is rounding, so that no slope can be measured any more."""
+"""Errors up to this are rounding, from which no slope can be measured."""
 LAST_FRACTION = 0.05
-"""Where the orders of convergence are measured: from `t_start` to this fraction of it."""
+"""Orders of convergence are measured from `t_start` to this fraction of it."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class Result:
 
 
 def below(check: str, value: float, bound: float, message: str) -> Result:
-    """The result of a check whose value has to be below a bound; NaN is not."""
+    """The result of a check whose value has to be below a bound; NaN fails."""
     passed = bool(value < bound)
     return Result(check, value, bound, f"below {bound:g}", passed, "" if passed else message)
 
 
 class Subject:
-    """A diffusion, and what several checks of it share."""
+    """A diffusion, and quantities that several of its checks share."""
 
     def __init__(self, diffusion: Diffusion) -> None:
-        """Raises UsageError for a diffusion whose sampling leaves its times."""
+        """Raises UsageError if sampling goes outside the diffusion's times."""
         check_times(diffusion, diffusion.sampling)
         self.diffusion = diffusion
         self.k, self.start, self.end = diffusion.sampling.k, diffusion.sampling.t_start, diffusion.sampling.t_end
@@ -107,7 +107,7 @@ class Subject:
 
 
 def largest(values: Array) -> float:
-    """The largest absolute value; NaN where one is NaN."""
+    """The largest absolute value; NaN if any value is NaN."""
     return float(np.abs(values).max(initial=0.0))
 
 
@@ -194,7 +194,7 @@ def check_image_left(subject: Subject) -> Result:
 
 
 def check_prior(subject: Subject) -> Result:
-    """How far the covariance at t_start is from the prior's: the largest `|eig - 1|` of `S^{-1} Sigma S^{-T}`."""
+    """The distance of the covariance at t_start from the prior's: the largest `|eig - 1|` of `S^{-1} Sigma S^{-T}`."""
     d = subject.diffusion
     check = "Sigma(t_start) against the prior's covariance"
     s, sigma = np.asarray(d.prior_factor, dtype=np.float64), d.Sigma(subject.start)
@@ -267,7 +267,7 @@ CHECKS: tuple[Callable[[Subject], Result], ...] = (
 
 
 def checks_of(diffusion: Diffusion) -> list[Callable[[Subject], Result]]:
-    """The checks of a diffusion. One that is sampled with K = L has no use for R, and R may not be defined."""
+    """The checks of a diffusion. If it is sampled with K = L, R is not needed and may be undefined, so R is not checked."""
     return [check for check in CHECKS if diffusion.sampling.k == "R" or check not in (check_r, check_one_step)]
 
 
@@ -276,7 +276,7 @@ def examine(diffusion: Diffusion) -> Iterator[Result]:
 
     Raises:
         NumericsError: the diffusion's matrices are not finite, not smooth, or the K that it is sampled with is not defined.
-        UsageError: its sampling leaves its times, or it cannot be tested in frequency space.
+        UsageError: sampling goes outside the diffusion's times, or it cannot be tested in frequency space.
     """
     subjects = [Subject(part) for part in parts_to_test(diffusion)]
     for check in checks_of(diffusion):

@@ -1,4 +1,4 @@
-"""How well a model denoises: its errors on known images at several noise levels, beside those of a linear denoiser."""
+"""How well a model denoises: its errors on known images at several noise levels, compared with a linear denoiser's."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from gddim_cli.samplers.base import Eps
 from gddim_cli.verification.linear_denoiser import LinearDenoiser
 
 BATCH = 16
-"""Images that the network sees at once."""
+"""Images per batch."""
 LOWEST, HIGHEST = 0.002, 80.0
-"""Levels between which a model without a range is tested."""
+"""The noise levels between which a model without a stated range is tested."""
 TINY = 1e-15
 """Stands in for an error of zero."""
 DRAWN_FROM, DRAWN_TO = 80.0, 0.01
@@ -40,8 +40,8 @@ class OwnDiffusionReading:
     may predict only the last component of eps; the estimate then solves `(K^{-1} (u - psi x_0))_D = eps_D`.
 
     Attributes:
-        model: a dataclass.
-        k: the K for which its prediction is understood.
+        model: the model, a dataclass.
+        k: the K that its prediction is taken to be for.
     """
 
     model: Model
@@ -54,7 +54,7 @@ class OwnDiffusionReading:
         return self.model.eps(diffusion, self.model.config(diffusion).k)
 
     def with_network(self, network: Network) -> OwnDiffusionReading:
-        """The same with another network."""
+        """The same reading with another network."""
         model: Any = self.model
         return dataclasses.replace(self, model=dataclasses.replace(model, network=Counted(network)))
 
@@ -73,7 +73,7 @@ class OwnDiffusionReading:
 
 
 Reading = IsotropicDenoiser | OwnDiffusionReading
-"""How a network's output is understood."""
+"""An interpretation of a network's output."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class LevelError:
 
     Attributes:
         sigma: the noise level.
-        model, linear: of the model and of the linear denoiser; infinite where the model's output is not finite.
+        model, linear: the errors of the model and of the linear denoiser; infinite if the model's output is not finite.
     """
 
     sigma: float
@@ -116,7 +116,7 @@ class LevelError:
 
     @property
     def ratio(self) -> float:
-        """The model's error relative to that of the linear denoiser."""
+        """The model's error relative to the linear denoiser's."""
         return self.model / self.linear
 
 

@@ -78,7 +78,7 @@ class ExactFlow:
 
     Attributes:
         start: the states at the diffusion's `t_start`, [B, D, 1, 1, 2].
-        at: from a time, not before `t_end`, to the states there.
+        at: maps a time, not before `t_end`, to the states at that time.
         t_end: the last time.
     """
 
@@ -118,7 +118,7 @@ def probability_flow(diffusion: Diffusion, mixture: Mixture, u: Tensor, t_end: f
 
 
 def informed_end(exact: ExactFlow, order: int, steps: int) -> Tensor:
-    """Where gDDIM ends when its first `order` evaluations are taken on the exact flow."""
+    """The end of gDDIM's run if its first `order` evaluations are taken on the exact flow."""
     c = gddim_coefficients(exact.diffusion, grid_of(exact, steps), order, exact.k)
     times = c.t.tolist()
     eps = exact.mixture.eps(exact.diffusion, exact.k, times=times)

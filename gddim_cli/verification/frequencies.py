@@ -17,7 +17,7 @@ TESTED = ((0, 0), (1, 2), (3, 3))
 
 
 class OneFrequency(Diffusion):
-    """One frequency of a spectral diffusion. Frequencies do not mix, so what holds for each holds for the whole."""
+    """One frequency of a spectral diffusion. Frequencies do not mix, so a property of each holds for the whole."""
 
     D = 1
 
@@ -61,10 +61,10 @@ class OneFrequency(Diffusion):
 
 
 def parts_to_test(diffusion: Diffusion) -> list[Diffusion]:
-    """The diffusion itself; of one in frequency space three of its frequencies, on images of 4x4 pixels.
+    """The diffusion itself; for a diffusion in frequency space, three of its frequencies, on images of 4x4 pixels.
 
     Raises:
-        UsageError: a diffusion in frequency space that is not a dataclass with a field `image_size`.
+        UsageError: the diffusion is in frequency space, but not a dataclass with a field `image_size`.
     """
     if not diffusion.spectral:
         return [diffusion]

@@ -1,4 +1,4 @@
-"""What is often wrong when a network is used under another program's conventions, each with its correction."""
+"""Common mistakes in the conventions of a network, each with its correction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gddim_cli.models.network import Network
 from gddim_cli.verification.denoising import OwnDiffusionReading, Reading
 
 Change = Callable[[Scaling, Tensor], Scaling]
-"""The scaling of a convention at noise levels sigma, changed."""
+"""A change to the scaling of a convention at noise levels sigma."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Correction:
     """A model in which one convention is replaced by another one.
 
     Attributes:
-        kind: what differs: `sign`, `data range`, `scale`, `time` or `parameterization`.
-        message: what looks wrong if this is right, as a clause.
+        kind: the convention that differs: `sign`, `data range`, `scale`, `time` or `parameterization`.
+        message: what looks wrong if this correction is right, as a clause.
         reading: the corrected model.
     """
 
@@ -61,7 +61,7 @@ OUTPUTS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "EDM's preconditioned F": edm_output,
     "the velocity of a flow": lambda s: (1 / (1 + s), s / (1 + s)),
 }
-"""`skip` and `out` of what a network may predict."""
+"""`skip` and `out` of the quantities that a network may predict."""
 
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "y": lambda s: s**0,
@@ -69,7 +69,7 @@ INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "y / sqrt(0.25 + sigma^2)": lambda s: (s**2 + 0.25).rsqrt(),
     "y / (1 + sigma)": lambda s: 1 / (1 + s),
 }
-"""What a network may see."""
+"""The inputs that a network may expect."""
 
 VP_TIME = LinearSchedule(time_scale=1.0)
 LEVELS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -81,7 +81,7 @@ LEVELS: dict[str, Callable[[Tensor], Tensor]] = {
     "999 t, t the time of a linear VP schedule": lambda s: 999 * VP_TIME.time(s),
     "the time 1/(1 + sigma) of a flow": lambda s: 1 / (1 + s),
 }
-"""The times or levels that a network may be given."""
+"""The times or noise levels that a network may expect."""
 
 RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
 

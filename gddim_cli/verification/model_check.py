@@ -29,9 +29,9 @@ COMPARED = slice(1, None, 2)
 TRUSTED = 1.25
 """The largest error, relative to the linear denoiser's, at which a model is trusted."""
 BETTER = 0.85
-"""What is left of the error, at most, under a correction that is reported."""
+"""A correction is reported only if it reduces the error to at most this fraction."""
 EXPLAINED = 1.15
-"""The largest mean ratio under a correction that is reported."""
+"""A correction is reported only if the mean ratio under it is at most this."""
 HOPELESS = 20.0
 """The ratio at a single level beyond which a correction explains nothing."""
 TIE = 1.02
@@ -44,7 +44,7 @@ class Finding:
 
     Attributes:
         kind: `sign`, `data range`, `scale`, `time`, `parameterization` or `unexplained`.
-        message: in a sentence.
+        message: the finding in a sentence.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class ModelReport:
 
     Attributes:
         model: its name.
-        images: those that it was tested on, in words.
+        images: the images that it was tested on, in words.
         levels: the errors at each noise level.
         mean_ratio: the geometric mean of the model's error relative to the linear denoiser's.
         trusted: the noise levels between which that ratio is small enough; None if there are none or the check failed.
@@ -78,10 +78,10 @@ class ModelReport:
 
 
 def reading_of(model: Model) -> tuple[Reading, list[Level]]:
-    """How a model is understood by default, and the noise levels to test it at.
+    """The reading of a model by its own conventions, and the noise levels to test it at.
 
     Raises:
-        UsageError: a model of a diffusion in frequency space.
+        UsageError: the model's diffusion is in frequency space.
     """
     denoiser = getattr(model, "denoiser", None)
     if denoiser is not None:
@@ -98,10 +98,10 @@ class ModelCheck:
     """The check of a model: its errors, and whether another convention makes them much smaller.
 
     Args:
-        images: where to test it.
+        images: the images to test it on.
 
     Raises:
-        UsageError: a model that cannot be checked, or on given images only.
+        UsageError: the model cannot be checked, or only on given images.
     """
 
     def __init__(self, model: Model, images: Images) -> None:
@@ -115,7 +115,7 @@ class ModelCheck:
 
     @property
     def total(self) -> int:
-        """How many readings are tried, at most, counting the first."""
+        """The largest number of readings that are tried, including the first."""
         return 1 + len(self.corrections)
 
     def run(self, advance: Callable[[int], object] = lambda _: None) -> ModelReport:
@@ -135,7 +135,7 @@ class ModelCheck:
         return ModelReport(self.name, self.images.title, errors, ratio, trusted, [finding] if finding else [])
 
     def _plausible(self, images: Tensor) -> bool:
-        """Whether the images may be images; those of the user's are."""
+        """Whether drawn images look like images; the user's always do."""
         return isinstance(self.images, GivenImages) or fills_range(images)
 
     def _score(self, reading: Reading, most: float = math.inf) -> float:
@@ -168,7 +168,7 @@ class ModelCheck:
         return Finding(likeliest.kind, f"{likeliest.message}. So corrected, {change}")
 
     def _verdict(self, ratio: float, plausible: bool) -> Finding | None:
-        """That the errors are large, or the drawn images no images, without a known reason."""
+        """The finding that errors are large, or that drawn images do not look like images, without a known reason."""
         if plausible and ratio <= self.images.passes:
             return None
         large = f"the error is {ratio:.3g} times that of a linear filter"

@@ -178,7 +178,7 @@ def test_set_adds_and_contradicts(golden_file, gddim, tmp_path):
         (("--format", "score-sde", "--card", "cld-cifar10"), "contradicts --card cld-cifar10"),
         (("--card", "cld-cifer10"), "did you mean 'cld-cifar10'"),
         (("--card", "cldsgm-cifar10"), "not a whole torch checkpoint"),
-        (("--card", "bdm-cifar10"), "6 input channels are not grey or colour images with states of dimension 1"),
+        (("--card", "bdm-cifar10"), "6 input channels do not match: bdm-cifar10 has states of dimension 1"),
     ],
 )
 def test_wrong_calls(golden_file, gddim, tmp_path, words, message):

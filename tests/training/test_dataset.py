@@ -148,9 +148,9 @@ def test_labels_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     )
     refuse(r"'train_labels' is int64\[3\]", labelled(np.arange(3)))
     refuse(r"'train_labels' is int64\[4, 2\]", labelled(np.zeros((4, 2), np.int64)))
-    refuse("'train_labels' goes from -1 to 2", labelled(np.array([0, -1, 2, 1])))
-    refuse("'train_labels' goes from 0 to 0", labelled(np.zeros(4, np.int64)))
-    refuse("'train_labels' goes from 0 to 100000", labelled(np.array([0, 1, 2, 100_000])))
+    refuse("'train_labels' has values from -1 to 2", labelled(np.array([0, -1, 2, 1])))
+    refuse("'train_labels' has values from 0 to 0", labelled(np.zeros(4, np.int64)))
+    refuse("'train_labels' has values from 0 to 100000", labelled(np.array([0, 1, 2, 100_000])))
     refuse(
         "no array 'train_lables' of class labels; did you mean 'train_labels'", labelled(np.arange(4)), "train_lables"
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NoOptions(msgspec.Struct, frozen=True):
-    """The options of a format whose files say everything."""
+    """The options of a format whose files record everything."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Contents:
 
     Attributes:
         tensors: the weights to sample with (averaged ones, where there are several), under the file's names.
-        facts: what the file says of the model besides, for example its architecture's arguments.
+        facts: what else the file records about the model, such as the arguments of its architecture.
     """
 
     tensors: dict[str, Tensor]
@@ -38,11 +38,11 @@ class Contents:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion goes by besides the file's contents.
+    """The inputs of a conversion besides the file's contents.
 
     Attributes:
-        path: of the file, for messages.
-        name: of the card to make.
+        path: the file's path, for messages.
+        name: the name of the new card.
         options: the format's options, as the user gave them.
         like: the card of the released model that the file is a variant of; None: the format's `convert` chooses.
         exact: the file must be the released model itself, and `like` is its card.
@@ -69,11 +69,11 @@ class FormatSpec(Spec):
     Attributes:
         title: what it is, for lists and messages.
         detect: whether a file or folder is of this format. Must be fast, executes nothing from the file, and answers
-            False for what cannot be read.
-        read: the contents of a file or folder; raises CheckpointError where it is damaged, hostile or incomplete.
-        convert: a card and native tensors from the contents; raises CheckpointError where they are not such a model's, and
-            UsageError where options contradict them or are missing.
-        options: what the tensors do not tell, under the original program's names; declared with `settings.about`.
+            False for a path that cannot be read.
+        read: the contents of a file or folder; raises CheckpointError if it is damaged, hostile or incomplete.
+        convert: a card and native tensors from the contents; raises CheckpointError if they are not such a model's, and
+            UsageError if options contradict them or are missing.
+        options: settings that the tensors do not determine, under the original program's names; declared with `settings.about`.
     """
 
     title: str = field(kw_only=False)
@@ -87,7 +87,7 @@ def parse_settings(spec: FormatSpec, words: Sequence[str]) -> dict[str, Any]:
     """The values of `--set name=value ...`.
 
     Raises:
-        UsageError: no `=`, or a value of another type.
+        UsageError: a text without `=`, or a value of the wrong type.
     """
     known, found = declared(spec.options), {}
     for word in words:
@@ -107,7 +107,7 @@ def build_options(spec: FormatSpec, given: Mapping[str, Any], where: str = "--se
         where: how messages name a setting's place, with `{}` for its name.
 
     Raises:
-        UsageError: an unknown name (the nearest is suggested), or a value of another type or outside its range.
+        UsageError: an unknown name (the nearest is suggested), or a value of the wrong type or outside its range.
     """
     return build(spec.options, given, f"format {spec.name}", where.format)
 

@@ -43,7 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scheduler(msgspec.Struct, frozen=True):
-    """What is read of `scheduler_config.json`."""
+    """The values that are read from `scheduler_config.json`."""
 
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
     beta_start: float = 1e-4
@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A configuration file.
 
     Raises:
-        CheckpointError: missing, too large, or no JSON object.
+        CheckpointError: the file is missing, too large, or not a JSON object.
     """
     try:
         found = msgspec.json.decode(read_plain(path, LARGEST_CONFIG))
@@ -121,7 +121,7 @@ def read(path: Path) -> Contents:
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Keeps the library's remarks off stderr."""
+    """Keeps the library's messages off stderr."""
     import warnings
 
     logger = logging.getLogger("diffusers")
@@ -139,7 +139,7 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
     """The card of a prediction at the steps of a discrete schedule, and its tensors.
 
     Raises:
-        CheckpointError: a scheduler that is no variance preserving one.
+        CheckpointError: the scheduler is not variance preserving.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
     from gddim_cli.models.networks.diffusers_unet import Arguments
@@ -168,7 +168,7 @@ def scheduler_of(found: dict[str, Any], conversion: Conversion) -> Scheduler:
     """The scheduler of the folder, with the user's values in place of its own.
 
     Raises:
-        CheckpointError: values that it cannot have, or a class whose noise is another one.
+        CheckpointError: values outside their range, or a scheduler class with another kind of noise.
     """
     options, name = conversion.options, str(found.get("_class_name", "DDPMScheduler"))
     where = f"{conversion.path}: scheduler_config.json"
@@ -190,7 +190,7 @@ def schedule_of(scheduler: Scheduler, path: Path) -> DiscreteSchedule:
     """The steps of the scheduler.
 
     Raises:
-        CheckpointError: betas that are no noise schedule's.
+        CheckpointError: the betas do not form a noise schedule.
     """
     from gddim_cli.models.conventions.schedules import DiscreteSchedule
 

@@ -27,7 +27,7 @@ ALLOWED = {
     "collections.OrderedDict", "dnnlib.util.EasyDict", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
     "numpy.dtype", PARAMETER, TENSOR, DICTIONARY, OBJECT, STORAGE,
 }  # fmt: skip
-"""What the files import. Each is recorded and none is imported."""
+"""The names that real files import. They are recorded, never imported."""
 DTYPES = {"torch.FloatStorage": "<f4", "torch.HalfStorage": "<f2", "torch.DoubleStorage": "<f8"}
 MOST_MODULES, DEEPEST = 20_000, 16
 
@@ -48,7 +48,7 @@ def read(path: Path) -> Contents:
     """The averaged network's tensors, `model.enc.32x32_conv.weight` and so on, and the arguments of its classes.
 
     Raises:
-        CheckpointError: damaged, more in it than such files have, or not such a network.
+        CheckpointError: the file is damaged, holds more than such files do, or is not such a network.
     """
 
     def refuse(name: str) -> None:
@@ -88,7 +88,7 @@ def state_of(module: Any) -> dict[str, Any]:
     """The attributes of a module in the outline.
 
     Raises:
-        TypeError: it is none.
+        TypeError: the value is not a module.
     """
     state = module.args[0]["state"] if isinstance(module, Call) and module.name == OBJECT else None
     if isinstance(module, Call) and module.name == DICTIONARY:
@@ -104,10 +104,10 @@ def class_of(module: Any) -> str:
 
 
 def walk(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A module and all inside, with the prefix of their tensors' names.
+    """A module and all modules inside it, each with the prefix of its tensors' names.
 
     Raises:
-        ValueError: more modules than any network has, or deeper ones, as where they contain themselves.
+        ValueError: more or deeper modules than any network has, for example modules that contain themselves.
     """
     waiting = [(prefix, module)]
     for _ in range(MOST_MODULES):
@@ -130,16 +130,16 @@ def named(prefix: str, values: Any) -> Iterator[tuple[str, Any]]:
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers, words and lists of numbers among attributes."""
+    """The numbers, texts and lists of numbers among attributes."""
     kept = (bool, int, float, str, list)
     return {name: value for name, value in values.items() if isinstance(value, kept) and not name.startswith("_")}
 
 
 def tensor_of(value: Any, refuse: Any) -> Tensor:
-    """A tensor, as float32, in memory of its own.
+    """A tensor as float32, copied out of the file.
 
     Raises:
-        ValueError, TypeError: it is not one, or claims numbers that the file does not hold.
+        ValueError, TypeError: the value is not a tensor, or claims more numbers than the file holds.
     """
     import numpy as np
     import torch
@@ -165,7 +165,7 @@ def numbers_of(storage: Any, refuse: Any) -> Any:
     Three pickles (a magic number, a version, the system), the storage's description, its keys, its length, its numbers.
 
     Raises:
-        ValueError, TypeError, OutlineError: it is not one.
+        ValueError, TypeError, OutlineError: the bytes are not such a storage.
     """
     import numpy as np
 
@@ -187,7 +187,7 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
     """The card of the preconditioned network, and its tensors under their names without `model.`.
 
     Raises:
-        CheckpointError: a class that is not EDM's, or attributes that it cannot have.
+        CheckpointError: a class that is not EDM's, or attributes outside their range.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
     from gddim_cli.checkpoints.formats.edm_preconditioning import PRECONDITIONINGS, preconditioning_of

@@ -13,13 +13,13 @@ from gddim_cli.models.networks.ranges import Channels, Classes, Scale, Side
 from gddim_cli.runtime.typed_yaml import typed
 
 SAMPLED = (0.002, 80.0)
-"""The noise levels of EDM's sampler; its preconditioning has no ends."""
+"""The noise levels of EDM's sampler, since the preconditioning itself has no limits."""
 MOST_EXPONENT = 40.0
-"""`int_0^1 beta` at most: a noise level of 5e8."""
+"""The largest `int_0^1 beta` that is accepted, a noise level of 5e8."""
 
 
 class Preconditioning(msgspec.Struct, frozen=True):
-    """The attributes that all of them have. Other attributes are not looked at."""
+    """The attributes that all preconditionings have. Other attributes are ignored."""
 
     img_channels: Channels
     img_resolution: Side
@@ -112,6 +112,6 @@ def preconditioning_of(name: str, attributes: dict[str, Any], path: Path) -> Pre
     """The preconditioning of that class with these attributes.
 
     Raises:
-        CheckpointError: an attribute that is missing, of another type, or outside its range.
+        CheckpointError: an attribute is missing, of the wrong type, or outside its range.
     """
     return typed(attributes, PRECONDITIONINGS[name], f"{path}: its {name}", CheckpointError)

@@ -26,12 +26,13 @@ BROKEN = (ValueError, TypeError, msgpack.UnpackException, RecursionError, Overfl
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The averaged weights by their names, `Conv_0/kernel` and so on, float32 as stored. The rest is read past.
+    """The averaged weights by their names, `Conv_0/kernel` and so on, float32 as stored. The rest is skipped.
 
     Memory: the averaged weights, one array and a read buffer, whatever the size of the file.
 
     Raises:
-        CheckpointError: truncated, not msgpack, absurd lengths, no `params_ema`, or one that holds anything but arrays.
+        CheckpointError: the file is truncated or not msgpack, has absurd lengths or no `params_ema`, or that holds anything but
+            arrays.
     """
     found: Any = None
     try:
@@ -57,7 +58,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def limits() -> dict[str, Any]:
-    """What the reader accepts: far more than the released files have, far less than memory."""
+    """The reader's limits: far above the sizes in released files, far below the memory."""
     return {
         "ext_hook": decode,
         "max_buffer_size": LARGEST_ARRAY + 2 * READ,

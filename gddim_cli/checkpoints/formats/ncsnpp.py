@@ -1,4 +1,4 @@
-"""NCSN++ checkpoints of three programs: the architecture as far as the tensors tell it, the rest from options or a card."""
+"""NCSN++ checkpoints of three programs: architecture from the tensors where they determine it, else from options or a card."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Residual:
 
 @dataclass(frozen=True)
 class Inferred:
-    """What tensors tell.
+    """What the tensors determine.
 
     Attributes:
         arguments: of the network, those that are certain.
-        attention: the levels with attention, counted from 0; None where the names leave several choices.
+        attention: the levels with attention, counted from 0; None if the names leave several choices.
     """
 
     arguments: dict[str, Any]
@@ -102,10 +102,10 @@ class Modules:
 
 
 def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
-    """The architecture that these tensors can only have.
+    """The only architecture that fits these tensors.
 
     Raises:
-        CheckpointError: they are not those of an NCSN++.
+        CheckpointError: the tensors do not fit any NCSN++.
     """
     modules = Modules(shapes, layout, source)
     convolutions, blocks = modules.plain(4), modules.having("Conv_1")
@@ -149,7 +149,7 @@ def residual(modules: Modules, group: Shapes) -> Residual:
 def attention_levels(
     modules: Modules, blocks: list[tuple[str, Shapes]], number: int, widths: list[int]
 ) -> tuple[int, ...] | None:
-    """The levels with attention: each has `number` on the way down and one on the way up; one more is in the middle."""
+    """The levels with attention: each has `number` attention blocks down and one up; one more is in the middle."""
     levels = len(widths)
     attentions = modules.having("NIN_0")
     if not modules.flax:
@@ -158,7 +158,7 @@ def attention_levels(
         down = levels * (number + 1) - 1
         before = [sum(place < order.index(name) for place in at) for name, _ in attentions]
         return tuple(sorted({(count - 1) // (number + 1) for count in before if count <= down}))
-    # Flax counts attentions by themselves: only their number and widths speak.
+    # Flax numbers attention modules separately, so only their count and widths can tell where they are.
     found = [next((shape[0] for key, shape in group.items() if key == "NIN_0.b"), 0) for _, group in attentions]
     choices = [
         chosen
@@ -170,7 +170,7 @@ def attention_levels(
 
 
 def attention_widths(chosen: tuple[int, ...], number: int, widths: list[int]) -> list[int]:
-    """The widths of all attentions in call order, if these levels have it."""
+    """The widths of all attention blocks in call order, if the levels `chosen` have attention."""
     down = [widths[level] for level in chosen for _ in range(number)]
     return [*down, widths[-1], *(widths[level] for level in reversed(chosen))]
 
@@ -196,7 +196,9 @@ def complete(
     for key in ("image_size", "fir"):
         if key not in arguments:
             arguments[key] = otherwise[key]
-            say(f"{key}={otherwise[key]} is assumed, because the tensors do not tell; change it with --set {key}=...")
+            say(
+                f"{key}={otherwise[key]} is assumed, because the tensors do not determine it; change it with --set {key}=..."
+            )
     side = int(arguments["image_size"])
     if inferred.attention is not None:
         sides = [side >> level for level in inferred.attention]
@@ -247,10 +249,10 @@ OPTION_NAMES = Options.__struct_fields__
 
 
 def variant(card: Card, network: dict[str, Any], conversion: Conversion) -> Card:
-    """The card of another network in place of a released one.
+    """A copy of a released model's card, with another network.
 
     Raises:
-        UsageError: its channels are not those of grey or colour images.
+        UsageError: the network's channels are not those of grey or colour images.
     """
     from gddim_cli.checkpoints.card import Images
 
@@ -259,8 +261,8 @@ def variant(card: Card, network: dict[str, Any], conversion: Conversion) -> Card
     if rest or channels not in (1, 3):
         states = f"states of dimension {dimension} per pixel"
         raise UsageError(
-            f"{conversion.path}: {network['in_channels']} input channels are not grey or colour images with {states}, "
-            f"as {card.name} has; choose another --card"
+            f"{conversion.path}: {network['in_channels']} input channels do not match: {card.name} has {states}, so {dimension} "
+            f"(grey) or {3 * dimension} (colour) are expected; choose another --card"
         )
     side, diffusion = int(network["image_size"]), dict(card.diffusion)
     if "image_size" in diffusion:

@@ -25,7 +25,7 @@ RESCALED = 1000
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tensors do not tell, by the names of the programs' flags."""
+    """What the tensors do not determine, by the names of the programs' flags."""
 
     image_size: Annotated[int, about("Side of the images.", ge=1, le=1024)] | None = None
     num_heads: Annotated[int, about("Attention heads.", ge=1, le=64)] | None = None
@@ -49,7 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def detect(path: Path) -> bool:
-    """Whether it is a dictionary of tensors that holds those of such a network."""
+    """Whether the file is a dictionary of tensors that includes all of `NAMES`."""
     return set(NAMES) <= set(tensor_shapes(outline_of(path)))
 
 
@@ -93,7 +93,7 @@ def require(conversion: Conversion, names: tuple[str, ...]) -> None:
     """Refuses a conversion without these settings.
 
     Raises:
-        UsageError: naming all that are missing.
+        UsageError: settings are missing; the message names all of them.
     """
     options = conversion.options
     given = {name for name in options.__struct_fields__ if getattr(options, name) is not None}
@@ -108,7 +108,7 @@ def require(conversion: Conversion, names: tuple[str, ...]) -> None:
 
 
 def heads(conversion: Conversion) -> dict[str, Any]:
-    """The network's arguments on attention heads."""
+    """The network's arguments for attention heads."""
     options: Options = conversion.options
     if options.use_new_attention_order is None:
         conversion.say(
@@ -124,7 +124,7 @@ def schedule_of(conversion: Conversion) -> DiscreteSchedule:
     """The steps and the times that the network is given at them.
 
     Raises:
-        UsageError: where `rescale_timesteps` matters and is missing: the programs' defaults differ.
+        UsageError: `rescale_timesteps` matters and is missing; the two programs have different defaults.
     """
     from gddim_cli.models.conventions.schedules import DiscreteSchedule
 
@@ -143,13 +143,13 @@ def schedule_of(conversion: Conversion) -> DiscreteSchedule:
 
 
 def infer(shapes: Shapes, path: Path, image_size: int) -> dict[str, Any]:
-    """The arguments of the network that these tensors can only have.
+    """The only network arguments that fit these tensors.
 
     Blocks on the way up tell the levels: each level has one block more than on the way down, and all but the last end in
     a layer that doubles the side.
 
     Raises:
-        CheckpointError: they are not those of such a network.
+        CheckpointError: the tensors do not fit any such network.
     """
     try:
         blocks = up_blocks(shapes)

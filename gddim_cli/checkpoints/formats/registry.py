@@ -1,4 +1,4 @@
-"""The checkpoint formats by name, and which of them a file is of."""
+"""The checkpoint formats by name, and recognition of a file's format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def recognize(path: Path) -> FormatSpec:
     """The format of a file or folder.
 
     Raises:
-        CheckpointError: it is missing, of no known format, or of several.
+        CheckpointError: the file is missing, of no known format, or of several formats.
     """
     try:
         found = [spec for spec in FORMATS.values() if spec.detect(path)] if path.exists() else None

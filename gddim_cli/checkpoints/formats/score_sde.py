@@ -20,7 +20,7 @@ LIKE = {"vesde": "ve-cifar10", "vpsde": "vp-cifar10", "subvpsde": "subvp-cifar10
 
 
 class Options(ncsnpp.Options, frozen=True, kw_only=True):
-    """What the tensors do not tell, under the names in Score-SDE's configurations."""
+    """What the tensors do not determine, under the names in Score-SDE's configurations."""
 
     sde: (
         Annotated[

@@ -12,7 +12,7 @@ PREFIX = "module.all_modules."
 
 
 def outline_of(path: Path) -> Any:
-    """The file's outline; None where it is no file that `torch.save` wrote."""
+    """The file's outline; None if `torch.save` did not write the file."""
     try:
         return torch_outline(path) if path.is_file() else None
     except OutlineError:

@@ -1,7 +1,7 @@
-"""Files by `torch.save`, read as tensors and numbers only; and the training states of CLD-SGM and Score-SDE.
+"""Files written by `torch.save`, read as tensors and numbers only; and the training states of CLD-SGM and Score-SDE.
 
-Such a state is `{optimizer, model, ema, step}`: `model` by name with a data-parallel prefix, `ema["shadow_params"]` a list in
-the order of the model's trained parameters. Files are unpickled with `weights_only=True`.
+Such a state is `{optimizer, model, ema, step}`: `model` maps names with a data-parallel prefix to tensors;
+`ema["shadow_params"]` is a list in the order of the model's trained parameters. Files are unpickled with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] |
         The weights; and the lowest and highest noise level of that table, or None without one.
 
     Raises:
-        CheckpointError: truncated, not such a state, more in it than tensors and numbers, or averages that do not fit.
+        CheckpointError: the file is truncated, is not such a state, or holds more than tensors and numbers, or the averages do
+            not fit.
     """
     state = unpickle(path)
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("model", "ema")):
@@ -88,10 +89,10 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """A dictionary of tensors, as stored.
 
     Args:
-        key: of the dictionary in the file's; None: the file is it.
+        key: key under which the file's dictionary holds the tensors; None if the file itself is that dictionary.
 
     Raises:
-        CheckpointError: truncated, or not such a dictionary.
+        CheckpointError: the file is truncated, or holds no such dictionary.
     """
     state = unpickle(path)
     if key is not None:
@@ -110,9 +111,10 @@ def unpickle(path: Path) -> Any:
     """The file's content, restricted to tensors, numbers and the one kind of NumPy scalar that real files hold.
 
     Raises:
-        CheckpointError: truncated, compressed, or more in it than that.
+        CheckpointError: the file is truncated or compressed, or holds anything else.
     """
-    # The optimizer's learning rate is a numpy.float64; NumPy 1 and 2 call what makes one by different names.
+    # The optimizer's learning rate is a numpy.float64; the function that rebuilds it has a different module path in
+    # NumPy 1 and 2.
     make_scalar = np.float64(0).__reduce__()[0]
     allowed: list[Any] = [(make_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     allowed += [np.dtype, type(np.dtype("float64"))]
@@ -136,7 +138,7 @@ def unpickle(path: Path) -> Any:
                 f"{path}: refused: it would run {refused[1]}, and a checkpoint has no need to run anything"
             ) from error
         raise CheckpointError(
-            f"{path}: not a whole torch checkpoint ({text[:120]}); fetch it again, or name its own --format"
+            f"{path}: not a whole torch checkpoint ({text[:120]}); fetch it again, or give its format with --format"
         ) from error
 
 
@@ -144,7 +146,7 @@ def refuse_compressed(path: Path) -> None:
     """Refuses a zip whose members are compressed, which torch never writes and which could unpack to any size.
 
     Raises:
-        CheckpointError: one is.
+        CheckpointError: a member is compressed.
     """
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
@@ -155,7 +157,7 @@ def check_plain(tensors: Iterable[Tensor], path: Path) -> None:
     """Refuses tensors that are not dense arrays in memory: sparse, nested, quantized ones, and those without numbers (`meta`).
 
     Raises:
-        CheckpointError: one is.
+        CheckpointError: a tensor is not dense.
     """
     for tensor in tensors:
         nested = tensor.is_nested  # these have no layout, and an error for a shape
@@ -168,7 +170,7 @@ def check_sizes(tensors: Iterable[Tensor], path: Path) -> None:
     """Refuses tensors that claim more numbers than the file can hold.
 
     Raises:
-        CheckpointError: they do.
+        CheckpointError: the claimed sizes exceed the file.
     """
     claimed, held = sum(tensor.numel() * tensor.element_size() for tensor in tensors), path.stat().st_size
     if claimed > held:
@@ -179,7 +181,7 @@ def ends_of_sigmas(sigmas: Tensor | None, path: Path) -> tuple[float, float] | N
     """The lowest and highest noise level of the table `module.sigmas`.
 
     Raises:
-        CheckpointError: it is not a table of falling noise levels.
+        CheckpointError: the tensor is not a table of falling noise levels.
     """
     if sigmas is None:
         return None

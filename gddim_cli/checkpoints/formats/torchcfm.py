@@ -19,7 +19,7 @@ KNOWN = (0.001, 999.0)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tensors do not tell, by the names of the program's flags."""
+    """What the tensors do not determine, by the names of the program's flags."""
 
     model: (
         Annotated[Literal["icfm", "fm", "otcfm", "si"], about("Flow matcher that it was trained with: icfm or fm.")]
@@ -48,7 +48,7 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
 
     Raises:
         CheckpointError: tensors that are not such a network's.
-        UsageError: the flow matcher is missing, or one whose network is no denoiser of isotropic noise.
+        UsageError: the flow matcher is missing, or its network is not a denoiser of isotropic noise.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
 

@@ -31,16 +31,16 @@ class Extractor:
 
     Attributes:
         name: the network's name: `inception`, `inception-pytorch`, `dinov2-vitl14`, `lenet-mnist`, or the file's name.
-        mode: the network and how images come to it.
-        sha256: of the weights.
-        dimension: d, the numbers in a feature.
+        mode: the network, and how images are resized for it.
+        sha256: SHA-256 of the weights.
+        dimension: d, the length of a feature vector.
         published: whether these are the published weights of the mode: only then may a distance have its usual name.
-        network: images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
-        channels: of the images that it takes; grey images are repeated to three. None if it takes both kinds.
+        network: maps images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
+        channels: number of channels that it takes; if 3, grey images are repeated. None if it takes both kinds.
         size: side of the images that it takes; None if it resizes them.
         device: the device that it runs on.
-        prepare: uint8 [N, H, W, C] to uint8 [N, C, H, W] of the size that the network takes, on the CPU.
-        head: [c, d], the last linear layer, by which the class scores of features are `features head^T`; None without one.
+        prepare: converts uint8 [N, H, W, C] to uint8 [N, C, H, W] of the size that the network takes, on the CPU.
+        head: the last linear layer, [c, d]: class scores are `features head^T`. None without one.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Extractor:
         """Features, float32 [N, dimension], of uint8 images [N, H, W, C].
 
         Raises:
-            DataError: images that the network does not take, or features that are not finite or of another dimension.
+            DataError: the network does not take such images, or returns features that are not finite or have another dimension.
         """
         self.check(*images.shape[1:])
         pixels = self.prepare(images).to(self.device)
@@ -107,7 +107,7 @@ def last_line(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences warnings of libraries about each other, which a user cannot act on."""
+    """Silences libraries' warnings about each other, about which a user can do nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

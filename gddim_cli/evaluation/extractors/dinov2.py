@@ -27,7 +27,7 @@ WIDTH_OF_HEAD = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's colours, of numbers in [0, 1]."""
 OFFSET = 0.1
-"""What the authors add to the grid's size when they resize the position embedding."""
+"""Added to the grid's size when the position embedding is resized, as by the authors."""
 
 
 def load_dinov2(device: torch.device) -> Extractor:
@@ -62,11 +62,11 @@ def resized(images: Pixels) -> Tensor:
 def vision_transformer(state: dict[str, Tensor]) -> VisionTransformer:
     """The network of a state dict in the authors' layout, for images of 224x224.
 
-    timm has the authors' names. The mask token is of training only.
+    timm uses the authors' names. The mask token is used in training only.
 
     Raises:
         UsageError: timm is not installed.
-        RuntimeError, KeyError, AttributeError, TypeError: a state dict of another layout.
+        RuntimeError, KeyError, AttributeError, TypeError: the state dict has another layout.
     """
     try:
         with quiet():

@@ -29,7 +29,7 @@ Loaded = tuple[Callable[[Tensor], Tensor], NDArray[np.float64] | None]
 
 
 def load_inception(mode: str, device: torch.device, file: Path | None = None) -> Extractor:
-    """The Inception network of a mode of clean-fid, or that of `file`, which has the same interface.
+    """The Inception network of a clean-fid mode, or the network in `file`, which has the same interface.
 
     `legacy_tensorflow`: the network resizes (FID as TensorFlow, StyleGAN and EDM measure it). `clean`: Pillow's bicubic
     without quantisation before it. `legacy_pytorch`: bilinear, and pytorch-fid's port of the weights.
@@ -53,7 +53,7 @@ def torchscript_inception(path: Path, mode: str, device: torch.device) -> Loaded
     """The Inception of a TorchScript file through clean-fid's `InceptionV3W`, from any path and never downloaded.
 
     Raises:
-        DataError: not TorchScript, or not Inception's interface.
+        DataError: the file is not TorchScript, or lacks Inception's interface.
     """
     from cleanfid.inception_torchscript import InceptionV3W
 
@@ -90,7 +90,7 @@ def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Loaded:
     """pytorch-fid's Inception, with weights from a state dict.
 
     Raises:
-        DataError: not its state dict.
+        DataError: the file is not pytorch-fid's state dict.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -22,7 +22,7 @@ from gddim_cli.runtime.files import replacing, sha256
 LENET = "lenet-mnist"
 CLASSES = 10
 SCORES = "lenet-classes"
-"""The mode whose features are class scores. Those of the mode `lenet` saturate, so that the scores do not follow from them."""
+"""The mode whose features are class scores. The scores cannot be computed from the features of `lenet`, which saturate."""
 CARD = "gddim_classifier"
 
 
@@ -35,7 +35,7 @@ def load_lenet(device: torch.device, path: Path | None = None, mode: str = "lene
     """The bundled classifier of digits: its features, or in the mode `lenet-classes` its class scores as features.
 
     Raises:
-        DataError: its file is damaged.
+        DataError: the classifier's file is damaged.
     """
     path = path or bundled_folder() / f"{LENET}.safetensors"
     try:
@@ -58,10 +58,10 @@ def load_lenet(device: torch.device, path: Path | None = None, mode: str = "lene
 
 
 def write_classifier(path: Path, card: dict[str, Any], network: LeNet) -> None:
-    """Writes a classifier with its card in the metadata, whole or not at all.
+    """Writes a classifier with its card in the metadata, atomically.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(path) as temporary:
         save_file(network.state_dict(), temporary, metadata={CARD: msgspec.json.encode(card).decode()})

@@ -21,18 +21,18 @@ from gddim_cli.runtime.user_file import function_of, guarded, is_function
 MODE = "own"
 PROBES = 3
 TOLERANCE = 1e-2
-"""Difference between an image's features alone and in a batch, relative to the largest feature, that counts as rounding."""
+"""Largest difference, relative to the largest feature, that counts as rounding between an image alone and in a batch."""
 KINDS = "give a function in a Python file, mine.py:build, or a TorchScript file"
 
 
 def load_own(reference: str, device: torch.device, shape: tuple[int, int, int]) -> Extractor:
     """The extractor of `FILE.py:FUNCTION` or of a TorchScript file, tried on random images of the shape (H, W, C).
 
-    `FUNCTION(device)` returns what maps float32 images [N, C, H, W] in [0, 255] on the device to features [N, d].
+    `FUNCTION(device)` returns a callable from float32 images [N, C, H, W] in [0, 255] on the device to features [N, d].
 
     Raises:
-        DataError: the file cannot be used, or what it defines does not keep to this interface; in one line. Calls of the
-            extractor raise the same.
+        DataError: the file cannot be used, or its network does not follow this interface. Calls of the extractor raise the
+            same.
     """
     name = f"--features {reference}"
     network: Any
@@ -62,7 +62,7 @@ def load_own(reference: str, device: torch.device, shape: tuple[int, int, int]) 
 
 
 def given(images: Tensor) -> str:
-    """What a network is given, in words."""
+    """The input of a network, in words."""
     return f"float32 images {list(images.shape)} in [0, 255]"
 
 
@@ -70,7 +70,7 @@ def torchscript(path: Path, name: str) -> nn.Module:
     """The module in a TorchScript file.
 
     Raises:
-        DataError: there is none.
+        DataError: the file does not hold a TorchScript module.
     """
     if not path.is_file():
         raise DataError(f"{name}: {'not a plain file' if path.exists() else 'no such file'}; {KINDS}")
@@ -87,7 +87,7 @@ def tried(network: Callable[[Tensor], Any], device: torch.device, shape: tuple[i
     """The dimension of the features, from a trial on random images.
 
     Raises:
-        DataError: it fails, or returns anything but finite features [N, d] that depend on one image each.
+        DataError: the network fails, or returns anything but finite features [N, d] that depend on one image each.
     """
     height, width, channels = shape
     pixels = np.random.default_rng(0).integers(0, 256, (PROBES, channels, height, width), np.uint8)

@@ -15,7 +15,7 @@ from gddim_cli.evaluation.protocols import INCEPTION_MODES, MODES
 
 
 def load_extractor(mode: str, device: torch.device, inception: Path | None = None) -> Extractor:
-    """The extractor of a mode; for the modes of Inception that of the file `inception`, if given.
+    """The extractor of a mode. For the modes of Inception, `inception` replaces the published network, if given.
 
     Raises:
         UsageError: an unknown mode, or `inception` for a mode of another network.

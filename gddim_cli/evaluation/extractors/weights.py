@@ -35,7 +35,7 @@ def weights_of(name: str, file: Path | None = None) -> Weights:
     """The weights in `file`, or those that `gddim download` fetched, verified.
 
     Raises:
-        DataError: missing, or changed since.
+        DataError: the file is missing, or has changed since its download.
     """
     path = weights_path(name, file)
     try:
@@ -51,10 +51,10 @@ def weights_of(name: str, file: Path | None = None) -> Weights:
 
 
 def weights_path(name: str, file: Path | None) -> Path:
-    """The path of the weights: `file`, or in the cache.
+    """The path of the weights: `file`, or the file in the cache.
 
     Raises:
-        DataError: missing, or not a plain file.
+        DataError: the file is missing, or not a plain file.
     """
     path = file or find_file(name)
     if file and not file.is_file():

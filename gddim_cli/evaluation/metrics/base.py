@@ -26,7 +26,7 @@ OnStep = Callable[[float], object]
 
 
 class NoOptions(msgspec.Struct, frozen=True):
-    """The options of a metric that has none."""
+    """The options of a metric without options."""
 
 
 def no_notes(_features: Features, _reference: Reference | None) -> Iterable[str]:
@@ -41,25 +41,25 @@ def two(_dimension: int, _options: object) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A metric: what compares the features of images with those of a reference, or scores them alone.
+    """A metric, which compares features of images with features of a reference, or scores images alone.
 
     Attributes:
         name: what users call it, in `--metrics` and in plans.
         title: its name in tables with the published network. An option in braces stands for that option's value: `"{value}"`.
-        compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is
-            the one in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
+        compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is printed
+            in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
         generic_title: its name with any other network, to which the network's name is appended: `FD` makes
             `FD(lenet-mnist)`. By default the title. The published network is that of `mode`, or Inception.
         lower_is_better: whether images nearer to the reference have lower values.
-        needs_reference: whether there is something to compare with; else `compute` is given None.
+        needs_reference: whether the metric compares with a reference; if not, `compute` is given None.
         needs_features: whether the reference's features are needed, not only their mean and covariance.
         needs_scores: whether `compute` takes the network's class scores [N, c] (logarithms of probabilities up to a constant)
             in place of features.
-        mode: the mode that it is always measured in; by default that of the command.
+        mode: the mode in which it is always measured; by default the command's.
         depends_on_count: whether the expected value depends on the number of images; a label then states it, as `FID@2000`.
-        options: a struct of the settings that it takes, each with a default.
+        options: a struct of its settings, each with a default.
         least_images: `least_images(dimension, options)` returns the fewest images that it can be computed from.
-        notes: `notes(features, reference)` returns what a reader of the value has to know, a sentence each.
+        notes: `notes(features, reference)` returns notes for the reader of the value, one sentence each.
     """
 
     title: str = field(kw_only=False)
@@ -87,7 +87,7 @@ class Metric:
 
     Attributes:
         file: the Python file that defines it, or None.
-        sha256: of that file.
+        sha256: SHA-256 of that file.
     """
 
     spec: MetricSpec
@@ -97,7 +97,7 @@ class Metric:
 
     @property
     def text(self) -> str:
-        """What chooses it on the command line: its name or file, and the options that are not at their defaults."""
+        """The text that chooses it on the command line: its name or file, and the options that are not at their defaults."""
         return ":".join(
             [self.file or self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())]
         )
@@ -112,7 +112,7 @@ class Metric:
         return extractor.published and extractor.mode == self.spec.mode if self.spec.mode else extractor.defines_fid
 
     def label(self, extractor: Extractor) -> str:
-        """Its name in tables, which says what features it was computed from: `FID`, `FD(lenet-mnist)`, `KID (size 500)`."""
+        """Its name in tables, which names the features' network: `FID`, `FD(lenet-mnist)`, `KID (size 500)`."""
         known, given = settings.declared(self.spec.options), settings.values(self.options)
         official = self.official(extractor)
         own = self.spec.title if official else self.spec.generic_title or self.spec.title

@@ -20,7 +20,7 @@ LEAST = 10
 
 
 class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of the Inception Score; the default is that of its authors."""
+    """The options of the Inception Score; the default is its authors'."""
 
     splits: Annotated[int, about("Random parts of the images to average over.", panel="Metrics", ge=1, le=1000)] = 10
 
@@ -77,7 +77,7 @@ def pair_variance(p: Array, q: Array) -> float:
 
 
 def least_images(_dimension: int, options: ScoreOptions) -> int:
-    """The fewest images of which each split has enough."""
+    """The fewest images that leave each split enough."""
     return LEAST * options.splits
 
 

@@ -52,7 +52,7 @@ class Kernels:
     def components(self) -> Array:
         """The variance of the distance by terms of its expansion, unbiased, [5].
 
-        The variances of `E k(x, x') - E k(x, y)` over x and of the like over y, then the mean squares of the kernels with
+        The variance of `E k(x, x') - E k(x, y)` over x, the same over y, then the mean squares of the kernels with
         their row and column means taken off: xx, yy and xy.
         """
         n = len(self.xx)
@@ -94,8 +94,8 @@ def kid(
 ) -> dict[str, float]:
     """`value`, the mean over random pairs of subsets, and the interval of the distance of the two distributions.
 
-    Both sets count as random draws. A feature is in several subsets and a pair of features in some, which the interval
-    accounts for. Sets that a subset holds whole are compared once.
+    Both sets count as random samples. The interval accounts for features and pairs of features that occur in several subsets.
+    If a subset would hold the whole sets, they are compared once.
 
     Args:
         x, y: features [N, d] and [M, d].
@@ -134,7 +134,7 @@ def kid(
 def compute(
     features: NDArray[np.floating], reference: Reference, options: KidOptions, on_step: OnStep
 ) -> dict[str, float]:
-    """KID of features [N, d] to the reference's, as `kid` returns it."""
+    """KID of features [N, d] against the reference's features, as `kid` returns it."""
     assert reference.features is not None
     return kid(features, reference.features, options, on_step)
 

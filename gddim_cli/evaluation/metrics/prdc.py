@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gddim_cli.evaluation.statistics import Reference
 
 LARGEST = 10_000
-"""Features of a set that are compared; of more, a random choice."""
+"""Most features of a set that are compared; a random choice of larger sets."""
 ROWS = 500
 
 
@@ -27,13 +27,13 @@ def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int) -> dict
 
     A ball around a feature reaches to its k-th nearest neighbour in its own set. precision: the share of fakes in a ball of
     a real; recall: the share of reals in a ball of a fake; density: the mean number of reals' balls around a fake, over k;
-    coverage: the share of reals whose ball holds a fake. Of a set of more than 10 000 a random choice is used.
+    coverage: the share of reals whose ball holds a fake. Of larger sets, a random choice of 10 000 is used.
 
     Args:
         real, fake: features [N, d] and [M, d].
 
     Raises:
-        DataError: no more than k features in a set.
+        DataError: a set has at most k features.
     """
     real, fake = (np.asarray(some(side, LARGEST), dtype=np.float64) for side in (real, fake))
     if min(len(real), len(fake)) <= k:
@@ -85,7 +85,7 @@ class PrdcOptions(msgspec.Struct, frozen=True, kw_only=True):
 def compute(
     features: NDArray[np.floating], reference: Reference, options: PrdcOptions, on_step: OnStep
 ) -> dict[str, float]:
-    """All four of features [N, d] against the reference's, and as `value` the one that the options choose."""
+    """All four numbers for features [N, d] against the reference's; `value` is the one that the options choose."""
     assert reference.features is not None
     found = prdc(reference.features, features, options.k)
     on_step(1.0)
@@ -93,7 +93,7 @@ def compute(
 
 
 def least_images(_dimension: int, options: PrdcOptions) -> int:
-    """The fewest images among which each has k neighbours."""
+    """The fewest images such that each has k neighbours."""
     return options.k + 1
 
 

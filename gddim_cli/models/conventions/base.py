@@ -15,7 +15,7 @@ class Scaling(NamedTuple):
     """`D(y, sigma) = skip y + out F(inside y; level)`, each [N], float64.
 
     Attributes:
-        skip, out, inside: of the noisy images, the prediction, and what the network sees.
+        skip, out, inside: factors of the noisy images, of the prediction, and of the network's input.
         level: the time or noise level that the network is given.
     """
 

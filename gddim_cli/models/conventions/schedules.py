@@ -1,4 +1,4 @@
-"""Variance preserving noise schedules: which time a network is given for a noise level.
+"""Variance preserving noise schedules: the time that a network is given for a noise level.
 
 `x = alpha y` with `alpha = 1 / sqrt(1 + sigma^2)`; `alpha^2` is the `alphas_cumprod` of discrete schedules.
 """
@@ -27,7 +27,7 @@ class LinearSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     """Continuous time: `alpha_t^2 = exp(-(beta_0 t + beta_1 t^2 / 2))` (Song et al., arXiv 2011.13456).
 
     Attributes:
-        beta_0, beta_1: of `beta_t = beta_0 + beta_1 t`.
+        beta_0, beta_1: the coefficients of `beta_t = beta_0 + beta_1 t`.
         time_scale: the network is given `time_scale t`.
         t_min, t_max: the times that it was trained on.
     """
@@ -64,7 +64,7 @@ class DiscreteSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     Attributes:
         betas: `linear` and `scaled_linear` (linear in sqrt(beta)) run from beta_start to beta_end; `cosine` is
             `cos^2((i/steps + 0.008) / 1.008 pi/2)` with betas up to 0.999; or the values of all steps.
-        steps: their number.
+        steps: the number of steps.
         time_scale: the network is given `time_scale step`.
         nearest: take the nearest step (in sigma) instead of interpolating.
     """
@@ -81,7 +81,7 @@ class DiscreteSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             raise ValueError(f"{len(self.betas)} betas for {self.steps} steps")
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The network's time at these noise levels, [N], float64; outside the range it is that of the nearest end."""
+        """The network's time at these noise levels, [N], float64; outside the range, the time of the nearest end."""
         table = self._table(sigma.device)
         above = torch.bucketize(sigma, table).clamp(1, len(table) - 1)
         low, high = table[above - 1], table[above]

@@ -15,7 +15,7 @@ class SubVP(Convention, frozen=True):
     """`x = a x_0 + (1 - a^2) n`, `a^2 = exp(-int beta)`, `score = -F / (1 - a^2)`: `D = y - sigma F`, `sigma = (1 - a^2) / a`.
 
     Attributes:
-        schedule: which time the network is given.
+        schedule: the time that the network is given for a noise level.
     """
 
     schedule: LinearSchedule = LinearSchedule()

@@ -10,10 +10,10 @@ from gddim_cli.models.conventions.schedules import LinearSchedule, Schedule
 
 
 class VariancePreserving(Convention, frozen=True):
-    """What the three predictions share.
+    """The base of the three predictions.
 
     Attributes:
-        schedule: which time the network is given.
+        schedule: the time that the network is given for a noise level.
     """
 
     schedule: Schedule = LinearSchedule()

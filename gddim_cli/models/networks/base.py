@@ -1,4 +1,4 @@
-"""How an architecture is declared: the arguments that a card gives, with their ranges, and what goes in and comes out."""
+"""How an architecture is declared: the arguments that a card gives, with their ranges, and its interface."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gddim_cli.runtime.registry import Spec
 
 @dataclass(frozen=True)
 class Interface:
-    """What goes into a network and comes out.
+    """The input and the output of a network.
 
     Attributes:
-        in_channels, out_channels: of the states that go in and of the prediction.
+        in_channels, out_channels: channels of the input states and of the prediction.
         image_size: side of the images.
-        classes: number of class labels; 0 where the network takes none.
+        classes: number of class labels; 0 if the network takes none.
     """
 
     in_channels: int
@@ -36,10 +36,10 @@ class NetworkSpec(Spec):
     Attributes:
         title: what it is, for messages.
         arguments: a struct of the arguments of `build`, with their ranges: `arguments_of(build)`.
-        build: the network of these keyword arguments; raises ValueError where they do not fit each other. Its `forward`
+        build: the network of these keyword arguments; raises ValueError if they do not fit each other. Its `forward`
             takes states [N, in_channels, H, W] and a condition, [N] or, with class labels, [N, 1 + classes]: the time or
             noise level, then the class as one-hot columns (all zero: no class).
-        interface: of these arguments.
+        interface: the interface of a network with these arguments.
     """
 
     title: str = field(kw_only=False)
@@ -69,7 +69,7 @@ def check_levels(side: int, levels: int, attention: Sequence[int]) -> None:
     """Refuses an image that does not halve once per level, or attention at a side that no level has.
 
     Raises:
-        ValueError: naming both.
+        ValueError: the message names both.
     """
     unit = 2 ** (levels - 1)
     if side % unit:

@@ -1,7 +1,7 @@
 """EDM's `DhariwalUNet` (Karras et al., arXiv 2206.00364): the ADM network of Dhariwal & Nichol as EDM trains it.
 
-It is the raw network `F`; `gddim_cli.models.conventions` turns it into a denoiser. Modules and parameters are called as in
-the released files.
+It is the raw network `F`; `gddim_cli.models.conventions` turns it into a denoiser. Modules and parameters are named as in the
+released files.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class DhariwalUNet(nn.Module):
 
     Args:
         img_resolution: side of the (square) images; divisible by `2**(len(channel_mult) - 1)`.
-        in_channels, out_channels: of images and prediction.
-        label_dim: classes; 0 without labels.
+        in_channels, out_channels: channels of images and prediction.
+        label_dim: number of classes; 0 without labels.
         model_channels: width of the first level.
         channel_mult: width of each level in units of model_channels.
         channel_mult_emb: width of the embedding, in the same units.
-        num_blocks: residual blocks a level on the way down; one more on the way up.
+        num_blocks: residual blocks per level on the way down; one more on the way up.
         attn_resolutions: sides at which blocks have attention.
-        dropout: in training.
+        dropout: its probability in training.
 
     Raises:
-        ValueError: sizes that do not divide.
+        ValueError: a size is not divisible as required.
     """
 
     def __init__(

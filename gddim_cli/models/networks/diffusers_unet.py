@@ -18,7 +18,7 @@ class DiffusersUNet(nn.Module):
     """A `UNet2DModel` with the interface of the other networks.
 
     Args:
-        config: of the library, as in `config.json`.
+        config: the library's configuration, as in `config.json`.
 
     Raises:
         ValueError: the library is not installed, or refuses the configuration.
@@ -54,7 +54,7 @@ class OneHotEmbedding(nn.Embedding):
 
 
 class Bounded(msgspec.Struct, frozen=True):
-    """The sizes in a configuration, with their ranges, and what the library does not check; it checks the rest."""
+    """The sizes in a configuration, with their ranges, and other values that the library itself does not check."""
 
     sample_size: Side
     in_channels: Channels = 3
@@ -84,7 +84,7 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         msgspec.convert(self.config, Bounded)
 
     def interface(self) -> Interface:
-        """What goes in and comes out."""
+        """The network's interface."""
         found = msgspec.convert(self.config, Bounded)
         return Interface(found.in_channels, found.out_channels, found.sample_size, found.num_class_embeds or 0)
 

@@ -1,6 +1,6 @@
 """The parts of EDM's networks (Karras et al., arXiv 2206.00364): resampling convolutions, embeddings, residual blocks.
 
-Modules and parameters are called as in the released files.
+Modules and parameters are named as in the released files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOURIER_SCALE = 16.0
 
 
 class Convolution(nn.Conv2d):
-    """A convolution, perhaps after resampling by 2.
+    """A convolution, optionally after resampling by 2.
 
     Args:
         width_in, width_out: channels.
@@ -84,17 +84,17 @@ class FourierEmbedding(nn.Module):
 
 @dataclass(frozen=True)
 class Style:
-    """In what the residual blocks of the two networks differ.
+    """The differences between the residual blocks of the two networks.
 
     Attributes:
         embedding: width of the noise-level embedding.
         adaptive_scale: the embedding scales and shifts; else it is added.
-        skip_scale: of the sum of a branch and its input.
-        eps: of the norms.
-        project: blocks that resample have a 1x1 convolution on their skip even where the width stays.
+        skip_scale: factor of the sum of a branch and its input.
+        eps: the epsilon of the norms.
+        project: blocks that resample have a 1x1 convolution on their skip even if the width stays the same.
         head_width: channels of an attention head; None: one head.
         taps: the resampling filter.
-        dropout: in training.
+        dropout: its probability in training.
     """
 
     embedding: int
@@ -120,7 +120,7 @@ class Style:
 
 
 class UNetBlock(nn.Module):
-    """Norm, SiLU, (resampling) convolution, the noise level, norm, SiLU, convolution; then perhaps attention."""
+    """Norm, SiLU, (resampling) convolution, the noise level, norm, SiLU, convolution; then optionally attention."""
 
     def __init__(
         self, style: Style, width_in: int, width_out: int, resample: Resample = None, attention: bool = False
@@ -167,9 +167,9 @@ class Levels:
     """The levels that both networks have, as modules by name in the order of the calls.
 
     Attributes:
-        style: of the blocks.
+        style: the style of the blocks.
         sizes: the side and the width of each level.
-        blocks: residual blocks a level on the way down; one more on the way up.
+        blocks: residual blocks per level on the way down; one more on the way up.
         attention: sides at which blocks have attention.
     """
 
@@ -184,9 +184,9 @@ class Levels:
         """The way down, and the widths that it leaves for the way up.
 
         Args:
-            channels: of the images.
-            width: that the first convolution gives them.
-            extra: from a level to what follows its first step.
+            channels: channels of the images.
+            width: output channels of the first convolution.
+            extra: returns the modules that follow the first step of a level.
         """
         steps, skips = nn.ModuleDict(), list[int]()
         for i, (side, out) in enumerate(self.sizes):
@@ -207,11 +207,11 @@ class Levels:
         attentive: Sequence[int],
         extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {},
     ) -> nn.ModuleDict:
-        """The way up. Takes the widths off `skips`.
+        """The way up. Removes the widths from `skips`.
 
         Args:
-            attentive: the blocks of a level that have attention, where the level has it.
-            extra: from a level to what follows its last block.
+            attentive: the blocks that have attention, in a level with attention.
+            extra: returns the modules that follow the last block of a level.
         """
         steps, width, lowest = nn.ModuleDict(), self.sizes[-1][1], len(self.sizes) - 1
         for i, (side, out) in reversed(list(enumerate(self.sizes))):
@@ -230,7 +230,7 @@ class Levels:
 
 
 def interface(given: Any) -> Interface:
-    """What goes in and comes out, from the arguments of either network."""
+    """The interface, from the arguments of either network."""
     return Interface(given.in_channels, given.out_channels, given.img_resolution, given.label_dim)
 
 
@@ -243,6 +243,6 @@ def norm(width: int, eps: float = 1e-5) -> GroupNorm:
     """Groups of at least four channels, 32 at most.
 
     Raises:
-        ValueError: the width does not divide into them.
+        ValueError: the width does not divide into such groups.
     """
     return GroupNorm(max(min(32, width // 4), 1), width, eps)

@@ -16,8 +16,8 @@ def layout_of(x: Tensor) -> torch.memory_format:
 class GroupNorm(nn.GroupNorm):
     """Group normalisation that keeps the memory layout of its input.
 
-    torch's own keeps it on the CPU only. On a GPU it copies channels-last images to NCHW, and the next convolution copies
-    the result back.
+    torch's own group normalisation keeps it on the CPU only. On a GPU it copies channels-last images to NCHW, and the next
+    convolution copies the result back.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class GroupNorm(nn.GroupNorm):
         return self.in_any_layout(x)
 
     def in_any_layout(self, x: Tensor) -> Tensor:
-        """The same by reductions and one multiplication with addition, which leave the layout as it is."""
+        """The same, by reductions and one multiplication with addition, which keep any layout."""
         # As under autocast: in float32 where the weights are, from images in 16 bits too.
         grouped: Tensor = x.to(self.weight.dtype).unflatten(1, (self.num_groups, -1))  # type: ignore[no-untyped-call]
         variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), correction=0, keepdim=True)

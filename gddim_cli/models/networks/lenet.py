@@ -35,7 +35,7 @@ class LeNet(nn.Module):
         self.head = nn.Linear(self.dimension, 10)
 
     def features(self, x: Tensor) -> Tensor:
-        """[N, 84] in (-1, 1), of images [N, 1, 28, 28] in [-1, 1]."""
+        """Features [N, 84] in (-1, 1) of images [N, 1, 28, 28] in [-1, 1]."""
         return self.body(x).tanh()
 
     def forward(self, x: Tensor) -> Tensor:

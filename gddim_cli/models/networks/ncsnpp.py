@@ -49,7 +49,7 @@ class NCSNpp(nn.Module):
         scale_by_sigma: whether the output is divided by the time, which is then a noise level.
 
     Raises:
-        ValueError: sizes that do not divide, or an unknown `progressive_input` or `embedding_type`.
+        ValueError: a size is not divisible as required, or an unknown `progressive_input` or `embedding_type`.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
         width_out: output channels.
         embedding: width of the time embedding.
         resample: `down` halves the side, `up` doubles it.
-        fir: whether it does so with the FIR filter.
+        fir: whether it resamples with the FIR filter.
         dropout: its probability in training, before the last convolution.
     """
 

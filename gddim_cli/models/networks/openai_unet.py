@@ -1,6 +1,6 @@
 """The U-Net of OpenAI's improved-diffusion and guided-diffusion (Nichol & Dhariwal, 2102.09672; Dhariwal & Nichol, 2105.05233).
 
-Modules and parameters are called as in the released files, whose numbers count every layer of a block.
+Modules and parameters are named as in the released files, which number every layer of a block.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ Fractions = Annotated[Sequence[Annotated[float, msgspec.Meta(gt=0, le=32)]], msg
 
 
 class OpenAIUNet(nn.Module):
-    """A U-Net conditioned on a time step and perhaps a class.
+    """A U-Net conditioned on a time step and optionally a class.
 
     Args:
         image_size: side of the (square) images.
-        in_channels, out_channels: of images and prediction (twice as many with `learn_sigma`).
+        in_channels, out_channels: channels of images and prediction (twice as many with `learn_sigma`).
         num_channels: width of the first level in units of its `channel_mult`.
-        num_res_blocks: residual blocks a level on the way down; one more on the way up.
+        num_res_blocks: residual blocks per level on the way down; one more on the way up.
         channel_mult: width of each level in units of num_channels.
         attention_resolutions: sides at which blocks are followed by attention.
-        num_classes: classes; 0 without labels.
-        num_heads: attention heads; `num_heads_upsample` on the way up, where it differs.
-        num_head_channels: width of a head, in place of their number.
+        num_classes: number of classes; 0 without labels.
+        num_heads: attention heads; `num_heads_upsample` on the way up, if different.
+        num_head_channels: width of a head, in place of the number of heads.
         use_scale_shift_norm: the time scales and shifts; else it is added.
         resblock_updown: residual blocks resample; else plain convolutions do.
         use_new_attention_order: query, key and value are split before the heads.
-        dropout: in training.
+        dropout: its probability in training.
 
     Raises:
-        ValueError: sizes that do not divide, or no heads.
+        ValueError: a size is not divisible as required, or there are no heads.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class OpenAIUNet(nn.Module):
 
 @dataclass(frozen=True)
 class Style:
-    """What all blocks of one network share: the embedding's width and how they use it, attention's order, dropout."""
+    """Settings that all blocks of a network share: width and use of the embedding, order of attention, dropout."""
 
     embedding: int
     scale_shift: bool
@@ -240,10 +240,10 @@ def time_embedding(time: Tensor, width: int) -> Tensor:
 
 
 def norm(width: int) -> GroupNorm:
-    """32 groups.
+    """Group normalisation with 32 groups.
 
     Raises:
-        ValueError: the width does not divide into them.
+        ValueError: the width does not divide into 32 groups.
     """
     return GroupNorm(GROUPS, width)
 

@@ -1,6 +1,6 @@
-"""The sizes of networks, with ranges that no published one comes near.
+"""The sizes of networks, with ranges far beyond those of published networks.
 
-What a file claims is checked against them before anything is allocated.
+A file's claims are checked against them before memory is allocated.
 """
 
 from __future__ import annotations

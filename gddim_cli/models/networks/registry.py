@@ -1,4 +1,4 @@
-"""The architectures by the name that cards call them."""
+"""The architectures by the names that cards use."""
 
 from __future__ import annotations
 

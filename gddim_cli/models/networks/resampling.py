@@ -38,14 +38,14 @@ class Resampling(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Pixels that the filter reaches to each side."""
+        """The number of pixels that the filter reaches to each side."""
         return (self.taps.shape[-1] - 1) // 2
 
     def forward(self, x: Tensor, padding: int | None = None) -> Tensor:
         """x [N, C, H, W] at half or twice the side.
 
         Args:
-            padding: of the image that is halved; by default what keeps its place.
+            padding: padding of the image that is halved; by default the amount that keeps it in place.
         """
         if self.resample == "down":
             return filtered(x, self.taps, stride=2, padding=self.reach if padding is None else padding)
@@ -59,7 +59,7 @@ class Resampling(nn.Module):
         return fn.conv_transpose2d(x, taps, stride=2, padding=self.reach, groups=x.shape[1])
 
     def by_repetition(self, x: Tensor) -> Tensor:
-        """Twice the side by every pixel four times, then what is left of the filter; raises ValueError if it has no such form."""
+        """Twice the side: every pixel four times, then `without_box` of the filter; raises ValueError if that is empty."""
         if self.remainder is None:
             raise ValueError("this filter does not begin with a repetition of pixels")
         repeated = fn.interpolate(x, scale_factor=2)
@@ -83,7 +83,7 @@ def separable(taps: Sequence[float]) -> Tensor:
 
 
 def without_box(taps: Sequence[float]) -> list[float]:
-    """The filter that after (1, 1) gives `taps`: [1, 2, 1] for (1, 3, 3, 1). Empty if there is none."""
+    """The filter whose convolution with (1, 1) is `taps`: [1, 2, 1] for (1, 3, 3, 1). Empty if there is none."""
     rest: list[float] = []
     for tap in taps:
         rest.append(tap - (rest[-1] if rest else 0))

@@ -1,7 +1,7 @@
 """EDM's `SongUNet` (Karras et al., arXiv 2206.00364): DDPM++ and NCSN++ of Song et al. as EDM trains them.
 
-It is the raw network `F`; `gddim_cli.models.conventions` turns it into a denoiser. Modules and parameters are called as in
-the released files.
+It is the raw network `F`; `gddim_cli.models.conventions` turns it into a denoiser. Modules and parameters are named as in the
+released files.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ class SongUNet(nn.Module):
 
     Args:
         img_resolution: side of the (square) images; divisible by `2**(len(channel_mult) - 1)`.
-        in_channels, out_channels: of images and prediction.
-        label_dim: classes; 0 without labels.
+        in_channels, out_channels: channels of images and prediction.
+        label_dim: number of classes; 0 without labels.
         model_channels: width of the first level.
         channel_mult: width of each level in units of model_channels.
         channel_mult_emb, channel_mult_noise: widths of the embeddings, in the same units.
-        num_blocks: residual blocks a level on the way down; one more on the way up.
+        num_blocks: residual blocks per level on the way down; one more on the way up.
         attn_resolutions: sides at which blocks have attention.
-        dropout: in training.
-        embedding_type: of the noise level.
+        dropout: its probability in training.
+        embedding_type: the kind of noise-level embedding.
         encoder_type: `residual` or `skip` adds the image itself, halved and convolved, at each level.
         decoder_type: `skip` sums an output of each level.
         resample_filter: the separable resampling filter.
 
     Raises:
-        ValueError: sizes that do not divide.
+        ValueError: a size is not divisible as required.
     """
 
     def __init__(
@@ -140,8 +140,8 @@ class ImagePath:
     """The image beside the features: added on the way down, and summed up on the way up.
 
     Attributes:
-        widths: of the levels.
-        channels: of the image.
+        widths: the widths of the levels.
+        channels: channels of the image.
         taps: the resampling filter.
     """
 
@@ -150,7 +150,7 @@ class ImagePath:
     taps: Sequence[float]
 
     def down(self, level: int, kind: Encoder) -> dict[str, nn.Module]:
-        """What adds the image at a level; at the first one it is the input."""
+        """The module that adds the image at a level; at the first level, the image is the input."""
         if not level or kind == "standard":
             return {}
         width = self.widths[level - 1]
@@ -160,7 +160,7 @@ class ImagePath:
         return {"aux_residual": Convolution(image, width, 3, "down", self.taps, fused=True)}
 
     def up(self, level: int, kind: Decoder) -> dict[str, nn.Module]:
-        """What turns the features of a level into a part of the prediction."""
+        """The module that turns the features of a level into a part of the prediction."""
         found: dict[str, nn.Module] = {}
         if kind == "skip" and level < len(self.widths) - 1:
             found["aux_up"] = Resampling("up", self.taps)

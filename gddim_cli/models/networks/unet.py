@@ -97,7 +97,7 @@ class DenoisingUNet(nn.Module):
                 level, then the class as one-hot columns (all zero: no class).
 
         Returns:
-            `E[x_0 | y]`, or given the class too, [B, C, H, W], `y`'s dtype.
+            `E[x_0 | y]`, with labels also given the class, [B, C, H, W], in `y`'s dtype.
         """
         sigma, labels = (condition, None) if condition.ndim == 1 else (condition[:, 0], condition[:, 1:])
         s = sigma[:, None, None, None]
@@ -165,7 +165,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Residual self-attention over the pixels of [B, width, H, W], with as many heads as leave each 32 channels or more."""
+    """Residual self-attention over the pixels of [B, width, H, W], with the most heads that have 32 channels or more each."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

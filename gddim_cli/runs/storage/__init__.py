@@ -1,1 +1,1 @@
-"""How a run's images lie in its folder, one format a file."""
+"""Storage of a run's images in its folder, one format per file."""

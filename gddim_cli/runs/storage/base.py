@@ -56,7 +56,7 @@ class Storage(ABC):
         """The images of these indices, [N, H, W, C], from the files.
 
         Raises:
-            DataError: one is missing or cannot be read.
+            DataError: an image is missing or cannot be read.
         """
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Storage(ABC):
         """Removes damaged files, whose images are then made again: each depends on its seed and index only.
 
         Raises:
-            OutputError: one cannot be removed.
+            OutputError: a file cannot be removed.
         """
         for file in files:
             remove(file)
@@ -90,7 +90,7 @@ def stacked(images: Iterable[tuple[Path, Pixels]]) -> Pixels:
     """Images [H, W, C], each with the file that it is from, as one array [N, H, W, C].
 
     Raises:
-        DataError: one is not of the first one's size and kind.
+        DataError: an image differs from the first one in size or kind.
     """
     files, pixels = zip(*images, strict=True)
     for file, image in zip(files, pixels, strict=True):
@@ -106,7 +106,7 @@ def remove(file: Path) -> None:
     """Removes a file of a run, if it exists.
 
     Raises:
-        OutputError: it cannot be removed, or is a folder.
+        OutputError: the file cannot be removed, or is a folder.
     """
     if file.is_dir() and not file.is_symlink():
         raise OutputError(f"{file}: a folder where this run has a file; move it away and rerun the same command")
@@ -116,7 +116,7 @@ def remove(file: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class StorageFormat(Spec):
-    """One `--format`.
+    """One storage format, a value of `--format`.
 
     Attributes:
         summary: a description of its files.

@@ -22,7 +22,7 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
         name: the file's name; a pattern for PNGs.
         images: the first and the last index; every image between them is in the file once.
         size: total bytes.
-        sha256: of the file; for PNGs, of their list as `sha256sum` prints it, sorted by name.
+        sha256: SHA-256 of the file; for PNGs, of their list as `sha256sum` prints it, sorted by name.
         crc32: for PNGs, the CRC-32 of each file, eight hexadecimal digits each, in order: it tells which file was damaged.
     """
 
@@ -38,7 +38,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     Attributes:
         format: png, npz or tar.
-        images: their number; their indices are 0 to images - 1.
+        images: number of images; their indices are 0 to images - 1.
         files: the files, in order.
     """
 
@@ -52,7 +52,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest atomically.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the manifest cannot be written.
     """
     with replacing(folder / MANIFEST, make_folder=False) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
@@ -62,7 +62,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The folder's manifest; None if there is none, which means that the run is not complete.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the manifest cannot be read.
     """
     path = folder / MANIFEST
     try:
@@ -77,7 +77,7 @@ def remove_manifest(folder: Path) -> None:
     """Removes the manifest, before the files that it describes change.
 
     Raises:
-        OutputError: it cannot be removed.
+        OutputError: the manifest cannot be removed.
     """
     with writing(folder / MANIFEST):
         (folder / MANIFEST).unlink(missing_ok=True)

@@ -87,7 +87,7 @@ def read_png(path: Path) -> Pixels:
     """A PNG as [H, W, C].
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         content = read_plain(path, LARGEST_FILE)

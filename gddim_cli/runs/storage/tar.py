@@ -71,7 +71,7 @@ def reading(path: Path) -> Iterator[tarfile.TarFile]:
     """Opens a tar file for reading.
 
     Raises:
-        DataError: not a tar file, damaged, or without the requested member.
+        DataError: the file is not a tar file, or is damaged, or lacks the requested member.
     """
     try:
         refuse_special(path)
