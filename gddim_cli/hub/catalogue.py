@@ -95,7 +95,7 @@ def numbers_in(path: Path) -> int | None:
 
 
 def details(name: str) -> dict[str, Any]:
-    """The whole card of a name, with its path and what was recorded when it was downloaded; or that of a native file.
+    """The whole card of a name, with its path and what was recorded when it was downloaded; or the card of a native file.
 
     Raises:
         CheckpointError: there is no such name, or its card is wrong.
