@@ -24,7 +24,7 @@ ROOMS = [
     "runs", "evaluation", "api", "training", "verification", "bench", "cli", "__main__",
 ]  # fmt: skip
 MOST_ARROWS = 100
-HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid", "matplotlib"}
+HEAVY = {"torch", "numpy", "scipy", "PIL", "msgspec", "yaml", "safetensors", "cleanfid", "matplotlib", "filelock"}
 
 
 def imports(path: Path) -> set[str]:
@@ -112,7 +112,9 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
 def test_links_and_pictures_of_the_documentation_are_there(page: Path) -> None:
-    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    pictures = [(path, "") for path in re.findall(r'<img src="([^"]*)"', text)]
+    for path, anchor in [*re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text), *pictures]:
         target = page.parent / path if path else page
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"

@@ -25,7 +25,7 @@ from gddim_cli.runs.batch_size import BatchSizeProbe
 from gddim_cli.runs.converged import COST, first_images
 from gddim_cli.runs.folder import new_session
 from gddim_cli.runs.kept_images import KeptImages
-from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.prepared_run import PILOT, PreparedRun
 from gddim_cli.runs.solver_error import Solutions, SolverError
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.clock import Clock
@@ -183,6 +183,7 @@ class Runner:
         def measure() -> SolverError | None:
             ready = prepared or self.resources.prepare(request)
             ready.use_tolerance(first.tolerance)
+            ready.calibrate()  # whose evaluations are not those of the images
             network, before = ready.model.network, ready.model.network.nfe
             batches = len(ready.batches(range(images), self.resources.batch_size, images))
             found = first_images(ready, images, self.resources.batch_size)
@@ -220,7 +221,10 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         left = 0 if whole else first.num - folder.rows(first.features).done()
         images = folder.first_images(plan, kept, streams=bool(left))
         block = first.request.batch_size or 1  # of batches that are always full
-        evaluations = (first.planned or first.request.nfe) * sum(-(-count // block) * block for count in (left, images))
+        each, calibration = first.planned or first.request.nfe, 0
+        if first.planned is None and (left or images):
+            each, calibration = expected(resources.prepare(plan.cell(first.key).request), kept[0].tolerance)
+        evaluations = calibration + each * sum(-(-count // block) * block for count in (left, images))
         solution = solutions(resources, folder).path(first.request, plan.solver_error)
         if images and plan.solver_error and first.deterministic and solution not in solved:
             evaluations += 0 if solution.is_file() else plan.solver_error * COST
@@ -237,6 +241,12 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         network, features = speeds.get(kind, (0.0, 0.0))
         found[first.features] = evaluations, evaluations * network + left * features
     return found
+
+
+def expected(prepared: PreparedRun, tolerance: float | None) -> tuple[int, int]:
+    """Estimates of an adaptive sampler's evaluations per image, and of those of its calibration unless `tolerance` is known."""
+    each, pilot = prepared.sampler.expected or (prepared.request.nfe, 0)
+    return each, 0 if tolerance else PILOT * pilot
 
 
 def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[float, float]:

@@ -148,7 +148,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         for name in ("noise_range", "data_range"):
             found = getattr(self, name)
             if found is not None and not found[0] < found[1]:
-                raise ValueError(f"{name} {found} does not rise")
+                raise ValueError(f"{name} {found[0]:g} to {found[1]:g} does not rise")
 
     def make_diffusion(self) -> Diffusion:
         """The card's diffusion.

@@ -19,6 +19,22 @@ from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.typed_yaml import typed
 
 CARD = "gddim_card"
+SUFFIX = ".safetensors"
+
+
+def is_native(path: Path) -> bool:
+    """Whether a file is safetensors, the native format, by its name or its first bytes.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if path.suffix == SUFFIX or not path.is_file():
+        return path.is_file()
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def write(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:

@@ -40,8 +40,8 @@ def checkpoints(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME | remove NAME...]",
-            help="Name whose model card to print, or names of downloads to remove. Default: list all.",
+            metavar="[NAME | FILE | remove NAME...]",
+            help="Name or file whose model card to print, or names of downloads to remove. Default: list all.",
             autocompletion=known_names,
         ),
     ] = None,

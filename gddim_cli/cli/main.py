@@ -14,7 +14,6 @@ from gddim_cli.errors import CapacityError, DataError, GddimError, OutputError
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.heartbeat import RESUME_HINT
 from gddim_cli.runtime.text import printable
-from gddim_cli.runtime.user_file import raised, user_lines
 
 INTERRUPTED = 130
 LONGEST = 1500
@@ -47,6 +46,8 @@ def run() -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except (Exception, SystemExit) as error:
+        from gddim_cli.runtime.user_file import raised, user_lines
+
         if HEARD:
             status = INTERRUPTED  # libraries turn an interrupt of their import into errors of other types
         elif lines := user_lines(error):

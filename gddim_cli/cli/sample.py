@@ -55,6 +55,8 @@ def sample(
             raise UsageError(f"{option}: unsupported by --compare; leave it out")
         sheet(given, asked, json)
         return
+    if "nfe" in given and {"rtol", "atol"} & given.keys():
+        raise UsageError("--nfe: with --rtol or --atol, rk45 chooses its own evaluations; leave out one of the options")
     request = SamplingRequest.of(with_preset(options.parsed(given, sampling_settings()), asked.preset))
     request = msgspec.structs.replace(request, model_settings=options.assignments(asked.set))
     out = options.folder("--out", asked.out or Path("imgs"))

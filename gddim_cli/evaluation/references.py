@@ -79,8 +79,9 @@ def named_file(name: str, mode: str) -> Path:
 
     known = REFERENCES[name]
     if mode not in known.files:
+        chosen = "--features" if mode == "own" else f"--mode {mode}"
         raise UsageError(
-            f"--ref {name}: was made with {', '.join(known.files)}, not with --mode {mode}; "
+            f"--ref {name}: was made with {', '.join(known.files)}, not with {chosen}; "
             "features of different networks are not comparable"
         )
     file = known.files[mode]

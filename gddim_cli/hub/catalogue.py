@@ -11,8 +11,11 @@ import msgspec
 
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card, FileCard
+from gddim_cli.checkpoints.formats.registry import recognize
 from gddim_cli.hub import store
+from gddim_cli.hub.load import locate
 from gddim_cli.runtime.text import printable
+from gddim_cli.settings import declared
 
 State = Literal["bundled", "downloaded", "available"]
 
@@ -95,15 +98,14 @@ def numbers_in(path: Path) -> int | None:
 
 
 def details(name: str) -> dict[str, Any]:
-    """The whole card of a name, with its path and what was recorded when it was downloaded; or the card of a native file.
+    """The whole card of a name, with its path and what was recorded when it was downloaded; or what a file or folder says.
 
     Raises:
-        CheckpointError: there is no such name, or its card is wrong.
+        CheckpointError: there is no such name, its card is wrong, or the file is of no known format.
     """
     known_file = name in store.file_names()
-    if not known_file and name not in store.names() and is_file(name):
-        card, _ = native.read(Path(name))
-        return {**msgspec.to_builtins(card), "path": name}
+    if not known_file and name not in store.names() and exists(name):
+        return details_of_file(locate(name)[0])
     found = store.file_card_of(name) if known_file else store.card_of(name)
     path = store.find_file(name) if known_file else store.find_weights(name)
     record = store.read_record(name)
@@ -112,9 +114,23 @@ def details(name: str) -> dict[str, Any]:
     return {**msgspec.to_builtins(found), **page, **here}
 
 
-def is_file(name: str) -> bool:
-    """Whether this is the path of a file."""
+def details_of_file(path: Path) -> dict[str, Any]:
+    """The card of a native file; of any other model file or folder its format, and the settings that it may need.
+
+    Raises:
+        CheckpointError: damaged, or of no known format.
+    """
+    if native.is_native(path):
+        card, _ = native.read(path)
+        return {**msgspec.to_builtins(card), "path": str(path)}
+    spec = recognize(path)
+    settings = {key: setting.help for key, setting in declared(spec.options).items()}
+    return {"format": spec.name, "title": spec.title, "settings": settings, "path": str(path)}
+
+
+def exists(name: str) -> bool:
+    """Whether a file or folder has this path."""
     try:
-        return Path(name).is_file()
+        return Path(name).exists()
     except (OSError, ValueError):  # no file is called so
         return False

@@ -214,8 +214,10 @@ def card_with_source(name: str) -> Card | FileCard:
     """
     known = [*store.names(), *store.file_names()]
     if name not in known:
-        similar = [other for other in known if name in other][:8]
-        hint = f"names with it: {', '.join(similar)}" if len(name) > 3 and len(similar) > 1 else nearest(name, known)
+        similar = [other for other in known if name in other]
+        more = f" and {len(similar) - 8} more, see gddim checkpoints" if len(similar) > 8 else ""
+        some = f"names with it: {', '.join(similar[:8])}{more}"
+        hint = some if len(name) > 3 and len(similar) > 1 else nearest(name, known)
         raise UsageError(f"'{printable(name, 60)}' is not in the catalogue; {hint}")
     card = store.file_card_of(name) if name in store.file_names() else store.card_of(name)
     if card.source is None:

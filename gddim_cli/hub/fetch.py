@@ -223,6 +223,8 @@ def refuse_page(start: bytes, part: Path | None = None) -> None:
 
 def reason(error: Exception) -> str:
     """An exception of the network in a few words, without its address."""
+    if isinstance(error.__cause__, requests.RequestException):  # gdown's own puts the whole of it into its message
+        return reason(error.__cause__)
     if isinstance(error, requests.Timeout):
         return "the server does not answer"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):

@@ -38,6 +38,7 @@ def snapshot(reference: str, say: Callable[[str], object]) -> Path:
     name, revision = match[1], match[2]
     try:
         library: Any = import_module("huggingface_hub")
+        constants: Any = import_module("huggingface_hub.constants")
         errors: Any = import_module("huggingface_hub.errors")
     except ImportError as error:
         raise DownloadError(
@@ -46,7 +47,7 @@ def snapshot(reference: str, say: Callable[[str], object]) -> Path:
     refusals = (errors.HfHubHTTPError, getattr(errors, "HTTPError", OSError), OSError, ValueError)
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
-        if library.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             return Path(library.snapshot_download(name, revision=revision, local_files_only=True))
         found = library.HfApi(endpoint=endpoint).model_info(name, revision=revision, files_metadata=True)
         sizes = {entry.rfilename: entry.size or 0 for entry in found.siblings or []}

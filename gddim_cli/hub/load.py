@@ -57,7 +57,7 @@ def load(
     if reference.endswith(".py"):
         raise UsageError(f"{reference}: name the function that returns the model: {reference}:FUNCTION")
     path, pinned = locate(reference, say)
-    if pinned is None and not is_native(path):
+    if pinned is None and not native.is_native(path):
         path = convert_into_cache(path, settings, say)
     elif settings:
         raise UsageError(f"{', '.join(settings)}: {reference} is described by its own card and takes no settings")
@@ -69,17 +69,6 @@ def load(
     module = build(card, tensors, path)
     run = Accelerated(module, device, speed or Speed(), store.cache_folder() / "compiled", say)
     return Checkpoint(card, Counted(run), path, digest)
-
-
-def is_native(path: Path) -> bool:
-    """Whether a file is safetensors, the native format, by its name or its first bytes."""
-    if path.suffix == store.WEIGHTS or not path.is_file():
-        return path.is_file()
-    try:
-        with path.open("rb") as file:
-            return file.read(9)[8:] == b"{"
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[str], object]) -> Path:

@@ -19,8 +19,8 @@ NFE, ORDER = 400, 3
 COST = NFE + NFE // 2
 """Network evaluations per image of a solution and of the one at half its NFE, which shows how far it has converged."""
 SHARED = (
-    "checkpoint_sha256", "diffusion", "parameters", "diffusion_sha256", "class", "t_start", "t_end", "denoise", "seed",
-    "dtype", "tf32", "init_noise_sha256",
+    "checkpoint_sha256", "diffusion", "parameters", "diffusion_sha256", "class", "guidance", "t_start", "t_end", "denoise",
+    "seed", "dtype", "tf32", "init_noise_sha256",
 )  # fmt: skip
 
 

@@ -80,6 +80,8 @@ class Run(msgspec.Struct):
         nfe: network evaluations per image, counted at the network; the mean if batches differ.
         tolerance: the calibrated tolerance of an adaptive sampler.
         sessions: every call that made images.
+        noise_levels: at t_start and t_end, as standard deviations for images in [-1, 1]; None for a model that predicts the
+            noise of its own diffusion.
         raw, trajectory: the files of `--save-raw` and `--trajectory`, once written.
     """
 
@@ -92,6 +94,7 @@ class Run(msgspec.Struct):
     nfe: float | None
     tolerance: float | None
     sessions: list[Session]
+    noise_levels: tuple[float, float] | None = None
     raw: Extra | None = None
     trajectory: Extra | None = None
 

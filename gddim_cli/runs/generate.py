@@ -204,7 +204,7 @@ class Generation:
         run = Run(__version__, self.folder.format, request, self.num, indices, False, mean_nfe(before), None, before)
         if self.earlier:
             run.raw, run.trajectory = self.earlier.raw, self.earlier.trajectory
-        run.tolerance = self.prepared.sampler.tolerance
+        run.tolerance, run.noise_levels = self.prepared.sampler.tolerance, self.prepared.noise_levels
         return run
 
     def _save(self, run: Run) -> None:
@@ -232,26 +232,32 @@ class Generation:
         shown = sum(index < self._filmed for index in indices)  # the first ones
         rows = [row for row, index in enumerate(indices) if index in wanted]
         frames: list[Pixels] = []
-        counted: list[int] = []
+        steps = self.prepared.sampler.steps  # an estimate for adaptive samplers, which may take more, or fewer
+        counted = 0
 
-        def step(_: int, u: Tensor) -> None:
-            counted.append(len(rows))
+        def count(done: int) -> None:
+            nonlocal counted
+            counted += (more := len(rows) * done - counted)
+            on_step(self.world.count(more))
+
+        def step(done: int, u: Tensor) -> None:
             if shown:
                 frames.append(self._pixels(self.prepared.images(u[:shown])))
             check()
-            on_step(self.world.count(len(rows)))
+            count(min(done, steps - 1))
 
         try:
             with memory_for(len(indices), self.prepared.device):
                 if shown:  # the noise
                     frames.append(self._pixels(self.prepared.images(self.prepared.start(indices[:shown]))))
                 u = self.prepared.run(indices, step)
+                count(steps)
                 if len(rows) < len(indices):
                     u = u.index_select(0, to_device(torch.tensor(rows), u.device))  # a list would block
                 states = to_host(u) if self.states else None
                 images = to_host(self.prepared.decode(u))
         except CapacityError:
-            on_step(self.world.count(-sum(counted)))  # these images were not finished
+            on_step(self.world.count(-counted))  # these images were not finished
             raise
         if shown:
             self.frames.append(frames)

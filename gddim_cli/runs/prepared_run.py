@@ -20,6 +20,7 @@ from gddim_cli.numerics.dct import idct
 from gddim_cli.numerics.noise import standard_normal
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.labels import labels_of
+from gddim_cli.runs.noise_range import sigma_eff
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.rounding import rounding, without_tf32
 from gddim_cli.samplers.base import Eps, PreparedSampler, Step
@@ -72,6 +73,14 @@ class PreparedRun:
     def state_shape(self) -> tuple[int, ...]:
         """The shape of one state, (D, C, H, W)."""
         return self.diffusion.D, *self.model.image_shape
+
+    @property
+    def noise_levels(self) -> tuple[float, float] | None:
+        """The noise levels of an isotropic denoiser's first and last states; None for other models."""
+        if self.diffusion.spectral or self.model.sigma_range_in(self.diffusion) is None:
+            return None
+        start, end = (sigma_eff(self.diffusion, t) for t in (self.config.t_start, self.config.t_end))
+        return float(f"{start:.6g}"), float(f"{end:.6g}")
 
     def normal(self, indices: Sequence[int], stream: int) -> Tensor:
         """Independent N(0, I) for these images, [B, D, C, H, W]."""

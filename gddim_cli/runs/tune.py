@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.errors import NumericsError, UsageError
+from gddim_cli.errors import DataError, NumericsError, UsageError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -271,7 +271,7 @@ def differentiable(batch: Batch, t: float) -> bool:
     try:
         with torch.enable_grad():
             torch.autograd.grad(batch.eps(u, t).sum(), u)
-    except RuntimeError as error:
+    except (RuntimeError, DataError) as error:  # DataError: from a network in a user's file
         if is_out_of_memory(error):
             raise
         return False

@@ -47,6 +47,7 @@ class PreparedSampler:
         tolerance: the relative tolerance of an adaptive sampler.
         calibrate_tolerance: maps eps and a few states u_T to the sampler with the tolerance that spends the budget; or None.
         with_tolerance: returns the sampler with a tolerance that was calibrated earlier; or None.
+        expected: an estimate of `nfe` where it is None, and of the evaluations of one state in the calibration; or None.
     """
 
     nfe: int | None
@@ -58,6 +59,7 @@ class PreparedSampler:
     tolerance: float | None = None
     calibrate_tolerance: Callable[[Eps, Tensor], PreparedSampler] | None = None
     with_tolerance: Callable[[float], PreparedSampler] | None = None
+    expected: tuple[int, int] | None = None
 
 
 def title_and_options(spec: SamplerSpec, options: msgspec.Struct, hidden: str | None) -> str:

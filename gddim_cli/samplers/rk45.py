@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 LOOSEST, TIGHTEST = 3.0, -10.0
 """Exponents of 10 that bound the search for a tolerance."""
+TRIES = 11
+"""Tolerances that are tried, unless the loosest one spends the budget."""
+FEWEST = 21
+"""Network evaluations at the loosest tolerance, as measured on CLD with the denoising step: for estimates of time."""
 MAX_STEPS = 20_000
 
 Rtol = Annotated[
@@ -116,7 +120,7 @@ def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> fl
 
     loose, tight = LOOSEST, TIGHTEST
     best, nearest = loose, np.inf
-    for exponent in (loose, *[None] * 10):
+    for exponent in (loose, *[None] * (TRIES - 1)):
         tried = (loose + tight) / 2 if exponent is None else exponent
         count = 0
         final_state(flow.steps(counted, u, 10.0**tried, 10.0**tried))
@@ -151,11 +155,13 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
         return at(options.rtol or given, options.atol or given)
 
     def calibrate(eps: Eps, pilot: Tensor) -> PreparedSampler:
-        tolerance = tolerance_for(flow, eps, pilot, budget + config.denoise)
+        tolerance = tolerance_for(flow, eps, pilot, whole)
         return at(tolerance, tolerance)
 
+    whole = budget + config.denoise
     return replace(
         at(1e-3, 1e-3),
+        expected=(max(whole, FEWEST), FEWEST if whole <= FEWEST else TRIES * whole),
         tolerance=None,
         calibrate_tolerance=calibrate,
         with_tolerance=lambda tolerance: at(tolerance, tolerance),

@@ -208,5 +208,6 @@ def test_the_readme_shows_what_the_default_plan_made() -> None:
     assert (made.source, made.complete) == ("the default plan", True)
     table = text.markdown(report.blocks(made.tables), made.notes)
     assert table == (root / "docs" / "bench" / "table.md").read_text()
+    assert all(entry.standard_error for entry in made.tables[0].entries)
     shown_there = (root / "README.md").read_text().partition("<!-- bench -->\n")[2].partition("\n![")[0]
     assert table.startswith(shown_there)

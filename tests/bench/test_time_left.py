@@ -66,7 +66,7 @@ def on(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_time_left_is_within_a_factor_of_two_of_the_truth(bench, monkeypatch: pytest.MonkeyPatch, slower) -> None:
     machine = Machine(slower)
     on(machine, monkeypatch)
-    words = ("--sampler", "gddim,em,heun", "--nfe", "5,20", "--num", "24", "--batch-size", "8", "--solver-error")
+    words = ("--sampler", "gddim,em,heun,rk45", "--nfe", "5,20", "--num", "24", "--batch-size", "8", "--solver-error")
     assert bench(*words, "--solver-error-images", "2").status == 0
     found = [(at, match[1]) for at, line in machine.lines if (match := re.search(r", ([\d:.]+(?: s)?) left", line))]
     assert len(found) > 10

@@ -85,6 +85,14 @@ def test_pictures_are_the_images_that_sample_makes(alone, gddim, small: Path, tm
     assert not list((tmp_path / "out").glob("*_vs_nfe.*"))
 
 
+def test_the_evaluations_of_a_calibration_are_not_counted(alone, gddim, small: Path, tmp_path: Path) -> None:
+    assert alone("--sampler", "rk45", "--nfe", "10", "--solver-error-images", "2", "--batch-size", "2").status == 0
+    (result,) = results(tmp_path / "out")
+    words = ("--checkpoint", small, "--sampler", "rk45", "--nfe", "10", "--num", "2", "--batch-size", "2")
+    assert gddim("sample", *words, "--out", tmp_path / "imgs").status == 0
+    assert result["nfe"] == json.loads((tmp_path / "imgs" / "run.json").read_text())["nfe"]
+
+
 def test_pictures_of_a_finished_benchmark_can_be_made_later(bench, tmp_path: Path) -> None:
     """A folder that has its values but not its pictures makes only these."""
     words = ("--sampler", "gddim,em", "--nfe", "4", "--num", "10")

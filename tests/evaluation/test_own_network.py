@@ -216,7 +216,7 @@ def test_wrong_files_and_options_are_named(
         ((f"{tmp_path / 'broken.py'}:build",), 1, "broken.py: running it raised ModuleNotFoundError"),
         ((tmp_path / "nowhere.pt",), 1, "nowhere.pt: no such file; give a function in a Python file, mine.py:build"),
         ((tmp_path / "text.pt",), 1, "text.pt: not a TorchScript file"),
-        ((mine,), 1, "mine.py: not a TorchScript file"),
+        ((mine,), 1, "mine.py: names no function in the file; give it as"),
         ((f"{mine}:build", "--mode", "clean"), 2, "--features: --mode chooses another network"),
         ((f"{mine}:build", "--protocol", "edm"), 2, "--features: --protocol chooses another network"),
         ((f"{mine}:build", "--inception", "x.pt"), 2, "--features: --inception chooses another network"),
@@ -233,7 +233,7 @@ def test_wrong_files_and_options_are_named(
     bare = gddim("fid", sets[0], "--features", f"{mine}:build")
     assert (bare.status, "--ref: needed with --features" in bare.err) == (2, True), bare.err
     named = gddim("fid", sets[0], "--features", f"{mine}:build", "--ref", "cifar10")
-    assert (named.status, "--ref cifar10: was made with" in named.err) == (2, True), named.err
+    assert (named.status, "not with --features; features of" in named.err) == (2, True), named.err
 
 
 def blocks_of_docs() -> dict[str, str]:

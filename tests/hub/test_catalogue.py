@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,21 @@ def test_cards_of_files_are_whole(listed):
     pinned = store.file_card_of("inception").source.sha256
     assert pinned == "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
     assert not set(store.file_names()) & set(store.names())
+
+
+def test_files_of_other_programs_are_described(gddim, golden_file, tmp_path):
+    """The format, and the settings that it may need; nothing is converted."""
+    shown = json.loads(gddim("checkpoints", golden_file("guided_small_cond.pt"), "--json").out)
+    assert (shown["format"], "OpenAI" in shown["title"]) == ("openai", True)
+    assert shown["settings"]["noise_schedule"] == "Noise schedule."
+    assert yaml.safe_load(gddim("checkpoints", golden_file("edm_small_vp.pkl")).out)["settings"] == {}
+    (tmp_path / "x.pt").write_bytes(b"hello")
+    for path in (tmp_path / "x.pt", tmp_path):
+        refused = gddim("checkpoints", path)
+        assert (refused.status, refused.err.count("\n")) == (1, 1)
+        assert "a checkpoint of a known format" in refused.err
+    shutil.copy(golden_file("edm_small_vp.pkl"), tmp_path)
+    assert json.loads(gddim("checkpoints", tmp_path, "--json").out)["format"] == "edm"
 
 
 COUNTED = [name for name in store.names() if store.card_of(name).parameters]
@@ -198,4 +215,5 @@ def test_a_part_of_several_names(gddim):
     done = gddim("download", "cifar10")
     assert done.status == 2
     assert "names with it: bdm-cifar10, cfm-cifar10, cld-cifar10" in done.err
+    assert re.search(r" and \d+ more, see gddim checkpoints$", done.err.strip())
     assert "did you mean 'vp-cifar10'" in gddim("download", "vp-cifr10").err

@@ -3,10 +3,12 @@
 import hashlib
 from types import SimpleNamespace
 
+import gdown
 import pytest
 import requests
 
 from gddim_cli.hub import fetch, store
+from gddim_cli.hub.fetch import reason
 
 FILE = "small.msgpack"
 
@@ -84,3 +86,12 @@ def test_a_file_of_a_google_drive_folder(cards, drive, site, gddim, monkeypatch)
     done = gddim("download", "small")
     assert done.status == 1
     assert "no small.msgpack in that folder, which has other.pth" in done.last
+
+
+def test_a_network_that_is_missing_is_told_without_the_librarys_message():
+    """gdown puts the whole of a connection's error, with its address, into its own."""
+    failed = gdown.exceptions.DownloadError(
+        "Download failed after 3 retries: HTTPSConnectionPool(host='drive.google.com')"
+    )
+    failed.__cause__ = requests.ConnectionError()
+    assert reason(failed) == "cannot be reached (no network, or no such server)"

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -185,6 +187,17 @@ def test_offline_mode_is_respected(repository, golden_file, monkeypatch):
     with pytest.raises(DownloadError, match="not in the cache"):
         locate("hf://org/other")
     assert repository.requests == []
+
+
+def test_the_library_alone_in_a_new_process(tmp_path):
+    """Its submodules are imported on demand; here nothing else has imported them."""
+    pytest.importorskip("huggingface_hub")
+    words = ["-m", "gddim_cli", "sample", "--checkpoint", "hf://org/name", "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hf")}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("gddim: hf://org/name: not in the cache, and cannot be fetched")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

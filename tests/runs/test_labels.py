@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import gddim_cli
+from gddim_cli.runs.converged import shared_settings
 from gddim_cli.runs.labels import labels_of, rows_by_class
 from gddim_cli.runs.storage.registry import open_storage
 
@@ -108,6 +109,13 @@ def test_guidance_is_the_combination_of_two_predictions(conditional: Path) -> No
     plain = gddim_cli.sample(model, nfe=6, num=2, classes=1)
     np.testing.assert_array_equal(gddim_cli.sample(model, nfe=6, num=2, classes=1, guidance=1), plain)
     assert (gddim_cli.sample(model, nfe=12, num=2, classes=1, guidance=3) != plain).any()
+
+
+def test_guidance_has_an_exact_solution_of_its_own(conditional: Path) -> None:
+    """Solver errors of different weights are measured against different solutions."""
+    model = gddim_cli.load_model(str(conditional), device="cpu")
+    plain, one, two = (gddim_cli.Sampler(model, nfe=8, guidance=weight).request for weight in (None, 1, 2))
+    assert shared_settings(plain) == shared_settings(one) != shared_settings(two)
 
 
 def test_guidance_on_the_command_line(gddim, tiny: Path, conditional: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,26 @@ def test_the_bundled_recipe_reaches_what_its_diffusions_ask_for_but_not_beta_8()
     prepared = gddim.Sampler("mnist", nfe=5, diffusion=CLD(beta_0=8.0))._prepared
     assert "noise level 260, the highest that the model supports (not 3.8" in prepared.notes[0]
     assert prepared.request.t_start == pytest.approx(0.51, abs=0.02)
+
+
+def test_the_run_records_the_noise_levels(gddim_command, golden_file, tmp_path) -> None:
+    """Those at which sampling starts and ends; none for a network that predicts its own diffusion's noise."""
+
+    def recorded_levels(*words: object) -> list[float] | None:
+        done = gddim_command("sample", "--nfe", 3, "--num", 1, "--device", "cpu", "--json", *words)
+        assert done.status == 0, done.err
+        return json.loads(done.out)["noise_levels"]
+
+    edm = golden_file("edm_small_vp.pkl")
+    assert recorded_levels("--checkpoint", "mnist", "--out", tmp_path / "own") == pytest.approx(
+        [247.6, 0.001207], rel=1e-3
+    )
+    low, high = gddim.load_model(str(edm), device="cpu").sigma_range
+    for diffusion in ("cld", "ve"):
+        levels = recorded_levels("--checkpoint", edm, "--diffusion", diffusion, "--out", tmp_path / diffusion)
+        assert levels == pytest.approx([min(high, levels[0]), max(low, levels[1])])
+    released = golden_file("ncsnpp_small_scoresde.pth")
+    assert recorded_levels("--checkpoint", released, "--out", tmp_path / "released") is None
 
 
 def test_a_range_that_the_diffusion_does_not_meet_is_refused() -> None:

@@ -265,6 +265,13 @@ def test_a_stochastic_samplers_noise_is_each_images_own(sample, tmp_path: Path) 
     assert close(pictures(tmp_path / "1"), pictures(tmp_path / "5"))
 
 
+def test_rk45_takes_a_budget_or_a_tolerance(sample, tmp_path: Path) -> None:
+    done = sample("--num", 1, "--sampler", "rk45", "--nfe", 40, "--rtol", 0.1)
+    assert (done.status, "--nfe: with --rtol or --atol, rk45 chooses its own evaluations" in done.err) == (2, True)
+    assert not (tmp_path / "imgs").exists()
+    assert sample("--num", 1, "--sampler", "rk45", "--rtol", 0.1, short=()).status == 0
+
+
 def test_rk45_keeps_its_batches_and_says_what_it_spent(sample, tmp_path: Path) -> None:
     words = ("--num", 5, "--sampler", "rk45", "--nfe", 40, "--batch-size", 3)
     assert sample(*words, short=()).status == 0

@@ -74,6 +74,8 @@ def torchscript(path: Path, name: str) -> nn.Module:
     """
     if not path.is_file():
         raise DataError(f"{name}: {'not a plain file' if path.exists() else 'no such file'}; {KINDS}")
+    if path.suffix == ".py":
+        raise DataError(f"{name}: names no function in the file; give it as {path}:FUNCTION")
     try:
         with quiet():
             return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
