@@ -93,7 +93,7 @@ def sample(
         num: number of images.
         seed: image i starts from the noise of (seed, i).
         diffusion: a name, a file or an object; by default the model's own.
-        sampler: a name that `gddim samplers` lists; by default gddim, or tuned where a solver is given.
+        sampler: a name that `gddim samplers` lists; by default gddim, or tuned if a solver is given.
         batch_size: affects speed, and images only by rounding (with rk45: by its choice of steps).
         device: by default the model's own; `auto` for a model given by name.
         return_states: also return the final states, [N, D, C, H, W], before quantisation.

@@ -1,4 +1,4 @@
-"""One cell of a benchmark, and the settings that plans have besides those of sampling, each declared once."""
+"""One cell of a benchmark, and the settings of plans other than those of sampling, each declared once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gddim_cli.evaluation.settings import Features, Inception, ModeName, Protoco
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.settings import about, declared
 
-REF = "Reference, as for gddim fid: a name, or an .npz of statistics; none for solver errors and pictures only."
+REF = "Reference, as for gddim fid: a name, or an .npz of statistics; or none, for solver errors and pictures only."
 NO_REFERENCE = "none"
-NUM = "Images per cell. Default: the plan's, or the protocol's."
+NUM = "Images per cell. Default: the plan's or the protocol's number."
 METRIC = "Metric, with options as in kid:subsets=50. Several metrics measure the same images."
 SOLVER_ERROR = "Also measure how far deterministic samplers are from the converged solution."
 KEEP_IMAGES = "Keep each cell's images, in a folder that gddim sample can continue."
@@ -38,7 +38,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inception: Inception | None = None
     features: Features | None = None
     table: Annotated[Text, about("Title of the table that a row's cells stand in.")] = ""
-    published: Annotated[Text, about("Row of the paper's tables to print beside the cells, as table1.R.")] | None = None
+    published: (
+        Annotated[Text, about("Row of the paper's tables to print beside the cells, such as table1.R.")] | None
+    ) = None
     key: str = ""
 
     @classmethod
@@ -54,7 +56,9 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a plan as a whole."""
 
     solver_error: Annotated[bool, about(SOLVER_ERROR, panel="Metrics")] | None = None
-    solver_error_images: Annotated[int, about("Images for --solver-error.", panel="Metrics", ge=1, le=10_000)] = 16
+    solver_error_images: Annotated[
+        int, about("Number of images for --solver-error.", panel="Metrics", ge=1, le=10_000)
+    ] = 16
     keep_images: Annotated[bool, about(KEEP_IMAGES, panel="Output")] = False
     out: Annotated[Text, about(OUT, panel="Output", metavar="FOLDER")] = "bench"
     batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed", ge=1, le=100_000)] = 64

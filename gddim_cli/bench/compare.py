@@ -44,7 +44,7 @@ def compare(first: Path, second: Path) -> list[dict[str, Any]]:
         x, y = ((own or [{}])[0] for own in evaluators)
         names = [name for name in {**x, **y} if x.get(name) != y.get(name)]
         why = "; ".join(f"{name}: {x.get(name)} and {y.get(name)}" for name in names) or "one has no cells"
-        raise UsageError(f"{first} and {second} were evaluated differently ({why}); their values do not compare")
+        raise UsageError(f"{first} and {second} were evaluated differently ({why}); their values cannot be compared")
     both, blank = {**a, **b}, {name: None for name in OWN if name not in kept}
     names = labels([msgspec.structs.replace(result.request, **blank) for result in both.values()], "nfe")
     return [pair(name, a.get(key), b.get(key)) for name, key in zip(names, both, strict=True)]

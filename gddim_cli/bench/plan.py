@@ -105,7 +105,7 @@ class Planner:
                 wrong = f"unsupported by {', '.join(samplers)}; an option of {', '.join(having(key))}"
                 self.problems.append(f"{own[key][0][1]}: {wrong}")
         unaffected = [spec.name for spec in specs if len(given.get("k", [])) > 1 and not spec.uses_k]
-        self.notes += [f"K has no effect on {name}; one row stands for all." for name in unaffected]
+        self.notes += [f"K has no effect on {name}; R and L give one row." for name in unaffected]
 
     def _product(self, given: Values, place: str) -> Iterable[tuple[Cell, Where]]:
         """The cells of a row, each once: options that a sampler does not have are dropped."""
@@ -157,7 +157,7 @@ class Planner:
         with self._collecting(where, "diffusion", "init_noise"):
             prepared = resources.prepare(cell.request)
             if prepared.diffusion.D == 1 and cell.request.k:
-                self.notes.append(f"K has no effect in {prepared.diffusion.name}; one row stands for all.")
+                self.notes.append(f"K has no effect in {prepared.diffusion.name}; R and L give one row.")
                 cell = replace(cell, request=replace(cell.request, k=None))
                 prepared = resources.prepare(cell.request)
             self.notes += [f"{prepared.diffusion.name}: {note}." for note in prepared.notes]
@@ -187,6 +187,6 @@ class Planner:
             flat = cell.request.flat()
             named = [key for key in ("sampler", "order", "lambda", "nfe", "seed") if key in flat]
             said = ", ".join(f"{key} {flat[key]}" for key in named)
-            self.problems.append(f"{row}: {said} is a cell of {first_row} too; leave one out")
+            self.problems.append(f"{row}: {said} is also a cell of {first_row}; leave one out")
         elif row != first_row and number(self.cells[earlier], result.request) is None:
             self.cells[earlier] = cell  # with options the row that is the cell's own may come later

@@ -22,7 +22,7 @@ PAGE = "report.html"
 CELL = ["table", "metric", "reference", "protocol", "images", "quantize", "sampler"]
 STATISTICS = ["mean", "std", "standard_error", "solver_error", "published", "difference", "failed"]
 VALUES = ["asked", "lambda", "nfe", "seeds", *STATISTICS]
-"""The columns of `table.csv`: those that name a cell, then those of its values."""
+"""The columns of `table.csv`: first the settings of a cell, then its values."""
 
 
 class Report(msgspec.Struct):

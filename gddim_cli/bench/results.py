@@ -32,7 +32,7 @@ class Result(msgspec.Struct):
 
     `key` is a hash of the resolved request, the number of images and the evaluator's identity; `features` names the images and
     features that cells of several metrics share. `planned` and `nfe` are network evaluations per image, by the sampler's
-    construction (None where it is adaptive) and as counted. `standard_error` is the metric's, estimated from the images.
+    construction (None if it is adaptive) and as counted. `standard_error` is the metric's, estimated from the images.
     `failed` says why there is no value; the next call tries again.
     """
 
@@ -53,7 +53,7 @@ class Result(msgspec.Struct):
 
     def __post_init__(self) -> None:
         if self.key != short_hash(self.request, self.num, self.evaluator):
-            raise ValueError("key: is not that of its request, num and evaluator")  # to msgspec a file's mistake
+            raise ValueError("key: does not match its request, num and evaluator")  # to msgspec a file's mistake
 
     @property
     def deterministic(self) -> bool:

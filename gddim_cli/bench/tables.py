@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, kw_only=True):
 
     `standard_error` is the standard error of the mean over seeds; with one seed, of the metric, estimated from the images.
     `asked` and `nfe` are the network evaluations asked for and made; `failed` says why values are missing, `missing` counts
-    those not measured yet. Calibrated RK45 is `overspent` where it made over 5 % (and one) more: tables and plots omit it.
+    those not measured yet. Calibrated RK45 is `overspent` if it made over 5 % (and one) more: tables and plots omit it.
     """
 
     keys: list[str]
@@ -99,7 +99,7 @@ class Table(msgspec.Struct, kw_only=True):
 
     @property
     def metric(self) -> str:
-        """The metric, with the number of images where it depends on that: `FID@5000`."""
+        """The metric, with the number of images if it depends on that: `FID@5000`."""
         spec, name = METRICS.get(self.evaluator.get("metric_name", "fid")), self.evaluator["metric"]
         return name if self.images >= FULL or (spec and not spec.depends_on_count) else f"{name}@{self.images}"
 
@@ -160,7 +160,7 @@ class Table(msgspec.Struct, kw_only=True):
             found.append(f"±: the standard error of the mean over {' or '.join(map(str, seeds))} seeds.")
         if any(entry.std is None and entry.standard_error is not None for entry in entries):
             alone = " with one seed" if seeds else ""
-            found.append(f"±{alone}: the metric's own standard error, as other images of the same model vary it.")
+            found.append(f"±{alone}: the standard error of the metric over other images of the same model.")
         if not self.has_metric and any(entry.bare_text.startswith(PICTURES) for entry in entries):
             found.append(f"{PICTURES}: no solver error, which only deterministic samplers have; see samples.png.")
         if any(entry.made and not entry.overspent for entry in entries):

@@ -67,7 +67,7 @@ def check_identity(found: Card, expected: Card, path: Path) -> None:
         if difference:
             where, card_value, file_value = difference
             raise CheckpointError(
-                f"{path}: its {where} is {printable(file_value, 60)}, that of the card of {printable(expected.name)} is "
+                f"{path}: its {where} is {printable(file_value, 60)}, but the card of {printable(expected.name)} says "
                 f"{printable(card_value, 60)}; not the same model"
             )
 
@@ -134,7 +134,7 @@ def find_format(name: str, where: str) -> FormatSpec:
     """The format of that name.
 
     Raises:
-        CheckpointError: there is no such format.
+        CheckpointError: there is no format of that name.
     """
     if name not in FORMATS:
         raise CheckpointError(f"{where}: there is no checkpoint format '{name}'; {nearest(name, FORMATS)}")
@@ -142,7 +142,7 @@ def find_format(name: str, where: str) -> FormatSpec:
 
 
 def choose_format(name: str | None, like: Card | None, path: Path) -> FormatSpec:
-    """The format to read a file with: that of `like`, else the named one, else the one recognised from the file.
+    """The format to read a file with: `like`'s format, else the named one, else the one recognised from the file.
 
     Raises:
         UsageError: an unknown name, or one that contradicts `like`.

@@ -93,7 +93,7 @@ class Checkpoint:
         return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
 
     def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
-        """The noise levels to stay within in `diffusion`; None where the network predicts that diffusion's own noise."""
+        """The noise levels to stay within in `diffusion`; None if the network predicts that diffusion's own noise."""
         own = self.card.parameterization in OWN_DIFFUSION and diffusion == self.diffusion
         return None if own else self.sigma_range
 
@@ -121,7 +121,7 @@ class Checkpoint:
         """
         denoiser = self.denoiser
         if denoiser is None:
-            raise UsageError(f"{self.name} predicts '{self.card.parameterization}' and is no isotropic denoiser")
+            raise UsageError(f"{self.name} predicts '{self.card.parameterization}' and is not an isotropic denoiser")
         check_levels(denoiser, torch.as_tensor(sigma, device=y.device).reshape(-1), self.name)
         check_labels(denoiser, labels, len(y), self.name)
         return denoise(denoiser.labelled(labels), y, sigma, self.image_shape)
@@ -168,7 +168,7 @@ def convention_of(card: Card) -> Convention | None:
 
 
 def noise_range(card: Card, convention: Convention) -> tuple[float, float]:
-    """The noise levels that a network supports: the card's, else those it was trained on, else those of its convention."""
+    """The noise levels that a network supports: the card's, else the levels it was trained on, else its convention's."""
     if card.noise_range is not None:
         return card.noise_range
     try:

@@ -1,8 +1,8 @@
 """What a pickle describes, without running it.
 
 A pickle is a program: loading one imports modules and calls what they hold. This reader interprets only the opcodes that
-build plain data. Where the program would import something, a `Name` is put down; where it would call something, a `Call`
-with the arguments. There is no way from here to an import or a call, whatever the file says.
+build plain data. In place of an import it puts a `Name`, and in place of a call a `Call` with its arguments. There is no way
+from here to an import or a call, whatever the file says.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Interpreter:
     """Reads one pickle.
 
     Args:
-        data: the bytes, in which long byte strings stay where they are.
-        position: where the pickle begins.
+        data: the bytes; long byte strings are returned as views of them.
+        position: the offset at which the pickle begins.
         refuse: called with the name of each import, before it is put down; may raise.
     """
 
@@ -256,8 +256,8 @@ def read_outline(path: Path, refuse: Callable[[str], object] = lambda _: None) -
     """What a pickle file describes; long byte strings are views of the file.
 
     Raises:
-        OutlineError: not a pickle, or damaged.
-        OSError: it cannot be read.
+        OutlineError: the file is not a pickle, or is damaged.
+        OSError: the file cannot be read.
     """
     return Interpreter(mapped(path), 0, refuse).run()
 
@@ -279,8 +279,8 @@ def torch_outline(path: Path) -> Any:
     """What a file by `torch.save` describes; tensors are calls of `torch._utils._rebuild_tensor_v2`.
 
     Raises:
-        OutlineError: not such a file, or damaged.
-        OSError: it cannot be read.
+        OutlineError: the file is not such a file, or is damaged.
+        OSError: the file cannot be read.
     """
     status = path.stat()
     return cached_torch_outline(path, status.st_size, status.st_mtime_ns)

@@ -49,10 +49,13 @@ def protocol_names() -> list[str]:
     return list(PROTOCOLS)
 
 
-PROTOCOL = "Also fetch what FID under this protocol needs: its model (unless names are given), statistics, Inception."
+PROTOCOL = (
+    "Also fetch what FID under this protocol needs: statistics, Inception and, if no NAME is given, its model (clean has "
+    "none)."
+)
 WITH_FID = (
-    "Also fetch the reference statistics and Inception network of the models' published FID. Default: no, but cld-cifar10, the "
-    "default model of gddim sample, comes with what gddim fid --ref cifar10 needs."
+    "Also fetch the reference statistics and Inception network of the models' published FID. Default: off, "
+    "except that cld-cifar10 alone also fetches what gddim fid --ref cifar10 needs."
 )
 LIST = "Print the files and their URLs instead of fetching them, to download them by other means."
 FROM = "Use this local copy of the published file; it is not changed."
@@ -103,7 +106,7 @@ def download(
 
 
 def all_names(names: list[str], protocol: str | None, with_fid: bool) -> list[str]:
-    """The names, and those of the files that FID needs, each once.
+    """The given names and the names of the files that FID needs, each once.
 
     Raises:
         UsageError: an unknown protocol, or a model without a published reference.
@@ -147,7 +150,7 @@ def print_files(names: list[str]) -> None:
             assert card.source is not None
             size = f"{card.source.size / 1e6:.0f} MB"
             out.write(f"{name}\t{name_on_mirror(card)}\t{size}\t{card.source.url or card.source.page}\n")
-    say("carry the files over, and then, for each: gddim download NAME --from FILE")
+    say("copy the files to the other machine, and then, for each: gddim download NAME --from FILE")
 
 
 def has_source(name: str) -> bool:

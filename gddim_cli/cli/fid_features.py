@@ -58,7 +58,7 @@ def measuring(folder: Path, batch_size: int) -> FeaturesOf:
     def measure(source: ImageSource, extractor: Extractor) -> NDArray[np.float32]:
         name, array = printable(source.name), getattr(source, "key", None)
         if array:
-            note(f"{name}: uses its array {printable(array)}")
+            note(f"{name}: using its array {printable(array)}")
         if source.ignored:
             files = "1 file" if source.ignored == 1 else f"{source.ignored} files"
             note(f"{name}: ignores {files} that {'the run did not write' if source.is_run else 'are not images'}")

@@ -1,4 +1,4 @@
-"""The settings of `gddim sample` besides those of sampling, each declared once."""
+"""The settings of `gddim sample` other than those of sampling, each declared once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ MOST_IMAGES = 10_000_000
 FOLDER_ONLY = ("format", "trajectory", "save_raw", "overwrite", "compile", "cuda_graph")
 """The settings that --compare does not support."""
 
-PRESET = "The scheme of the gDDIM paper, whatever the defaults are: order 2, eps under K = R, a quadratic time grid."
+PRESET = (
+    "Use the scheme of the gDDIM paper, whatever the defaults are: order 2, eps under K = R, a quadratic time grid."
+)
 OUT = (
     "Folder of the run; rerunning the same command makes only the images that are missing. "
     "With --compare, the image file to write. Default: imgs, or sheet.png."
@@ -25,7 +27,7 @@ COMPARE = (
 )
 NUM = "Number of images in the folder. Default: 100."
 FORMAT = "Storage: one PNG per image, or shards of 10 000 images as .npz or as .tar of PNGs."
-TRAJECTORY = "Also write an animation of the grid from noise to images; as .png a filmstrip of a few images."
+TRAJECTORY = "Also write an animation of the grid from noise to images; with .png, a filmstrip of a few images."
 SAVE_RAW = "Also write the final states as float32, before quantisation."
 OVERWRITE = "Remove the run in the folder and start again."
 BATCH_SIZE = (

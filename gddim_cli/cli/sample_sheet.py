@@ -79,7 +79,7 @@ def request_of(settings: dict[str, Any]) -> SamplingRequest:
 def prepared_rows(
     rows: list[list[SamplingRequest]], device: torch.device, batch_size: int
 ) -> list[list[PreparedRun | None]]:
-    """The runs of these requests; None where a sampler does not support one, and no row without any. Notes say why.
+    """The runs of these requests; None if unsupported by the sampler; rows without a run are left out, with a note.
 
     Raises:
         GddimError: the model cannot be loaded; UsageError if no run is left.

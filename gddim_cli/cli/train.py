@@ -92,7 +92,7 @@ def train(
         run = TrainingRun(chosen, dataset, out, where, asked.force)
         describe(run)
         if run.done >= chosen.steps:
-            say(f"{out}: all {run.done} steps are done; raise --steps to train on")
+            say(f"{out}: all {run.done} steps are done; raise --steps to train further")
         else:
             execute(run, asked.every)
         weights = run.export(machine(where))
@@ -161,7 +161,7 @@ def describe(run: TrainingRun) -> None:
     say(f"{described(run.data)}, {run.trainer.parameters:,} parameters, on {run.device}")
     if not is_about(run.recipe, run.settings.images):
         say(
-            f"note: these are not the images that recipe {run.recipe.name} is about; the model card says that they are your own, "
+            f"note: recipe {run.recipe.name} describes other images than these; the model card says that they are your own, "
             "and claims no licence"
         )
     if run.done:

@@ -38,7 +38,7 @@ BATCH_SIZE = "Batch size. Each step of the search is computed from one batch, so
 
 
 class TuneSettings(Machine, frozen=True, kw_only=True):
-    """What `gddim tune` fits to, and where the solver goes."""
+    """What `gddim tune` fits to, and the file that it writes."""
 
     num: Annotated[int, about(NUM, short="-n")] = 128
     set: ModelSettings | None = None
@@ -97,7 +97,7 @@ def fitted(tuning: Tuning) -> SolverFile:
 
 
 def report(path: Path, solver: SolverFile) -> None:
-    """Prints where the solver is and what it gains."""
+    """Prints the solver's path and its gain."""
     fit = solver.fit
     if fit.improved:
         gain = f"{fit.rmse_before:.4g} -> {fit.rmse_after:.4g}, {fit.rmse_after / fit.rmse_before:.2f} times that of {fit.start}"
@@ -107,7 +107,7 @@ def report(path: Path, solver: SolverFile) -> None:
 
 
 def settings() -> list[Setting]:
-    """The settings of this command. Its seed is its own, since images of that seed would not be new to the solver."""
+    """The settings of this command. Its default seed differs from gddim sample's, whose images should be new to the solver."""
     found = [sampling_settings()[key] for key in SETTINGS]
     text = "Seed of the noises to fit. Default: 4294967296, far from the seeds of gddim sample."
     return [replace(setting, help=text) if setting.key == "seed" else setting for setting in found]

@@ -44,7 +44,7 @@ class CLD(Langevin):
 
     @property
     def friction(self) -> float:
-        """`Gamma`, critical where none is given."""
+        """`Gamma`, the critical value if none is given."""
         return 2 * np.sqrt(self.M) if self.Gamma is None else self.Gamma
 
     @cached_property

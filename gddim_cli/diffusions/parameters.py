@@ -74,7 +74,7 @@ def number(value: Any) -> Any:
 def parameters_of(diffusion: Diffusion) -> dict[str, float | bool | str | None]:
     """The parameters of a diffusion by name.
 
-    Of a dataclass its fields; of any other class the public attributes of the object and of its own classes that are
+    For a dataclass its fields; for any other class the public attributes of the object and of its own classes that are
     numbers, texts, true, false or None.
     """
     found: dict[str, Any] = {}

@@ -145,7 +145,7 @@ def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
         return source
     if source.quantize not in (None, protocol.quantize):
         raise UsageError(
-            f"--protocol {protocol.name}: requires images quantised by {protocol.quantize}, those in {source.name} were "
+            f"--protocol {protocol.name}: requires images quantised by {protocol.quantize}, but those in {source.name} were "
             f"quantised by {source.quantize}; sample them with --quantize {protocol.quantize}, or leave out the protocol"
         )
     return source.at_most(protocol.num)

@@ -132,7 +132,7 @@ class EvaluatorFactory:
         if mode not in self._extractors:
             if mode == own.MODE and self.features is not None:
                 if self.shape is None:
-                    raise UsageError("--features: needs images, whose shape the network is tried on")
+                    raise UsageError("--features: needs images, because the network is tried on their shape")
                 self._extractors[mode] = own.load_own(self.features, self.device, self.shape)
             else:
                 inception = None if self.mode is None and mode == "dinov2" else self.inception

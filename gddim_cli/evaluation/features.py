@@ -85,7 +85,7 @@ def features_of(
 
 
 def unfinished(path: Path, num: int, dimension: int) -> RowFile | None:
-    """The rows to fill in: those of an interrupted call, those of a file with damaged rows, or new ones.
+    """The rows to fill in: of an interrupted call, of a file with damaged rows, or new ones.
 
     Returns:
         None if all features are there and sound.

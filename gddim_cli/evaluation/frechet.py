@@ -31,7 +31,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise DataError(
-            f"features of {len(a.mean)} numbers against a reference of {len(b.mean)}: they are of different networks"
+            f"features of {len(a.mean)} numbers against a reference of {len(b.mean)}: they are from different networks"
         )
     shift = a.mean - b.mean
     traces = float(np.trace(a.covariance) + np.trace(b.covariance))

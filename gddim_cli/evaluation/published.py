@@ -28,6 +28,6 @@ def published_advice(folder: Path, n: int) -> str | None:
         f"gddim fid {out} --protocol {protocol}",
     ]
     return (
-        f"{n} images show that everything works, not how good {name} is. Its published FID, {card.published['fid']}, is that of "
-        f"{FULL} images: {' && '.join(commands)}"
+        f"{n} images show that everything works, not how good {name} is. Its published FID, {card.published['fid']}, was "
+        f"measured on {FULL} images: {' && '.join(commands)}"
     )

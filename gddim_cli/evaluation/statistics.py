@@ -107,7 +107,7 @@ def read_statistics(
 
 
 def gaussian_in(path: Path, features: NDArray[Any] | None, n: int | None, statistics: bool) -> Gaussian:
-    """The Gaussian of a file's features if it has those of all n images, else of its mean and covariance.
+    """The Gaussian of a file's features if they are of all n images, else of its mean and covariance.
 
     Args:
         n: the number of images, if known.

@@ -30,8 +30,8 @@ class Original:
     """A published file or folder on this machine.
 
     Attributes:
-        path: where it is.
-        source: where it came from, for the record.
+        path: its path.
+        source: its origin, for the record.
         ours: whether it was downloaded here, and may be removed.
     """
 
@@ -152,7 +152,7 @@ class Download:
             if max(have, total or 0) > limit:
                 forget_parts(card.name)
                 raise DownloadError(
-                    f"more than {limit / 1e6:.0f} MB arrive, and its card says {source.size / 1e6:.0f} MB; not kept"
+                    f"more than {limit / 1e6:.0f} MB arrived, but its card says {source.size / 1e6:.0f} MB; not kept"
                 )
             if total and not checked:
                 require_room(part, card, total - have)
@@ -172,7 +172,7 @@ class Download:
         digest = store.content_digest(path)
         if card.source.sha256 and not digest.startswith(card.source.sha256):
             raise DownloadError(
-                f"{path}: sha256 {digest} is not that of the card of {card.name}, {card.source.sha256}...; not kept"
+                f"{path}: sha256 {digest} is not {card.source.sha256}... as in the card of {card.name}; not kept"
             )
         if seen and seen.sha256 != digest:
             raise DownloadError(

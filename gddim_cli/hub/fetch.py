@@ -85,7 +85,7 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
         resumed = answer.status_code == http.HTTPStatus.PARTIAL_CONTENT
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink(missing_ok=True)
-            raise CutError("the server sent another part than was asked for")
+            raise CutError("the server sent a different part than requested")
         have = have if resumed else 0
         length = answer.headers.get("Content-Length", "")
         plain = answer.headers.get("Content-Encoding", "identity") == "identity"  # the length is of what is sent

@@ -92,6 +92,6 @@ def reason(error: Exception) -> str:
         "GatedRepoError": "its owner must grant you access; ask for it on the model's page, then: hf auth login",
         "RevisionNotFoundError": "no such revision",
         "LocalEntryNotFoundError": "not in the cache, and cannot be fetched (offline, or no network)",
-        "OfflineModeIsEnabled": "not in the cache, and HF_HUB_OFFLINE forbids to fetch it",
+        "OfflineModeIsEnabled": "not in the cache, and HF_HUB_OFFLINE forbids fetching it",
     }
     return known.get(kind) or f"cannot be fetched ({kind}: {printable(error, 120)})"

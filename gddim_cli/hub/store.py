@@ -79,7 +79,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         sha256: SHA-256 of the published file.
         size: its size in bytes.
-        source: where it came from.
+        source: its origin.
         date: the date of the download.
         native_sha256: SHA-256 of the converted file; None for files kept as they are.
     """

@@ -77,7 +77,7 @@ def check_statistics(card: FileCard, path: Path, values: dict[str, NDArray[np.fl
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
             raise refused(card, path, f"mu of shape {list(mu.shape)} with sigma of shape {list(sigma.shape)}")
         if not (np.diagonal(sigma) > 0).any() or (np.diagonal(sigma) < 0).any():
-            raise refused(card, path, "its sigma is no covariance")
+            raise refused(card, path, "its sigma is not a covariance")
     if "pool_3" in values:
         features = values["pool_3"]
         if features.ndim != 2 or len(features) < 2 or not features.any():

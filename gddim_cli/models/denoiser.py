@@ -67,7 +67,7 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
     weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
     g = float(psi @ weights)
     if not 0 < g < np.inf:
-        state = "holds nothing of the image" if g == 0 else "has no finite noise level"
+        state = "contains no part of the image" if g == 0 else "has no finite noise level"
         raise NumericsError(
             f"{diffusion.name}: the state at t = {t:g} {state}; choose other rates, or another t_start or t_end"
         )

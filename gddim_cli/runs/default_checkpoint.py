@@ -43,7 +43,7 @@ def choose_default(
         if differences(before.settings, prepare(earlier, device).request):
             return name, reason
         if not before.complete or num > before.num:
-            return store.BUNDLED, f"that of the run in {folder.path}, which lacks images"
+            return store.BUNDLED, f"the checkpoint of the run in {folder.path}, which lacks images"
         aside = free_name(path.with_name(f"{path.name}-{store.BUNDLED}"))
         with writing(path):
             path.rename(aside)

@@ -155,7 +155,7 @@ class RunFolder:
         """A context in which this call alone uses the folder, from before `open` until after the last `save`.
 
         Raises:
-            OutputError: another call still holds it `GRACE` seconds after `on_wait`, or it cannot be written.
+            OutputError: another call still holds the folder `GRACE` seconds after `on_wait`, or it cannot be written.
         """
         with locked(self.path, "gddim sample", GRACE, on_wait):
             yield

@@ -13,7 +13,7 @@ from gddim_cli.models.guidance import EVALUATIONS
 from gddim_cli.numerics.noise import to_unit
 
 STREAM = 2**63
-"""The noise stream from which classes are drawn, far beyond those of the samplers' steps."""
+"""The noise stream from which classes are drawn, far beyond the streams of the samplers' steps."""
 UNIFORM, ALL = "uniform", "all"
 
 

@@ -124,7 +124,7 @@ def prepare(
 def default_scheme(
     request: SamplingRequest, options: GddimOptions, k: str, isotropic: bool, budget: int
 ) -> GddimOptions:
-    """gDDIM's options with the default for `predict`, where it depends on the request.
+    """gDDIM's options with the default for `predict`, which depends on the request.
 
     With up to `FEW` predictions, an isotropic denoiser is sampled with the prediction x0 (on the time grid that the sampler
     chooses for it) unless the request itself chooses part of the scheme; in all other cases the prediction is the paper's, eps.

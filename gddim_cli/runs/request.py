@@ -145,7 +145,7 @@ Quantize = Annotated[
 Dtype = Annotated[
     Literal["float32", "float64", "bfloat16", "float16"],
     about(
-        "Precision of the network; the long names (float32, ...) are accepted too. 16-bit types run under autocast.",
+        "Precision of the network. The long names (float32, ...) are also accepted. 16-bit types run under autocast.",
         panel="Speed",
         label="{}",
         metavar="fp32|fp64|bf16|fp16",

@@ -20,7 +20,7 @@ def labels(requests: Sequence[SamplingRequest], column: str) -> list[str]:
     """A label for each resolved request, equal only for requests of the same row.
 
     Args:
-        column: the setting of the table's columns, `nfe` or `lambda`, which is no part of a label.
+        column: the setting of the table's columns, `nfe` or `lambda`, which is not part of a label.
     """
     settings, known = [row_settings(request, column) for request in requests], sampling_settings()
     rows = {repr(own): (request, own) for request, own in zip(requests, settings, strict=True)}

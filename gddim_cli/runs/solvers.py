@@ -47,7 +47,7 @@ def kept_files() -> Iterator[Path]:
 def find_solver(
     reference: str, model: Model, checkpoint: str, diffusion: Diffusion, diffusion_sha256: str | None, nfe: int
 ) -> Path:
-    """The solver file of a request: a path, the sha256 of a kept file, or for `auto` the one of this name.
+    """The solver file of a request: a path, the sha256 of a kept file, or for `auto` the file of this name.
 
     Raises:
         UsageError: there is no solver for `auto`; the message names the command that makes one.

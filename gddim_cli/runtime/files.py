@@ -27,7 +27,7 @@ def replacing(path: Path, make_folder: bool = True) -> Iterator[Path]:
     """A context with a temporary path beside `path`: renamed to `path` at the end, removed if the block raises.
 
     Args:
-        make_folder: whether a missing folder is created; False where a missing folder is an error.
+        make_folder: whether a missing folder is created; if False, a missing folder is an error.
 
     Raises:
         OutputError: the folder or the file cannot be written (no permission, disk full, not a folder).

@@ -24,7 +24,7 @@ class RowFile:
     def __init__(
         self, path: Path, num: int, shape: Sequence[int], run: str, finished: str | None, overwrite: bool
     ) -> None:
-        """Starts the file for `num` rows of `shape`, or continues the one of this run.
+        """Starts the file for `num` rows of `shape`, or continues this run's file.
 
         Args:
             run: names the run's settings.

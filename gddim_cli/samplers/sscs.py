@@ -92,9 +92,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
     from gddim_cli.diffusions.cld import CLD
 
     if not isinstance(diffusion, CLD):
-        raise UsageError(
-            f"--sampler sscs: splits the equation of CLD, not that of {diffusion.name}; use --sampler gddim or em"
-        )
+        raise UsageError(f"--sampler sscs: supports CLD only, not {diffusion.name}; use --sampler gddim or em")
     constants = splitting(diffusion, time_grid(diffusion, config, budget, budget), config.k, config.denoise)
 
     def solve(eps: Eps, u: Tensor, draw: Draw) -> Iterator[Step]:

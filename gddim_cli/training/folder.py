@@ -82,7 +82,8 @@ class TrainingFolder:
         if changed and not self.force:
             raise UsageError(
                 f"{self.path / name}: that run had other settings: {'; '.join(changed)}; choose another --out, or the recipe and "
-                "images it was begun with (only steps, data and license may change), or --force to replace it"
+                "images it was begun with (of the recipe, only steps, license and the section data may change), or --force to "
+                "replace it"
             )
         return not changed
 

@@ -165,14 +165,14 @@ class ModelCheck:
             change = f"the error falls from {before:.3g} to {best:.2g} times that of a linear filter"
         else:
             change = f"the model draws images, which it denoises with {best:.2g} times the error of a linear filter"
-        return Finding(likeliest.kind, f"{likeliest.message}. So corrected, {change}")
+        return Finding(likeliest.kind, f"{likeliest.message}. With this corrected, {change}")
 
     def _verdict(self, ratio: float, plausible: bool) -> Finding | None:
         """The finding that errors are large, or that drawn images do not look like images, without a known reason."""
         if plausible and ratio <= self.images.passes:
             return None
         large = f"the error is {ratio:.3g} times that of a linear filter"
-        problem = large if plausible else f"what the model draws does not fill the range [-1, 1] of images, and {large}"
+        problem = large if plausible else f"the images that the model draws do not fill the range [-1, 1], and {large}"
         return Finding(
             "unexplained",
             f"{problem}, and no convention that is tried here explains it: check the weights, the network's architecture and "

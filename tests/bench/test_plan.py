@@ -69,9 +69,9 @@ def test_every_problem_is_reported_at_once_with_its_place(
         "$.rows[2].sampler[1]": "there is no sampler 'emm'; did you mean 'em'?",
         "$.rows[3].nfe": "1 is too few",
         "$.rows[4].nfe": "the list is empty",
-        "$.rows[6].sampler": "sscs: splits the equation of CLD, not that of vp",
+        "$.rows[6].sampler": "sscs: supports CLD only, not vp",
         "$.rows[7].diffusion": "there is no diffusion 'cdl'; did you mean 'cld'?",
-        "$.rows[8]": "sampler gddim, order 2, nfe 10, seed 0 is a cell of $.rows[0] too",
+        "$.rows[8]": "sampler gddim, order 2, nfe 10, seed 0 is also a cell of $.rows[0]",
         "$.rows[9].ref": "gddim download stats-cifar10",
         "$.rows[10].nfe[1]": "7 is listed twice",
         "$.rows[11].checkpoint": "there is no checkpoint 'mnits'; did you mean 'mnist'?",
@@ -213,8 +213,8 @@ def test_the_default_plan_with_its_own_checkpoint_is_the_default_plan(gddim, tmp
 def test_rows_in_which_k_has_no_effect_are_one(gddim, tmp_path: Path) -> None:
     words = ("--num", "4", "--nfe", "6", "--k", "R,L", "--print-plan", "--json", "--out", tmp_path / "out")
     for own, count, note in (
-        (("--diffusion", "vp"), 1, "K has no effect in vp; one row stands for all."),
-        (("--sampler", "em"), 1, "K has no effect on em; one row stands for all."),
+        (("--diffusion", "vp"), 1, "K has no effect in vp; R and L give one row."),
+        (("--sampler", "em"), 1, "K has no effect on em; R and L give one row."),
         (("--diffusion", "cld"), 2, None),
     ):
         plan = json.loads(gddim("bench", *own, *words).out)["plan"]
@@ -258,7 +258,7 @@ def test_one_setting_written_in_two_ways_is_one_cell(gddim, small: Path, tmp_pat
     path.write_text(text + "".join(f"  - {row}\n" for row in rows))
     result = gddim("bench", path, "--print-plan", "--out", tmp_path / "out")
     for late, early in ((1, 0), (3, 2)):
-        assert re.search(rf"^\$\.rows\[{late}\]: .* is a cell of \$\.rows\[{early}\] too", result.err, re.MULTILINE), (
+        assert re.search(rf"^\$\.rows\[{late}\]: .* is also a cell of \$\.rows\[{early}\]", result.err, re.MULTILINE), (
             result.err
         )
 

@@ -64,12 +64,12 @@ def test_what_is_missing_is_asked_for_at_once(golden_file, gddim, tmp_path):
     done = gddim("convert", path, tmp_path / "x.safetensors")
     assert done.status == 2
     assert (
-        "the tensors do not tell image_size, num_heads (or num_head_channels), noise_schedule, diffusion_steps"
+        "the tensors do not determine image_size, num_heads (or num_head_channels), noise_schedule, diffusion_steps"
         in done.err
     )
     words = [f"--set={key}={value}" for key, value in CASES["improved_small_cosine4000"].items()]
     done = gddim("convert", path, tmp_path / "x.safetensors", *[word for word in words if "rescale" not in word])
-    assert "do not tell rescale_timesteps" in done.err
+    assert "do not determine rescale_timesteps" in done.err
     done = gddim("convert", path, tmp_path / "x.safetensors", *words)
     assert done.status == 0, done.err
     assert "use_new_attention_order=false is assumed" in done.err
@@ -155,7 +155,7 @@ def test_torchcfm(golden_file, tmp_path):
     weights = network.state_dict()
     torch.save({"net_model": weights, "ema_model": weights, "sched": {}, "optim": {}, "step": 3}, path)
     assert [spec.name for spec in FORMATS.values() if spec.detect(path)] == ["torchcfm"]
-    with pytest.raises(UsageError, match="do not tell model"):
+    with pytest.raises(UsageError, match="do not determine model"):
         load(str(path), CPU)
     with pytest.raises(UsageError, match="pairs images with noise"):
         load(str(path), CPU, model="otcfm")

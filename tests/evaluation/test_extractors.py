@@ -130,5 +130,5 @@ def test_lenet_takes_digits_only() -> None:
     features = lenet(images)
     assert features.shape == (5, 84)
     np.testing.assert_allclose(lenet(images[3:4])[0], features[3], rtol=1e-4, atol=1e-4)
-    with pytest.raises(DataError, match="32x32 with 3 channels, it takes 28x28 with 1"):
+    with pytest.raises(DataError, match="32x32 with 3 channels, but it takes 28x28 with 1"):
         lenet(pictures(1, 32, 3))

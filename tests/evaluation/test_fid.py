@@ -272,7 +272,7 @@ def test_without_weights_it_says_which_command_would_help(gddim: Callable, colou
         assert found.status == 1
         assert command in found.err + " ", words
     found = gddim("fid", colour, "--ref", "mnist")
-    assert "32x32 with 3 channels, it takes 28x28 with 1" in found.err
+    assert "32x32 with 3 channels, but it takes 28x28 with 1" in found.err
 
 
 def fetched(home: Path, name: str, arrays: dict[str, np.ndarray]) -> None:

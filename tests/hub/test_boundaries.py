@@ -108,7 +108,7 @@ def test_a_released_model_from_download_to_denoiser(card, gddim, golden_file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": 0}, "its labels is 10, that of the card of small is 0; not the same model"),
+        ({"labels": 0}, "its labels is 10, but the card of small says 0; not the same model"),
         ({"parameterization": "ve_residual", "convention": {}}, "its parameterization is edm"),
         ({"images": {"channels": 3, "size": 64}}, "its images.size is 32"),
     ],
@@ -136,7 +136,7 @@ def test_a_file_far_larger_than_its_card_says(card, site, gddim, monkeypatch, ki
     done = gddim("download", "small")
     assert done.status == 1
     last = done.err.strip().splitlines()[-1]
-    assert "more than 2 MB arrive, and its card says 1 MB; not kept" in last
+    assert "more than 2 MB arrived, but its card says 1 MB; not kept" in last
     assert kept(card.home) == []
     assert len(site.requests) == 1
 
@@ -204,8 +204,8 @@ SIGMA = np.eye(4)
     ("arrays", "message"),
     [
         ({"mu": np.zeros(4)}, "no array sigma"),
-        ({"mu": np.zeros(4), "sigma": np.zeros((4, 4))}, "no covariance"),
-        ({"mu": np.zeros(4), "sigma": -SIGMA}, "no covariance"),
+        ({"mu": np.zeros(4), "sigma": np.zeros((4, 4))}, "not a covariance"),
+        ({"mu": np.zeros(4), "sigma": -SIGMA}, "not a covariance"),
         ({"mu": np.zeros(3), "sigma": SIGMA}, r"mu of shape \[3\] with sigma of shape \[4, 4\]"),
         ({"mu": np.zeros((4, 4)), "sigma": SIGMA}, "mu of shape"),
         ({"mu": np.full(4, np.nan), "sigma": SIGMA}, "mu holds NaN"),

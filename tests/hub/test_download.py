@@ -119,7 +119,7 @@ def test_a_pinned_hash_that_does_not_fit(cards, site, gddim, flax):
     site.files[f"/{FILE}"] = flax[:-1] + b"x"
     done = gddim("download", "small")
     assert done.status == 1
-    assert "is not that of the card of small" in done.last
+    assert "as in the card of small; not kept" in done.last
     assert cards.kept() == []
     site.files[f"/{FILE}"] = flax
     assert gddim("download", "small").status == 0

@@ -43,7 +43,7 @@ def test_the_view_is_unbiased() -> None:
 
 
 def test_a_state_without_an_image_is_refused() -> None:
-    with pytest.raises(NumericsError, match="vp: the state at t = 1 holds nothing of the image; choose other rates"):
+    with pytest.raises(NumericsError, match="vp: the state at t = 1 contains no part of the image; choose other rates"):
         isotropic_view(VP(beta_1=1e5), 1.0)
 
 

@@ -306,7 +306,7 @@ def test_euler_is_the_reverse_drift_written_out() -> None:
             "needs a diffusion of state dimension 1 per pixel, and cld has 2; use --sampler gddim",
         ),
         ("ddim", PSLD(), "R", {}, "and psld has 2"),
-        ("sscs", VP(), "R", {}, "splits the equation of CLD, not that of vp; use --sampler gddim or em"),
+        ("sscs", VP(), "R", {}, "supports CLD only, not vp; use --sampler gddim or em"),
         ("em", CLD(), "R", {"corrector": True}, "--corrector: unsupported by em; an option of gddim"),
         ("gddim", CLD(), "R", {"corrector": True, "lam": 0.5}, "--corrector: unsupported by stochastic gDDIM"),
         ("gddim", CLD(), "R", {"order": 2, "lam": 0.5}, "--order: stochastic gDDIM has order 0"),

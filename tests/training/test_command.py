@@ -45,7 +45,7 @@ def test_the_command_writes_a_checkpoint_that_samples(gddim, config: Path, tmp_p
     assert len((out / "log.csv").read_text().splitlines()) == 3
 
     assert "resuming at step 20" in gddim(*words).err
-    assert f"{out}: all 30 steps are done; raise --steps to train on" in gddim(*words).err
+    assert f"{out}: all 30 steps are done; raise --steps to train further" in gddim(*words).err
     card, _ = native.read(out / "squares.safetensors")
     assert (card.training["steps"], card.training["data"], card.license["data"]) == (30, "Squares", "CC0")
     written = read_yaml(out / "squares.yaml")
@@ -118,7 +118,7 @@ def test_what_a_recipe_says_of_its_data_holds_for_those_alone(
     other, said = card("other.npz", "b")
     assert (other.license, other.cite) == ({}, [])
     assert other.training["data"] == "the user's own: 20 images of 8x8x1"
-    assert "these are not the images that recipe squares is about; the model card says that they are your own" in said
+    assert "recipe squares describes other images than these; the model card says that they are your own" in said
 
 
 def test_no_licence_is_claimed_that_the_recipe_does_not_state(train, config: Path, tmp_path: Path) -> None:

@@ -306,7 +306,10 @@ def test_the_command(gddim_command, tmp_path):
     ]
     wrong = gddim_command(*call, "--checkpoint", f"{tmp_path / 'mine.py'}:wrong")
     assert wrong.status == 1
-    assert "FAILED (sign): the sign of the predicted noise looks wrong. So corrected, the error falls from" in wrong.out
+    assert (
+        "FAILED (sign): the sign of the predicted noise looks wrong. With this corrected, the error falls from"
+        in wrong.out
+    )
     assert "8 images of" in wrong.err
     assert wrong.out.count("\n") > 12
 

@@ -28,7 +28,7 @@ class Contents:
     """What a file holds.
 
     Attributes:
-        tensors: the weights to sample with (averaged ones, where there are several), under the file's names.
+        tensors: the weights to sample with (the averaged ones, if there are several), under the file's names.
         facts: what else the file records about the model, such as the arguments of its architecture.
     """
 

@@ -174,13 +174,13 @@ def scheduler_of(found: dict[str, Any], conversion: Conversion) -> Scheduler:
     where = f"{conversion.path}: scheduler_config.json"
     if any(word in name for word in ("Sde", "Flow", "Karras", "CM")) or found.get("rescale_betas_zero_snr"):
         raise CheckpointError(
-            f"{where}: {printable(name)} is not supported; schedulers of DDPM's kind with noise at every step are"
+            f"{where}: {printable(name)} is not supported; use a scheduler of DDPM's kind, with noise at every step"
         )
     for key in options.__struct_fields__:
         if key not in found and getattr(options, key) is None:
             default = getattr(Scheduler(), key)
             conversion.say(
-                f"{key}={default} is assumed, because the folder does not tell; change it with --set {key}=..."
+                f"{key}={default} is assumed, because the folder does not record it; change it with --set {key}=..."
             )
     given = {key: getattr(options, key) for key in options.__struct_fields__ if getattr(options, key) is not None}
     return typed({**found, **given}, Scheduler, where, CheckpointError)

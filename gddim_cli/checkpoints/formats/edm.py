@@ -1,7 +1,7 @@
 """EDM's pickles (Karras et al., arXiv 2206.00364): released networks and training snapshots.
 
 The original loads them by executing the Python source inside. Here the pickle is only described (`pickle_outline`): the few
-names that real files import are let through, and the numbers are taken from where they lie in the file.
+names that real files import are accepted, and the numbers are taken from where they lie in the file.
 """
 
 from __future__ import annotations

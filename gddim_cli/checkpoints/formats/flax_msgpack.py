@@ -50,7 +50,7 @@ def read(path: Path) -> dict[str, Tensor]:
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{path}: not a Flax msgpack training state ({reason}); fetch it again, or name its own --format"
+            f"{path}: not a Flax msgpack training state ({reason}); fetch it again, or give its format with --format"
         ) from error
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{path}: has no '{WEIGHTS}', the averaged weights; not a training state of gDDIM's")

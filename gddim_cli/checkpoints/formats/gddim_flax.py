@@ -35,7 +35,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """CLD where the network takes two images (position and velocity), BDM where it takes one."""
+    """The card and tensors of CLD if the network takes two images (position and velocity), of BDM if it takes one."""
     first = contents.tensors.get("Conv_0/kernel")
     velocity = first is not None and first.dim() == 4 and first.shape[2] % 2 == 0
     like = conversion.like or conversion.find_card("cld-cifar10" if velocity else "bdm-cifar10")

@@ -38,8 +38,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     embedding_type: (
         Annotated[Literal["fourier", "positional"], about("Embedding of the time or noise level.")] | None
     ) = None
-    in_channels: Annotated[int, about("Channels that go in.", ge=1, le=64)] | None = None
-    out_channels: Annotated[int, about("Channels that come out.", ge=1, le=64)] | None = None
+    in_channels: Annotated[int, about("Input channels.", ge=1, le=64)] | None = None
+    out_channels: Annotated[int, about("Output channels.", ge=1, le=64)] | None = None
 
 
 @dataclass(frozen=True)

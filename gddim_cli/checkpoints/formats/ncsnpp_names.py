@@ -47,7 +47,7 @@ class Place:
         name: in the network.
         original: its name in the file.
         shape: in the network.
-        axes: the file's axes in the network's order; None where they are the same. Axes that the file lacks have length 1.
+        axes: the file's axes in the network's order; None if they are the same. Axes that the file lacks have length 1.
     """
 
     name: str

@@ -102,7 +102,7 @@ def require(conversion: Conversion, names: tuple[str, ...]) -> None:
     if missing:
         shown = ", ".join("num_heads (or num_head_channels)" if name == "num_heads" else name for name in missing)
         raise UsageError(
-            f"{conversion.path}: the tensors do not tell {shown}; give the values of the training program's flags, each as "
+            f"{conversion.path}: the tensors do not determine {shown}; give the values of the training program's flags, each as "
             "--set NAME=VALUE, to gddim sample, or once to gddim convert"
         )
 
@@ -112,7 +112,7 @@ def heads(conversion: Conversion) -> dict[str, Any]:
     options: Options = conversion.options
     if options.use_new_attention_order is None:
         conversion.say(
-            "use_new_attention_order=false is assumed, because the tensors do not tell; change it with "
+            "use_new_attention_order=false is assumed, because the tensors do not determine it; change it with "
             "--set use_new_attention_order=true"
         )
     names = ("num_heads", "num_heads_upsample", "num_head_channels")

@@ -70,7 +70,7 @@ def sde_of(contents: Contents, conversion: Conversion) -> str:
     if named is not None:
         return named
     found = "vesde" if "0.W" in contents.tensors else "vpsde"
-    conversion.say(f"sde={found} is assumed, because the tensors do not tell; change it with --set sde=...")
+    conversion.say(f"sde={found} is assumed, because the tensors do not determine it; change it with --set sde=...")
     return found
 
 

@@ -74,7 +74,7 @@ class Extractor:
         if features.shape != (len(images), self.dimension):
             raise DataError(
                 f"{self.name}: gives features {list(features.shape)} for {len(images)} images; "
-                f"[{len(images)}, {self.dimension}] is needed: another network's file"
+                f"[{len(images)}, {self.dimension}] is needed; the file is another network's"
             )
         if not np.isfinite(features).all():
             raise DataError(f"{self.name}: its features are NaN or infinite; the weights are damaged, fetch them again")
@@ -90,7 +90,7 @@ class Extractor:
         """Raises DataError for images that the network does not take."""
         if self.size is not None and (height, width, channels) != (self.size, self.size, self.channels):
             raise DataError(
-                f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, it takes "
+                f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, but it takes "
                 f"{self.size}x{self.size} with {self.channels}; --ref cifar10, for example, measures any images with Inception"
             )
 

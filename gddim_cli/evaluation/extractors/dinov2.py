@@ -35,7 +35,7 @@ def load_dinov2(device: torch.device) -> Extractor:
 
     Raises:
         UsageError: timm is not installed.
-        DataError: the weights are not on this machine, or are not those of their card, or cannot be read.
+        DataError: the weights are not on this machine, do not match their card, or cannot be read.
     """
     weights = weights_of(FILES["dinov2"])
     try:

@@ -38,7 +38,7 @@ def load_inception(mode: str, device: torch.device, file: Path | None = None) ->
     arXiv 1606.03498).
 
     Raises:
-        DataError: the weights are not on this machine, or are not those of their card, or cannot be read.
+        DataError: the weights are not on this machine, do not match their card, or cannot be read.
     """
     weights = weights_of(FILES[mode], file)
     load = pytorch_inception if mode == "legacy_pytorch" else torchscript_inception

@@ -19,7 +19,7 @@ def load_extractor(mode: str, device: torch.device, inception: Path | None = Non
 
     Raises:
         UsageError: an unknown mode, or `inception` for a mode of another network.
-        DataError: the weights are not on this machine, or are not those of their card, or cannot be read.
+        DataError: the weights are not on this machine, do not match their card, or cannot be read.
     """
     if mode in INCEPTION_MODES:
         return load_inception(mode, device, inception)

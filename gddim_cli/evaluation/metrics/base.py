@@ -49,7 +49,7 @@ class MetricSpec(Spec):
         compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is printed
             in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
         generic_title: its name with any other network, to which the network's name is appended: `FD` makes
-            `FD(lenet-mnist)`. By default the title. The published network is that of `mode`, or Inception.
+            `FD(lenet-mnist)`. By default the title. The published network is `mode`'s, or Inception.
         lower_is_better: whether images nearer to the reference have lower values.
         needs_reference: whether the metric compares with a reference; if not, `compute` is given None.
         needs_features: whether the reference's features are needed, not only their mean and covariance.

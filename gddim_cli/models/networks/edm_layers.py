@@ -56,7 +56,7 @@ class Convolution(nn.Conv2d):
 
 
 class PositionalEmbedding(nn.Module):
-    """`[cos, sin](level f_i)`, `f_i = 10000^{-i / (width/2 - e)}`, [N] to [N, width]; e is 1 where the last f is 1/10000."""
+    """`[cos, sin](level f_i)`, `f_i = 10000^{-i / (width/2 - e)}`, [N] to [N, width]; e is `endpoint`, 0 or 1."""
 
     def __init__(self, width: int, endpoint: bool) -> None:
         super().__init__()

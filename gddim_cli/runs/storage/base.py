@@ -48,7 +48,7 @@ class Storage(ABC):
         """Writes images [B, H, W, C] atomically.
 
         Raises:
-            OutputError: they cannot be written, or the folder is gone.
+            OutputError: the images cannot be written, or the folder is gone.
         """
 
     @abstractmethod
