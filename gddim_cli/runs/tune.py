@@ -106,7 +106,9 @@ class Tuning:
     def grid(self) -> Array:
         """The times that the search starts from, [N + 1]: from the first at which the network can tell images from noise."""
         config = self.prepared.config
-        start = first_time(self.prepared.diffusion, config.t_start, config.t_end)
+        start = config.t_start
+        if config.k == "R":
+            start = first_time(self.prepared.diffusion, config.t_start, config.t_end)
         return power_grid(start, config.t_end, self.nfe, POWER)
 
     @property

@@ -186,7 +186,7 @@ def test_usage_errors(gddim, tiny: Path, tmp_path: Path) -> None:
 def test_every_parameterization_can_be_tuned(golden_file, name: str, diffusion: str | None, monkeypatch) -> None:
     """eps_R and mixed score in their own diffusion, and a class-conditional denoiser with labels drawn."""
     monkeypatch.setattr(tune, "SEARCH", 6)
-    solver = tuning(golden_file(name), 3, 4, diffusion=diffusion).solver()
+    solver = tuning(golden_file(name), 3, 16, diffusion=diffusion).solver()
     assert solver.fit.rmse_after < solver.fit.rmse_before
     assert (solver.fit.classes == "uniform") == ("cond" in name)
 

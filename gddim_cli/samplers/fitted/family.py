@@ -29,9 +29,14 @@ class Method:
     t_start: float
 
     def on(self, times: Array) -> Coefficients:
-        """gDDIM's own coefficients on a time grid, [N + 1], after `R(t_0) R(T)^{-1}`, which carries noise from T to t_0."""
-        carried = self.diffusion.R(times[0]) @ np.linalg.inv(self.diffusion.R(self.t_start))
-        return replace(gddim_coefficients(self.diffusion, times, self.order, self.k), first=carried)
+        """gDDIM's own coefficients on a time grid, [N + 1], after `R(t_0) R(T)^{-1}`, which carries noise from T to t_0.
+
+        Under another K the states at t_0 are those at T: R may not be defined.
+        """
+        found = gddim_coefficients(self.diffusion, times, self.order, self.k)
+        if self.k != "R":
+            return found
+        return replace(found, first=self.diffusion.R(times[0]) @ np.linalg.inv(self.diffusion.R(self.t_start)))
 
 
 @dataclass(frozen=True)
