@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -42,7 +42,7 @@ class BenchSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What `gddim bench` does with a plan, and the plans that need no file."""
 
     table: Annotated[int, about(TABLE, panel="Model", metavar="1|2|3", ge=1, le=3)] | None = None
-    preset: Annotated[str, about(PRESET, panel="Model", metavar="few")] | None = None
+    preset: Annotated[Literal["few"], about(PRESET, panel="Model")] | None = None
     print_plan: Annotated[bool, about(PRINT_PLAN, panel="Output", flag="--print-plan")] = False
     status: Annotated[Path, about(STATUS, panel="Output")] | None = None
     threads: Threads | None = None
@@ -61,8 +61,10 @@ def bench(
     """
     if world().size > 1 and (asked.print_plan or asked.status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")
-    if plan is not None and asked.table is not None:
-        raise UsageError("--table: cannot be combined with a plan file; leave one of them out")
+    plans_given = {"a plan file": plan, "--table": asked.table, "--preset": asked.preset}
+    several = [name for name, value in plans_given.items() if value is not None]
+    if len(several) > 1:
+        raise UsageError(f"{' and '.join(several)} are different plans; give one of them")
     from gddim_cli.bench import plan as plans
     from gddim_cli.bench.resources import Resources
     from gddim_cli.cli import bench_view

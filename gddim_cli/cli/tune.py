@@ -32,9 +32,9 @@ MOST = 1000
 """The largest NFE of a solver file."""
 
 
-NUM = "Number of noises to fit; as many more are held out to measure the error. Fewer than 128 overfit."
+NUM = "Number of noises to fit; half as many more are held out to measure the error. Fewer than 128 overfit."
 OUT = "Solver file. Default: in the cache, where --solver auto finds it."
-BATCH_SIZE = "Batch size. The curvature of the search is that of one batch; rounding and this change the file slightly."
+BATCH_SIZE = "Batch size. Each step of the search is computed from one batch, so this changes the file."
 
 
 class TuneSettings(Machine, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class TuneSettings(Machine, frozen=True, kw_only=True):
     set: ModelSettings | None = None
     out: Annotated[Path, about(OUT, panel="Output", metavar="FILE.json")] | None = None
     force: Force = False
-    batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed")] = 32
+    batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed")] = 8
 
 
 def tune(

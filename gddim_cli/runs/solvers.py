@@ -122,7 +122,7 @@ def refuse_other(
     settings = (
         ("K =", solver.k, config.k, f"give --k {solver.k}"),
         ("denoise =", solver.denoise, config.denoise, f"give {'--denoise' if solver.denoise else '--no-denoise'}"),
-        ("t_start =", solver.t[0], config.t_start, tune),
+        ("t_start =", solver.t[0] if solver.t_start is None else solver.t_start, config.t_start, tune),
         ("t_end =", solver.t[-1], config.t_end, f"give --t-end {solver.t[-1]:g}"),
     )
     for what, fitted, here, way in settings:

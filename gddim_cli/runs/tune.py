@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.errors import DataError, NumericsError, UsageError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.numerics.quadrature import Array
@@ -37,15 +38,17 @@ from gddim_cli.samplers.time_grids import power_grid
 DEFAULT_SEED = 2**32
 """Far from the seeds that people choose, so that their images start from other noises than the fit's."""
 NUM = 128
-ORDER = 2
+ORDER = 3
 POWER = 1.25
 """The power of the time grid that the fit starts from."""
+FAINTEST = 0.03
+"""What the images may be to the noise before the first evaluation; the network answers with much the same image there."""
 REFERENCE_STEPS = {"R": 100, "L": 200}
 """Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
 REFERENCE_ORDER = 3
-ROUNDS, STEPS = 8, 3
-"""Rounds of the search, and steps in a round, whose curvature is that of one batch."""
-VERSION = 1
+SEARCH = 50
+"""Evaluations by the solver of each noise in the search. More evaluations in a solver leave less to search for."""
+VERSION = 2
 """Of the fit; interrupted work of another version is not resumed."""
 
 
@@ -54,14 +57,15 @@ class Progress(msgspec.Struct, frozen=True):
 
     Attributes:
         rounds: how many are done.
-        theta, damping: where the search is.
+        theta, mean, square: where the search is, a `descent.Point`.
         best: the theta with the lowest error on the noises that choose; None if that is the start.
         error: that error.
     """
 
     rounds: int
     theta: list[float]
-    damping: float
+    mean: list[float]
+    square: list[float]
     best: list[float] | None
     error: float
 
@@ -72,21 +76,26 @@ class Tuning:
 
     Attributes:
         prepared: gDDIM with the same budget and its default options, which the fitted solver has to beat.
-        num: the number of noises to fit; as many others are held out.
+        num: the number of noises to fit; half as many others are held out.
         batch_size: images at once.
         on_evaluation: called after each network evaluation with the number of images.
     """
 
     prepared: PreparedRun
     num: int = NUM
-    batch_size: int = 32
+    batch_size: int = 8
     on_evaluation: Callable[[int], object] = lambda _: None
 
     @cached_property
     def method(self) -> Method:
         """What the search keeps of gDDIM."""
         config = self.prepared.config
-        return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1), config.denoise)
+        return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1), config.t_start)
+
+    @property
+    def held_out(self) -> int:
+        """The number of noises that are not fitted."""
+        return max(self.num // 2, 1)
 
     @property
     def nfe(self) -> int:
@@ -95,9 +104,10 @@ class Tuning:
 
     @cached_property
     def grid(self) -> Array:
-        """The times that the search starts from, [N + 1]."""
+        """The times that the search starts from, [N + 1]: from the first at which the network can tell images from noise."""
         config = self.prepared.config
-        return power_grid(config.t_start, config.t_end, self.nfe, POWER)
+        start = first_time(self.prepared.diffusion, config.t_start, config.t_end)
+        return power_grid(start, config.t_end, self.nfe, POWER)
 
     @property
     def start(self) -> Coefficients:
@@ -119,13 +129,21 @@ class Tuning:
         return cache_folder() / "tune" / hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
 
     @property
+    def rounds(self) -> int:
+        """Rounds of the search, each a step on every batch; its state is kept after each."""
+        return max(SEARCH // self.nfe, 2)
+
+    @property
     def evaluations(self) -> int:
         """An estimate of all network evaluations, counted in images."""
-        n, batch = self.nfe, min(self.batch_size, self.num)
-        whole = self.num * n
-        parameters = sum((min(i, self.method.order) + 1) * self.prepared.diffusion.D**2 * (n - i) for i in range(n))
-        a_round = whole + batch * parameters + STEPS * 4 * whole + whole // 2
-        return 2 * self.num * (self.reference_grid_size + 1) + 2 * whole + ROUNDS * a_round
+        n = self.nfe
+        references = (self.num + self.held_out) * (self.reference_grid_size + self.reference_grid_size // n + 1)
+        return (
+            references
+            + self.num * n
+            + self.rounds * self.num * (3 * n - 1)
+            + (self.rounds + 4) * self.held_out * n // 2
+        )
 
     @property
     def reference_grid_size(self) -> int:
@@ -141,7 +159,7 @@ class Tuning:
             CapacityError: a batch does not fit in memory.
         """
         with locked(self.folder, "gddim tune"), torch.no_grad(), memory_for(self.batch_size, self.prepared.device):
-            fitted, held_out = range(self.num), range(self.num, 2 * self.num)
+            fitted, held_out = range(self.num), range(self.num, self.num + self.held_out)
             batches = list(self.batches(fitted, with_states=True))
             others = list(self.batches(held_out, with_states=False))
             half = max(len(others) // 2, 1)
@@ -173,19 +191,21 @@ class Tuning:
         if state is None:
             first, fallback = rmse(choosing, family.coefficients(theta)), rmse(choosing, self.start)
             best = theta.tolist() if first < fallback else None
-            state = Progress(0, theta.tolist(), descent.Point(theta).damping, best, min(first, fallback))
+            zeros = [0.0] * family.size
+            state = Progress(0, theta.tolist(), zeros, zeros, best, min(first, fallback))
             write_json(path, state)
         if not differentiable(batches[0], float(family.grid[0])):
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
             return state
-        for done in range(state.rounds, ROUNDS):
-            point = descent.Point(np.array(state.theta), state.damping)
-            curved = [batches[done % len(batches)]]
-            point = descent.improved(family, point, batches, curved, STEPS)
+        for done in range(state.rounds, self.rounds):
+            point = descent.Point(
+                np.array(state.theta), np.array(state.mean), np.array(state.square), done * len(batches)
+            )
+            point = descent.improved(family, point, batches, self.rounds * len(batches))
             error = rmse(choosing, family.coefficients(point.theta))
             found = point.theta.tolist()
             best, lowest = (found, error) if error < state.error else (state.best, state.error)
-            state = Progress(done + 1, found, point.damping, best, lowest)
+            state = Progress(done + 1, found, point.mean.tolist(), point.square.tolist(), best, lowest)
             write_json(path, state)
         return state
 
@@ -205,13 +225,14 @@ class Tuning:
     def reference(self, eps: Eps, start: Tensor, with_states: bool) -> list[Tensor]:
         """The converged states at the times of the grid after the first, or only the last of them."""
         every = self.reference_grid_size // self.nfe
-        grid = refined(self.grid, every)
         config = self.prepared.config
+        grid = refined(np.union1d(self.grid, [config.t_start])[::-1], every)
+        lead = len(grid) - 1 - every * self.nfe
         order = min(REFERENCE_ORDER, len(grid) - 2)
         c = gddim_coefficients(self.prepared.diffusion, grid, order, config.k, config.denoise)
         kept = []
         for i, (_, u) in enumerate(multistep(eps, start, c), start=1):
-            if with_states and i % every == 0 and i < len(grid) - 1:
+            if with_states and i % every == 0 and lead < i < len(grid) - 1:
                 kept.append(u)
         if not u.isfinite().all():
             raise NumericsError("the converged solution is not finite; nothing can be fitted to it")
@@ -244,7 +265,7 @@ class Tuning:
             denoise=config.denoise,
             fit=Fit(
                 num=self.num,
-                held_out=self.num,
+                held_out=self.held_out,
                 seed=request.seed,
                 classes=request.classes,
                 start=start,
@@ -252,8 +273,17 @@ class Tuning:
                 rmse_before=before,
                 rmse_after=after,
             ),
+            t_start=config.t_start,
             **matrices_of(best),
         )
+
+
+def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
+    """The first time from `t_start` at which the image is at least `FAINTEST` of the noise: `|R_t^{-1} Psi(t, 0) e_x|`."""
+    times = np.linspace(t_start, t_end, 1001)
+    signal = np.linalg.solve(diffusion.R(times), diffusion.Psi(times, 0.0)[..., :1])
+    size = np.linalg.norm(signal, axis=(-2, -1)).reshape(len(times), -1).max(axis=1)
+    return float(times[np.argmax(size >= FAINTEST)])
 
 
 def refined(grid: Array, every: int) -> Array:
@@ -271,7 +301,9 @@ def differentiable(batch: Batch, t: float) -> bool:
     try:
         with torch.enable_grad():
             torch.autograd.grad(batch.eps(u, t).sum(), u)
-    except (RuntimeError, DataError) as error:  # DataError: from a network in a user's file
+    except DataError:  # a user's network; it did compute the prediction of the closed form
+        return False
+    except RuntimeError as error:
         if is_out_of_memory(error):
             raise
         return False

@@ -36,6 +36,8 @@ class Coefficients:
         last: the matrices of the denoising step, [2, D, D], or None.
         noise: [N, D, D], where `noise[i] noise[i]^T` is the covariance that step i adds; or None.
         prediction: [N, 2, D, D] or None.
+        first: [D, D], applied to the state u_T before the first step: the way from T to t[0] without an evaluation. None:
+            u_T is the state at t[0].
     """
 
     t: Array
@@ -45,6 +47,7 @@ class Coefficients:
     last: Array | None = None
     noise: Array | None = None
     prediction: Array | None = None
+    first: Array | None = None
 
     @property
     def order(self) -> int:

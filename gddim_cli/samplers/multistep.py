@@ -28,7 +28,7 @@ def multistep(
 
     Args:
         eps: the noise prediction, for the K that the coefficients belong to.
-        u: the state at `coefficients.t[first_step]`, [B, D, ...].
+        u: the state at `coefficients.t[first_step]`, [B, D, ...]; before step 0 `coefficients.first` is applied to it.
         coefficients: float64; used in u's dtype.
         draw: maps i to the noise `z_i`. Required if the coefficients have noise.
         first_step: the index of the first step to take.
@@ -43,6 +43,7 @@ def multistep(
     if noise is not None and draw is None:
         raise ValueError("these coefficients have noise: a stochastic sampler needs `draw`")
     prediction = None if coefficients.prediction is None else to_tensor_like(coefficients.prediction, u)
+    u = first_state(u, coefficients) if first_step == 0 else u
     past = deque(history, maxlen=coefficients.order + 1)
     for i in range(first_step, len(psi)):
         found = eps(u, times[i])
@@ -54,6 +55,11 @@ def multistep(
         u = combine(matrices, states)
         yield times[i + 1], u
     yield from denoising_step(eps, u, coefficients.last, times[-1])
+
+
+def first_state(u: Tensor, coefficients: Coefficients) -> Tensor:
+    """The state at `coefficients.t[0]` of one at T, [B, D, ...]."""
+    return u if coefficients.first is None else combine([to_tensor_like(coefficients.first, u)], [u])
 
 
 def denoising_step(eps: Eps, u: Tensor, last: Array | None, t_end: float) -> Iterator[Step]:

@@ -345,3 +345,18 @@ def test_a_table_without_its_checkpoint_names_all_that_is_missing(gddim, tmp_pat
     assert result.status == 2
     for name in ("vp-cifar10", "bdm-cifar10", "cld-cifar10", "stats-cifar10-tf", "inception"):
         assert result.err.count(f"gddim download {name}") == 1
+
+
+def test_an_unknown_preset_and_two_plans_at_once_are_usage_errors(gddim, tmp_path: Path) -> None:
+    words = {
+        ("--preset", "nonsense"): "gddim: --preset: 'nonsense': expected one of few\n",
+        ("--preset", "few", "--table", 1): "gddim: --table and --preset are different plans; give one of them\n",
+        (
+            tmp_path / "plan.yaml",
+            "--preset",
+            "few",
+        ): "gddim: a plan file and --preset are different plans; give one of them\n",
+    }
+    for given, message in words.items():
+        result = gddim("bench", *given, "--out", tmp_path / "out")
+        assert (result.status, result.err) == (2, message)

@@ -175,8 +175,8 @@ def test_a_converted_release_from_an_empty_home(gddim, golden_file, tmp_path: Pa
     checkpoint = tmp_path / "cld.safetensors"
     source = golden_file("ncsnpp_small_flax.msgpack")
     assert gddim("convert", source, checkpoint, "--card", "cld-cifar10").status == 0
-    words = ("--checkpoint", checkpoint, "--nfe", "5,10,20", "--solver-error-images", "1", "--out", tmp_path / "out")
-    done = gddim("bench", *words)
+    words = ("--checkpoint", checkpoint, "--nfe", "5,10,20", "--solver-error-images", "1", "--batch-size", "1")
+    done = gddim("bench", *words, "--out", tmp_path / "out")
     assert done.status == 0, done.err
     assert names(tmp_path / "out") == MADE
     assert len(results(tmp_path / "out")) == 15

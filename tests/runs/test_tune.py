@@ -35,8 +35,7 @@ FEW = ("--nfe", 4, "--num", 8, "--batch-size", 8)
 def short_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tune, "REFERENCE_STEPS", {"R": 24, "L": 24})
-    monkeypatch.setattr(tune, "STEPS", 2)
-    monkeypatch.setattr(tune, "ROUNDS", 2)
+    monkeypatch.setattr(tune, "SEARCH", 24)
 
 
 def tuning(checkpoint: Path, nfe: int = 4, num: int = 8, **settings: object) -> Tuning:
@@ -100,7 +99,7 @@ def test_the_same_seed_gives_the_same_file_also_when_interrupted(tiny: Path, tmp
         if done > stop:
             raise KeyboardInterrupt
 
-    interrupted, stop = 0, 300
+    interrupted, stop = 0, 200
     while True:
         done = 0
         one = tuning(tiny)
@@ -109,7 +108,7 @@ def test_the_same_seed_gives_the_same_file_also_when_interrupted(tiny: Path, tmp
             break
         except KeyboardInterrupt:
             interrupted += 1
-            stop += 300
+            stop += 200
     assert interrupted > 2
     assert found == whole
     assert tuning(tiny, seed=7).solver() != whole
@@ -117,14 +116,14 @@ def test_the_same_seed_gives_the_same_file_also_when_interrupted(tiny: Path, tmp
 
 def test_where_the_search_does_not_win_the_file_holds_the_start(tiny: Path, monkeypatch) -> None:
     def worse(_family, point, *_args):
-        return descent.Point(np.full_like(point.theta, 0.3))
+        return descent.Point(np.full_like(point.theta, 0.3), point.mean, point.square)
 
     monkeypatch.setattr(tune.descent, "improved", worse)
     fit = tune.closed_form.fit
 
     def bad(*args):
         family, theta = fit(*args)
-        return family, theta + 3.0 * (np.arange(len(theta)) >= family.inner_times)
+        return family, theta + 3.0 * (np.arange(len(theta)) >= family.free_times)
 
     monkeypatch.setattr(tune.closed_form, "fit", bad)
     one = tuning(tiny)
@@ -186,7 +185,7 @@ def test_usage_errors(gddim, tiny: Path, tmp_path: Path) -> None:
 )
 def test_every_parameterization_can_be_tuned(golden_file, name: str, diffusion: str | None, monkeypatch) -> None:
     """eps_R and mixed score in their own diffusion, and a class-conditional denoiser with labels drawn."""
-    monkeypatch.setattr(tune, "ROUNDS", 1)
+    monkeypatch.setattr(tune, "SEARCH", 6)
     solver = tuning(golden_file(name), 3, 4, diffusion=diffusion).solver()
     assert solver.fit.rmse_after < solver.fit.rmse_before
     assert (solver.fit.classes == "uniform") == ("cond" in name)

@@ -49,30 +49,30 @@ def gaussian_batch(diffusion: Diffusion, grid: np.ndarray) -> Batch:
 def test_a_linear_problem_is_solved_exactly(diffusion: Diffusion) -> None:
     grid = power_grid(1.0, 1e-2, 4, 1.25)
     batch = gaussian_batch(diffusion, grid)
-    method = Method(diffusion, "R", 2, frees_state=False)
+    method = Method(diffusion, "R", 2, 1.0)
     family, theta = closed_form.fit(method, grid, [batch])
     assert rmse([batch], method.on(grid)) > 1e-3
     assert rmse([batch], family.coefficients(theta)) < 1e-7
     np.testing.assert_array_equal(family.times(theta), grid)
 
 
-def mixture_family(diffusion: Diffusion, frees_state: bool = False) -> tuple[Family, np.ndarray, Batch]:
+def mixture_family(diffusion: Diffusion) -> tuple[Family, np.ndarray, Batch]:
     """A fit to a mixture of Gaussians, whose flow is known."""
     exact = exact_flow(diffusion)
-    grid = power_grid(1.0, exact.t_end, 4, 1.25)
+    grid = power_grid(0.9, exact.t_end, 4, 1.25)
     states = [exact.at(float(t)) for t in grid[1:]]
     batch = Batch(exact.eps, exact.start, states[-1][:, 0], states)
-    family, theta = closed_form.fit(Method(diffusion, "R", 2, frees_state), grid, [batch])
+    family, theta = closed_form.fit(Method(diffusion, "R", 2, 1.0), grid, [batch])
     return family, theta, batch
 
 
-@pytest.mark.parametrize("frees_state", [False, True])
 @pytest.mark.parametrize("diffusion", [CLD(), VP()], ids=lambda d: d.name)
-def test_the_gradient_is_that_of_the_error(diffusion: Diffusion, frees_state: bool, monkeypatch) -> None:
+def test_the_gradient_is_that_of_the_error(diffusion: Diffusion, monkeypatch) -> None:
     monkeypatch.setattr(descent, "STEP_OF_TIMES", 1e-5)
-    family, theta, batch = mixture_family(diffusion, frees_state)
+    family, theta, batch = mixture_family(diffusion)
     weight = np.linspace(0.5, 1.5, len(batch.start))
-    found = descent.gradient(family, theta, [batch], [weight])
+    monkeypatch.setattr(descent, "weights_of", lambda _: weight)
+    found = descent.gradient(family, theta, batch)
 
     def error(theta: np.ndarray) -> float:
         end = final_state(multistep(batch.eps, batch.start, family.coefficients(theta)))[:, 0]
@@ -85,15 +85,16 @@ def test_the_gradient_is_that_of_the_error(diffusion: Diffusion, frees_state: bo
         assert found[p] == pytest.approx((error(theta + step) - error(theta - step)) / 2e-4, rel=2e-3, abs=1e-8)
 
 
-@pytest.mark.parametrize("diffusion", [CLD(), VP()], ids=lambda d: d.name)
-def test_the_search_lowers_the_error_of_the_closed_form(diffusion: Diffusion) -> None:
-    family, theta, batch = mixture_family(diffusion)
+def test_the_search_lowers_the_error_of_the_closed_form() -> None:
+    family, theta, batch = mixture_family(VP())
     before = rmse([batch], family.coefficients(theta))
-    point = descent.improved(family, descent.Point(theta), [batch], [batch], 10)
-    assert rmse([batch], family.coefficients(point.theta)) < 0.97 * before
+    zeros = np.zeros_like(theta)
+    point = descent.improved(family, descent.Point(theta, zeros, zeros), [batch] * 40, 40)
+    assert point.steps == 40
+    assert rmse([batch], family.coefficients(point.theta)) < 0.5 * before
     times = family.times(point.theta)
     assert (np.diff(times) < 0).all()
-    assert (times[0], times[-1]) == (family.grid[0], family.grid[-1])
+    assert times[-1] == family.grid[-1]
 
 
 def test_in_frequency_space_all_frequencies_share_the_offsets(monkeypatch) -> None:
@@ -104,16 +105,31 @@ def test_in_frequency_space_all_frequencies_share_the_offsets(monkeypatch) -> No
     eps = lambda u, t: torch.tanh(u)  # noqa: E731
     states = traced(eps, start, gddim_coefficients(bdm, power_grid(0.9, 0.5, 30, 1.25), 2)).states[10::10]
     batch = Batch(eps, start, states[-1][:, 0], states)
-    family, theta = closed_form.fit(Method(bdm, "R", 2, False), grid, [batch])
+    family, theta = closed_form.fit(Method(bdm, "R", 2, 0.95), grid, [batch])
     fitted, own = family.coefficients(theta), family.method.on(grid)
     assert fitted.Psi.shape == (3, 8, 8, 1, 1)
     assert np.ptp(fitted.C - own.C, axis=(2, 3)).max() < 1e-9
-    found = descent.gradient(family, theta, [batch], [np.ones(4)])
+    monkeypatch.setattr(descent, "weights_of", np.ones_like)
+    found = descent.gradient(family, theta, batch)
     for p in range(family.size):
         step = np.zeros(family.size)
         step[p] = 1e-4
         errors = [rmse([batch], family.coefficients(theta + sign * step)) ** 2 for sign in (1, -1)]
         assert found[p] == pytest.approx((errors[0] - errors[1]) / 4e-4, rel=2e-3, abs=1e-7)
+
+
+def test_a_step_that_cannot_be_taken_changes_no_time(monkeypatch) -> None:
+    """Times that would pass each other, and a batch that overflows."""
+    family, theta, batch = mixture_family(VP())
+    zeros = np.zeros_like(theta)
+    start = descent.Point(theta, zeros, zeros)
+    monkeypatch.setattr(descent, "WARM_UP", 1)
+    monkeypatch.setattr(descent, "RATE_OF_TIMES", 100.0)
+    point = descent.improved(family, start, [batch] * 2, 10)
+    np.testing.assert_array_equal(family.times(point.theta), family.grid)
+    assert (point.theta != theta).any()
+    lost = Batch(batch.eps, batch.start, torch.full_like(batch.target, torch.inf))
+    np.testing.assert_array_equal(descent.improved(family, start, [lost] * 2, 10).theta, theta)
 
 
 def solver_of(c: Coefficients, **changes: object) -> SolverFile:
@@ -129,10 +145,11 @@ def test_a_file_holds_the_coefficients_to_the_last_bit_and_the_loop_runs_them(tm
     path = tmp_path / "solver.json"
     write_solver(path, solver_of(c))
     found = read_solver(path).coefficients
-    for one, other in ((c.t, found.t), (c.Psi, found.Psi), (c.C, found.C)):
+    for one, other in ((c.t, found.t), (c.Psi, found.Psi), (c.C, found.C), (c.first, found.first)):
         np.testing.assert_array_equal(one, other)
     u, past = batch.start, []
     raw = json.loads(path.read_text())
+    u = torch.einsum("de,be...->bd...", torch.tensor(raw["first"], dtype=u.dtype), u)
     for i, t in enumerate(raw["t"][:-1]):  # the method by hand, from the file
         past.insert(0, batch.eps(u, t))
         u = torch.einsum("de,be...->bd...", torch.tensor(raw["Psi"][i], dtype=u.dtype), u)
@@ -150,7 +167,7 @@ def test_hostile_files_are_refused_in_one_line(tmp_path: Path) -> None:
         {"t": [1.0, 0.5, 0.6, 0.1]}, {"t": [1.0]}, {"t": [3.0, 2.0, 1.0, -1.0]}, {"nfe": 4}, {"nfe": 10**9}, {"Psi": []},
         {"Psi": [[1.0]]}, {"C": raw["C"][:2]}, {"C": [[[["a"]]]]}, {"last": [[1.0]]}, {"prediction": [1]}, {"k": "Q"},
         {"format": "gddim solver 2"}, {"surprise": 1}, {"Psi": [[[1e300, 0.0], [0.0, 1.0]]] * 3},
-        {"C": [[[[1.0, 2.0], [3.0]]] * 3] * 3}, {"Psi": [[[{}, 0.0], [0.0, 1.0]]] * 3},
+        {"C": [[[[1.0, 2.0], [3.0]]] * 3] * 3}, {"t_start": 0.5}, {"first": [[1.0]]}, {"Psi": [[[{}, 0.0], [0.0, 1.0]]] * 3},
     ]  # fmt: skip
     texts = [json.dumps({**raw, **change}).encode() for change in wrong]
     texts += [b"", b"[]", b"[" * 100_000, good.replace(b"1.0", b"NaN", 1), good.replace(b"1.0", b"1e999", 1)]

@@ -103,7 +103,7 @@ def require(conversion: Conversion, names: tuple[str, ...]) -> None:
         shown = ", ".join("num_heads (or num_head_channels)" if name == "num_heads" else name for name in missing)
         raise UsageError(
             f"{conversion.path}: the tensors do not determine {shown}; give the values of the training program's flags, each as "
-            "--set NAME=VALUE"
+            "--set NAME=VALUE, to gddim sample, or once to gddim convert"
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.samplers.fitted.family import Family, Method, with_offset
 from gddim_cli.samplers.fitted.trace import Batch, Trace
+from gddim_cli.samplers.multistep import first_state
 
 CORRELATED = 1e-7
 """Combinations of features with a smaller share of the largest mean square are not fitted."""
@@ -22,13 +23,13 @@ def fit(method: Method, grid: Array, batches: Sequence[Batch]) -> tuple[Family, 
     Step by step: from the states that the fitted steps before have reached, the offset M of step i minimises
     `|u_{i+1} - gDDIM's step - M features|^2` over all pixels and images, u the converged states; then that step is taken.
     """
-    c, traces = method.on(grid), [Trace([batch.start], []) for batch in batches]
+    c = method.on(grid)
+    traces = [Trace([first_state(batch.start, c)], []) for batch in batches]
     directions, scales, found = [], [], []
     for i in range(len(grid) - 1):
         for batch, trace in zip(batches, traces, strict=True):
             trace.predictions.append(batch.eps(trace.states[i], float(grid[i])))
-        with_state = method.frees_state and i + 2 == len(grid)
-        features = [columns(trace.features(i, c.order, with_state)) for trace in traces]
+        features = [columns(trace.features(i, c.order)) for trace in traces]
         missing = [columns(batch.states[i] - trace.step(c, i)) for trace, batch in zip(traces, batches, strict=True)]
         rows, z, scale = least_squares(features, missing)
         directions.append(rows)
@@ -38,7 +39,7 @@ def fit(method: Method, grid: Array, batches: Sequence[Batch]) -> tuple[Family, 
         for trace in traces:
             trace.states.append(trace.step(c, i))
     family = Family(method, grid, directions, scales)
-    return family, np.concatenate([np.zeros(family.inner_times), *(z.ravel() for z in found)])
+    return family, np.concatenate([np.zeros(family.free_times), *(z.ravel() for z in found)])
 
 
 def columns(states: Tensor) -> Array:

@@ -20,27 +20,28 @@ class Method:
         diffusion: defines the matrices.
         k: the K of the noise prediction.
         order: the number of past predictions that a step uses besides the current one.
-        frees_state: whether the last step's factor of the state is free: where the images are denoised at the end.
+        t_start: T, the time of the prior's states.
     """
 
     diffusion: Diffusion
     k: KChoice
     order: int
-    frees_state: bool
+    t_start: float
 
     def on(self, times: Array) -> Coefficients:
-        """gDDIM's own coefficients on a time grid, [N + 1]."""
-        return gddim_coefficients(self.diffusion, times, self.order, self.k)
+        """gDDIM's own coefficients on a time grid, [N + 1], after `R(t_0) R(T)^{-1}`, which carries noise from T to t_0."""
+        carried = self.diffusion.R(times[0]) @ np.linalg.inv(self.diffusion.R(self.t_start))
+        return replace(gddim_coefficients(self.diffusion, times, self.order, self.k), first=carried)
 
 
 @dataclass(frozen=True)
 class Family:
-    """Solvers by a parameter vector theta: first the inner times, then for each step the offsets of its matrices.
+    """Solvers by a parameter vector theta: first the times but the last, then for each step the offsets of its matrices.
 
-    The features of step i are the predictions `eps_i, ..., eps_{i-q}` and, where the method frees it, in the last step
-    also the state. Step i multiplies them by gDDIM's matrices for the times plus `scales[i] Z_i directions[i]`; theta
-    holds the Z_i. The directions are uncorrelated combinations of features with mean square 1; the scales are the
-    residuals of the closed-form fit, so that all parameters have comparable effects.
+    The features of step i are the predictions `eps_i, ..., eps_{i-q}` and the state. Step i multiplies them by gDDIM's
+    matrices for the times plus `scales[i] Z_i directions[i]`; theta holds the Z_i. The directions are uncorrelated
+    combinations of features with mean square 1; the scales are the residuals of the closed-form fit, so that all
+    parameters have comparable effects.
 
     Attributes:
         grid: the times for theta = 0, [N + 1].
@@ -59,14 +60,16 @@ class Family:
         return len(self.grid) - 1
 
     @property
-    def inner_times(self) -> int:
-        """The number of times in theta; their unit is half the distance between the neighbours on the grid."""
-        return self.steps - 1
+    def free_times(self) -> int:
+        """The number of times in theta: all but the last."""
+        return self.steps
 
     @property
     def unit(self) -> Array:
-        """The unit of each inner time, [N - 1]."""
-        return np.asarray(0.5 * (self.grid[:-2] - self.grid[2:]), dtype=np.float64)
+        """The unit of each free time, [N]: half the distance between its neighbours on the grid. The first one's is
+        negative, so that a finite difference does not leave the interval."""
+        ahead = self.grid[:-2] - self.grid[2:]
+        return np.append(self.grid[1] - self.grid[0], ahead) / 2
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -76,17 +79,18 @@ class Family:
     @property
     def size(self) -> int:
         """The length of theta."""
-        return self.inner_times + sum(d * r for d, r in self.shapes)
+        return self.free_times + sum(d * r for d, r in self.shapes)
 
     def slices(self) -> list[slice]:
         """Where the Z_i are in theta."""
-        ends = self.inner_times + np.cumsum([d * r for d, r in self.shapes])
+        ends = self.free_times + np.cumsum([d * r for d, r in self.shapes])
         return [slice(int(end) - d * r, int(end)) for end, (d, r) in zip(ends, self.shapes, strict=True)]
 
     def times(self, theta: Array) -> Array:
         """The times of a solver, [N + 1]; they decrease only if theta is moderate."""
         found = self.grid.copy()
-        found[1:-1] += self.unit * theta[: self.inner_times]
+        found[:-1] += self.unit * theta[: self.free_times]
+        found[0] = min(found[0], self.method.t_start)
         return found
 
     def allows(self, theta: Array) -> bool:

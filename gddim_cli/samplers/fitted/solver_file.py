@@ -47,7 +47,10 @@ class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SolverFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"psi": "Psi", "c": "C"}):
-    """A fitted solver: what it belongs to, how it was fitted, and its `Coefficients`, each matrix as nested lists."""
+    """A fitted solver: what it belongs to, how it was fitted, and its `Coefficients`, each matrix as nested lists.
+
+    `t_start` is the time of the prior's states, t[0] if it is None.
+    """
 
     format: Literal["gddim solver 1"]
     checkpoint: Text
@@ -64,6 +67,8 @@ class SolverFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     c: list[Any]
     last: list[Any] | None = None
     prediction: list[Any] | None = None
+    first: list[Any] | None = None
+    t_start: float | None = None
 
     @property
     def coefficients(self) -> Coefficients:
@@ -82,8 +87,13 @@ class SolverFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
         if len(size) not in (2, 4) or size[-1] != size[-2] or not 1 <= past <= HIGHEST_ORDER + 1:
             raise ValueError(f"Psi and C have the shapes {list(psi.shape)} and {list(c.shape)}")
         last = None if self.last is None else block("last", self.last, (2, *size))
+        if self.t_start is not None and not self.t_start >= t[0]:
+            raise ValueError(f"t_start: {self.t_start:g} is before t")
+        first = None if self.first is None else block("first", self.first, size)
         prediction = None if self.prediction is None else block("prediction", self.prediction, (steps, 2, *size))
-        found = Coefficients(t, psi, block("C", c, (steps, past, *size)), self.k, last, prediction=prediction)
+        found = Coefficients(
+            t, psi, block("C", c, (steps, past, *size)), self.k, last, prediction=prediction, first=first
+        )
         if found.nfe != self.nfe:
             raise ValueError(f"nfe: {self.nfe}, but its steps take {found.nfe} evaluations")
         return found
@@ -101,7 +111,7 @@ def block(name: str, numbers: Any, shape: tuple[int, ...]) -> Array:
 
 def matrices_of(c: Coefficients) -> dict[str, Any]:
     """The fields of a `SolverFile` that hold coefficients."""
-    lists = {"t": c.t, "psi": c.Psi, "c": c.C, "last": c.last, "prediction": c.prediction}
+    lists = {"t": c.t, "psi": c.Psi, "c": c.C, "last": c.last, "prediction": c.prediction, "first": c.first}
     return {name: None if array is None else array.tolist() for name, array in lists.items()}
 
 

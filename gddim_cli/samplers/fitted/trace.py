@@ -13,7 +13,7 @@ from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients
-from gddim_cli.samplers.multistep import final_state, multistep
+from gddim_cli.samplers.multistep import final_state, first_state, multistep
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Trace:
         """The predictions that step i uses, the latest first."""
         return self.predictions[max(i - order, 0) : i + 1][::-1]
 
-    def features(self, i: int, order: int, with_state: bool) -> Tensor:
-        """The predictions that step i uses and, if `with_state`, its state, side by side, [B, features D, C, H, W]."""
-        return torch.cat([*self.past(i, order), *([self.states[i]] if with_state else [])], dim=1)
+    def features(self, i: int, order: int) -> Tensor:
+        """The predictions that step i uses and its state, side by side, [B, features D, C, H, W]."""
+        return torch.cat([*self.past(i, order), self.states[i]], dim=1)
 
     def step(self, c: Coefficients, i: int) -> Tensor:
         """The state after step i."""
@@ -58,30 +58,20 @@ class Trace:
 
 def traced(eps: Eps, u: Tensor, c: Coefficients) -> Trace:
     """A whole run from u_T."""
-    trace = Trace([u], [])
+    trace = Trace([first_state(u, c)], [])
     for i in range(len(c.Psi)):
         trace.predictions.append(eps(trace.states[i], float(c.t[i])))
         trace.states.append(trace.step(c, i))
     return trace
 
 
-def ended(eps: Eps, u: Tensor, c: Coefficients, i: int, predictions: Sequence[Tensor]) -> Tensor:
-    """The first component of the end of a run that is at state u before step i, after these predictions."""
-    if i < len(c.Psi):
-        u = final_state(multistep(eps, u, c, first_step=i, history=list(predictions[:i])[::-1][: c.order]))
-    return u[:, 0]
-
-
-def squared_errors(batches: Sequence[Batch], c: Coefficients) -> Array:
-    """The mean square error of each image, [N], float64; infinity where it is not finite."""
-    found = []
-    for batch in batches:
-        error = ended(batch.eps, batch.start, c, 0, []) - batch.target
-        found.append(error.double().square().flatten(1).mean(1).cpu().numpy())
-    errors = np.concatenate(found)
+def errors_of(end: Tensor, batch: Batch) -> Array:
+    """The mean square error of each image of final states, [B], float64; infinity where it is not finite."""
+    errors = (end[:, 0] - batch.target).double().square().flatten(1).mean(1).cpu().numpy()
     return np.where(np.isfinite(errors), errors, np.inf)
 
 
 def rmse(batches: Sequence[Batch], c: Coefficients) -> float:
     """The root mean square error of a solver's images; infinity if they are not finite."""
-    return float(np.sqrt(squared_errors(batches, c).mean()))
+    errors = [errors_of(final_state(multistep(batch.eps, batch.start, c)), batch) for batch in batches]
+    return float(np.sqrt(np.concatenate(errors).mean()))
