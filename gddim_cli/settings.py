@@ -60,7 +60,7 @@ def about(
         help: what the setting is, its unit, and its default.
         panel: the group in `--help`.
         label: format string for the value in the rows of tables, for example `"order {}"`.
-        metavar: what `--help` shows in place of the value; by default derived from the type.
+        metavar: the placeholder for the value in `--help`; by default derived from the type.
         flag: the option's name; by default `--` and the setting's key, with a `--no-` form if it is true or false.
         short: a one-letter option.
         aliases: values by their alternative names.
@@ -108,7 +108,7 @@ class Setting:
 
     @property
     def metavar(self) -> str:
-        """What `--help` shows for its value."""
+        """The placeholder for its value in `--help`."""
         return self.about.metavar or short_description(self.type)
 
     def check(self, value: Any, where: str) -> Any:
@@ -184,7 +184,7 @@ def build(struct: type[S], values: Mapping[str, Any], owner: str, where: Callabl
     """The struct of these values by key, each validated; None stands for "not given".
 
     Args:
-        owner: what the settings belong to, for messages.
+        owner: the owner of the settings, for messages.
         where: maps a key to the name of its place in messages.
 
     Raises:

@@ -51,7 +51,7 @@ def compare(first: Path, second: Path) -> list[dict[str, Any]]:
 
 
 def identity(result: Result, kept: Sequence[str]) -> bytes:
-    """What a cell must share with its counterpart: everything but the run's own settings that are not `kept`."""
+    """The settings that a cell shares with its counterpart: all except those in `OWN` that are not `kept`."""
     settings = {name: value for name, value in result.request.flat().items() if name not in OWN or name in kept}
     return msgspec.json.encode([settings, result.num, result.evaluator], order="sorted")
 

@@ -53,7 +53,7 @@ def number(cell: Cell, request: SamplingRequest) -> Number | None:
 
 
 def own_settings(checkpoint: str) -> dict[str, Any]:
-    """How a published checkpoint is sampled by default under the paper's protocol, by the keys of a request."""
+    """The default settings of a published checkpoint under the paper's protocol, by the keys of a request."""
     card = card_of(checkpoint)
     diffusion = card.make_diffusion()
     config = dataclasses.asdict(card.sampling.config(diffusion))

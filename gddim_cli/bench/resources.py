@@ -1,4 +1,4 @@
-"""What cells are measured with: models, one in memory at a time, and evaluators, each opened once."""
+"""The resources of a benchmark: models, one in memory at a time, and evaluators, each opened once."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Resources:
         self.on_evaluation(images)
 
     def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator | None:
-        """What evaluates a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`.
+        """The evaluator of a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`.
 
         None with `--ref none`, or if no reference was given and this machine has none for such images, unless the metric needs
         no reference.

@@ -53,7 +53,9 @@ class Result(msgspec.Struct):
 
     def __post_init__(self) -> None:
         if self.key != short_hash(self.request, self.num, self.evaluator):
-            raise ValueError("key: does not match its request, num and evaluator")  # to msgspec a file's mistake
+            raise ValueError(
+                "key: does not match its request, num and evaluator"
+            )  # msgspec reports it as a mistake in the file
 
     @property
     def deterministic(self) -> bool:
@@ -62,7 +64,7 @@ class Result(msgspec.Struct):
 
     @property
     def has_metric(self) -> bool:
-        """Whether it has a metric; otherwise it has a solver error and pictures only."""
+        """Whether the result has a metric; otherwise it has a solver error and pictures only."""
         return self.evaluator != WITHOUT_METRIC
 
     @property
@@ -73,7 +75,7 @@ class Result(msgspec.Struct):
 
     @property
     def missing(self) -> bool:
-        """Whether it has not been measured."""
+        """Whether the result has not been measured."""
         return (self.value if self.has_metric else self.nfe) is None
 
     @property
@@ -118,7 +120,7 @@ class BenchPlan(msgspec.Struct):
         return next(cell for cell in self.cells if cell.key == key)
 
     def pictured(self, result: Result) -> int:
-        """How many of a result's images the sheets show: of one seed, for the same noises throughout."""
+        """How many of a result's images the sheets show: only images of one seed, so that all start from the same noises."""
         return min(SHOWN, result.num) if result.request.seed == self.cells[0].request.seed else 0
 
     def groups(self) -> list[list[Result]]:
@@ -163,7 +165,7 @@ class Folder:
         return FirstImages(self.path / "samples" / result.features, plan.pictured(result))
 
     def first_images(self, plan: BenchPlan, kept: Sequence[Result], streams: bool = False) -> int:
-        """How many first images of a group are to be made for pictures and solver errors; 0 if none of these is missing.
+        """How many of a group's first images have to be made for pictures and solver errors; 0 if none is missing.
 
         `streams` tells that all images of the group are about to be made, which keeps the pictures too.
         """

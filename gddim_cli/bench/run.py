@@ -183,7 +183,7 @@ class Runner:
         def measure() -> SolverError | None:
             ready = prepared or self.resources.prepare(request)
             ready.use_tolerance(first.tolerance)
-            ready.calibrate()  # whose evaluations are not those of the images
+            ready.calibrate()  # its evaluations are not counted with the images'
             network, before = ready.model.network, ready.model.network.nfe
             batches = len(ready.batches(range(images), self.resources.batch_size, images))
             found = first_images(ready, images, self.resources.batch_size)
@@ -220,7 +220,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         whole = not first.has_metric or not any(result.missing for result in kept)
         left = 0 if whole else first.num - folder.rows(first.features).done()
         images = folder.first_images(plan, kept, streams=bool(left))
-        block = first.request.batch_size or 1  # of batches that are always full
+        block = first.request.batch_size or 1  # for batches that are always full
         each, calibration = first.planned or first.request.nfe, 0
         if first.planned is None and (left or images):
             each, calibration = expected(resources.prepare(plan.cell(first.key).request), kept[0].tolerance)

@@ -94,7 +94,7 @@ class Table(msgspec.Struct, kw_only=True):
 
     @property
     def has_metric(self) -> bool:
-        """Whether it has values of a metric, or solver errors only."""
+        """Whether the table has values of a metric, or solver errors only."""
         return self.evaluator != WITHOUT_METRIC
 
     @property
@@ -111,7 +111,7 @@ class Table(msgspec.Struct, kw_only=True):
 
     @property
     def heading(self) -> str:
-        """What the values are, in one line."""
+        """A description of the values, in one line."""
         protocol = self.evaluator["protocol"]
         what = self.measured if self.has_metric else f"Solver error: {SOLVER_ERROR}"
         parts = [what, f"protocol {protocol}" if protocol else ""]

@@ -83,7 +83,7 @@ class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     Attributes:
         name: what `gddim download` calls it.
-        kind: what it is.
+        kind: the kind of file.
         arrays: the arrays of an .npz.
     """
 

@@ -40,7 +40,7 @@ class Checkpoint:
     """A model ready to run.
 
     Attributes:
-        card: what it is.
+        card: the model's card.
         network: the network, which counts its evaluations.
         path: the weights file.
         sha256: SHA-256 of the weights file.
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What the card calls it."""
+        """The name in the card."""
         return self.card.name
 
     @property
@@ -67,7 +67,7 @@ class Checkpoint:
         return self.card.make_diffusion()
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
-        """How the card says that it is sampled in `diffusion`."""
+        """The card's sampling configuration in `diffusion`."""
         return self.card.sampling.config(diffusion)
 
     @cached_property
@@ -258,7 +258,7 @@ def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> 
     if card.parameterization == "mixed_score" and dimension != 2:
         raise CheckpointError(f"{path}: its card says mixed_score, which needs a diffusion with a velocity")
     out = channels * dimension if card.parameterization == "eps" else channels
-    outs = (out,) if own or kind == "denoiser" else (out, 2 * out)  # the other half is a variance
+    outs = (out,) if own or kind == "denoiser" else (out, 2 * out)  # the other half of the channels is a variance
     found = (interface.in_channels, interface.image_size, interface.classes)
     if found != (channels * dimension, card.images.size, card.labels) or interface.out_channels not in outs:
         expected = Interface(channels * dimension, out, card.images.size, card.labels)

@@ -58,7 +58,9 @@ def save(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(contiguous, path, metadata={CARD: msgspec.json.encode(inside).decode()})
     except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))  # what is left of the system's own error
+        number = re.search(
+            r"os error (\d+)", str(error)
+        )  # the number of the system's error, which only the message keeps
         raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
@@ -74,7 +76,7 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        what = f"cannot be read: {error}" if not path.is_file() else f"not a whole safetensors file ({error})"
+        what = f"cannot be read: {error}" if not path.is_file() else f"not a complete safetensors file ({error})"
         if "not valid UTF-8" in str(error):
             raise CheckpointError(f"{path}: the path is not valid UTF-8, which safetensors needs; rename it") from error
         raise CheckpointError(f"{path}: {what}; copy or convert it again") from error

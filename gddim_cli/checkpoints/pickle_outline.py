@@ -121,7 +121,7 @@ class Interpreter:
         self.stack.append(value)
 
     def marked(self) -> list[Any]:
-        """What is above the last mark, taken off the stack with it."""
+        """The items above the last mark, removed from the stack with the mark."""
         at = len(self.stack) - 1
         while self.stack[at] is not MARK:
             at -= 1

@@ -110,7 +110,7 @@ class Evaluator:
         }
 
     def network_notes(self) -> list[str]:
-        """What the network means for the value: whether it can be compared with published ones."""
+        """Notes on the network: whether the value can be compared with published ones."""
         if self.metric.official(self.extractor):
             return []
         official = self.metric.spec.title.format(**settings.values(self.metric.options))

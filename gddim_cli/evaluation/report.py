@@ -127,7 +127,7 @@ def followed(source: ImageSource, evaluator: Evaluator) -> bool | None:
 
 
 def protocol_notes(source: ImageSource, evaluator: Evaluator) -> Iterator[str]:
-    """How the images depart from the protocol, one sentence each."""
+    """The images' departures from the protocol, one sentence each."""
     protocol = evaluator.protocol
     if protocol and source.count != protocol.num:
         yield f"protocol {protocol.name} requires {protocol.num} images; there are {source.count}"

@@ -190,7 +190,7 @@ def title_of(path: Path) -> str | None:
 
 
 def read_about(path: Path) -> About:
-    """What made a statistics file of gddim.
+    """The origin of a statistics file of gddim.
 
     Raises:
         DataError: the file is damaged.

@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, frozen=True):
         classes: number of class labels.
         parameters: number of weights; None if unknown.
         size: bytes on this machine, or approximately what it will take.
-        state: where it is.
+        state: whether and where it is on this machine.
         fid: the published FID.
     """
 
@@ -87,7 +87,7 @@ def file(card: FileCard) -> Entry:
 
 
 def numbers_in(path: Path) -> int | None:
-    """How many numbers a safetensors file holds, from its header alone; None if the header is damaged."""
+    """The number of weights in a safetensors file, from its header alone; None if the header is damaged."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -132,5 +132,5 @@ def exists(name: str) -> bool:
     """Whether a file or folder has this path."""
     try:
         return Path(name).exists()
-    except (OSError, ValueError):  # no file is called so
+    except (OSError, ValueError):  # no file can have this name
         return False

@@ -77,7 +77,7 @@ class Download:
             try:
                 self._accept(card, original, place)
             except (DownloadError, CheckpointError):
-                # It is not the file: nothing of it must be taken for a part of the next attempt.
+                # Not the right file: the next attempt must not continue it.
                 if original.ours:
                     original.path.unlink(missing_ok=True)
                     forget_parts(name)
@@ -85,7 +85,7 @@ class Download:
             if original.ours:
                 self._put_away(card, original.path)
             else:
-                forget_parts(name)  # of an interrupted download before
+                forget_parts(name)  # left by an earlier, interrupted download
         return place
 
     def _sound(self, card: Card | FileCard, place: Path) -> bool:

@@ -53,7 +53,7 @@ def fetch_url(url: str, part: Path, on_bytes: OnBytes) -> Path:
             CutError,
         ) as error:
             problem = reason(error)
-        except (requests.RequestException, ValueError) as error:  # ValueError: a host name that cannot be
+        except (requests.RequestException, ValueError) as error:  # ValueError: an impossible host name
             raise DownloadError(reason(error)) from error
         else:
             return part
@@ -72,12 +72,12 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if version:  # an exchanged file is then sent whole, not as another file's end
+        if version:  # if the file has changed, the server then sends all of it
             headers["If-Range"] = version
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if answer.headers.get("Content-Range") == f"bytes */{have}":
-                return  # all of it was there
+                return  # the part was already complete
             part.unlink(missing_ok=True)
             raise CutError("the partial download did not fit the file")
         if not answer.ok:
@@ -88,7 +88,9 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
             raise CutError("the server sent a different part than requested")
         have = have if resumed else 0
         length = answer.headers.get("Content-Length", "")
-        plain = answer.headers.get("Content-Encoding", "identity") == "identity"  # the length is of what is sent
+        plain = (
+            answer.headers.get("Content-Encoding", "identity") == "identity"
+        )  # else the length of the compressed bytes
         total = have + int(length) if plain and length.isdigit() and len(length) < 20 else None
         if "text/html" in answer.headers.get("Content-Type", ""):
             refuse_page(answer.raw.read(1 << 16))
@@ -223,7 +225,7 @@ def refuse_page(start: bytes, part: Path | None = None) -> None:
 
 def reason(error: Exception) -> str:
     """An exception of the network in a few words, without its address."""
-    if isinstance(error.__cause__, requests.RequestException):  # gdown's own puts the whole of it into its message
+    if isinstance(error.__cause__, requests.RequestException):  # whose text gdown repeats in full
         return reason(error.__cause__)
     if isinstance(error, requests.Timeout):
         return "the server does not answer"

@@ -107,10 +107,10 @@ def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tup
         raise CheckpointError("the checkpoint's name is empty")
     if reference.startswith(huggingface.SCHEME):
         return model_in(huggingface.snapshot(reference, say), reference), None
-    path, known = Path(reference), reference in store.names()  # a name wins: ./NAME is the file
+    path, known = Path(reference), reference in store.names()  # names take precedence; ./NAME means the file
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, ValueError):  # no file is called so
+    except (OSError, ValueError):  # no file can have this name
         is_file = is_folder = False
     if path.suffix in (".yaml", ".yml") and path.with_suffix(store.WEIGHTS).is_file():
         raise CheckpointError(f"{reference} is a card; give the weights, {path.with_suffix(store.WEIGHTS)}")

@@ -36,14 +36,14 @@ def name_on_mirror(card: Card | FileCard) -> str:
 
 
 def place_of(card: Card | FileCard) -> Path:
-    """Where in the cache the verified file is."""
+    """The path of the verified file in the cache."""
     if isinstance(card, FileCard):
         return store.cache_folder() / "files" / card.source.file
     return store.cached_weights(card.name)
 
 
 def kept_path(card: Card | FileCard) -> Path:
-    """Where the published file is kept with --keep."""
+    """The path at which --keep keeps the published file."""
     assert card.source is not None
     return store.cache_folder() / "originals" / card.name / card.source.file
 

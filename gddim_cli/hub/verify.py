@@ -61,7 +61,7 @@ def check_zip(card: FileCard, path: Path) -> None:
                 raise refused(card, path, "a member of it is too large")
             broken = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise refused(card, path, f"not a whole .npz file ({printable(error)})") from error
+        raise refused(card, path, f"not a complete .npz file ({printable(error)})") from error
     if broken:
         raise refused(card, path, f"{printable(broken)} in it is damaged")
 

@@ -82,7 +82,9 @@ class Tar(Pictures):
         with named(path), tarfile.open(path, "r:") as archive:
             length = path.stat().st_size
             for member in archive:
-                if member.offset <= end or member.size < 0:  # a damaged length leads back: without this, for ever
+                if (
+                    member.offset <= end or member.size < 0
+                ):  # a damaged length can lead backwards, which would loop for ever
                     raise DataError(f"{path}: {printable(member.name)} is damaged; make the archive again")
                 end = member.offset
                 if member.isdir():

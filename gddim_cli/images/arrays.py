@@ -103,7 +103,7 @@ class ArchiveReader:
     Attributes:
         parts: for each archive, its path and number of images.
         key: the array in each, uint8.
-        shape: of one image, (H, W, C).
+        shape: the shape of one image, (H, W, C).
         stack: closes the open archive.
         number: the number of the open part.
         member: the open part's array, from image `row` on.
@@ -148,7 +148,7 @@ class ArchiveReader:
     def _fill(self, images: Pixels, row: int) -> None:
         size = images[0].nbytes
         self.member.seek((row - self.row) * size, io.SEEK_CUR)
-        raw = self.member.read(len(images) * size)  # with the last byte zipfile compares the checksum
+        raw = self.member.read(len(images) * size)  # zipfile compares the checksum when the last byte is read
         if len(raw) < len(images) * size:
             raise EOFError("truncated")
         images[:] = np.frombuffer(raw, np.uint8).reshape(images.shape)

@@ -50,7 +50,7 @@ class IsotropicDenoiser:
         low, high = self.data_range
         gain, offset = (high - low) / 2, (high + low) / 2
         native = y if self.data_range == (-1.0, 1.0) else y * gain + offset
-        # Times and levels are computed in float64 where the device has it: embeddings multiply them by up to 1000.
+        # Times and levels are computed in float64 if the device supports it: embeddings multiply them by up to 1000.
         precise = sigma.to(torch.float32 if sigma.device.type == "mps" else torch.float64)
         scaling = self.convention.scaling(precise * gain)
         skip, out, inside = (part.to(y.dtype)[:, None, None, None] for part in scaling[:3])

@@ -16,7 +16,7 @@ class Point:
     Attributes:
         x, y: its coordinates.
         error: the standard error of y; None if unknown.
-        text: what is shown on hover.
+        text: the text shown on hover.
     """
 
     x: float

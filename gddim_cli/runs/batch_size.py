@@ -92,7 +92,7 @@ def best_size(seconds: Callable[[int], float], most: int) -> int:
     """The smallest power of two, up to `most`, after which images/s grow by less than 5 % for two doublings.
 
     Args:
-        seconds: from a batch size to the seconds of one evaluation.
+        seconds: maps a batch size to the seconds of one evaluation.
         most: the largest batch size to try.
 
     Raises:

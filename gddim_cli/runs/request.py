@@ -251,7 +251,7 @@ def sampling_settings() -> dict[str, Setting]:
 
 
 def differences(old: SamplingRequest, new: SamplingRequest) -> list[str]:
-    """What differs between two requests, as `name: old -> new`."""
+    """The differences between two requests, as `name: old -> new`."""
     a, b = old.flat(), new.flat()
     return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
 

@@ -42,7 +42,7 @@ def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], col
     kin = [other for other in others if other.checkpoint == request.checkpoint]
     places = [request.checkpoint] if len(kin) < len(others) else []
     places += [request.diffusion] if any(other.diffusion != request.diffusion for other in kin) else []
-    spec = SAMPLERS.get(request.sampler)  # None for that of a plugin that is not installed any more
+    spec = SAMPLERS.get(request.sampler)  # None for an option of a plugin that is no longer installed
     label = spec.label(spec, request.sampler_options, column) if spec else request.sampler
     return f"{' '.join(map(str, places))}: {label}" if places else label
 

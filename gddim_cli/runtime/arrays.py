@@ -112,7 +112,7 @@ def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
                 raise ValueError(f"{size} bytes; at most {most} are read")
             with archive.open(info) as member:
                 array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-                member.read(1)  # beyond the last byte zipfile compares the checksum
+                member.read(1)  # zipfile compares the checksum when it reads past the last byte
     except DAMAGE as error:
         raise DataError(f"{path}: array '{name}' cannot be read: {reason(error)}") from error
     return array

@@ -44,7 +44,7 @@ def memory_for(images: int, device: torch.device, remedy: str | None = None) -> 
 
     Args:
         images: the batch size.
-        remedy: what the message advises. Default: a smaller `--batch-size`.
+        remedy: the advice in the message. Default: a smaller `--batch-size`.
 
     Raises:
         CapacityError: memory has run out; replaces the errors of torch and NumPy.

@@ -25,7 +25,7 @@ def escaped(letter: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """An error's message in one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(text) or type(error).__name__
 

@@ -165,7 +165,7 @@ def integrals(equation: Equation, t: Array, order: int, ahead: int = 0) -> Array
     c = np.zeros((len(t) - 1, order + 1 + ahead, *integrand.shape[2:]))
     for j in range(order + 1 + ahead):
         weighted: Array = weights * lagrange(t, step + ahead, j, order + ahead, nodes)
-        # Time decreases: the integral from t_i to t_{i+1} has the opposite sign of the one over the panel.
+        # Time decreases: the integral from t_i to t_{i+1} has the opposite sign of the panel's integral.
         np.add.at(c[:, j], step, -np.einsum("pn,pn...->p...", weighted, integrand))
     return c
 

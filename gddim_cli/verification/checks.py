@@ -173,7 +173,7 @@ def check_r(subject: Subject) -> Result:
 
 
 def check_image_left(subject: Subject) -> Result:
-    """What is left of the image at t_start: `sqrt(psi^T Sigma^{-1} psi)`, `psi = Psi(t_start, 0) e_x`."""
+    """The part of the image that is left at t_start: `sqrt(psi^T Sigma^{-1} psi)`, `psi = Psi(t_start, 0) e_x`."""
     d = subject.diffusion
     psi = d.Psi(subject.start, 0.0)[:, 0]
     value = float(np.sqrt(psi @ np.linalg.solve(d.Sigma(subject.start), psi)))
@@ -216,7 +216,9 @@ def check_one_step(subject: Subject) -> Result:
     for s, t in long_steps(subject):
         growth = float(np.linalg.norm(d.Psi(t, s), 2))
         worst = max(worst, flow.step_error(s, t) / (max(growth, 1.0) * max(1.0, float(flow.at(s).abs().max()))))
-    message = "a step of gDDIM of order 0 is not exact where it has to be, so its coefficients are not accurate enough"
+    message = (
+        "a step of gDDIM of order 0 is not exact, although it should be, so its coefficients are not accurate enough"
+    )
     return below("one step of order 0 on one image, relative to Psi", worst, ONE_STEP_BOUND, message)
 
 

@@ -177,7 +177,7 @@ def test_set_adds_and_contradicts(golden_file, gddim, tmp_path):
         (("--format", "onnx"), "--format: there is no checkpoint format 'onnx'; known: gddim-flax"),
         (("--format", "score-sde", "--card", "cld-cifar10"), "contradicts --card cld-cifar10"),
         (("--card", "cld-cifer10"), "did you mean 'cld-cifar10'"),
-        (("--card", "cldsgm-cifar10"), "not a whole torch checkpoint"),
+        (("--card", "cldsgm-cifar10"), "not a complete torch checkpoint"),
         (("--card", "bdm-cifar10"), "6 input channels do not match: bdm-cifar10 has states of dimension 1"),
     ],
 )

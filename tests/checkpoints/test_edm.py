@@ -153,7 +153,7 @@ def test_hostile_pickles_are_refused_in_one_line(golden_file, tmp_path):
         "nested": (with_payload(golden_file, hostile_torch(Runs(ran))), r"it would run posix\.mkdir"),
         "nested system": (with_payload(golden_file, hostile_torch(Commands(ran))), r"it would run posix\.system"),
         "nested list": (with_payload(golden_file, hostile_torch([1, 2])), "not a network as EDM's program"),
-        "nested text": (with_payload(golden_file, b"hello"), "not a whole pickle"),
+        "nested text": (with_payload(golden_file, b"hello"), "not a complete pickle"),
     }
     for name, (content, message) in contents.items():
         path = tmp_path / f"{name}.pkl"

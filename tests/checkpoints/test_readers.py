@@ -198,7 +198,7 @@ def test_torch_files_that_do_not_fit(tmp_path, content, message):
 )
 def test_torch_garbage(tmp_path, content):
     path = write(tmp_path / "x.pth", content)
-    with pytest.raises(CheckpointError, match=r"not a whole torch checkpoint|not a training state") as caught:
+    with pytest.raises(CheckpointError, match=r"not a complete torch checkpoint|not a training state") as caught:
         torch_pickle.read_training_state(path)
     assert "\n" not in str(caught.value)
 
@@ -207,7 +207,7 @@ def test_torch_garbage(tmp_path, content):
 def test_torch_truncated(golden_file, tmp_path, share):
     whole = golden_file("ncsnpp_small_cldsgm.pth").read_bytes()
     path = write(tmp_path / "cut.pth", whole[: int(share * len(whole))])
-    with pytest.raises(CheckpointError, match="not a whole torch checkpoint"):
+    with pytest.raises(CheckpointError, match="not a complete torch checkpoint"):
         torch_pickle.read_training_state(path)
 
 
@@ -234,5 +234,5 @@ def test_tensors_that_are_no_arrays_are_refused(tmp_path, kind, make):
 def test_a_zip_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.txt", "hello")
-    with pytest.raises(CheckpointError, match="not a whole torch checkpoint"):
+    with pytest.raises(CheckpointError, match="not a complete torch checkpoint"):
         torch_pickle.read_training_state(tmp_path / "x.zip")

@@ -91,7 +91,7 @@ def test_damaged_and_foreign_weights(refused, tiny: Path, tmp_path: Path) -> Non
     cut = tmp_path / "cut.safetensors"
     for size in (0, 5, 100, tiny.stat().st_size - 1):
         cut.write_bytes(tiny.read_bytes()[:size])
-        assert "cut.safetensors: not a whole safetensors file" in refused(checkpoint=cut, status=1)
+        assert "cut.safetensors: not a complete safetensors file" in refused(checkpoint=cut, status=1)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(3)}, foreign)
     assert "without gddim's card" in refused(checkpoint=foreign, status=1)

@@ -74,7 +74,7 @@ def test_a_foreign_file_is_converted_once(golden_file, monkeypatch):
     assert first.sha256 == second.sha256
     assert sum("converting into the cache" in text for text in said) == 1
     first.path.write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         load(str(path), CPU)
 
 

@@ -10,7 +10,7 @@ from gddim_cli.checkpoints.formats.torch_outline import ncsnpp_channels
 
 
 def detect(path: Path) -> bool:
-    """Whether it is a training state whose network takes two images and gives one."""
+    """Whether the file is a training state whose network takes two images and gives one."""
     channels = ncsnpp_channels(path)
     return channels is not None and channels[0] == 2 * channels[1]
 

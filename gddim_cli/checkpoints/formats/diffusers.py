@@ -55,7 +55,7 @@ class Scheduler(msgspec.Struct, frozen=True):
 
 
 def detect(path: Path) -> bool:
-    """Whether it is a folder with the configuration of a UNet2DModel."""
+    """Whether the path is a folder with the configuration of a UNet2DModel."""
     if not path.is_dir():
         return False
     try:
@@ -65,7 +65,7 @@ def detect(path: Path) -> bool:
 
 
 def unet_folder(path: Path) -> Path:
-    """Where the network is: `unet/` of a pipeline, or the folder itself."""
+    """The network's folder: `unet/` of a pipeline, or the folder itself."""
     return path / "unet" if (path / "unet" / "config.json").is_file() else path
 
 

@@ -36,7 +36,7 @@ TRAINING_ONLY = ("augment_dim", "label_dropout")
 
 
 def detect(path: Path) -> bool:
-    """Whether it is a pickle that begins with a persistent object of EDM's program under `ema`."""
+    """Whether the file is a pickle that begins with a persistent object of EDM's program under `ema`."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -74,7 +74,7 @@ def read(path: Path) -> Contents:
             "arguments": plain_values(state_of(network)["_init_kwargs"]),
         }
     except OutlineError as error:
-        raise CheckpointError(f"{path}: not a whole pickle of EDM's program ({error}); fetch it again") from error
+        raise CheckpointError(f"{path}: not a complete pickle of EDM's program ({error}); fetch it again") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:

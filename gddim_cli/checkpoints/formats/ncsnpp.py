@@ -56,7 +56,7 @@ class Inferred:
     """What the tensors determine.
 
     Attributes:
-        arguments: of the network, those that are certain.
+        arguments: the network's arguments that the tensors determine.
         attention: the levels with attention, counted from 0; None if the names leave several choices.
     """
 
@@ -181,8 +181,8 @@ def complete(
     """All arguments of the network: from the tensors, from the options, and the rest from a card.
 
     Args:
-        inferred: from `infer`.
-        given: the options.
+        inferred: the result of `infer`.
+        given: the options by name.
         otherwise: a card's network.
         say: called with each argument that was taken from the card.
 

@@ -44,9 +44,9 @@ class Place:
     """Where a tensor of the network is in a file.
 
     Attributes:
-        name: in the network.
+        name: its name in the network.
         original: its name in the file.
-        shape: in the network.
+        shape: its shape in the network.
         axes: the file's axes in the network's order; None if they are the same. Axes that the file lacks have length 1.
     """
 
@@ -102,7 +102,7 @@ def call_order(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
 
 
 def places(network: NCSNpp, layout: Layout) -> Iterator[Place]:
-    """Where every tensor of the network is in a file of that layout."""
+    """The place of every tensor of the network in a file of that layout."""
     counted: Counter[str] = Counter()
     for number, (name, part) in enumerate(call_order(network)):
         if layout == "torch":
@@ -117,7 +117,7 @@ def places(network: NCSNpp, layout: Layout) -> Iterator[Place]:
 
 
 def place(name: str, part: nn.Module, inner: str, shape: tuple[int, ...], original: str, layout: Layout) -> Place:
-    """Where the tensor `inner` of the part `name` is, which the file calls `original`."""
+    """The place of the tensor `inner` of the part `name`, which the file calls `original`."""
     separator = "/" if layout == "flax" else "."
     child, _, leaf = inner.rpartition(".")
     module = part.get_submodule(child)

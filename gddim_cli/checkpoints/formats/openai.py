@@ -173,7 +173,7 @@ def infer(shapes: Shapes, path: Path, image_size: int) -> dict[str, Any]:
         }
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{path}: its tensors are not those of a U-Net of OpenAI's programs; is it whole?"
+            f"{path}: its tensors are not those of a U-Net of OpenAI's programs; is the file complete?"
         ) from error
 
 
@@ -192,7 +192,7 @@ def count_levels(blocks: list[set[str]]) -> tuple[int, int]:
 
 
 def up_blocks(shapes: Shapes) -> list[set[str]]:
-    """What each block on the way up holds besides its first residual block: `attention`, `up`, and `block` if that is one.
+    """The layers after the first residual block in each block on the way up: `attention`, `up`, `block` if `up` is residual.
 
     Raises:
         ValueError: blocks that are not numbered from 0.

@@ -30,7 +30,7 @@ def recognize(path: Path) -> FormatSpec:
         raise CheckpointError(f"{path}: no such file or folder")
     if not found:
         known = ", ".join(FORMATS)
-        raise CheckpointError(f"{path}: not a checkpoint of a known format ({known}); is it whole?")
+        raise CheckpointError(f"{path}: not a checkpoint of a known format ({known}); is the file complete?")
     if len(found) > 1:
         names = " and ".join(spec.name for spec in found)
         raise CheckpointError(f"{path}: could be {names}; choose one with --format")

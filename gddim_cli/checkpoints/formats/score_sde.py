@@ -41,7 +41,7 @@ class Options(ncsnpp.Options, frozen=True, kw_only=True):
 
 
 def detect(path: Path) -> bool:
-    """Whether it is a training state whose network maps one image to one image."""
+    """Whether the file is a training state whose network maps one image to one image."""
     channels = ncsnpp_channels(path)
     return channels is not None and channels[0] == channels[1]
 

@@ -123,12 +123,12 @@ def unpickle(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        # Mapped into memory where the layout allows it, so that the optimizer's moments are never read.
+        # Mapped into memory if the layout allows it, so that the optimizer's moments are never read.
         mapped = zipfile.is_zipfile(path)
         if mapped:
             refuse_compressed(path)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on odd pickles; what matters is whether they are read
+            warnings.simplefilter("ignore")  # about odd pickles, which are read or refused below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except BROKEN as error:
         text = " ".join(str(error).split())
@@ -138,7 +138,7 @@ def unpickle(path: Path) -> Any:
                 f"{path}: refused: it would run {refused[1]}, and a checkpoint has no need to run anything"
             ) from error
         raise CheckpointError(
-            f"{path}: not a whole torch checkpoint ({text[:120]}); fetch it again, or give its format with --format"
+            f"{path}: not a complete torch checkpoint ({text[:120]}); fetch it again, or give its format with --format"
         ) from error
 
 
@@ -160,7 +160,7 @@ def check_plain(tensors: Iterable[Tensor], path: Path) -> None:
         CheckpointError: a tensor is not dense.
     """
     for tensor in tensors:
-        nested = tensor.is_nested  # these have no layout, and an error for a shape
+        nested = tensor.is_nested  # a nested tensor has no layout, and its shape raises an error
         if nested or tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
             kind = "nested" if nested else "quantized" if tensor.is_quantized else f"{tensor.layout} on {tensor.device}"
             raise CheckpointError(f"{path}: holds a tensor that is {kind}; dense tensors are needed")

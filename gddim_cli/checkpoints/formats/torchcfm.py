@@ -31,7 +31,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def detect(path: Path) -> bool:
-    """Whether it is a training state whose average is such a network."""
+    """Whether the file is a training state whose average is such a network."""
     state = outline_of(path)
     return isinstance(state, dict) and set(openai.NAMES) <= set(tensor_shapes(state.get(AVERAGE)))
 

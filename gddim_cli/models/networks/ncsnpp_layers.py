@@ -84,7 +84,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(width_in, width_out, 1) if changes else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """From x [B, width_in, H, W] and the swish of the time embedding [B, E] to [B, width_out, H', W']."""
+        """Maps x [B, width_in, H, W] and the swish of the time embedding [B, E] to [B, width_out, H', W']."""
         # In place wherever the input is not needed again: on a CPU, fresh memory costs as much as the arithmetic.
         h, x = self.resample(fn.silu(self.norm_in(x), inplace=True)), self.resample(x)
         h = self.conv_in(h).add_(self.time(embedding)[:, :, None, None])

@@ -157,7 +157,9 @@ class ResBlock(nn.Module):
         self.resample = Resampling(resample) if resample else nn.Identity()
         self.in_layers = nn.Sequential(norm(width_in), nn.SiLU(), conv3x3(width_in, width_out))
         out = 2 * width_out if style.scale_shift else width_out
-        self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(style.embedding, out))  # the SiLU is done before
+        self.emb_layers = nn.Sequential(
+            nn.Identity(), nn.Linear(style.embedding, out)
+        )  # the embedding has passed the SiLU
         self.out_layers = nn.Sequential(
             norm(width_out), nn.SiLU(), nn.Dropout(style.dropout), conv3x3(width_out, width_out)
         )
