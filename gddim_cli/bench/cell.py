@@ -25,8 +25,7 @@ BATCH_SIZE = "Batch size. Affects speed; values change only by rounding (with rk
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One value to measure: which images, how they are evaluated, and where the value is printed.
 
-    `request` is the plan's, not yet resolved; `num` None stands for the protocol's number; `key` is the result's, once it is
-    known.
+    `request` is not yet resolved; `num` None stands for the protocol's number; `key` is the result's, once it is known.
     """
 
     request: SamplingRequest
@@ -38,9 +37,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inception: Inception | None = None
     features: Features | None = None
     table: Annotated[Text, about("Title of the table that a row's cells stand in.")] = ""
-    published: (
-        Annotated[Text, about("Row of the paper's tables to print beside the cells, such as table1.R.")] | None
-    ) = None
+    published: Annotated[Text, about("Row of the paper's tables to print beside, such as table1.R.")] | None = None
     key: str = ""
 
     @classmethod
@@ -56,9 +53,7 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a plan as a whole."""
 
     solver_error: Annotated[bool, about(SOLVER_ERROR, panel="Metrics")] | None = None
-    solver_error_images: Annotated[
-        int, about("Number of images for --solver-error.", panel="Metrics", ge=1, le=10_000)
-    ] = 16
+    solver_error_images: Annotated[int, about("Images for --solver-error.", panel="Metrics", ge=1, le=10_000)] = 16
     keep_images: Annotated[bool, about(KEEP_IMAGES, panel="Output")] = False
     out: Annotated[Text, about(OUT, panel="Output", metavar="FOLDER")] = "bench"
     batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed", ge=1, le=100_000)] = 64

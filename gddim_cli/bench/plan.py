@@ -55,8 +55,7 @@ def read_plan(path: Path | None, preset: str | None, options: Values, problems: 
 class Planner:
     """Makes the cells of a plan: lists multiply, rows add to the plan's settings, options replace both.
 
-    In a preset, cells that the chosen checkpoint or sampler does not support are left out. `own` holds the settings of the
-    whole plan.
+    A preset leaves out cells that the checkpoint or the sampler does not support. `own` holds the settings of the whole plan.
     """
 
     def __init__(self, file: PlanFile, options: Values, problems: list[str]) -> None:

@@ -25,7 +25,7 @@ from gddim_cli.runs.batch_size import BatchSizeProbe
 from gddim_cli.runs.converged import COST, first_images
 from gddim_cli.runs.folder import new_session
 from gddim_cli.runs.kept_images import KeptImages
-from gddim_cli.runs.prepared_run import PILOT, PreparedRun
+from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.solver_error import Solutions, SolverError
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.clock import Clock
@@ -145,8 +145,7 @@ class Runner:
     ) -> int:
         """Draws images and writes a row for each, its features and last its network evaluations; returns the number of images.
 
-        Batches are the same whatever was done before, so that an interrupted cell ends with the same numbers as an
-        uninterrupted one.
+        Batches do not depend on what was done before, so that an interruption changes no number.
         """
         made = 0
         batches = prepared.batches(range(result.num), self.resources.batch_size, result.num)
@@ -223,7 +222,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         block = first.request.batch_size or 1  # for batches that are always full
         each, calibration = first.planned or first.request.nfe, 0
         if first.planned is None and (left or images):
-            each, calibration = expected(resources.prepare(plan.cell(first.key).request), kept[0].tolerance)
+            each, calibration = resources.prepare(plan.cell(first.key).request).expected(kept[0].tolerance)
         evaluations = calibration + each * sum(-(-count // block) * block for count in (left, images))
         solution = solutions(resources, folder).path(first.request, plan.solver_error)
         if images and plan.solver_error and first.deterministic and solution not in solved:
@@ -241,12 +240,6 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         network, features = speeds.get(kind, (0.0, 0.0))
         found[first.features] = evaluations, evaluations * network + left * features
     return found
-
-
-def expected(prepared: PreparedRun, tolerance: float | None) -> tuple[int, int]:
-    """Estimates of an adaptive sampler's evaluations per image, and of those of its calibration unless `tolerance` is known."""
-    each, pilot = prepared.sampler.expected or (prepared.request.nfe, 0)
-    return each, 0 if tolerance else PILOT * pilot
 
 
 def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[float, float]:

@@ -102,6 +102,11 @@ class PreparedRun:
             pilot = self.start(range(PILOT if self.initial is None else 1))
             self.sampler = self.sampler.calibrate_tolerance(self.eps_of(range(len(pilot))), pilot)
 
+    def expected(self, tolerance: float | None) -> tuple[int, int]:
+        """Estimated evaluations of an adaptive sampler per image, and of its calibration unless `tolerance` is known."""
+        each, pilot = self.sampler.expected or (self.request.nfe, 0)
+        return each, 0 if tolerance else PILOT * pilot
+
     def use_tolerance(self, tolerance: float | None) -> None:
         """Sets a tolerance that was calibrated earlier."""
         if tolerance and self.sampler.with_tolerance:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion
-from gddim_cli.errors import DataError, NumericsError, UsageError
+from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.prepared_run import PreparedRun
@@ -24,7 +24,7 @@ from gddim_cli.runs.solvers import solver_name
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import locked, replacing
 from gddim_cli.runtime.json_files import read_json, write_json
-from gddim_cli.runtime.memory import is_out_of_memory, memory_for
+from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.rounding import rounding
 from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
@@ -196,7 +196,7 @@ class Tuning:
             zeros = [0.0] * family.size
             state = Progress(0, theta.tolist(), zeros, zeros, best, min(first, fallback))
             write_json(path, state)
-        if not differentiable(batches[0], float(family.grid[0])):
+        if not descent.differentiable(batches[0], float(family.grid[0])):
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
             return state
         for done in range(state.rounds, self.rounds):
@@ -295,21 +295,6 @@ def refined(grid: Array, every: int) -> Array:
     inner = (roots[:-1, None] + share * np.diff(roots)[:, None]) ** POWER
     inner[:, 0] = grid[:-1]
     return np.append(inner.ravel(), grid[-1])
-
-
-def differentiable(batch: Batch, t: float) -> bool:
-    """Whether torch can compute the gradient of the prediction with respect to the state."""
-    u = batch.start.detach().clone().requires_grad_()
-    try:
-        with torch.enable_grad():
-            torch.autograd.grad(batch.eps(u, t).sum(), u)
-    except DataError:  # a user's network; it did compute the prediction of the closed form
-        return False
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        return False
-    return True
 
 
 def check_num(num: int, batch_size: int) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gddim_cli.errors import DataError
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
+from gddim_cli.runtime.memory import is_out_of_memory
 from gddim_cli.samplers.coefficients import Coefficients
 from gddim_cli.samplers.fitted.family import Family
 from gddim_cli.samplers.fitted.trace import Batch, Trace, errors_of, traced
@@ -35,6 +37,21 @@ class Point:
     mean: Array
     square: Array
     steps: int = 0
+
+
+def differentiable(batch: Batch, t: float) -> bool:
+    """Whether torch can compute the gradient of the prediction with respect to the state."""
+    u = batch.start.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(batch.eps(u, t).sum(), u)
+    except DataError:  # a user's network; it did compute the prediction of the closed form
+        return False
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def improved(family: Family, point: Point, batches: Sequence[Batch], total: int) -> Point:
