@@ -107,7 +107,7 @@ class Tuning:
         """The times that the search starts from, [N + 1]: from the first at which the network can tell images from noise."""
         config = self.prepared.config
         start = config.t_start
-        if config.k == "R":
+        if config.k == "R" and self.prepared.model.card.parameterization == "denoiser":
             start = first_time(self.prepared.diffusion, config.t_start, config.t_end)
         return power_grid(start, config.t_end, self.nfe, POWER)
 
