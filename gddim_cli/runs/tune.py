@@ -18,6 +18,7 @@ from torch import Tensor
 from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.hub.store import cache_folder
+from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.solvers import solver_name
@@ -107,7 +108,7 @@ class Tuning:
         """The times that the search starts from, [N + 1]: from the first at which the network can tell images from noise."""
         config = self.prepared.config
         start = config.t_start
-        if config.k == "R":
+        if config.k == "R" and isinstance(self.prepared.eps, DenoiserEps):
             start = first_time(self.prepared.diffusion, config.t_start, config.t_end)
         return power_grid(start, config.t_end, self.nfe, POWER)
 
