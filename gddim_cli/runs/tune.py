@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 from gddim_cli.samplers.fitted import closed_form, descent
 from gddim_cli.samplers.fitted.family import Family, Method
+from gddim_cli.samplers.fitted.grid_search import GridState, Solved, judged, nearest, passes
 from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of
 from gddim_cli.samplers.fitted.trace import Batch, rmse
 from gddim_cli.samplers.multistep import multistep
@@ -47,9 +47,15 @@ FAINTEST = 0.03
 REFERENCE_STEPS = {"R": 100, "L": 200}
 """Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
 REFERENCE_ORDER = 3
+IN_GRID_SEARCH = 48
+"""Noises by which the search judges a grid of times."""
+FIRST_MOVE = 6
+"""By how many times of the reference solutions the search moves each time of the grid at first."""
+GRID_SEARCH = 1100
+"""Evaluations of each of these noises by the fitted solvers of the grids tried."""
 SEARCH = 50
 """Evaluations by the solver of each noise in the search. More evaluations in a solver leave less to search for."""
-VERSION = 2
+VERSION = 3
 """Of the fit; interrupted work of another version is not resumed."""
 
 
@@ -112,6 +118,17 @@ class Tuning:
             start = first_time(self.prepared.diffusion, config.t_start, config.t_end)
         return power_grid(start, config.t_end, self.nfe, POWER)
 
+    @cached_property
+    def fine(self) -> Array:
+        """The times of the reference solutions, among which the search for a grid chooses."""
+        config = self.prepared.config
+        return power_grid(config.t_start, config.t_end, max(REFERENCE_STEPS[self.method.k], 2 * self.nfe), POWER)
+
+    @property
+    def grids(self) -> int:
+        """The number of grids that are tried, about."""
+        return GRID_SEARCH // self.nfe
+
     @property
     def start(self) -> Coefficients:
         """The constants of the solver to beat."""
@@ -140,18 +157,13 @@ class Tuning:
     def evaluations(self) -> int:
         """An estimate of all network evaluations, counted in images."""
         n = self.nfe
-        references = (self.num + self.held_out) * (self.reference_grid_size + self.reference_grid_size // n + 1)
+        references = (self.num + self.held_out) * (len(self.fine))
         return (
             references
-            + self.num * n
+            + (self.num + self.grids * min(IN_GRID_SEARCH, self.num)) * n
             + self.rounds * self.num * (3 * n - 1)
             + (self.rounds + 4) * self.held_out * n // 2
         )
-
-    @property
-    def reference_grid_size(self) -> int:
-        """The number of steps of the reference solutions."""
-        return self.nfe * math.ceil(REFERENCE_STEPS[self.method.k] / self.nfe)
 
     @rounding(tf32=False)
     def solver(self, say: Callable[[str], object] = lambda _: None) -> SolverFile:
@@ -163,12 +175,15 @@ class Tuning:
         """
         with locked(self.folder, "gddim tune"), torch.no_grad(), memory_for(self.batch_size, self.prepared.device):
             fitted, held_out = range(self.num), range(self.num, self.num + self.held_out)
-            batches = list(self.batches(fitted, with_states=True))
-            others = list(self.batches(held_out, with_states=False))
+            solved = list(self.solved(fitted, with_states=True))
+            others = [each.batch for each in self.solved(held_out, with_states=False)]
             half = max(len(others) // 2, 1)
             choosing, measuring = others[:half], others[half:] or others
-            family, theta = closed_form.fit(self.method, self.grid, batches)
-            bare = [replace(batch, states=()) for batch in batches]
+            times = self.times(solved[: max(1, IN_GRID_SEARCH // self.batch_size)])
+            family, theta, _ = closed_form.fit(
+                self.method, self.fine[[*times, -1]], [each.on(times) for each in solved]
+            )
+            bare = [each.batch for each in solved]
             state = self.search(family, theta, bare, choosing, say)
             best = self.start if state.best is None else family.coefficients(np.array(state.best))
             before, after = rmse(measuring, self.start), rmse(measuring, best)
@@ -212,8 +227,19 @@ class Tuning:
             write_json(path, state)
         return state
 
-    def batches(self, indices: range, with_states: bool) -> Iterator[Batch]:
-        """The batches of these images with their reference solutions, which are computed once and kept."""
+    def times(self, solved: Sequence[Solved]) -> list[int]:
+        """The indices of the times in the fine grid, without the last; the search for them is kept after each pass."""
+        path = self.folder / "grid.json"
+        state = read_json(path, GridState)
+        if state is None:
+            start = nearest(self.fine, self.grid)
+            state = GridState(start, judged(self.method, self.fine, solved, start), FIRST_MOVE, 1)
+        for state in passes(self.method, self.fine, solved, state, self.grids):  # noqa: B020
+            write_json(path, state)
+        return state.indices
+
+    def solved(self, indices: range, with_states: bool) -> Iterator[Solved]:
+        """Batches of these images with their reference solutions, which are computed once and kept."""
         for begin in range(indices.start, indices.stop, self.batch_size):
             own = range(begin, min(begin + self.batch_size, indices.stop))
             eps, start = self.counted(self.prepared.eps_of(own)), self.prepared.start(own)
@@ -222,20 +248,16 @@ class Tuning:
                 states = self.reference(eps, start, with_states)
                 with replacing(path) as temporary, temporary.open("wb") as file:
                     np.save(file, torch.stack(states).cpu().numpy())
-            read = [torch.from_numpy(np.array(state)).to(start) for state in read_array(path)]
-            yield Batch(eps, start, read[-1][:, 0].contiguous(), read if with_states else ())
+            read = read_array(path, memory_map=True)
+            yield Solved(Batch(eps, start, torch.from_numpy(np.array(read[-1][:, 0])).to(start)), read)
 
     def reference(self, eps: Eps, start: Tensor, with_states: bool) -> list[Tensor]:
-        """The converged states at the times of the grid after the first, or only the last of them."""
-        every = self.reference_grid_size // self.nfe
-        config = self.prepared.config
-        grid = refined(np.union1d(self.grid, [config.t_start])[::-1], every)
-        lead = len(grid) - 1 - every * self.nfe
-        order = min(REFERENCE_ORDER, len(grid) - 2)
-        c = gddim_coefficients(self.prepared.diffusion, grid, order, config.k, config.denoise)
+        """The converged states at all times of the fine grid after the first, or only the last of them."""
+        config, order = self.prepared.config, min(REFERENCE_ORDER, len(self.fine) - 2)
+        c = gddim_coefficients(self.prepared.diffusion, self.fine, order, config.k, config.denoise)
         kept = []
         for i, (_, u) in enumerate(multistep(eps, start, c), start=1):
-            if with_states and i % every == 0 and lead < i < len(grid) - 1:
+            if with_states and i < len(self.fine) - 1:
                 kept.append(u)
         if not u.isfinite().all():
             raise NumericsError("the converged solution is not finite; nothing can be fitted to it")
@@ -287,15 +309,6 @@ def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
     signal = np.linalg.solve(diffusion.R(times), diffusion.Psi(times, 0.0)[..., :1])
     size = np.linalg.norm(signal, axis=(-2, -1)).reshape(len(times), -1).max(axis=1)
     return float(times[np.argmax(size >= FAINTEST)])
-
-
-def refined(grid: Array, every: int) -> Array:
-    """The grid with each step divided into `every` ones, evenly spaced in `t^(1/POWER)`, [every N + 1]."""
-    roots = grid ** (1 / POWER)
-    share = np.arange(every) / every
-    inner = (roots[:-1, None] + share * np.diff(roots)[:, None]) ** POWER
-    inner[:, 0] = grid[:-1]
-    return np.append(inner.ravel(), grid[-1])
 
 
 def check_num(num: int, batch_size: int) -> None:

@@ -122,8 +122,8 @@ def test_where_the_search_does_not_win_the_file_holds_the_start(tiny: Path, monk
     fit = tune.closed_form.fit
 
     def bad(*args):
-        family, theta = fit(*args)
-        return family, theta + 3.0 * (np.arange(len(theta)) >= family.free_times)
+        family, theta, traces = fit(*args)
+        return family, theta + 3.0 * (np.arange(len(theta)) >= family.free_times), traces
 
     monkeypatch.setattr(tune.closed_form, "fit", bad)
     one = tuning(tiny)

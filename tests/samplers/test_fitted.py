@@ -21,6 +21,7 @@ from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 from gddim_cli.samplers.fitted import closed_form, descent
 from gddim_cli.samplers.fitted.family import Family, Method
+from gddim_cli.samplers.fitted.grid_search import GridState, Solved, judged, nearest, passes
 from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of, read_solver, write_solver
 from gddim_cli.samplers.fitted.trace import Batch, rmse, traced
 from gddim_cli.samplers.gaussian_images import GaussianImages
@@ -50,7 +51,7 @@ def test_a_linear_problem_is_solved_exactly(diffusion: Diffusion) -> None:
     grid = power_grid(1.0, 1e-2, 4, 1.25)
     batch = gaussian_batch(diffusion, grid)
     method = Method(diffusion, "R", 2, 1.0)
-    family, theta = closed_form.fit(method, grid, [batch])
+    family, theta, _ = closed_form.fit(method, grid, [batch])
     assert rmse([batch], method.on(grid)) > 1e-3
     assert rmse([batch], family.coefficients(theta)) < 1e-7
     np.testing.assert_array_equal(family.times(theta), grid)
@@ -62,7 +63,7 @@ def mixture_family(diffusion: Diffusion) -> tuple[Family, np.ndarray, Batch]:
     grid = power_grid(0.9, exact.t_end, 4, 1.25)
     states = [exact.at(float(t)) for t in grid[1:]]
     batch = Batch(exact.eps, exact.start, states[-1][:, 0], states)
-    family, theta = closed_form.fit(Method(diffusion, "R", 2, 1.0), grid, [batch])
+    family, theta, _ = closed_form.fit(Method(diffusion, "R", 2, 1.0), grid, [batch])
     return family, theta, batch
 
 
@@ -97,6 +98,29 @@ def test_the_search_lowers_the_error_of_the_closed_form() -> None:
     assert times[-1] == family.grid[-1]
 
 
+def test_the_grid_search_finds_a_better_grid_and_goes_on_after_any_pass() -> None:
+    exact = exact_flow(VP())
+    fine = power_grid(0.9, exact.t_end, 40, 1.25)
+    states = [exact.at(float(t)) for t in fine[1:]]
+    method = Method(VP(), "R", 2, 1.0)
+    solved = [Solved(Batch(exact.eps, exact.start, states[-1][:, 0]), torch.stack(states).numpy())]
+    start = nearest(fine, power_grid(0.9, exact.t_end, 4, 1.25))
+    assert start == [0, 10, 20, 30]
+    first = GridState(start, judged(method, fine, solved, start), 4, 1)
+    found = list(passes(method, fine, solved, first, 100))
+    assert found[-1].error < 0.7 * first.error
+    assert found[-1].error == judged(method, fine, solved, found[-1].indices)
+    assert [state.error for state in found] == sorted((state.error for state in found), reverse=True)
+    assert list(passes(method, fine, solved, found[1], 100)) == found[2:]
+    assert found[-1].move == 0 or found[-1].trials >= 100
+
+
+def test_a_grid_has_as_many_times_on_the_fine_one() -> None:
+    fine = np.linspace(1.0, 0.0, 6)
+    assert nearest(fine, np.array([0.1, 0.05, 0.02, 0.0])) == [2, 3, 4]
+    assert nearest(fine, np.array([1.0, 0.99, 0.98, 0.0])) == [0, 1, 2]
+
+
 def test_in_frequency_space_all_frequencies_share_the_offsets(monkeypatch) -> None:
     monkeypatch.setattr(descent, "STEP_OF_TIMES", 1e-5)
     bdm = BDM(image_size=8)
@@ -105,7 +129,7 @@ def test_in_frequency_space_all_frequencies_share_the_offsets(monkeypatch) -> No
     eps = lambda u, t: torch.tanh(u)  # noqa: E731
     states = traced(eps, start, gddim_coefficients(bdm, power_grid(0.9, 0.5, 30, 1.25), 2)).states[10::10]
     batch = Batch(eps, start, states[-1][:, 0], states)
-    family, theta = closed_form.fit(Method(bdm, "R", 2, 0.95), grid, [batch])
+    family, theta, _ = closed_form.fit(Method(bdm, "R", 2, 0.95), grid, [batch])
     fitted, own = family.coefficients(theta), family.method.on(grid)
     assert fitted.Psi.shape == (3, 8, 8, 1, 1)
     assert np.ptp(fitted.C - own.C, axis=(2, 3)).max() < 1e-9

@@ -17,11 +17,14 @@ CORRELATED = 1e-7
 TINY = 1e-12
 
 
-def fit(method: Method, grid: Array, batches: Sequence[Batch]) -> tuple[Family, Array]:
+def fit(method: Method, grid: Array, batches: Sequence[Batch]) -> tuple[Family, Array, list[Trace]]:
     """The family around gDDIM on a time grid, [N + 1], and the theta of its least-squares fit.
 
     Step by step: from the states that the fitted steps before have reached, the offset M of step i minimises
     `|u_{i+1} - gDDIM's step - M features|^2` over all pixels and images, u the converged states; then that step is taken.
+
+    Returns:
+        The family, theta, and for each batch the run of the fitted solver.
     """
     c = method.on(grid)
     traces = [Trace([first_state(batch.start, c)], []) for batch in batches]
@@ -39,7 +42,7 @@ def fit(method: Method, grid: Array, batches: Sequence[Batch]) -> tuple[Family, 
         for trace in traces:
             trace.states.append(trace.step(c, i))
     family = Family(method, grid, directions, scales)
-    return family, np.concatenate([np.zeros(family.free_times), *(z.ravel() for z in found)])
+    return family, np.concatenate([np.zeros(family.free_times), *(z.ravel() for z in found)]), traces
 
 
 def columns(states: Tensor) -> Array:

@@ -1,0 +1,86 @@
+"""The search for the times of a solver, each of whose grids is judged by its fit in closed form: forward passes only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.fitted import closed_form
+from gddim_cli.samplers.fitted.family import Method
+from gddim_cli.samplers.fitted.trace import Batch, errors_of
+
+
+class GridState(msgspec.Struct, frozen=True):
+    """The state of the search after a pass over all times.
+
+    Attributes:
+        indices: where the times of the best grid are on the fine one, without the last, [N].
+        error: the root mean square error of its closed-form fit.
+        move: by how many indices the next pass moves each time; 0 when the search is over.
+        trials: how many grids have been tried.
+    """
+
+    indices: list[int]
+    error: float
+    move: int
+    trials: int
+
+
+def nearest(fine: Array, grid: Array) -> list[int]:
+    """Increasing indices of the fine grid, [N], near the times of a grid, [N + 1], without the last."""
+    found: list[int] = []
+    for i, t in enumerate(grid[:-1]):
+        wanted = int(np.argmin(np.abs(fine - t)))
+        low, high = (found[-1] + 1 if found else 0), len(fine) - len(grid) + i
+        found.append(min(max(wanted, low), high))
+    return found
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Images with their converged states at all times of the fine grid after the first, [M, B, D, C, H, W]."""
+
+    batch: Batch
+    states: NDArray[np.floating]
+
+    def on(self, indices: Sequence[int]) -> Batch:
+        """The batch with the states at some of the times and at the last one."""
+        read = [torch.from_numpy(np.array(self.states[i - 1])) for i in [*indices[1:], len(self.states)]]
+        return replace(self.batch, states=[state.to(self.batch.start) for state in read])
+
+
+def passes(method: Method, fine: Array, solved: Sequence[Solved], state: GridState, limit: int) -> Iterator[GridState]:
+    """Coordinate descent: yields the state after each pass, which moves every time of the best grid forward and back.
+
+    A pass that finds nothing better is followed by one with half the move.
+
+    Args:
+        fine: the times to choose from, [M + 1].
+        limit: the number of grids to try, about.
+    """
+    while state.move and state.trials < limit:
+        best, error, trials = state.indices, state.error, state.trials
+        for j, by in product(range(len(best)), (state.move, -state.move)):
+            grid = [*best[:j], best[j] + by, *best[j + 1 :]]
+            if all(a < b for a, b in pairwise([-1, *grid, len(fine) - 1])):
+                found, trials = judged(method, fine, solved, grid), trials + 1
+                if found < error:
+                    best, error = grid, found
+        move = state.move if best != state.indices else state.move // 2
+        state = GridState(best, error, move, trials)
+        yield state
+
+
+def judged(method: Method, fine: Array, solved: Sequence[Solved], indices: Sequence[int]) -> float:
+    """The root mean square error of the closed-form fit on a grid."""
+    batches = [each.on(indices) for each in solved]
+    _, _, traces = closed_form.fit(method, fine[[*indices, -1]], batches)
+    errors = [errors_of(trace.states[-1], batch) for trace, batch in zip(traces, batches, strict=True)]
+    return float(np.sqrt(np.concatenate(errors).mean()))
