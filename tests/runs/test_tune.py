@@ -22,7 +22,6 @@ from gddim_cli.runs.prepare import prepare
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.solvers import SOLVERS, find_solver
 from gddim_cli.runs.tune import Tuning
-from gddim_cli.samplers.fitted import descent
 from gddim_cli.samplers.fitted.solver_file import read_solver
 from gddim_cli.samplers.multistep import final_state, multistep
 from gddim_cli.samplers.registry import find_sampler
