@@ -56,7 +56,7 @@ GRID_SEARCH = 1100
 SEARCH = 50
 """Evaluations by the solver of each noise in the search. More evaluations in a solver leave less to search for."""
 VERSION = 3
-"""Of the fit; interrupted work of another version is not resumed."""
+"""The version of the fit; interrupted work of another version is not resumed."""
 
 
 class Progress(msgspec.Struct, frozen=True):
