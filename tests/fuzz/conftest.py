@@ -29,3 +29,9 @@ def reported(terminalreporter: pytest.TerminalReporter) -> Iterator[tuple[str, i
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             yield from (value for name, value in report.user_properties if name == "fuzzing")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fuzzing goes first: a forked process cannot compute gradients if its parent has."""
+    items.sort(key=lambda item: "fuzz" not in item.path.parts)
