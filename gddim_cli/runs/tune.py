@@ -157,7 +157,7 @@ class Tuning:
     def evaluations(self) -> int:
         """An estimate of all network evaluations, counted in images."""
         n = self.nfe
-        references = (self.num + self.held_out) * (len(self.fine))
+        references = (self.num + self.held_out) * len(self.fine)
         return (
             references
             + (self.num + self.grids * min(IN_GRID_SEARCH, self.num)) * n

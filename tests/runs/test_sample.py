@@ -13,8 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from gddim_cli.runs.folder import RunFolder
+from gddim_cli.runs.generate import Generation
+from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.row_file import RowFile
 
 SHORT = ("--nfe", 4, "--order", 2)
@@ -336,3 +341,15 @@ def test_the_bundled_checkpoint_is_the_default_and_says_so(gddim, tmp_path: Path
     assert result.status == 0
     assert "checkpoint: mnist (bundled; cld-cifar10 has not been downloaded)" in result.err
     assert pictures(tmp_path / "imgs").shape == (4, 28, 28)
+
+
+def test_the_progress_of_an_adaptive_sampler_is_complete_only_at_its_end(tiny: Path, tmp_path: Path) -> None:
+    """RK45 takes more steps than it was expected to; until the last one some of the work is left."""
+    request = SamplingRequest.of({"checkpoint": str(tiny), "sampler": "rk45", "rtol": 1e-4})
+    prepared = prepare(request, torch.device("cpu"))
+    generation = Generation(RunFolder(tmp_path / "imgs", "png"), prepared, 2, 2)
+    counts: list[tuple[int, int]] = []
+    generation.run(generation.prepare(), lambda images: counts.append((images, prepared.model.network.nfe)))
+    done = np.cumsum([images for images, _ in counts])
+    assert done[-1] == 2 * prepared.sampler.steps < 2 * len(counts)
+    assert (done[[nfe < counts[-1][1] for _, nfe in counts]] < done[-1]).all()
