@@ -364,7 +364,10 @@ def test_a_bad_reference_is_named(gddim: Callable, digits: Path, tmp_path: Path,
     assert message in found.err
 
 
-def test_bad_calls_are_refused(gddim: Callable, digits: Path, colour: Path, tmp_path: Path) -> None:
+def test_bad_calls_are_refused(
+    gddim: Callable, digits: Path, colour: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # without imgs/, which the README's first command makes
     one = folder_of(tmp_path / "one", pictures(1, 28, 1))
     odd = folder_of(tmp_path / "odd", pictures(3, 40, 3))
     cases: list[tuple[tuple, int, str]] = [
