@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,7 @@ def test_a_file_without_its_function(gddim, files: Path, tmp_path: Path) -> None
         ("    found = em", "    raise SystemExit(0)\n    found = em"),
         ("    found = em", "    1 / 0\n    found = em"),
         ("    return multistep", "    return 5\n    return multistep"),
+        ('title="Stretched"', "title=5"),
     ],
 )
 def test_samplers_that_fail(gddim, tiny: Path, files: Path, tmp_path: Path, old: str, new: str) -> None:
@@ -140,8 +142,51 @@ def test_samplers_that_fail(gddim, tiny: Path, files: Path, tmp_path: Path, old:
         "sample", "--checkpoint", tiny, "--sampler", path, "--nfe", 4, "--num", 2, "--out", tmp_path / "imgs"
     )
     assert result.status == 1
-    assert "own.py: raised" in result.err or "prepare returned int" in result.err
+    assert re.search(
+        "own.py: (raised|running it failed: SamplerSpec: title is 5, not a text)|prepare returned int", result.err
+    )
     assert result.err.count("gddim: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("solve", "message"),
+    [
+        ("lambda *_: None", "solve returned NoneType, not an iterator of steps"),
+        ("lambda *_: iter([])", "solve yielded no step"),
+        ("lambda *_: iter([(0.5, None)])", "solve must yield pairs of a time and states of shape [2, 2, 1, 8, 8]"),
+        ("lambda eps, u, draw: iter([(0.5, u[:1])])", "solve must yield pairs of a time and states"),
+        ("lambda eps, u, draw: iter([u])", "solve must yield pairs of a time and states"),
+    ],
+)
+def test_samplers_with_wrong_steps(gddim, tiny: Path, files: Path, tmp_path: Path, solve: str, message: str) -> None:
+    path = files / "own.py"
+    made = "return dataclasses.replace(multistep_sampler(found, options), solve={})"
+    path.write_text(SAMPLER.replace("return multistep_sampler(", f"{made.format(solve)}\n    (", 1))
+    words = ("--checkpoint", tiny, "--sampler", path, "--nfe", 4, "--num", 2)
+    result = gddim("sample", *words, "--out", tmp_path / "imgs")
+    assert (result.status, f"sampler stretched: {message}" in result.err) == (1, True), result.err
+    assert result.err.count("gddim: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [("t_end='x'", "t_end='x'"), ("t_start=True", "t_start=True"), ("k='Q'", "k='Q'"), ("denoise=3", "denoise=3")],
+)
+def test_diffusions_sampled_in_no_way(gddim, tmp_path: Path, sampling: str, message: str) -> None:
+    path = tmp_path / "own.py"
+    text = "from gddim_cli.diffusions.vp import VP\nfrom gddim_cli.diffusions.base import SamplingConfig\n\n"
+    path.write_text(f"{text}class Own(VP):\n    sampling = SamplingConfig({sampling})\n")
+    result = gddim("coefficients", "--nfe", 3, "--diffusion", path)
+    assert (result.status, f"{path}: sampling = " in result.err, message in result.err) == (1, True, True), result.err
+
+
+def test_a_generator_exit_of_a_users_code_is_an_error_like_any_other(gddim, tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from gddim_cli.diffusions.vp import VP\n\nclass Own(VP):\n    def F(self, t): raise GeneratorExit\n"
+    )
+    result = gddim("coefficients", "--nfe", 3, "--diffusion", path)
+    assert (result.status, "own.py: F raised GeneratorExit (line 4)" in result.err) == (1, True), result.err
 
 
 def test_a_sampler_of_ones_own(gddim, tiny: Path, files: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def run() -> int:
         status = call()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         from gddim_cli.runtime.user_file import raised, user_lines
 
         if HEARD:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
 from gddim_cli.errors import DataError
 from gddim_cli.runtime.user_file import execute, guarded
 
@@ -53,6 +54,7 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
         value = getattr(diffusion, attribute, None)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise DataError(f"{path}: the class needs '{attribute}', {expected}")
+    check_sampling(diffusion.sampling, path)
     if diffusion.D < 1 or not 0 < diffusion.T < math.inf or not diffusion.name.strip():
         raise DataError(
             f"{path}: name '{diffusion.name}', D = {diffusion.D}, T = {diffusion.T}: a name, D from 1 and T above 0 are needed"
@@ -77,6 +79,23 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
     for t in (0.0, diffusion.T):  # need not be finite there
         for member in ("F", "GG"):
             _matrix(diffusion, path, member, t)
+
+
+def check_sampling(config: SamplingConfig, path: Path) -> None:
+    """Raises DataError for a SamplingConfig whose values have the wrong types."""
+    times = (config.t_start, config.t_end)
+    fits = (
+        all(isinstance(t, Real) and not isinstance(t, bool) for t in times)
+        and isinstance(config.grid_power, Real | str)
+        and isinstance(config.denoise, bool)
+        and config.k in get_args(KChoice)
+        and config.quantize in ("floor", "round")
+    )
+    if not fits:
+        raise DataError(
+            f"{path}: sampling = {config}: t_start and t_end are numbers, grid_power a number or the name of a grid, "
+            "denoise True or False, k 'R' or 'L', quantize 'floor' or 'round'"
+        )
 
 
 def _matrix(diffusion: Diffusion, path: Path, member: str, *times: Any) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,20 @@ class Evaluator:
         spec = self.metric.spec
         given = self.extractor.class_scores(features) if spec.needs_scores else features
         reference = self.reference if spec.needs_reference else None
-        return dict(spec.compute(given, reference, self.metric.options, on_step))
+        return self.checked(spec.compute(given, reference, self.metric.options, on_step))
+
+    def checked(self, numbers: object) -> dict[str, float]:
+        """The numbers that a metric has returned. Raises DataError if they are not numbers by name, `value` among them."""
+        if not isinstance(numbers, Mapping) or "value" not in numbers:
+            raise DataError(
+                f"--metrics {self.metric.text}: compute returned {numbers!r:.80}, not numbers by name with a 'value'"
+            )
+        for name, value in numbers.items():
+            if not isinstance(name, str) or not isinstance(value, Real):
+                raise DataError(
+                    f"--metrics {self.metric.text}: compute returned {value!r:.80} as {name!r:.80}, not a number"
+                )
+        return dict(numbers)
 
     def check_count(self, n: int) -> None:
         """Raises UsageError if the metric cannot be computed from `n` images."""

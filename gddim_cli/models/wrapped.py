@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from gddim_cli.models.denoiser import DenoiserEps, denoise
 from gddim_cli.models.isotropic import check_labels, check_levels, from_prediction
 from gddim_cli.models.network import Counted
 from gddim_cli.samplers.base import Eps
+
+LARGEST = 1e18
+"""The highest noise level, other than infinity for none: its square is finite in float32."""
 
 
 class Denoiser:
@@ -58,7 +62,7 @@ class Denoiser:
                 f"module: {type(module).__name__} is not a module or a function of images and noise levels"
             )
         shape = tuple(image_shape)
-        if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+        if len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
             raise UsageError(f"image_shape: {image_shape!r} is not (channels, height, width)")
         if not data_range[0] < data_range[1]:
             raise UsageError(f"data_range: {data_range!r} does not rise")
@@ -75,8 +79,10 @@ class Denoiser:
             **convention,
         )
         low, high = self.sigma_range
-        if not 0 <= low < high:
-            raise UsageError(f"sigma_min {low:g} and sigma_max {high:g}: expected 0 <= sigma_min < sigma_max")
+        if not 0 <= low < high or LARGEST < high < math.inf:
+            raise UsageError(
+                f"sigma_min {low:g} and sigma_max {high:g}: expected 0 <= sigma_min < sigma_max <= {LARGEST:g}"
+            )
         self.image_shape = shape
         self.classes = classes
         self.name = name or type(module).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.errors import DataError
 from gddim_cli.models.acceleration import Accelerated
 from gddim_cli.models.guidance import guided
 from gddim_cli.models.model import Model
@@ -120,7 +121,27 @@ class PreparedRun:
         """
         self.calibrate()
         draw = lambda k: self.normal(indices, FIRST_STREAM + k)  # noqa: E731
-        return without_tf32(self.sampler.solve(eps or self.eps_of(indices), self.start(indices), draw))
+        start = self.start(indices)
+        return without_tf32(self.checked(self.sampler.solve(eps or self.eps_of(indices), start, draw), start))
+
+    def checked(self, steps: Iterable[Step], start: Tensor) -> Iterator[Step]:
+        """The steps of a sampler, which anyone may have written, each a time and states like the first ones.
+
+        Raises:
+            DataError: the sampler takes no step, or yields something else.
+        """
+        sampler, taken = self.request.sampler, 0
+        if not isinstance(steps, Iterable):
+            raise DataError(f"sampler {sampler}: solve returned {type(steps).__name__}, not an iterator of steps")
+        for step in steps:
+            states = step[1] if isinstance(step, tuple) and len(step) == 2 else None
+            if not isinstance(states, Tensor) or states.shape != start.shape:
+                shape = list(start.shape)
+                raise DataError(f"sampler {sampler}: solve must yield pairs of a time and states of shape {shape}")
+            taken += 1
+            yield step
+        if not taken:
+            raise DataError(f"sampler {sampler}: solve yielded no step")
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
         """The noise prediction for these images, given their classes if the model is conditional, and guided if asked for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -23,6 +23,15 @@ class Spec:
     """
 
     name: str = field(kw_only=False)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a text that is none: others write specs, too."""
+        for member in fields(self):
+            value = getattr(self, member.name)
+            if member.type in ("str", "str | None") and not (
+                isinstance(value, str) or (value is None and "None" in member.type)
+            ):
+                raise UsageError(f"{type(self).__name__}: {member.name} is {value!r}, not a text")
 
 
 T = TypeVar("T", bound=Spec)

@@ -55,7 +55,7 @@ def guarded(
         return call()
     except GddimError as error:
         raise DataError(f"{path}: {what} failed: {error}") from error
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         if let_through and let_through(error):
             raise
         raise DataError(f"{path}: {what} {raised(error)}") from error

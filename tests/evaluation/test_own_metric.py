@@ -21,6 +21,7 @@ from gddim_cli.evaluation.extractors.lenet import load_lenet
 from gddim_cli.evaluation.metrics.base import MetricSpec
 from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.runtime.registry import register
+from gddim_cli.runtime.user_file import LOADED
 from gddim_cli.settings import about
 
 TOY = """
@@ -99,3 +100,33 @@ def test_a_plugins_metric_is_found(digits: Path, tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert said["metric"] == "Toy(lenet-mnist)"
     assert said["value"] > 0
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Forgets the metric of a user's file afterwards."""
+    yield
+    METRICS.remove("toy")
+    LOADED.clear()
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('{"value"', '{"score"', "}, not numbers by name with a 'value'"),
+        ("return {", "return None\n    return {", "compute returned None, not numbers by name with a 'value'"),
+        ("return {", "return 5\n    return {", "compute returned 5, not numbers by name with a 'value'"),
+        ("float(np.abs", "str(np.abs", "' as 'value', not a number"),
+        ('title="Toy"', "title=5", "running it failed: MetricSpec: title is 5, not a text"),
+        ('title="Toy"', 'title="{none}"', "running it failed: metric toy: title '{none}': "),
+    ],
+)
+def test_a_metric_that_is_wrong_ends_in_one_line(
+    gddim: Callable, digits: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(TOY.replace(old, new, 1))
+    found = gddim("fid", digits, "--ref", digits, "--metrics", path)
+    assert (found.status, str(path) in found.err, message in found.err) == (1, True, True), found.err
+    assert found.err.count("gddim: ") == 1

@@ -199,7 +199,8 @@ def faults(outcome: Outcome) -> list[str]:
         found.append("a traceback")
     if "Warning" in outcome.err:
         found.append("a library's warning")
-    if outcome.status in (1, 2) and (len(errors) != 1 or lines[-1] != errors[0]):
+    failed_check = outcome.status == 1 and "\nFAILED" in outcome.out  # gddim check says so on stdout
+    if outcome.status in (1, 2) and not failed_check and (len(errors) != 1 or lines[-1] != errors[0]):
         found.append(f"{len(errors)} error lines")
     if outcome.status == 0 and errors:
         found.append("an error, and status 0")

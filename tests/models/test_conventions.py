@@ -308,12 +308,19 @@ def test_a_conditional_denoiser_sees_one_hot_classes():
         ({"prediction": "epsilon"}, "there is no parameterization 'epsilon'"),
         ({"prediction": "vp_eps", "sigma_data": 0.5}, "parameterization vp_eps: .*sigma_data"),
         ({"prediction": "vp_eps", "sigma_min": 200.0}, "expected 0 <= sigma_min < sigma_max"),
+        ({"prediction": "denoiser", "sigma_min": 0.1, "sigma_max": 1e300}, "sigma_max <= 1e.18"),
         ({"data_range": (1.0, 0.0)}, "does not rise"),
     ],
 )
 def test_conventions_that_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         gddim.Denoiser(lambda y, _: y, (1, 4, 4), **arguments)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (True, 4, 4), (1, 4, 0), (1.0, 4, 4)])
+def test_shapes_that_are_refused(shape):
+    with pytest.raises(UsageError, match=r"is not \(channels, height, width\)"):
+        gddim.Denoiser(lambda y, _: y, shape, 0.1, 10.0)
 
 
 @pytest.mark.parametrize("diffusion", ["cld", "vp", "ve", "psld"])

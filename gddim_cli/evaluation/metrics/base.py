@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gddim_cli import settings
+from gddim_cli.errors import UsageError
 from gddim_cli.evaluation.protocols import Mode
 from gddim_cli.runtime.registry import Spec
 
@@ -74,6 +75,15 @@ class MetricSpec(Spec):
     options: type[msgspec.Struct] = NoOptions
     least_images: Callable[[int, Any], int] = two
     notes: Callable[[Features, Any], Iterable[str]] = no_notes
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a title that is no text, or has braces for something else than an option."""
+        super().__post_init__()
+        for title in (self.title, self.generic_title or ""):
+            try:
+                title.format(**{key: option.default for key, option in settings.declared(self.options).items()})
+            except (ValueError, LookupError, AttributeError) as error:
+                raise UsageError(f"metric {self.name}: title {title!r}: {{NAME}} stands for an option only") from error
 
 
 def plain(value: Any) -> str:
