@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.errors import NumericsError, UsageError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.models.denoiser import DenoiserEps
@@ -30,7 +29,7 @@ from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 from gddim_cli.samplers.fitted import closed_form, descent
 from gddim_cli.samplers.fitted.family import Family, Method
-from gddim_cli.samplers.fitted.grid_search import GridState, Solved, judged, nearest, passes
+from gddim_cli.samplers.fitted.grid_search import GridState, Solved, first_time, judged, nearest, passes
 from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of
 from gddim_cli.samplers.fitted.trace import Batch, rmse
 from gddim_cli.samplers.multistep import multistep
@@ -40,41 +39,23 @@ DEFAULT_SEED = 2**32
 """Far from the seeds that people choose, so that their images start from other noises than the fit's."""
 NUM = 128
 ORDER = 3
-POWER = 1.25
-"""The power of the time grid that the fit starts from."""
-FAINTEST = 0.03
-"""What the images may be to the noise before the first evaluation; the network answers with much the same image there."""
+POWER = 1.6
+"""The power of the time grid from which the search for times starts."""
+REFERENCE_POWER = 1.25
+"""The power of the time grid of the reference solutions."""
 REFERENCE_STEPS = {"R": 100, "L": 200}
 """Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
 REFERENCE_ORDER = 3
-IN_GRID_SEARCH = 48
-"""Noises by which the search judges a grid of times."""
+IN_GRID_SEARCH = 128
+"""The largest number of noises by which the search judges a grid of times. With 48, grids are found that suit only these."""
 FIRST_MOVE = 6
 """By how many times of the reference solutions the search moves each time of the grid at first."""
-GRID_SEARCH = 1100
-"""Evaluations of each of these noises by the fitted solvers of the grids tried."""
+GRID_SEARCH = 2500
+"""NFE times the number of grids that the search tries. It usually ends earlier, when no move lowers the error."""
 SEARCH = 50
 """Evaluations by the solver of each noise in the search. More evaluations in a solver leave less to search for."""
-VERSION = 3
+VERSION = 4
 """The version of the fit; interrupted work of another version is not resumed."""
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """The state of a fit after a round.
-
-    Attributes:
-        rounds: how many are done.
-        theta, mean, square: where the search is, a `descent.Point`.
-        best: the theta with the lowest error on the noises that choose; None if that is the start.
-        error: that error.
-    """
-
-    rounds: int
-    theta: list[float]
-    mean: list[float]
-    square: list[float]
-    best: list[float] | None
-    error: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +103,9 @@ class Tuning:
     def fine(self) -> Array:
         """The times of the reference solutions, among which the search for a grid chooses."""
         config = self.prepared.config
-        return power_grid(config.t_start, config.t_end, max(REFERENCE_STEPS[self.method.k], 2 * self.nfe), POWER)
+        return power_grid(
+            config.t_start, config.t_end, max(REFERENCE_STEPS[self.method.k], 2 * self.nfe), REFERENCE_POWER
+        )
 
     @property
     def grids(self) -> int:
@@ -160,7 +143,8 @@ class Tuning:
         references = (self.num + self.held_out) * len(self.fine)
         return (
             references
-            + (self.num + self.grids * min(IN_GRID_SEARCH, self.num)) * n
+            + self.num * n
+            + self.grids * min(IN_GRID_SEARCH, self.num) * (n + 1) // 2  # what comes before the moved time is kept
             + self.rounds * self.num * (3 * n - 1)
             + (self.rounds + 4) * self.held_out * n // 2
         )
@@ -180,11 +164,10 @@ class Tuning:
             half = max(len(others) // 2, 1)
             choosing, measuring = others[:half], others[half:] or others
             times = self.times(solved[: max(1, IN_GRID_SEARCH // self.batch_size)])
-            family, theta, _ = closed_form.fit(
-                self.method, self.fine[[*times, -1]], [each.on(times) for each in solved]
-            )
+            first = closed_form.fit(self.method, self.fine[[*times, -1]], [each.on(times) for each in solved])
+            family = first.family
             bare = [each.batch for each in solved]
-            state = self.search(family, theta, bare, choosing, say)
+            state = self.search(family, first.theta, bare, choosing, say)
             best = self.start if state.best is None else family.coefficients(np.array(state.best))
             before, after = rmse(measuring, self.start), rmse(measuring, best)
             if after >= before:
@@ -202,15 +185,15 @@ class Tuning:
         batches: Sequence[Batch],
         choosing: Sequence[Batch],
         say: Callable[[str], object],
-    ) -> Progress:
+    ) -> descent.Progress:
         """The state after all rounds, each of which is kept."""
         path = self.folder / "search.json"
-        state = read_json(path, Progress)
+        state = read_json(path, descent.Progress)
         if state is None:
             first, fallback = rmse(choosing, family.coefficients(theta)), rmse(choosing, self.start)
             best = theta.tolist() if first < fallback else None
             zeros = [0.0] * family.size
-            state = Progress(0, theta.tolist(), zeros, zeros, best, min(first, fallback))
+            state = descent.Progress(0, theta.tolist(), zeros, zeros, best, min(first, fallback))
             write_json(path, state)
         if not descent.differentiable(batches[0], float(family.grid[0])):
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
@@ -223,7 +206,7 @@ class Tuning:
             error = rmse(choosing, family.coefficients(point.theta))
             found = point.theta.tolist()
             best, lowest = (found, error) if error < state.error else (state.best, state.error)
-            state = Progress(done + 1, found, point.mean.tolist(), point.square.tolist(), best, lowest)
+            state = descent.Progress(done + 1, found, point.mean.tolist(), point.square.tolist(), best, lowest)
             write_json(path, state)
         return state
 
@@ -233,7 +216,8 @@ class Tuning:
         state = read_json(path, GridState)
         if state is None:
             start = nearest(self.fine, self.grid)
-            state = GridState(start, judged(self.method, self.fine, solved, start), FIRST_MOVE, 1)
+            _, error = judged(self.method, self.fine, solved, start)
+            state = GridState(start, error, FIRST_MOVE, 1)
         for state in passes(self.method, self.fine, solved, state, self.grids):  # noqa: B020
             write_json(path, state)
         return state.indices
@@ -301,14 +285,6 @@ class Tuning:
             t_start=config.t_start,
             **matrices_of(best),
         )
-
-
-def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
-    """The first time from `t_start` at which the image is at least `FAINTEST` of the noise: `|R_t^{-1} Psi(t, 0) e_x|`."""
-    times = np.linspace(t_start, t_end, 1001)
-    signal = np.linalg.solve(diffusion.R(times), diffusion.Psi(times, 0.0)[..., :1])
-    size = np.linalg.norm(signal, axis=(-2, -1)).reshape(len(times), -1).max(axis=1)
-    return float(times[np.argmax(size >= FAINTEST)])
 
 
 def check_num(num: int, batch_size: int) -> None:

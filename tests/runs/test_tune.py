@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,7 @@ def short_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GDDIM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tune, "REFERENCE_STEPS", {"R": 24, "L": 24})
     monkeypatch.setattr(tune, "SEARCH", 24)
+    monkeypatch.setattr(tune, "GRID_SEARCH", 100)
 
 
 def tuning(checkpoint: Path, nfe: int = 4, num: int = 8, **settings: object) -> Tuning:
@@ -121,8 +123,9 @@ def test_where_the_search_does_not_win_the_file_holds_the_start(tiny: Path, monk
     fit = tune.closed_form.fit
 
     def bad(*args):
-        family, theta, traces = fit(*args)
-        return family, theta + 1e4 * (np.arange(len(theta)) >= family.free_times), traces
+        found = fit(*args)
+        matrices = np.arange(len(found.theta)) >= found.family.free_times
+        return replace(found, theta=found.theta + 1e4 * matrices)
 
     monkeypatch.setattr(tune.closed_form, "fit", bad)
     one = tuning(tiny)

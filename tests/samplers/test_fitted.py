@@ -51,7 +51,8 @@ def test_a_linear_problem_is_solved_exactly(diffusion: Diffusion) -> None:
     grid = power_grid(1.0, 1e-2, 4, 1.25)
     batch = gaussian_batch(diffusion, grid)
     method = Method(diffusion, "R", 2, 1.0)
-    family, theta, _ = closed_form.fit(method, grid, [batch])
+    fit = closed_form.fit(method, grid, [batch])
+    family, theta = fit.family, fit.theta
     assert rmse([batch], method.on(grid)) > 1e-3
     assert rmse([batch], family.coefficients(theta)) < 1e-7
     np.testing.assert_array_equal(family.times(theta), grid)
@@ -63,7 +64,8 @@ def mixture_family(diffusion: Diffusion) -> tuple[Family, np.ndarray, Batch]:
     grid = power_grid(0.9, exact.t_end, 4, 1.25)
     states = [exact.at(float(t)) for t in grid[1:]]
     batch = Batch(exact.eps, exact.start, states[-1][:, 0], states)
-    family, theta, _ = closed_form.fit(Method(diffusion, "R", 2, 1.0), grid, [batch])
+    fit = closed_form.fit(Method(diffusion, "R", 2, 1.0), grid, [batch])
+    family, theta = fit.family, fit.theta
     return family, theta, batch
 
 
@@ -106,13 +108,39 @@ def test_the_grid_search_finds_a_better_grid_and_goes_on_after_any_pass() -> Non
     solved = [Solved(Batch(exact.eps, exact.start, states[-1][:, 0]), torch.stack(states).numpy())]
     start = nearest(fine, power_grid(0.9, exact.t_end, 4, 1.25))
     assert start == [0, 10, 20, 30]
-    first = GridState(start, judged(method, fine, solved, start), 4, 1)
+    first = GridState(start, judged(method, fine, solved, start)[1], 4, 1)
     found = list(passes(method, fine, solved, first, 100))
     assert found[-1].error < 0.7 * first.error
-    assert found[-1].error == judged(method, fine, solved, found[-1].indices)
+    assert found[-1].error == judged(method, fine, solved, found[-1].indices)[1]
     assert [state.error for state in found] == sorted((state.error for state in found), reverse=True)
     assert list(passes(method, fine, solved, found[1], 100)) == found[2:]
     assert found[-1].move == 0 or found[-1].trials >= 100
+
+
+@pytest.mark.parametrize("same", [0, 1, 2, 3])
+def test_a_fit_that_reuses_another_is_the_same_fit(same: int) -> None:
+    exact = exact_flow(CLD())
+    fine = power_grid(0.9, exact.t_end, 40, 1.25)
+    states = [exact.at(float(t)) for t in fine[1:]]
+    evaluated: list[float] = []
+
+    def eps(u: torch.Tensor, t: float) -> torch.Tensor:
+        evaluated.append(t)
+        return exact.eps(u, t)
+
+    solved = [Solved(Batch(eps, exact.start, states[-1][:, 0]), torch.stack(states).numpy())]
+    method, old, new = Method(CLD(), "R", 2, 1.0), [0, 10, 20, 30], [0, 10, 20, 30]
+    new[same] += 3
+    known, _ = judged(method, fine, solved, old)
+    whole, error = judged(method, fine, solved, new)
+    evaluated.clear()
+    reused, same_error = judged(method, fine, solved, new, known, same)
+    assert len(evaluated) == 4 - same
+    assert same_error == error
+    np.testing.assert_array_equal(reused.theta, whole.theta)
+    for name in ("Psi", "C"):
+        np.testing.assert_array_equal(getattr(reused.coefficients, name), getattr(whole.coefficients, name))
+    np.testing.assert_array_equal(reused.family.coefficients(reused.theta).C, whole.family.coefficients(whole.theta).C)
 
 
 def test_a_grid_has_as_many_times_on_the_fine_one() -> None:
@@ -129,7 +157,8 @@ def test_in_frequency_space_all_frequencies_share_the_offsets(monkeypatch) -> No
     eps = lambda u, t: torch.tanh(u)  # noqa: E731
     states = traced(eps, start, gddim_coefficients(bdm, power_grid(0.9, 0.5, 30, 1.25), 2)).states[10::10]
     batch = Batch(eps, start, states[-1][:, 0], states)
-    family, theta, _ = closed_form.fit(Method(bdm, "R", 2, 0.95), grid, [batch])
+    fit = closed_form.fit(Method(bdm, "R", 2, 0.95), grid, [batch])
+    family, theta = fit.family, fit.theta
     fitted, own = family.coefficients(theta), family.method.on(grid)
     assert fitted.Psi.shape == (3, 8, 8, 1, 1)
     assert np.ptp(fitted.C - own.C, axis=(2, 3)).max() < 1e-9

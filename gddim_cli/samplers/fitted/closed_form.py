@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from gddim_cli.numerics.quadrature import Array
+from gddim_cli.samplers.coefficients import Coefficients
 from gddim_cli.samplers.fitted.family import Family, Method, with_offset
 from gddim_cli.samplers.fitted.trace import Batch, Trace
 from gddim_cli.samplers.multistep import first_state
@@ -17,21 +19,49 @@ CORRELATED = 1e-7
 TINY = 1e-12
 
 
-def fit(method: Method, grid: Array, batches: Sequence[Batch]) -> tuple[Family, Array, list[Trace]]:
-    """The family around gDDIM on a time grid, [N + 1], and the theta of its least-squares fit.
+@dataclass(frozen=True)
+class ClosedForm:
+    """A fit of all steps.
+
+    Attributes:
+        family: the family around gDDIM on the time grid.
+        theta: the parameters of the fit.
+        coefficients: those of the fitted solver.
+        traces: its run of each batch.
+    """
+
+    family: Family
+    theta: Array
+    coefficients: Coefficients
+    traces: list[Trace]
+
+
+def fit(
+    method: Method, grid: Array, batches: Sequence[Batch], known: ClosedForm | None = None, same: int = 0
+) -> ClosedForm:
+    """The least-squares fit of every step on a time grid, [N + 1].
 
     Step by step: from the states that the fitted steps before have reached, the offset M of step i minimises
     `|u_{i+1} - gDDIM's step - M features|^2` over all pixels and images, u the converged states; then that step is taken.
 
-    Returns:
-        The family, theta, and for each batch the run of the fitted solver.
+    Args:
+        known: a fit to the same images on a grid whose first `same` times are these; it is reused as far as it goes.
     """
     c = method.on(grid)
+    done = max(same - 1, 0) if known else 0  # steps; the prediction at the last of these times is known, too
     traces = [Trace([first_state(batch.start, c)], []) for batch in batches]
     directions, scales, found = [], [], []
-    for i in range(len(grid) - 1):
+    if known and same:
+        fitted = known.coefficients
+        psi, matrices = (np.concatenate([a[:done], b[done:]]) for a, b in ((fitted.Psi, c.Psi), (fitted.C, c.C)))
+        c = replace(c, Psi=psi, C=matrices)
+        traces = [Trace(trace.states[: done + 1], trace.predictions[: done + 1]) for trace in known.traces]
+        directions, scales = [*known.family.directions[:done]], [*known.family.scales[:done]]
+        found = known.family.parts(known.theta)[:done]
+    for i in range(done, len(grid) - 1):
         for batch, trace in zip(batches, traces, strict=True):
-            trace.predictions.append(batch.eps(trace.states[i], float(grid[i])))
+            if len(trace.predictions) == i:
+                trace.predictions.append(batch.eps(trace.states[i], float(grid[i])))
         features = [columns(trace.features(i, c.order)) for trace in traces]
         missing = [columns(batch.states[i] - trace.step(c, i)) for trace, batch in zip(traces, batches, strict=True)]
         rows, z, scale = least_squares(features, missing)
@@ -42,7 +72,8 @@ def fit(method: Method, grid: Array, batches: Sequence[Batch]) -> tuple[Family, 
         for trace in traces:
             trace.states.append(trace.step(c, i))
     family = Family(method, grid, directions, scales)
-    return family, np.concatenate([np.zeros(family.free_times), *(z.ravel() for z in found)]), traces
+    theta = np.concatenate([np.zeros(family.free_times), *(z.ravel() for z in found)])
+    return ClosedForm(family, theta, c, traces)
 
 
 def columns(states: Tensor) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,6 +38,24 @@ class Point:
     mean: Array
     square: Array
     steps: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The state of a fit after a round.
+
+    Attributes:
+        rounds: how many are done.
+        theta, mean, square: where the search is, a `descent.Point`.
+        best: the theta with the lowest error on the noises that choose; None if that is the start.
+        error: that error.
+    """
+
+    rounds: int
+    theta: list[float]
+    mean: list[float]
+    square: list[float]
+    best: list[float] | None
+    error: float
 
 
 def differentiable(batch: Batch, t: float) -> bool:

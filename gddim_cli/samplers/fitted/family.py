@@ -102,10 +102,14 @@ class Family:
         """Whether the times decrease, none within a hundredth of its distance on the grid of the next."""
         return bool((np.diff(self.times(theta)) < 0.01 * np.diff(self.grid)).all())
 
+    def parts(self, theta: Array) -> list[Array]:
+        """The Z_i, each [D, r]."""
+        return [theta[at].reshape(shape) for at, shape in zip(self.slices(), self.shapes, strict=True)]
+
     def offsets(self, theta: Array) -> list[Array]:
         """The offsets of the steps' matrices, each [D, features D]."""
-        parts = zip(self.slices(), self.shapes, self.scales, self.directions, strict=True)
-        return [scale[:, None] * (theta[at].reshape(shape) @ rows) for at, shape, scale, rows in parts]
+        parts = zip(self.parts(theta), self.scales, self.directions, strict=True)
+        return [scale[:, None] * (z @ rows) for z, scale, rows in parts]
 
     def coefficients(self, theta: Array) -> Coefficients:
         """The coefficients of a solver."""

@@ -11,10 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gddim_cli.diffusions.base import Diffusion
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.samplers.fitted import closed_form
+from gddim_cli.samplers.fitted.closed_form import ClosedForm
 from gddim_cli.samplers.fitted.family import Method
 from gddim_cli.samplers.fitted.trace import Batch, errors_of
+
+FAINTEST = 0.03
+"""The smallest ratio of image to noise at the first evaluation. Where it is smaller, the network returns nearly the same image
+for any state."""
 
 
 class GridState(msgspec.Struct, frozen=True):
@@ -31,6 +37,14 @@ class GridState(msgspec.Struct, frozen=True):
     error: float
     move: int
     trials: int
+
+
+def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
+    """The first time from `t_start` at which the image is at least `FAINTEST` of the noise: `|R_t^{-1} Psi(t, 0) e_x|`."""
+    times = np.linspace(t_start, t_end, 1001)
+    signal = np.linalg.solve(diffusion.R(times), diffusion.Psi(times, 0.0)[..., :1])
+    size = np.linalg.norm(signal, axis=(-2, -1)).reshape(len(times), -1).max(axis=1)
+    return float(times[np.argmax(size >= FAINTEST)])
 
 
 def nearest(fine: Array, grid: Array) -> list[int]:
@@ -65,22 +79,31 @@ def passes(method: Method, fine: Array, solved: Sequence[Solved], state: GridSta
         fine: the times to choose from, [M + 1].
         limit: the number of grids to try, about.
     """
+    if state.move and state.trials < limit:
+        fit, _ = judged(method, fine, solved, state.indices)
     while state.move and state.trials < limit:
         best, error, trials = state.indices, state.error, state.trials
         for j, by in product(range(len(best)), (state.move, -state.move)):
             grid = [*best[:j], best[j] + by, *best[j + 1 :]]
             if all(a < b for a, b in pairwise([-1, *grid, len(fine) - 1])):
-                found, trials = judged(method, fine, solved, grid), trials + 1
+                (other, found), trials = judged(method, fine, solved, grid, fit, j), trials + 1
                 if found < error:
-                    best, error = grid, found
+                    best, error, fit = grid, found, other
         move = state.move if best != state.indices else state.move // 2
         state = GridState(best, error, move, trials)
         yield state
 
 
-def judged(method: Method, fine: Array, solved: Sequence[Solved], indices: Sequence[int]) -> float:
-    """The root mean square error of the closed-form fit on a grid."""
+def judged(
+    method: Method,
+    fine: Array,
+    solved: Sequence[Solved],
+    indices: Sequence[int],
+    known: ClosedForm | None = None,
+    same: int = 0,
+) -> tuple[ClosedForm, float]:
+    """The closed-form fit on a grid, and its root mean square error; for `known` and `same` see `closed_form.fit`."""
     batches = [each.on(indices) for each in solved]
-    _, _, traces = closed_form.fit(method, fine[[*indices, -1]], batches)
-    errors = [errors_of(trace.states[-1], batch) for trace, batch in zip(traces, batches, strict=True)]
-    return float(np.sqrt(np.concatenate(errors).mean()))
+    found = closed_form.fit(method, fine[[*indices, -1]], batches, known, same)
+    errors = [errors_of(trace.states[-1], batch) for trace, batch in zip(found.traces, batches, strict=True)]
+    return found, float(np.sqrt(np.concatenate(errors).mean()))
