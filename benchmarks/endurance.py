@@ -184,7 +184,8 @@ def kills(
 
 
 def kills_table(trials: list[Trial], num: int) -> Iterator[str]:
-    yield f"| processes | format | kills | of the launcher, a rank, all | of {num} images there then | resumed on | ended whole |"
+    heads = ["processes", "format", "kills", "of launcher, of one rank, of all", f"images at the kill (of {num})"]
+    yield f"| {' | '.join(heads)} | processes on resume | complete and identical |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for processes, kind in sorted({(t.processes, t.format) for t in trials}, key=lambda k: (k[0], FORMATS.index(k[1]))):
         group = [trial for trial in trials if (trial.processes, trial.format) == (processes, kind)]
@@ -249,21 +250,23 @@ def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[
 def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[str]:
     """At tenths of the run, from the first tenth on: what comes before is warm-up, what comes after the end."""
     tenths = [num * k // 10 for k in range(1, 10)]
-    yield "| process | what | " + " | ".join(f"at {n}" for n in tenths) + " | most | last | in the end |"
+    heads = [*(f"at {n}" for n in tenths), "maximum", "last", "maximum after the last image"]
+    yield f"| rank | quantity | {' | '.join(heads)} |"
     yield "| --- " * (len(tenths) + 5) + "|"
     for watch in watches:
         warm = [sample for sample in watch.samples if tenths[0] <= sample[0] < num]
         end = [sample for sample in watch.samples if sample[0] == num] or warm
         rows = [next(sample for sample in warm if sample[0] >= n) for n in tenths]
-        for what, column, form in (("resident MiB", 1, ".0f"), ("file handles", 2, "d")):
+        for what, column, form in (("resident memory (MiB)", 1, ".0f"), ("open file handles", 2, "d")):
             cells = [row[column] for row in rows]
             cells += [max(sample[column] for sample in warm), warm[-1][column], max(sample[column] for sample in end)]
             yield f"| {watch.rank} | {what} | " + " | ".join(format(cell, form) for cell in cells) + " |"
     rising = all(a <= b for a, b in itertools.pairwise(counts))
     yield ""
     yield (
-        f"{len(counts)} progress lines, {'never falling' if rising else 'FALLING'}, from {counts[0]} to {counts[-1]} of {num}; "
-        f"samples of memory and handles: {', '.join(str(len(watch.samples)) for watch in watches)}."
+        f"{len(counts)} progress lines were printed, from {counts[0]} to {counts[-1]} of {num}; the count "
+        f"{'never fell' if rising else 'FELL'}. Memory and file handles were recorded "
+        f"{' and '.join(str(len(watch.samples)) for watch in watches)} times for the two processes."
     )
 
 

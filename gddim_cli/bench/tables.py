@@ -160,7 +160,8 @@ class Table(msgspec.Struct, kw_only=True):
             found.append(f"±: the standard error of the mean over {' or '.join(map(str, seeds))} seeds.")
         if any(entry.std is None and entry.standard_error is not None for entry in entries):
             alone = " with one seed" if seeds else ""
-            found.append(f"±{alone}: the standard error of the metric over other images of the same model.")
+            vary = "how much it would vary if other images were drawn from the same model"
+            found.append(f"±{alone}: the standard error of the metric, that is, {vary}.")
         if not self.has_metric and any(entry.bare_text.startswith(PICTURES) for entry in entries):
             found.append(f"{PICTURES}: no solver error, which only deterministic samplers have; see samples.png.")
         if any(entry.made and not entry.overspent for entry in entries):

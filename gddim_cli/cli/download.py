@@ -55,7 +55,7 @@ PROTOCOL = (
 )
 WITH_FID = (
     "Also fetch the reference statistics and Inception network of the models' published FID. Default: off, "
-    "except that cld-cifar10 alone also fetches what gddim fid --ref cifar10 needs."
+    "except that cld-cifar10, if it is the only name given, also fetches what gddim fid --ref cifar10 needs."
 )
 LIST = "Print the files and their URLs instead of fetching them, to download them by other means."
 FROM = "Use this local copy of the published file; it is not changed."

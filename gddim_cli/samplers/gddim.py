@@ -33,9 +33,9 @@ Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
         "What gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images (x0), or "
-        "the difference between that estimate and the best linear one (blend). Default: x0 up to NFE 20 for denoisers, on a "
-        "time grid of power 1.5, unless --order, --time-grid, --lambda or --corrector is given; else eps. In gddim bench, "
-        "always eps.",
+        "the difference between that estimate and the best linear one (blend). Default in gddim bench: eps. Default in gddim "
+        "sample: x0 on a time grid of power 1.5 for denoisers up to NFE 20, unless --order, --time-grid, --lambda, "
+        "--corrector or --k L is given; else eps.",
         label="{}",
     ),
 ]
