@@ -26,7 +26,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One value to measure: which images, how they are evaluated, and where the value is printed.
 
     `request` is not yet resolved. If `num` is None, the protocol or a default gives the number of images. `key` is the
-    key of the cell's result, and empty until that is known.
+    key of the cell's result; it is empty until the cell has been checked.
     """
 
     request: SamplingRequest

@@ -151,7 +151,7 @@ class Planner:
         return BenchPlan(self.file.source, images, list(dict.fromkeys(self.notes)), self.cells, results)
 
     def _check(self, cell: Cell, where: Where, resources: Resources) -> None:
-        """Tries a cell's checkpoint, evaluator and sampler, one after the other; adds the cell, or its mistakes."""
+        """Tries a cell's checkpoint, evaluator and sampler in turn; adds the cell, or its mistakes to the problems."""
         model = evaluator = None
         opened = False
         with self._collecting(where, "checkpoint"), resources.memory():
@@ -159,7 +159,7 @@ class Planner:
         with self._collecting(where, "features", "inception", "protocol", "ref"):
             if model:
                 evaluator, opened = resources.evaluator(cell, model.image_shape), True
-            elif (name := cell.request.checkpoint or "") in names():  # Reports missing files of the reference, too.
+            elif (name := cell.request.checkpoint or "") in names():  # Report missing files of the reference, too.
                 images = card_of(name).images
                 resources.evaluator(cell, (images.channels, images.size, images.size))
         if not model:

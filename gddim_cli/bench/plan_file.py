@@ -50,7 +50,7 @@ class PlanFile:
 
 
 def cell_settings() -> dict[str, Setting]:
-    """Every setting of a cell by key, with `seeds` in place of `seed`. None has a default: the plan's values apply."""
+    """Every setting of a cell by key, with `seeds` in place of `seed`. No default is set: the plan's values apply."""
     found = {**sampling_settings(), **declared(Cell)}
     seed = replace(found.pop("seed"), key="seeds", help="Seeds. Tables show the mean and its standard error.")
     found["seeds"] = replace(seed, about=replace(seed.about, flag="--seeds"))

@@ -76,7 +76,7 @@ def stems(found: Sequence[Table]) -> list[str]:
 
 
 def blocks(tables: Sequence[Table]) -> list[Block]:
-    """Every table, followed by its solver errors, unless these are those of an earlier table (of another metric)."""
+    """Every table, followed by its solver errors unless an earlier table (of another metric) has the same ones."""
     found: list[Block] = []
     for table in tables:
         found.append(Block(table.title, table.heading, table.grid(), table.notes()))

@@ -31,7 +31,7 @@ class Result(msgspec.Struct):
     """A cell's value and everything that the value depends on. Interruptions do not change it.
 
     `key` is a hash of the resolved request, the number of images and the evaluator's identity. `features` is a hash of
-    what images and features depend on; results of several metrics of the same features share it. `planned` is the
+    what images and features depend on; results of several metrics on the same images share it. `planned` is the
     number of network evaluations per image that the sampler will make (None if it is adaptive), `nfe` the number
     counted. `standard_error` is that of the metric, estimated from the images. `failed` says why there is no value; the
     next call tries again.
@@ -121,7 +121,7 @@ class BenchPlan(msgspec.Struct):
             raise ValueError("cells: their results are missing")
 
     def cell(self, key: str) -> Cell:
-        """The first cell of a result."""
+        """The first cell whose result has this key."""
         return next(cell for cell in self.cells if cell.key == key)
 
     def pictured(self, result: Result) -> int:

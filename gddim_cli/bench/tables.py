@@ -81,8 +81,8 @@ class Entry(msgspec.Struct, kw_only=True):
 class Table(msgspec.Struct, kw_only=True):
     """Values of one metric, reference, number of images and quantisation, by label and column.
 
-    `axis` is the setting of the columns, `nfe` or, for one NFE, `lambda`. `apart` says how the table differs from
-    others with the same heading.
+    `axis` is the setting that the columns show: `nfe`, or `lambda` if all cells have the same NFE. `apart` says how the
+    table differs from others with the same heading.
     """
 
     title: str

@@ -41,7 +41,7 @@ class Generation:
 
     Attributes:
         folder: the folder of the images.
-        prepared: makes the images; its resolved request is the run's identity.
+        prepared: makes the images; its resolved request identifies the run.
         num: number of images in the folder.
         batch_size: images per batch. A batch is always a whole block of indices, even if some of its images exist, so that
             an interrupted run ends with the same bytes as an uninterrupted one.

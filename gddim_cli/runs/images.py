@@ -1,4 +1,4 @@
-"""The images of a run's folder, or of any other folder or file."""
+"""Opens the images in the folder of a run, or in any other folder or file."""
 
 from __future__ import annotations
 

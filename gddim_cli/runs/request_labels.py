@@ -42,7 +42,7 @@ def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], col
     kin = [other for other in others if other.checkpoint == request.checkpoint]
     places = [request.checkpoint] if len(kin) < len(others) else []
     places += [request.diffusion] if any(other.diffusion != request.diffusion for other in kin) else []
-    spec = SAMPLERS.get(request.sampler)  # None if the plugin that defines it is not installed.
+    spec = SAMPLERS.get(request.sampler)  # None if the plugin that defines the sampler is not installed.
     label = spec.label(spec, request.sampler_options, column) if spec else request.sampler
     return f"{' '.join(map(str, places))}: {label}" if places else label
 
