@@ -1,1 +1,1 @@
-"""Metrics against network evaluations: a plan of cells, measured, kept, and shown as tables and plots."""
+"""Benchmarks of metrics against network evaluations: plans of cells, their results, and tables and plots of these."""

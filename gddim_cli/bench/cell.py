@@ -1,4 +1,4 @@
-"""One cell of a benchmark, and the settings of plans other than those of sampling, each declared once."""
+"""One cell of a benchmark, and the settings of benchmark plans besides the sampling settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gddim_cli.evaluation.settings import Features, Inception, ModeName, Protoco
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.settings import about, declared
 
-REF = "Reference, as for gddim fid: a name, or an .npz of statistics; or none, for solver errors and pictures only."
+REF = "Reference, as for gddim fid: a name, an .npz of statistics, or none (solver errors and pictures only)."
 NO_REFERENCE = "none"
 NUM = "Images per cell. Default: the plan's or the protocol's number."
 METRIC = "Metric, with options as in kid:subsets=50. Several metrics measure the same images."
@@ -25,7 +25,8 @@ BATCH_SIZE = "Batch size. Affects speed; values change only by rounding (with rk
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One value to measure: which images, how they are evaluated, and where the value is printed.
 
-    `request` is not yet resolved; `num` None stands for the protocol's number; `key` is the result's, once it is known.
+    `request` is not yet resolved. If `num` is None, the protocol or a default gives the number of images. `key` is the
+    key of the cell's result; it is empty until the cell has been checked.
     """
 
     request: SamplingRequest
@@ -36,13 +37,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: ModeName | None = None
     inception: Inception | None = None
     features: Features | None = None
-    table: Annotated[Text, about("Title of the table that a row's cells stand in.")] = ""
-    published: Annotated[Text, about("Row of the paper's tables to print beside, such as table1.R.")] | None = None
+    table: Annotated[Text, about("Title of the table that shows the row's cells.")] = ""
+    published: Annotated[Text, about("Row of the paper's tables to compare with, such as table1.R.")] | None = None
     key: str = ""
 
     @classmethod
     def of(cls, given: Mapping[str, Any], where: Mapping[str, str]) -> Cell:
-        """The cell of checked values by key; raises UsageError as `SamplingRequest.of`."""
+        """The cell with these settings by key, already checked; raises UsageError, see `SamplingRequest.of`."""
         own = {key: value for key, value in given.items() if key in declared(cls)}
         own["table"] = " ".join(own.get("table", "").split())
         rest = {"seed" if key == "seeds" else key: value for key, value in given.items() if key not in own}

@@ -1,4 +1,4 @@
-"""Two benchmarks, cell by cell."""
+"""Compares two benchmarks, cell by cell."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gddim_cli.runs.request_labels import labels
 from gddim_cli.runtime.json_files import read_json
 
 OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
-"""Settings in which two runs may differ, unless cells of one run differ in nothing else."""
+"""Settings that are ignored in matching, unless the cells of one run cannot be told apart without them."""
 
 
 def read(path: Path) -> Report:
-    """The results in a folder, also of an interrupted run; raises DataError if there are none."""
+    """The results in a folder, even if its run was interrupted; raises DataError if there are none."""
     folder = Folder(path)
     found = report(folder.plan(), folder) if (path / PLAN).is_file() else read_json(path / RESULTS, Report)
     if found is None:
@@ -28,11 +28,12 @@ def read(path: Path) -> Report:
 
 
 def compare(first: Path, second: Path) -> list[dict[str, Any]]:
-    """The cells of both runs, matched by their settings whatever the checkpoints; cells of only one run are included.
+    """The cells of both runs, matched by their settings; a cell without a counterpart is included, too.
 
-    `ratio` is b / a - 1; `same` tells whether all settings are equal, the checkpoint too, so that the values should be equal.
+    The checkpoint and the other settings in `OWN` need not match. `ratio` is b / a - 1. `same` tells whether all
+    settings are equal, including these; the values should then be equal.
 
-    Raises DataError for a folder without results, UsageError if the two have no metric and reference in common.
+    Raises DataError for a folder without results, UsageError if the two runs have no metric and reference in common.
     """
     runs, kept = [read(path).results for path in (first, second)], list[str]()
     for name in OWN:
@@ -57,7 +58,7 @@ def identity(result: Result, kept: Sequence[str]) -> bytes:
 
 
 def pair(name: str, a: Result | None, b: Result | None) -> dict[str, Any]:
-    """One line of the comparison."""
+    """One line of the comparison; a result is None if its run does not have the cell."""
     one, (x, y) = a or b, (result.number if result else None for result in (a, b))
     assert one is not None
     found = {"sampler": name, "metric": one.evaluator["metric"], "images": one.num, "nfe": one.request.nfe}

@@ -1,4 +1,4 @@
-"""Tables as sheets of pictures, as charts (a line for each sampler, published values as hollow marks), and as page sections."""
+"""Turns tables into sheets of pictures, into charts with a line for each row, and into sections of the report page."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ Results = Mapping[str, Result]
 
 
 def sheet_of(table: Table, results: Results, plan: BenchPlan, folder: Folder) -> Sheet | None:
-    """The sheet of a table: the same images for each row and column; None if no pictures are kept."""
+    """The picture sheet of a table, with images from the same noises in every entry; None if no pictures are kept."""
     rows = {label: [picture(entry, results, plan, folder) for entry in row] for label, row in table.rows.items()}
     if all(entry.images is None for row in rows.values() for entry in row):
         return None
     seed = plan.cells[0].request.seed
-    return Sheet(table.header[1:], rows, f"The same noises throughout, of seed {seed}. Below: {table.heading}.")
+    return Sheet(
+        table.header[1:], rows, f"All entries start from the same noises (seed {seed}). Below each: {table.heading}."
+    )
 
 
 def picture(entry: Entry | None, results: Results, plan: BenchPlan, folder: Folder) -> Pictures:
-    """The kept images of an entry, with its value below."""
+    """The kept images of a table's entry, with its value as the caption."""
     for result in (results[key] for key in entry.keys) if entry else ():
         if entry and (images := folder.samples(plan, result).read()) is not None:
             caption = entry.text if result.has_metric else entry.bare_text
@@ -36,7 +38,7 @@ def picture(entry: Entry | None, results: Results, plan: BenchPlan, folder: Fold
 
 
 def section(stem: str, table: Table, results: Results, plan: BenchPlan, folder: Folder) -> Section:
-    """A table with its charts and pictures, and what each of its cells depends on; `stem` names its plot."""
+    """The page section of a table: charts, pictures, and the full result of each cell. `stem` names its plot."""
     rest, charts, pictures = stem[stem.index("_vs_nfe") :], {}, {}
     if table.has_metric:
         charts[stem] = value_chart(table)
@@ -52,7 +54,7 @@ def section(stem: str, table: Table, results: Results, plan: BenchPlan, folder: 
 
 
 def cell(table: Table, entry: Entry | None) -> Cell:
-    """An entry with its solver error and the published number below."""
+    """The page cell of an entry: its value, with the solver error and the published number below."""
     if entry is None:
         return Cell("")
     if not table.has_metric:
@@ -77,7 +79,7 @@ def error_chart(table: Table) -> Chart:
 
 
 def chart(table: Table, name: str, ylabel: str, heading: str) -> Chart:
-    """A chart with a line for each row that has values, against the evaluations that were made."""
+    """A chart of the entries' field `name` against the evaluations made or against lambda, with a line for each row."""
     lines = []
     for label, row in table.rows.items():
         places = [(column, entry) for column, entry in zip(table.columns, row, strict=True) if entry]

@@ -1,4 +1,4 @@
-"""From a plan file and options to a checked plan: every cell is prepared once, and all mistakes are reported at once."""
+"""Makes a checked plan from a plan file and options: prepares every cell once, and reports all mistakes together."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ PRESETS = Path(__file__).parent / "presets"
 ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "features", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
 DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "predict": "eps", "seeds": 0}
-"""The default settings of a row, in the order of the product, so that each network is loaded once.
-`predict` is the paper's, so that a row is one method in all its columns; the default of gddim sample depends on NFE."""
+"""The default settings of a row. The checkpoint comes first and so varies slowest: each network is loaded only once.
+
+`predict` is the paper's, so that all columns of a row show the same method; gddim sample's default depends on NFE.
+"""
 Where = Mapping[str, str]
 
 
 def read_plan(path: Path | None, preset: str | None, options: Values, problems: list[str]) -> PlanFile:
-    """The plan of a file, of a preset, or the default plan; raises DataError as `read_plan_file`.
+    """The plan from a file, from a preset, or the default plan; raises DataError, see `read_plan_file`.
 
-    The default plan compares samplers on any checkpoint; options that choose how to sample replace its rows by one of gDDIM.
+    The default plan compares several samplers. If options other than the checkpoint, the reference and those in
+    `ELSEWHERE` change its settings, a single row takes the place of its rows, with gDDIM unless the options name a
+    sampler.
     """
     if path is not None:
         return read_plan_file(path, problems)
@@ -53,9 +57,12 @@ def read_plan(path: Path | None, preset: str | None, options: Values, problems: 
 
 
 class Planner:
-    """Makes the cells of a plan: lists multiply, rows add to the plan's settings, options replace both.
+    """Makes the cells of a plan.
 
-    A preset leaves out cells that the checkpoint or the sampler does not support. `own` holds the settings of the whole plan.
+    A row has a cell for each combination of the values in its lists. Options override the settings of a row, which
+    override the settings of the plan. If options change the cells of a preset, cells that the checkpoint or the sampler
+    does not support are left out with a note, instead of being reported as mistakes. `own` holds the settings of the
+    plan as a whole.
     """
 
     def __init__(self, file: PlanFile, options: Values, problems: list[str]) -> None:
@@ -71,7 +78,7 @@ class Planner:
         self._missing: set[str] = set()
 
     def expand(self) -> Iterator[tuple[Cell, Where]]:
-        """Every cell of every row, with the place of each setting and, under "row", the place of the row."""
+        """Every cell of every row, with the places of its settings by key, and the place of the row under "row"."""
         hidden = {*PLAN_SETTINGS, *(("ref", "protocol", "mode") if {"ref", "protocol"} & self.over.keys() else ())}
         top = without(self.file.top, hidden)
         used: set[str] = set()
@@ -79,7 +86,7 @@ class Planner:
             own = {**without(row, hidden), **self.over}
             given = {**top, **own}
             if not all(given.get(key, True) for key in ("sampler", "checkpoint", "nfe")):
-                continue  # refused already
+                continue  # An invalid value has already been reported.
             implied = {"sampler": TUNED} if given.get("solver") else {}
             defaults: Values = {key: [(of, place)] for key, of in {**DEFAULTS, **implied}.items()}
             given = {**defaults, **{key: values for key, values in given.items() if values}}
@@ -90,7 +97,13 @@ class Planner:
                 self.problems.append(f"{of[0][1]}: an option of {', '.join(having(key))}; leave it out")
 
     def _check_row(self, given: Values, own: Values, place: str, used: set[str]) -> None:
-        """Reports missing settings, and options in `own`, the row's settings, that none of its samplers has."""
+        """Reports a missing NFE, several NFE for a fixed tolerance, and options that none of the row's samplers has.
+
+        Args:
+            given: all settings of the row.
+            own: the settings given for this row in particular; only these are reported.
+            used: collects the options that a sampler of some row has.
+        """
         specs = [find_sampler(name) for name in plain(given, "sampler")]
         samplers = [spec.name for spec in specs]
         if "nfe" not in given:
@@ -107,7 +120,7 @@ class Planner:
         self.notes += [f"K has no effect on {name}; R and L give one row." for name in unaffected]
 
     def _product(self, given: Values, place: str) -> Iterable[tuple[Cell, Where]]:
-        """The cells of a row, each once: options that a sampler does not have are dropped."""
+        """The cells of a row, without repetitions. Options that a cell's sampler does not have are dropped."""
         found: dict[bytes, tuple[Cell, Where]] = {}
         for values in product(*given.values()):
             own = dict(zip(given, values, strict=True))
@@ -119,7 +132,7 @@ class Planner:
         return found.values()
 
     def plan(self, resources: Resources) -> BenchPlan:
-        """The checked plan, its results grouped by model and by images; raises PlanError, which lists all mistakes."""
+        """The checked plan; results from the same images stand together. Raises PlanError, which lists all mistakes."""
         for cell, where in self.expand():
             self._check(cell, where, resources)
         if self.problems or not self.cells:
@@ -138,7 +151,7 @@ class Planner:
         return BenchPlan(self.file.source, images, list(dict.fromkeys(self.notes)), self.cells, results)
 
     def _check(self, cell: Cell, where: Where, resources: Resources) -> None:
-        """Tries a cell's checkpoint, evaluator and sampler one after the other; adds the cell, or what is wrong with it."""
+        """Tries a cell's checkpoint, evaluator and sampler in turn; adds the cell, or its mistakes to the problems."""
         model = evaluator = None
         opened = False
         with self._collecting(where, "checkpoint"), resources.memory():
@@ -146,7 +159,7 @@ class Planner:
         with self._collecting(where, "features", "inception", "protocol", "ref"):
             if model:
                 evaluator, opened = resources.evaluator(cell, model.image_shape), True
-            elif (name := cell.request.checkpoint or "") in names():  # its missing files are named as well
+            elif (name := cell.request.checkpoint or "") in names():  # Report missing files of the reference, too.
                 images = card_of(name).images
                 resources.evaluator(cell, (images.channels, images.size, images.size))
         if not model:
@@ -165,14 +178,18 @@ class Planner:
 
     @contextmanager
     def _collecting(self, where: Where, *keys: str) -> Iterator[None]:
-        """Adds an error to the problems; `keys` are the settings that it may concern if its message names none."""
+        """Adds an error that the block raises to the problems.
+
+        Args:
+            keys: the settings that the error may concern, if its message names no option.
+        """
         try:
             yield
         except GddimError as error:
             usage, line = isinstance(error, UsageError), located(error, where, keys)
             if usage and self.lenient:
                 self.notes.append(f"Left out: {line}.")
-            elif usage or str(error) not in self._missing:  # one missing file is one problem for all rows
+            elif usage or str(error) not in self._missing:  # A missing file is reported once, not for every row.
                 self._missing.add(str(error))
                 self.problems.append(line)
 
@@ -188,4 +205,4 @@ class Planner:
             said = ", ".join(f"{key} {flat[key]}" for key in named)
             self.problems.append(f"{row}: {said} is also a cell of {first_row}; leave one out")
         elif row != first_row and number(self.cells[earlier], result.request) is None:
-            self.cells[earlier] = cell  # with options the row that is the cell's own may come later
+            self.cells[earlier] = cell  # The later row may have a published number.

@@ -1,4 +1,4 @@
-"""Plans as they are written, in YAML or as options."""
+"""Plans as the user writes them, in YAML or as options, with settings checked one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from gddim_cli.runtime.typed_yaml import read_yaml
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.settings import Setting, brief, declared
 
-CHECKPOINT = "A name of `gddim checkpoints`, a file, or FILE.py:FUNCTION, called without arguments. Default: mnist."
+CHECKPOINT = (
+    "A name that `gddim checkpoints` lists, a file, or FILE.py:FUNCTION, called without arguments. Default: mnist."
+)
 FIND: dict[str, Callable[[Any, str], object]] = {"sampler": find_sampler, "metric": find_metric, "published": find_row}
 FIND |= {"protocol": lambda name, _: find_protocol(name), "mode": lambda name, _: find_mode(name)}
 FIND["device"] = lambda name, _: find_device(name)
@@ -39,7 +41,7 @@ class PlanError(UsageError):
 
 @dataclass
 class PlanFile:
-    """A plan as it was written: its name, its settings, its rows with their places, and whether it ships with gddim."""
+    """A plan as the user wrote it: its name, settings, rows with their places, and whether it ships with gddim."""
 
     source: str
     top: Values
@@ -48,7 +50,7 @@ class PlanFile:
 
 
 def cell_settings() -> dict[str, Setting]:
-    """Every setting of a cell by key; `seeds` is a list of `seed`. A setting without a value takes the plan's."""
+    """Every setting of a cell by key, with `seeds` in place of `seed`. No default is set: the plan's values apply."""
     found = {**sampling_settings(), **declared(Cell)}
     seed = replace(found.pop("seed"), key="seeds", help="Seeds. Tables show the mean and its standard error.")
     found["seeds"] = replace(seed, about=replace(seed.about, flag="--seeds"))
@@ -57,12 +59,12 @@ def cell_settings() -> dict[str, Setting]:
 
 
 def reader(problems: list[str]) -> ListReader:
-    """Reads the settings of plans; mistakes are added to `problems`."""
+    """A reader of the settings of plans, which adds mistakes to `problems`."""
     return ListReader({**cell_settings(), **PLAN_SETTINGS}, {"table", "published", *PLAN_SETTINGS}, FIND, problems)
 
 
 def read_plan_file(path: Path, problems: list[str], name: str | None = None) -> PlanFile:
-    """A plan from YAML; what is wrong in it is left out and added to `problems`. Raises DataError as `read_yaml`."""
+    """A plan from YAML. Wrong settings are left out and reported in `problems`. Raises DataError, see `read_yaml`."""
     raw, plan, read = read_yaml(path, name), PlanFile(name or str(path), {}, []), reader(problems)
     if not isinstance(raw, dict):
         problems.append(f"$: a mapping of settings is needed; {nearest('', ['rows', *read.known])}")

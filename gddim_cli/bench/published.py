@@ -1,4 +1,4 @@
-"""The numbers of the paper's tables, which stand beside cells with the paper's settings."""
+"""The numbers in the paper's tables, which are printed with cells that have the paper's settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROTOCOL = "gddim-paper"
 CLD = "cld-cifar10"
 CHECKPOINTS = {"table1": CLD, "table2": CLD, "ddpm": "vp-cifar10", "bdm": "bdm-cifar10", "cld": CLD}
 Number = float | str
-"""A number as it is printed in the paper; `>100` is a text."""
+"""A number as it is printed in the paper. It is a string if it is a bound, such as `>100`."""
 
 
 @cache
@@ -39,7 +39,7 @@ def find_row(reference: str, where: str = "published") -> dict[str, Any]:
 
 
 def number(cell: Cell, request: SamplingRequest) -> Number | None:
-    """The published number of a cell, whose resolved request is given; None without the paper's checkpoint and settings."""
+    """The published number of a cell, given its resolved request; None if its settings are not those of the paper."""
     names = (cell.published or "").split(".")
     checkpoint = next((CHECKPOINTS[name] for name in names if name in CHECKPOINTS), "")
     if not cell.published or (cell.protocol, cell.request.checkpoint) != (PROTOCOL, checkpoint):

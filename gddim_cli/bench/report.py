@@ -26,7 +26,7 @@ VALUES = ["asked", "lambda", "nfe", "seeds", *STATISTICS]
 
 
 class Report(msgspec.Struct):
-    """The content of `results.json`, which interruptions do not change; `complete` tells whether all values are there."""
+    """The content of `results.json`, unaffected by interruptions. `complete` tells whether all values were measured."""
 
     gddim: str
     source: str
@@ -37,7 +37,7 @@ class Report(msgspec.Struct):
 
 
 def report(plan: BenchPlan, folder: Folder) -> Report:
-    """The report of a plan, from the results that its folder keeps."""
+    """The report of a plan, from the results in its folder."""
     pairs = folder.pairs(plan)
     results = list({result.key: result for _, result in pairs}.values())
     complete = not any(result.missing or result.failure for result in results)
@@ -45,9 +45,9 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
 
 
 def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
-    """Writes all files and removes plots that an earlier plan left; raises OutputError if one cannot be written.
+    """Writes all files and removes plots that an earlier plan left; raises OutputError if a file cannot be written.
 
-    `command` is the command line that makes the same folder again.
+    `command` is the command line that reproduces the folder.
     """
     found = report(plan, folder)
     write_json(folder.path / RESULTS, found)
@@ -76,7 +76,7 @@ def stems(found: Sequence[Table]) -> list[str]:
 
 
 def blocks(tables: Sequence[Table]) -> list[Block]:
-    """Every table with its solver errors below it; metrics that share them show them once."""
+    """Every table, followed by its solver errors unless an earlier table (of another metric) has the same ones."""
     found: list[Block] = []
     for table in tables:
         found.append(Block(table.title, table.heading, table.grid(), table.notes()))
@@ -86,7 +86,7 @@ def blocks(tables: Sequence[Table]) -> list[Block]:
 
 
 def csv_lines(found: Report) -> Iterator[list[Any]]:
-    """A header, then a line for each entry of each table, numbers in full."""
+    """A header, then a line for each entry of each table, with unrounded numbers."""
     yield [*CELL, *({"asked": "nfe", "nfe": "nfe_made"}.get(name, name) for name in VALUES)]
     for table in found.tables:
         own = [table.title, *(table.evaluator[name] for name in CELL[1:4]), table.images, table.quantize]

@@ -25,7 +25,7 @@ from gddim_cli.runtime.memory import memory_for
 class Resources:
     """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images.
 
-    `notes` says which images have no reference.
+    `notes` says why images were left without a reference.
     """
 
     def __init__(self, device: torch.device, batch_size: int = 64) -> None:
@@ -36,15 +36,15 @@ class Resources:
         self._factories: dict[Any, EvaluatorFactory] = {}
 
     def model(self, request: SamplingRequest) -> Model:
-        """The request's checkpoint, in the request's precision; raises GddimError as `load_model`."""
+        """The request's checkpoint, in the request's precision; raises GddimError, see `load_model`."""
         key = (request.checkpoint, request.dtype, request.tf32)
         if self._model is None or self._model[0] != key:
-            self._model = None  # one in memory at a time
+            self._model = None  # Frees the last model before the next one is loaded.
             self._model = key, load_model(request, self.device)
         return self._model[1]
 
     def prepare(self, request: SamplingRequest) -> PreparedRun:
-        """The prepared run of the request, its network timed; raises GddimError as `runs.prepare.prepare`."""
+        """The prepared run of the request, with its network timed by `clock`; raises GddimError, see `runs.prepare`."""
         prepared = prepare(request, self.device, model=self.model(request), batch_size=self.batch_size)
         prepared.around = self._evaluation
         return prepared
@@ -56,10 +56,10 @@ class Resources:
         self.on_evaluation(images)
 
     def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator | None:
-        """The evaluator of a cell's images, of shape (C, H, W); raises GddimError as `EvaluatorFactory`.
+        """The evaluator of a cell's images, of shape (C, H, W); raises GddimError, see `EvaluatorFactory`.
 
-        None with `--ref none`, or if no reference was given and this machine has none for such images, unless the metric needs
-        no reference.
+        If the metric needs a reference, the result is None with `--ref none`, and also if the user names no reference
+        and none for such images is available.
         """
         metric, none = find_metric(cell.metric), cell.ref == NO_REFERENCE
         chosen = (cell.protocol, cell.mode, cell.inception, cell.features)
@@ -81,5 +81,5 @@ class Resources:
             return None
 
     def memory(self) -> AbstractContextManager[None]:
-        """A context for work on batches, which may raise CapacityError."""
+        """A context for work on batches, which raises CapacityError if memory runs out."""
         return memory_for(self.batch_size, self.device, "give a smaller --batch-size")

@@ -24,16 +24,17 @@ from gddim_cli.samplers.registry import SAMPLERS
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 NUM = 500
 WITHOUT_METRIC = {"metric": "solver error", "metric_name": "error", "reference": None, "protocol": None}
-"""The evaluator of results that have a solver error and pictures only."""
+"""Takes the place of the evaluator in results that have a solver error and pictures only."""
 
 
 class Result(msgspec.Struct):
-    """A cell's value and everything that it depends on; the same however often the run was interrupted.
+    """A cell's value and everything that the value depends on. Interruptions do not change it.
 
-    `key` is a hash of the resolved request, the number of images and the evaluator's identity; `features` names the images and
-    features that cells of several metrics share. `planned` and `nfe` are network evaluations per image, by the sampler's
-    construction (None if it is adaptive) and as counted. `standard_error` is the metric's, estimated from the images.
-    `failed` says why there is no value; the next call tries again.
+    `key` is a hash of the resolved request, the number of images and the evaluator's identity. `features` is a hash of
+    what images and features depend on; results of several metrics on the same images share it. `planned` is the
+    number of network evaluations per image that the sampler will make (None if it is adaptive), `nfe` the number
+    counted. `standard_error` is that of the metric, estimated from the images. `failed` says why there is no value; the
+    next call tries again.
     """
 
     key: str
@@ -55,11 +56,11 @@ class Result(msgspec.Struct):
         if self.key != short_hash(self.request, self.num, self.evaluator):
             raise ValueError(
                 "key: does not match its request, num and evaluator"
-            )  # msgspec reports it as a mistake in the file
+            )  # msgspec reports a ValueError as a mistake in the file.
 
     @property
     def deterministic(self) -> bool:
-        """Whether its images solve the probability flow, so that they have an exact solution."""
+        """Whether the sampler solves the probability flow, which has an exact solution."""
         return SAMPLERS[self.request.sampler].is_deterministic(self.request.sampler_options)
 
     @property
@@ -69,7 +70,7 @@ class Result(msgspec.Struct):
 
     @property
     def number(self) -> float | None:
-        """The value, or without a reference the solver error."""
+        """The value of the metric or, if the result has no metric, the solver error."""
         solver_error = self.solver_error.rms if self.solver_error else None
         return self.value if self.has_metric else solver_error
 
@@ -88,7 +89,7 @@ class Result(msgspec.Struct):
 def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator | None, images: int) -> Result:
     """The result of a cell before it has been measured; raises GddimError for too many or too few images.
 
-    Without an evaluator it is a solver error on this number of images.
+    Without an evaluator, the result is a solver error on `images` images.
     """
     num = images
     if evaluator:
@@ -103,7 +104,11 @@ def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator | None, imag
 
 
 class BenchPlan(msgspec.Struct):
-    """A checked plan: cells in its order, results without values in the order of work, and images for solver errors."""
+    """A checked plan.
+
+    `cells` are in the order of the plan, `results`, still without values, in the order in which they will be measured.
+    `solver_error` is the number of images on which solver errors are measured; 0 if they are not measured.
+    """
 
     source: str
     solver_error: int
@@ -116,20 +121,24 @@ class BenchPlan(msgspec.Struct):
             raise ValueError("cells: their results are missing")
 
     def cell(self, key: str) -> Cell:
-        """The first cell of a result."""
+        """The first cell whose result has this key."""
         return next(cell for cell in self.cells if cell.key == key)
 
     def pictured(self, result: Result) -> int:
-        """How many of a result's images the sheets show: only images of one seed, so that all start from the same noises."""
+        """The number of a result's images on the sheets, which show one seed, so that all share the same noises."""
         return min(SHOWN, result.num) if result.request.seed == self.cells[0].request.seed else 0
 
     def groups(self) -> list[list[Result]]:
-        """The results, grouped by their features."""
+        """The results in groups that share their images and features."""
         return [list(group) for _, group in groupby(self.results, lambda result: result.features)]
 
 
 class Folder:
-    """`plan.json`, `cells/KEY.json`, `solutions/`, `samples/`, `partial/`, `images/`, `sessions.json` and the reports."""
+    """The folder of a benchmark.
+
+    It holds `plan.json`, `cells/KEY.json`, `solutions/`, `samples/`, `partial/`, `images/`, `sessions.json` and the
+    reports.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,7 +155,7 @@ class Folder:
         write_json(self.path / "cells" / f"{result.key}.json", result)
 
     def result(self, pending: Result, images: int) -> Result:
-        """The kept version of a result, or `pending`; a solver error on another number of images does not count."""
+        """The stored result or a copy of `pending`; ignores a stored solver error for another number of images."""
         path = self.path / "cells" / f"{pending.key}.json"
         found = read_json(path, Result) or msgspec.structs.replace(pending)
         if found.key != pending.key:
@@ -156,7 +165,7 @@ class Folder:
         return found
 
     def pairs(self, plan: BenchPlan) -> list[tuple[Cell, Result]]:
-        """Every cell of a plan with the kept version of its result."""
+        """Every cell of a plan with its result as stored, or still pending."""
         kept = {pending.key: self.result(pending, plan.solver_error) for pending in plan.results}
         return [(cell, kept[cell.key]) for cell in plan.cells]
 
@@ -167,7 +176,8 @@ class Folder:
     def first_images(self, plan: BenchPlan, kept: Sequence[Result], streams: bool = False) -> int:
         """How many of a group's first images have to be made for pictures and solver errors; 0 if none is missing.
 
-        `streams` tells that all images of the group are about to be made, which keeps the pictures too.
+        `streams` says that all images of the group are about to be made anyway; the pictures are then kept along the
+        way.
         """
         first, pictures = kept[0], self.samples(plan, kept[0])
         solved = plan.solver_error if first.deterministic else 0
@@ -178,5 +188,5 @@ class Folder:
         return wanted if unsolved or unseen or bare else 0
 
     def rows(self, features: str) -> PartialRows:
-        """The features of images in progress: float32 rows, filled in by image index."""
+        """The file of features of a group that is being measured: a float32 row for each image, filled in by index."""
         return PartialRows(self.path / "partial" / "features.npy", features)

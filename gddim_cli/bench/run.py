@@ -1,6 +1,8 @@
-"""The work of a benchmark, and what it will take: images streamed into features, group by group, everything kept as it comes.
+"""Runs a benchmark, and estimates what it will cost.
 
-Several processes share each group's batches; rank 0 decides what is missing, keeps the results and reports them.
+Group by group, images are made and turned into features batch by batch; everything is stored as soon as it is known. If
+there are several processes, they share the batches of each group; rank 0 decides what is missing, and stores and
+reports results.
 """
 
 from __future__ import annotations
@@ -36,14 +38,14 @@ from gddim_cli.runtime.shared_work import SharedWork, WorkError
 from gddim_cli.runtime.versions import versions
 
 Cost = tuple[int, float]
-"""The work left for a group of results: network evaluations, counted per image, and seconds, feature extraction included."""
+"""The work left for a group: network evaluations, summed over images, and seconds, including feature extraction."""
 
 
 class Runner:
     """One call of `gddim bench` that measures a plan, and keeps the images if asked to.
 
     `on_begin` is called with results whose images are about to be made, `on_end` with results that have their values or have
-    failed, `on_evaluations` with a number of network evaluations that were made, counted per image.
+    failed, and `on_evaluations` with the number of network evaluations, summed over images, since its last call.
     """
 
     def __init__(self, plan: BenchPlan, resources: Resources, folder: Folder, keep_images: bool) -> None:
@@ -52,12 +54,12 @@ class Runner:
         self.on_evaluations: Callable[[int], object] = lambda _: None
         self.on_end: Callable[[Sequence[Result]], object] = lambda _: None
         self.world, self.solutions = world(), solutions(resources, folder)
-        self.features = Clock(torch.device("cpu"))  # features come back to the CPU
+        self.features = Clock(torch.device("cpu"))  # No device to wait for: features are returned on the CPU.
         resources.on_evaluation = lambda images: self.on_evaluations(self.world.count(images))
         self.work = SharedWork(self.world, resources.memory, lambda: self.on_evaluations(self.world.count()))
 
     def run(self) -> list[Result]:
-        """Measures what is missing and returns all results; failures are kept, too. Raises OutputError as files are written."""
+        """Measures what is missing and returns all results, failed or not; raises OutputError if writing fails."""
         session = msgspec.to_builtins(new_session(self.resources.device, self.resources.batch_size, self.world.size))
         del session["nfe"]
         path, write = self.folder.path, write_json if self.world.main else lambda *_: None
@@ -110,7 +112,7 @@ class Runner:
         return kept, not self.keep_images or self._images(group[0]).check()
 
     def _measure(self, group: list[Result]) -> tuple[int, PreparedRun | None]:
-        """Fills in the values of a group, or why there are none; returns the number of images made, and the run."""
+        """Fills in a group's values, or why there are none; returns the number of images made and the prepared run."""
         made, prepared, first = 0, None, group[0]
         try:
             prepared = self.work.together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
@@ -143,9 +145,10 @@ class Runner:
     def _stream(
         self, result: Result, prepared: PreparedRun, evaluator: Evaluator, rows: RowFile, done: set[int]
     ) -> int:
-        """Draws images and writes a row for each, its features and last its network evaluations; returns the number of images.
+        """Makes the missing images and writes a row for each: its features, then its network evaluations.
 
-        Batches do not depend on what was done before, so that an interruption changes no number.
+        The batches are the same whatever has been made before, so that an interruption does not change any value.
+        Returns the number of images made.
         """
         made = 0
         batches = prepared.batches(range(result.num), self.resources.batch_size, result.num)
@@ -164,7 +167,7 @@ class Runner:
         return made
 
     def _finish(self, group: list[Result], prepared: PreparedRun, evaluators: list[Evaluator], file: RowFile) -> None:
-        """Computes every metric from all rows, each with its own failure, and completes the folder of images if they are kept."""
+        """Computes every metric from all rows, even if another fails, and completes the folder of kept images."""
         rows = read_array(file.partial, memory_map=True)
         for result, evaluator in zip(group, evaluators, strict=True):
             found, result.failed = self.work.attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
@@ -175,14 +178,14 @@ class Runner:
             self._images(group[0]).finish(group[0].nfe, group[0].tolerance)
 
     def _first_images(self, group: list[Result], prepared: PreparedRun | None, images: int) -> None:
-        """Keeps the first images of a group for pictures and measures their solver error, or keeps why there is none."""
+        """Stores a group's first images as pictures and measures their solver error, or stores why this failed."""
         first, request = group[0], self.plan.cell(group[0].key).request
         solved = self.plan.solver_error if first.deterministic else 0
 
         def measure() -> SolverError | None:
             ready = prepared or self.resources.prepare(request)
             ready.use_tolerance(first.tolerance)
-            ready.calibrate()  # its evaluations are not counted with the images'
+            ready.calibrate()  # Done here, so that the count below excludes the calibration.
             network, before = ready.model.network, ready.model.network.nfe
             batches = len(ready.batches(range(images), self.resources.batch_size, images))
             found = first_images(ready, images, self.resources.batch_size)
@@ -202,14 +205,14 @@ class Runner:
 
 
 def solutions(resources: Resources, folder: Folder) -> Solutions:
-    """The converged solutions that a folder keeps."""
+    """The converged solutions in a benchmark's folder."""
     return Solutions(folder.path / "solutions", resources.prepare, resources.batch_size)
 
 
 def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
-    """The cost of each group by the name of its features, from one warm batch of each model and extractor.
+    """Estimates the cost of each group, by its `features`, from one timed batch of each model and extractor.
 
-    If a batch does not fit in memory, raises CapacityError if `strict`; otherwise the cost of such groups is 0.
+    If a batch does not fit in memory, raises CapacityError if `strict`; otherwise the seconds of such groups are 0.
     """
     speeds: dict[object, tuple[float, float]] = {}
     solved: set[Path] = set()
@@ -219,7 +222,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         whole = not first.has_metric or not any(result.missing for result in kept)
         left = 0 if whole else first.num - folder.rows(first.features).done()
         images = folder.first_images(plan, kept, streams=bool(left))
-        block = first.request.batch_size or 1  # for batches that are always full
+        block = first.request.batch_size or 1  # `batch_size` is set if batches are always full.
         each, calibration = first.planned or first.request.nfe, 0
         if first.planned is None and (left or images):
             each, calibration = resources.prepare(plan.cell(first.key).request).expected(kept[0].tolerance)
@@ -243,7 +246,7 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
 
 
 def measured(plan: BenchPlan, result: Result, resources: Resources) -> tuple[float, float]:
-    """Seconds per image of one network evaluation, and of feature extraction, from a warm batch."""
+    """Seconds per image for one network evaluation and for feature extraction, measured after a warm-up."""
     cell, size = plan.cell(result.key), min(resources.batch_size, result.num)
     prepared = resources.prepare(cell.request)
     network = BatchSizeProbe(prepared).mean_seconds(size)

@@ -1,4 +1,4 @@
-"""Results as tables: rows are samplers, columns network evaluations (or lambda), entries means over seeds."""
+"""Results as tables: a row for each sampler, a column for each NFE (or lambda), and means over seeds as entries."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from gddim_cli.runtime.grids import Grid
 from gddim_cli.runtime.text import counted, printed, rounded, signed, with_error
 
 DASH = "—"
-"""Printed in place of a value that belongs to another budget."""
+"""Printed in place of a value that took more evaluations than its budget."""
 PICTURES = "pictures"
-"""Printed in place of a solver error that a cell does not have."""
+"""Printed for a cell with neither a metric nor a solver error."""
 SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 Pair = tuple[Cell, Result]
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One place of a table: results that differ in the seed only, by their keys, of which `seeds` have a value.
+    """One entry of a table, for results that differ in the seed only.
 
-    `standard_error` is the standard error of the mean over seeds; with one seed, of the metric, estimated from the images.
-    `asked` and `nfe` are the network evaluations asked for and made; `failed` says why values are missing, `missing` counts
-    those not measured yet. Calibrated RK45 is `overspent` if it made over 5 % (and one) more: tables and plots omit it.
+    `keys` are the keys of these results, and `seeds` is the number of those that have a value. `standard_error` is that
+    of the mean over seeds or, with one seed, that of the metric, estimated from the images. `asked` and `nfe` are the
+    network evaluations asked for and made. `failed` says why values are missing; `missing` counts the values that are
+    not measured yet. If RK45 with a calibrated tolerance exceeds the budget by more than 5 % and by more than one
+    evaluation, the entry is `overspent`, and tables and plots leave its value out.
     """
 
     keys: list[str]
@@ -64,7 +66,7 @@ class Entry(msgspec.Struct, kw_only=True):
 
     @property
     def error_text(self) -> str:
-        """The solver error, two digits, and the evaluations made."""
+        """The solver error, to two digits, and the evaluations made."""
         value = self.solver_error
         if value is None or self.overspent:
             return "" if value is None and not self.solver_failed else DASH if self.overspent else "failed"
@@ -72,14 +74,15 @@ class Entry(msgspec.Struct, kw_only=True):
 
     @property
     def bare_text(self) -> str:
-        """The solver error without a metric beside it."""
+        """The text of the entry in a table without a metric."""
         return self.error_text or ("failed" if self.failed else "…" if self.missing else PICTURES + self.made)
 
 
 class Table(msgspec.Struct, kw_only=True):
     """Values of one metric, reference, number of images and quantisation, by label and column.
 
-    Columns are `nfe` or, with one NFE, `lambda`; `apart` says how the table differs from others with the same heading.
+    `axis` is the setting that the columns show: `nfe`, or `lambda` if all cells have the same NFE. `apart` says how the
+    table differs from others with the same heading.
     """
 
     title: str
@@ -94,18 +97,18 @@ class Table(msgspec.Struct, kw_only=True):
 
     @property
     def has_metric(self) -> bool:
-        """Whether the table has values of a metric, or solver errors only."""
+        """Whether the table has values of a metric; otherwise it has solver errors only."""
         return self.evaluator != WITHOUT_METRIC
 
     @property
     def metric(self) -> str:
-        """The metric, with the number of images if it depends on that: `FID@5000`."""
+        """The metric's name, with the number of images if the value depends on that number: `FID@5000`."""
         spec, name = METRICS.get(self.evaluator.get("metric_name", "fid")), self.evaluator["metric"]
         return name if self.images >= FULL or (spec and not spec.depends_on_count) else f"{name}@{self.images}"
 
     @property
     def measured(self) -> str:
-        """The metric and what it compares with, `FID@5000 against mnist`; the metric alone if it uses no reference."""
+        """The metric and its reference, `FID@5000 against mnist`; the metric alone if it needs no reference."""
         reference = self.evaluator["reference"]
         return f"{self.metric} against {reference}" if reference else self.metric
 
@@ -120,7 +123,7 @@ class Table(msgspec.Struct, kw_only=True):
 
     @property
     def header(self) -> list[str]:
-        """The first line as text."""
+        """The heads of the columns."""
         return ["sampler", *(f"{'NFE' if self.axis == 'nfe' else 'λ ='} {column:g}" for column in self.columns)]
 
     def places(self) -> Iterator[tuple[str, float, Entry]]:
@@ -146,7 +149,7 @@ class Table(msgspec.Struct, kw_only=True):
         return found
 
     def error_grid(self) -> Grid:
-        """The solver errors as text, or nothing; without a reference they are in `grid`."""
+        """The solver errors as text; empty if there are none, or if `grid` shows them because there is no metric."""
         if not self.has_metric:
             return []
         lines = [[label, *(entry.error_text if entry else "" for entry in row)] for label, row in self.rows.items()]
@@ -163,7 +166,7 @@ class Table(msgspec.Struct, kw_only=True):
             vary = "how much it would vary if other images were drawn from the same model"
             found.append(f"±{alone}: the standard error of the metric, that is, {vary}.")
         if not self.has_metric and any(entry.bare_text.startswith(PICTURES) for entry in entries):
-            found.append(f"{PICTURES}: no solver error, which only deterministic samplers have; see samples.png.")
+            found.append(f"{PICTURES}: no solver error (only deterministic samplers have one); see samples.png.")
         if any(entry.made and not entry.overspent for entry in entries):
             found.append("In brackets: the network evaluations made, where the budget cannot be spent exactly.")
         reasons = []
@@ -197,7 +200,7 @@ def tables(pairs: Sequence[Pair]) -> list[Table]:
 
 
 def table(pairs: Sequence[Pair]) -> Table:
-    """The table of cells that belong into one table."""
+    """Arranges cells with the same title, evaluator, number of images and quantisation in one table."""
     requests, (cell, result) = [result.request for _, result in pairs], pairs[0]
     noises = {(request.sampler, request.options.get("lambda")) for request in requests}
     varied = len(noises) > len({sampler for sampler, _ in noises}) and all(noise is not None for _, noise in noises)
@@ -214,7 +217,7 @@ def table(pairs: Sequence[Pair]) -> Table:
 
 
 def entry(pairs: Sequence[Pair]) -> Entry:
-    """Mean and spread over the seeds of one place."""
+    """The entry for results that differ in the seed only."""
     results, request = [result for _, result in pairs], pairs[0][1].request
     values = [result.value for result in results if result.value is not None]
     made = [result.nfe or 0.0 for result in results if not result.missing]

@@ -1,4 +1,4 @@
-"""Data passed between the stages of a run: what rank 0 found in the folder, and computed batches."""
+"""The data that the stages of a run pass on: what rank 0 found in the folder, and computed batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gddim_cli.runtime.row_file import RowFile
 
 @dataclass(frozen=True)
 class Batch:
-    """A computed batch that is not written yet. Calling `images` or `states` waits for the copy to the CPU."""
+    """A computed batch that is not written yet. `images()` and `states()` wait for the copy to the CPU."""
 
     indices: Sequence[int]
     images: Callable[[], NDArray]
@@ -23,7 +23,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What rank 0 found in the folder, broadcast to all processes. `token` names a file that rank 0 created there."""
+    """What rank 0 found in the folder, broadcast to all processes.
+
+    Attributes:
+        todo: the indices of the images to make.
+        num: the number of images in the complete folder.
+        batch_size: images per batch.
+        earlier: the run that is continued, or None.
+        states: the file of `--save-raw`, or None.
+        filming: whether the film of `--trajectory` has to be made.
+        tolerance: the calibrated tolerance of an adaptive sampler.
+        token: the name of a file that rank 0 created in the folder, by which the other processes recognise the folder;
+            None for a single process.
+    """
 
     todo: list[int]
     num: int

@@ -1,4 +1,4 @@
-"""Batch sizes: measured for `--batch-size auto`, and halved when memory runs out."""
+"""Measures a batch size for `--batch-size auto`, and splits batches that do not fit in memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from gddim_cli.runtime.memory import is_out_of_memory
 T = TypeVar("T")
 
 GAIN = 1.05
-"""The smallest ratio of images per second for which a doubled batch is worth its memory."""
+"""The factor by which a larger batch size must raise the images per second to be worth its memory."""
 MOST = 4096
+"""The largest batch size to consider."""
 USABLE = 0.9
-"""The share of the free memory that is used; the sampler's history and other programs need the rest."""
+"""The fraction of the free GPU memory to use. The rest is left for the sampler's history and for other programs."""
 FIRST, SECOND = 1, 8
+"""The two batch sizes from whose peak memory `max_batch_size` extrapolates."""
 LONG_ENOUGH, MANY = 0.5, 50
-"""Seconds, and evaluations, over which the time of one is averaged."""
+"""`mean_seconds` stops repeating an evaluation after this many seconds, or this many evaluations."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class BatchSizeProbe:
     prepared: PreparedRun
 
     def seconds(self, size: int) -> float:
-        """Seconds of one evaluation: the faster of two after a warm-up. Raises torch's own error when memory runs out."""
+        """The seconds of one evaluation, the faster of two after a warm-up. Raises torch's error if memory runs out."""
         self._evaluate(size)
         return min(self._evaluate(size) for _ in range(2))
 
     def mean_seconds(self, size: int) -> float:
-        """Seconds of one evaluation: the mean of as many as fit in `LONG_ENOUGH`, so that other work on the machine counts."""
+        """The mean number of seconds that one evaluation takes, after a warm-up.
+
+        Unlike the fastest evaluation, the mean includes the slowdown by other programs on the machine.
+        """
         self._evaluate(size)
         spent = [self._evaluate(size)]
         while sum(spent) < LONG_ENOUGH and len(spent) < MANY:
@@ -47,14 +52,15 @@ class BatchSizeProbe:
         return sum(spent) / len(spent)
 
     def max_batch_size(self) -> int:
-        """The largest batch that fits in a GPU's free memory, estimated from the peaks of two small batches; else `MOST`.
+        """The largest batch size that fits in a GPU's free memory, extrapolated from the peaks of two small batches.
 
-        On the CPU nothing is estimated, because the system may promise more memory than it has.
+        On other devices, returns `MOST`: an operating system may grant more memory than the machine has, so there the
+        free memory is not known.
         """
         device = self.prepared.device
         if device.type != "cuda":
             return MOST
-        self._evaluate(FIRST)  # libraries allocate workspaces on their first use
+        self._evaluate(FIRST)  # Libraries allocate workspaces on their first use.
         peaks = []
         for size in (FIRST, SECOND):
             torch.cuda.reset_peak_memory_stats(device)
@@ -79,9 +85,12 @@ class BatchSizeProbe:
 
 
 def fitting(peaks: Sequence[int], free: int) -> int:
-    """The number of images, 1 to `MOST`, that fit into `free` bytes, from the peaks of `FIRST` and of `SECOND` images.
+    """The number of images, 1 to `MOST`, that fit into `free` bytes of memory.
 
-    Memory that does not depend on the batch (a library's workspace) counts once.
+    The memory of a batch is modelled as a constant (such as a library's workspace) plus an amount per image.
+
+    Args:
+        peaks: the peak memory, in bytes, of a batch of `FIRST` and of a batch of `SECOND` images.
     """
     each = max((peaks[1] - peaks[0]) / (SECOND - FIRST), 1.0)
     fixed = max(peaks[0] - FIRST * each, 0.0)
@@ -89,7 +98,9 @@ def fitting(peaks: Sequence[int], free: int) -> int:
 
 
 def best_size(seconds: Callable[[int], float], most: int) -> int:
-    """The smallest power of two, up to `most`, after which images/s grow by less than 5 % for two doublings.
+    """The first power of two, up to `most`, such that neither of the next two doublings gives over 5 % more images/s.
+
+    The search ends at the first batch size that does not fit in memory.
 
     Args:
         seconds: maps a batch size to the seconds of one evaluation.
@@ -115,7 +126,8 @@ def best_size(seconds: Callable[[int], float], most: int) -> int:
 def attempt(work: Callable[[], T]) -> T | None:
     """The result of `work`; None if memory ran out.
 
-    When this returns, the error and the tensors that its frames hold are released; only then is their memory free.
+    An out-of-memory error keeps the tensors of its stack frames alive. Once this function has returned None, nothing
+    refers to the error any more, and the memory of these tensors is free.
     """
     try:
         return work()
@@ -126,22 +138,24 @@ def attempt(work: Callable[[], T]) -> T | None:
 
 
 class OomRetry(Generic[T]):
-    """Runs `work` on batches; a batch that does not fit in memory is split in halves. Nothing is lost or done twice.
+    """Runs `work` on batches, and splits a batch in halves if it does not fit in memory.
+
+    The results cover every image of a batch exactly once.
 
     Attributes:
-        most: the largest batch size since the last failure; None before the first one.
+        most: the largest batch size to try, half of the one that last failed; None before the first failure.
     """
 
     def __init__(self, work: Callable[[Sequence[int]], T], release: Callable[[], None]) -> None:
-        """`work` raises CapacityError when memory runs out; `release` then frees what it can."""
+        """`work` makes a batch, or raises CapacityError if memory runs out; `release` is then called to free memory."""
         self.work, self.release = work, release
         self.most: int | None = None
 
     def __call__(self, indices: Sequence[int]) -> Iterator[T]:
-        """The results of the batch, or of its parts in order.
+        """Yields the result of the batch or, if the batch was split, the results of its parts in order.
 
         Raises:
-            CapacityError: a single image does not fit.
+            CapacityError: not even a single image fits in memory.
         """
         if self.most is None or len(indices) <= self.most:
             try:

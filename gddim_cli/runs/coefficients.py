@@ -1,4 +1,4 @@
-"""The coefficients of a request without a model, for porting the method."""
+"""gDDIM's coefficients for a request, computed without a model, for use in other programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def coefficients_of(given: Mapping[str, Any]) -> tuple[str, Coefficients, Array]
         given: settings by key; `diffusion` is required.
 
     Raises:
-        UsageError: as `SamplingRequest.of` and the sampler.
+        UsageError: a setting is unknown, outside its range, or not supported by the sampler or the diffusion.
     """
     request = SamplingRequest.of(given)
     diffusion = find_diffusion(str(request.diffusion))
@@ -32,5 +32,5 @@ def coefficients_of(given: Mapping[str, Any]) -> tuple[str, Coefficients, Array]
     options = request.sampler_options
     assert isinstance(options, gddim.GddimOptions)
     found = gddim.prepare(diffusion, config, request.nfe - config.denoise, options).coefficients
-    assert found is not None  # without a corrector gDDIM is a linear method
+    assert found is not None  # Only gDDIM with the corrector has none, and no caller asks for it.
     return diffusion.name, found, step_covariance(diffusion, found.t, options.lam)

@@ -1,4 +1,4 @@
-"""The checkpoint of a run for which none is named, even if the folder holds a run with an earlier default."""
+"""Chooses the checkpoint of a run for which the user names none."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ def choose_default(
 ) -> tuple[str, str]:
     """The default checkpoint, and why it is chosen.
 
-    Once the released model has been downloaded, the command that drew images from the bundled one draws from the released one.
-    If the earlier run in the folder still lacks images, it is continued with its own checkpoint; if it is complete, its folder
+    The default is the bundled checkpoint until the released model has been downloaded, and the released model
+    afterwards. So a command may find, in its own folder, a run with the bundled checkpoint that it started before the
+    download. If that run still lacks images, it is continued with the bundled checkpoint; if it is complete, its folder
     is renamed to make room.
 
     Args:
         on_wait: as in `RunFolder.locked`.
 
     Raises:
-        DataError: the run.json is damaged.
+        DataError: the folder's run.json is damaged.
         OutputError: another run is using the folder, or the folder cannot be renamed.
     """
     name, reason = store.default_name()
@@ -52,6 +53,6 @@ def choose_default(
 
 
 def free_name(path: Path) -> Path:
-    """The path, with a number appended if it exists."""
+    """The path itself if nothing exists there, else the path with the first free number, from 2, appended."""
     candidates = [path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000))]
     return next((candidate for candidate in candidates if not candidate.exists()), path)

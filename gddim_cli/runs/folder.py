@@ -30,14 +30,14 @@ from gddim_cli.runtime.versions import versions
 RUN = "run.json"
 GRID = "grid.png"
 GRACE = 10.0
-"""Seconds to wait for another run in the folder to end. Processes whose launcher was killed notice it at their next step."""
+"""Seconds to wait for another run to end: processes whose launcher was killed end only after their current step."""
 PATIENCE = 60.0
-"""Seconds that files written by another machine may take to appear in a shared folder."""
+"""Seconds within which files written by another machine must appear in a shared folder."""
 TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 
 class Session(msgspec.Struct):
-    """One call of `gddim sample` on a run, with what may differ between calls. `device` is rank 0's."""
+    """One call of `gddim sample` that made images of a run. Fields may differ between calls; `device` is rank 0's."""
 
     started: str
     device: str
@@ -51,7 +51,7 @@ class Session(msgspec.Struct):
     speed: list[str] = []
 
     def alike(self, other: Session) -> bool:
-        """Whether both ran on the same kind of device with the same speed options."""
+        """Whether both sessions ran on the same kind of device with the same speed options."""
         return (self.device_name, self.speed) == (other.device_name, other.speed)
 
 
@@ -74,14 +74,14 @@ class Run(msgspec.Struct):
 
     Attributes:
         format: how its images are stored.
-        settings: the resolved request, which is the run's identity.
-        num: number of images; indices 0 to num - 1, each from the noise of (seed, index).
-        complete: whether all of them exist.
+        settings: the resolved request, which identifies the run.
+        num: number of images. Their indices are 0 to num - 1; image i starts from the noise of (seed, i).
+        complete: whether all images and the other outputs have been made.
         nfe: network evaluations per image, counted at the network; the mean if batches differ.
         tolerance: the calibrated tolerance of an adaptive sampler.
         sessions: every call that made images.
-        noise_levels: at t_start and t_end, as standard deviations for images in [-1, 1]; None for a model that predicts the
-            noise of its own diffusion.
+        noise_levels: the noise levels of an isotropic denoiser at t_start and t_end, as standard deviations for images
+            in [-1, 1]; None for other models.
         raw, trajectory: the files of `--save-raw` and `--trajectory`, once written.
     """
 
@@ -110,8 +110,9 @@ class Ledger:
     """Counts the images that all processes have stored in a session, and their evaluations.
 
     Attributes:
-        counted: the images of all processes in the low 32 bits, and their evaluations in the bits above. It is one number, so
-            that a process that ends between two updates never counts images without their evaluations.
+        counted: a number whose low 32 bits count the images of all processes, and whose higher bits count their network
+            evaluations. A single number is updated in one operation, so a process that is killed at any moment never
+            leaves images counted without their evaluations.
     """
 
     run: Run
@@ -120,7 +121,7 @@ class Ledger:
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, images: int = 0, nfe: int = 0) -> None:
-        """Adds images that took `nfe` evaluations each, and reads the total of all processes.
+        """Adds images that took `nfe` evaluations each; updates the session and the run to the totals of all processes.
 
         Raises:
             PeerError: the launcher has ended.
@@ -152,16 +153,21 @@ class RunFolder:
 
     @contextmanager
     def locked(self, on_wait: Callable[[], object]) -> Iterator[None]:
-        """A context in which this call alone uses the folder, from before `open` until after the last `save`.
+        """A context in which no other call uses the folder. Enter it before `open` and leave it after the last `save`.
 
         Raises:
-            OutputError: another call still holds the folder `GRACE` seconds after `on_wait`, or it cannot be written.
+            OutputError: another call still uses the folder `GRACE` seconds after `on_wait` was called, or the folder
+                cannot be written.
         """
         with locked(self.path, "gddim sample", GRACE, on_wait):
             yield
 
     def identity(self) -> tuple[int, int] | None:
-        """The folder's identity, which a new folder in its place would not share: its lock file, open while it is locked."""
+        """The device and inode of the folder's lock file; None if there is no lock file.
+
+        They distinguish the folder from a new folder at the same path: the locked file stays open, so its inode is not
+        reused.
+        """
         try:
             found = (self.path / LOCK).stat()
         except OSError:
@@ -177,7 +183,7 @@ class RunFolder:
             )
 
     def record(self) -> Run | None:
-        """The record of the run in the folder, whatever its settings; None if there is none.
+        """The record of the run in the folder, whatever its settings; None if the folder holds no run.
 
         Raises:
             DataError: its run.json cannot be read.
@@ -187,7 +193,7 @@ class RunFolder:
     def open(self, request: SamplingRequest, overwrite: bool) -> Run | None:
         """The run in the folder, if any, after checking that `request` may continue it.
 
-        With `overwrite`, the files that its run.json accounts for are removed, and no others.
+        With `overwrite`, removes the files of the run in the folder (no others) and returns None.
 
         Raises:
             UsageError: the folder holds a run with other settings, or files but no run.json.
@@ -218,7 +224,7 @@ class RunFolder:
         """Creates an empty file by which other processes recognise the folder, and returns its name.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         with writing(self.path):
             handle, name = tempfile.mkstemp(prefix=f".{RUN}.", suffix=".tmp", dir=self.path)
@@ -244,7 +250,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def intact(self, num: int) -> tuple[set[int], str | None]:
-        """The indices below `num` of the images that exist undamaged, and a note on the damaged files, which are removed."""
+        """Removes damaged files; returns the indices below `num` of the undamaged images, and a note on the removal."""
         damaged, note = self.images.damaged(num, read_manifest(self.path)), None
         if damaged:
             count, more = len(set().union(*damaged.values())), len(damaged) - 1
@@ -254,7 +260,7 @@ class RunFolder:
         return self.images.done(num), note
 
     def _sweep(self) -> None:
-        """Removes temporary files that a killed process left."""
+        """Removes temporary files that a killed process left behind."""
         looks = [kind.storage.NAMES for kind in FORMATS.values()]
         for file in self.path.iterdir():
             found = TEMPORARY.fullmatch(file.name)
@@ -262,7 +268,7 @@ class RunFolder:
                 file.unlink(missing_ok=True)
 
     def _remove(self) -> None:
-        """Removes the run's images, grid and manifest, and its record last."""
+        """Removes the run's images, its grid, its manifest and, last, its run.json."""
         run = read_run(self.path)
         for file in open_storage(self.path, run.format).files(run.num):
             remove(file)
@@ -273,7 +279,7 @@ class RunFolder:
         """Writes `run.json`.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         with replacing(self.path / RUN, make_folder=False) as temporary:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")

@@ -37,23 +37,23 @@ IN_GRID = 100
 
 @dataclass
 class Generation:
-    """One call of `gddim sample`; each of its processes has one.
+    """One call of `gddim sample`. Each process of the call has its own `Generation`.
 
     Attributes:
         folder: the folder of the images.
-        prepared: makes the images; its resolved request is the run's identity.
+        prepared: makes the images; its resolved request identifies the run.
         num: number of images in the folder.
         batch_size: images per batch. A batch is always a whole block of indices, even if some of its images exist, so that
             an interrupted run ends with the same bytes as an uninterrupted one.
-        automatic: measure the batch size, or take the one that the run used on this device before; halve it when memory
-            runs out.
+        automatic: choose the batch size: the one that the run last used, if that was on the same kind of device, else
+            the fastest one, by measurement. The size is halved when memory runs out.
         raw: the file of `--save-raw`, or None.
         trajectory: the file of `--trajectory`, or None.
         overwrite: remove an earlier run in the folder first.
         force: replace files of `raw` and `trajectory` that this run did not write.
         speed: the enabled speed options, for `run.json`.
         world: the processes.
-        notes: sentences for the user about what `prepare` found.
+        notes: sentences for the user about damaged files that `prepare` found.
     """
 
     folder: RunFolder
@@ -78,8 +78,8 @@ class Generation:
         """Opens the folder and returns the indices of the images that all processes together have to make.
 
         Raises:
-            UsageError, DataError, OutputError: as `RunFolder.open` and `RowFile`; an output that cannot be written;
-                processes that see different folders.
+            UsageError, DataError, OutputError: see `RunFolder.open` and `RowFile`; also if an output cannot be written,
+                or the processes see different folders.
             NumericsError, CapacityError: the sampler's tolerance cannot be calibrated.
         """
         sharing = self.world.sharing(self.prepared.device) if self.automatic else 1
@@ -116,7 +116,7 @@ class Generation:
             there -= set(range(IN_GRID))
         todo = [index for index in range(num) if index not in there]
         tolerance = earlier.tolerance if earlier else None
-        if todo and not tolerance:  # calibrated once, for all processes
+        if todo and not tolerance:  # Rank 0 calibrates once, for all processes.
             with memory_for(1, self.prepared.device):
                 self.prepared.calibrate()
             tolerance = self.prepared.sampler.tolerance
@@ -124,7 +124,7 @@ class Generation:
         return ResumeState(todo, num, self._size(len(todo), sharing), earlier, states, filming, tolerance, token)
 
     def _size(self, count: int, sharing: int) -> int:
-        """The batch size for `count` images, the same on all processes; `sharing` of them share one device's memory."""
+        """The batch size for `count` images, equal on all processes; up to `sharing` processes share one device."""
         if not (self.automatic and count):
             return self.batch_size
         before = self.earlier.sessions[-1] if self.earlier and self.earlier.sessions else None
@@ -143,11 +143,11 @@ class Generation:
         return hashlib.sha256(msgspec.json.encode(self.prepared.request)).hexdigest()[:12]
 
     def run(self, todo: Sequence[int], on_step: Callable[[int], None]) -> Run:
-        """Makes the images `todo`, then the grid and the other outputs; `run.json` is kept up to date throughout.
+        """Makes the images `todo`, then the grid and the other outputs. Writes `run.json` at the start and at the end.
 
         Args:
-            todo: indices from `prepare`, of which this process makes its share.
-            on_step: called with the number of images that advanced by one step, on any process.
+            todo: the indices that `prepare` returned; this process makes its share of them.
+            on_step: called with the progress of all processes since its last call, in steps of single images.
 
         Returns:
             The finished run, as rank 0 recorded it.
@@ -191,7 +191,7 @@ class Generation:
             with suppress(PeerError):
                 writer.stop()
                 ledger.add()
-            # The first error is the one to report; a full disk refuses this file too.
+            # If saving fails as well, for example on a full disk, only the first error is reported.
             with suppress(OutputError):
                 if self.world.main:
                     self._save(run)
@@ -212,11 +212,11 @@ class Generation:
         self.folder.save(run)
 
     def batches(self, todo: Sequence[int]) -> list[range]:
-        """The blocks of indices that contain `todo`; always full if the images of a batch depend on each other."""
+        """The batches that contain the images `todo`, as blocks of indices; see `PreparedRun.batches`."""
         return self.prepared.batches(todo, self.batch_size, self.num)
 
     def _mine(self, todo: Sequence[int]) -> list[range]:
-        """This process's batches; rank 0 takes those of the trajectory."""
+        """This process's share of the batches. Rank 0 makes all batches that the film of `--trajectory` shows."""
         batches = self.batches(todo)
         filmed = sum(batch[0] < self._filmed for batch in batches)
         return (batches[:filmed] if self.world.main else []) + self.world.share(batches[filmed:])
@@ -229,10 +229,10 @@ class Generation:
         self, indices: Sequence[int], wanted: set[int], on_step: Callable[[int], None], check: Callable[[], None]
     ) -> Batch:
         """Computes a batch and starts copying its wanted images to the CPU."""
-        shown = sum(index < self._filmed for index in indices)  # the first ones
+        shown = sum(index < self._filmed for index in indices)  # These are the first images of the batch.
         rows = [row for row, index in enumerate(indices) if index in wanted]
         frames: list[Pixels] = []
-        steps = self.prepared.sampler.steps  # an estimate for adaptive samplers, which may take more, or fewer
+        steps = self.prepared.sampler.steps  # Adaptive samplers may take more or fewer steps than this estimate.
         counted = 0
 
         def count(done: int) -> None:
@@ -248,16 +248,16 @@ class Generation:
 
         try:
             with memory_for(len(indices), self.prepared.device):
-                if shown:  # the noise
+                if shown:  # The first frame is the noise.
                     frames.append(self._pixels(self.prepared.images(self.prepared.start(indices[:shown]))))
                 u = self.prepared.run(indices, step)
                 count(steps)
                 if len(rows) < len(indices):
-                    u = u.index_select(0, to_device(torch.tensor(rows), u.device))  # a list would block
+                    u = u.index_select(0, to_device(torch.tensor(rows), u.device))  # Indexing with a list would block.
                 states = to_host(u) if self.states else None
                 images = to_host(self.prepared.decode(u))
         except CapacityError:
-            on_step(self.world.count(-counted))  # these images were not finished
+            on_step(self.world.count(-counted))  # The progress of the failed batch does not count.
             raise
         if shown:
             self.frames.append(frames)
@@ -276,7 +276,7 @@ class Generation:
                     states = made.states()
                     self.states.store(made.indices, states if states.shape[1] > 1 else states[:, 0])
                 self.folder.images.store(made.indices, self._pixels(made.images()))
-        except CapacityError as error:  # as a CapacityError it would make `OomRetry` halve the batch being computed
+        except CapacityError as error:  # A CapacityError would make `OomRetry` halve another batch.
             raise OutputError(str(error)) from error
         return made
 

@@ -1,4 +1,4 @@
-"""The images of a run's folder, or of any other folder or file."""
+"""Opens the images in the folder of a run, or in any other folder or file."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
     Args:
         path: a folder, which is searched recursively (in a folder of `gddim sample` only the run's own images count); a
             .zip or .tar of images; an .npz or .npy of uint8 [N, H, W] or [N, H, W, C].
-        key: the array in the .npz, as in `images_key`.
-        num: read only this many images: the first ones of a run, else a fixed random choice.
+        key: the name of the array in the .npz; None for the default of `images_key`.
+        num: read only this many images: the first images of a run, or a fixed random subset of any other images.
 
     Raises:
         DataError: there are no images, or fewer than `num`; the images have different sizes or kinds (only the first is checked
@@ -55,7 +55,7 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
         raise DataError(f"{path}: not a plain file; {KINDS}")
     suffix = "" if path.is_dir() else path.suffix.lower()
     if key is not None and suffix != ".npz":
-        raise DataError(f"--key: {path} is not an .npz; only an .npz has arrays")
+        raise DataError(f"--key: {path} is not an .npz; only an .npz has named arrays")
     name = str(path)
     if path.is_dir():
         source = (
@@ -70,7 +70,7 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
     elif suffix == ".npy":
         source = ArraySource.of(name, path)
     else:
-        what = "a single image" if suffix in SUFFIXES else "not a kind of file that is read here"
+        what = "a single image" if suffix in SUFFIXES else "not a supported kind of file"
         raise DataError(f"{path}: {what}; {KINDS}")
     if num is not None and num > source.count:
         raise DataError(f"--num {num}: {path} holds {source.count} images; lower --num or give more")

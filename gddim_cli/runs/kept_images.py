@@ -1,4 +1,4 @@
-"""Images that a benchmark keeps: a run folder as `gddim sample --format npz` writes it, which that command can continue."""
+"""The images that a benchmark keeps, in a run folder that `gddim sample --format npz` can continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IN_GRID = 100
 
 @dataclass(frozen=True)
 class KeptImages:
-    """The folder of a run whose images another program makes.
+    """A run folder whose images are made by the caller, not by `Generation`.
 
     Attributes:
         request: the resolved request.
@@ -40,7 +40,7 @@ class KeptImages:
         return self.folder.images
 
     def check(self) -> bool:
-        """Whether the folder holds this run with all its images undamaged; the grid is then written again."""
+        """Whether the folder holds this run with all its images undamaged. If so, also writes the grid again."""
         try:
             run = self.folder.open(self.request, overwrite=False)
             if run is None or not run.complete or run.num < self.num or self._damaged():
@@ -54,7 +54,7 @@ class KeptImages:
         """Opens the folder and returns the indices of the images in it, after removing damaged ones.
 
         Raises:
-            UsageError, DataError, OutputError: as `RunFolder.open`.
+            UsageError, DataError, OutputError: see `RunFolder.open`.
         """
         if self.folder.open(self.request, overwrite=False) is None:
             self._record(False, None, None)

@@ -38,7 +38,7 @@ def check_classes(text: str | None, classes: int, model: str) -> str | None:
 
 
 def check_guidance(weight: float | None, classes: int, model: str, nfe: int) -> float | None:
-    """The resolved `--guidance`: None without guidance, that is, for a weight of 1.
+    """The resolved `--guidance`: None without guidance, that is, if no weight is given or the weight is 1.
 
     Raises:
         UsageError: guidance for an unconditional model, or too few evaluations for a step.
@@ -48,14 +48,14 @@ def check_guidance(weight: float | None, classes: int, model: str, nfe: int) -> 
     if not classes:
         raise UsageError(f"--guidance: {model} is an unconditional model; leave --guidance out")
     if weight != 1 and nfe < 2 * EVALUATIONS:
-        raise UsageError(f"--guidance: each prediction takes {EVALUATIONS} evaluations, and --nfe {nfe} makes no step")
+        raise UsageError(f"--guidance: each prediction takes {EVALUATIONS} evaluations, so --nfe {nfe} allows no step")
     return None if weight == 1 else weight
 
 
 def labels_of(text: str, classes: int, seed: int, indices: Sequence[int]) -> NDArray[np.int64]:
     """The class of each image, [N], which depends only on the seed and the image's index.
 
-    `uniform` draws it at random; `all` cycles through the classes, and a list through its members.
+    `uniform` draws each class at random; `all` cycles through all classes, and a list through its entries.
     """
     if text == UNIFORM:
         drawn = [
@@ -68,5 +68,5 @@ def labels_of(text: str, classes: int, seed: int, indices: Sequence[int]) -> NDA
 
 
 def rows_by_class(count: int, classes: int) -> list[int]:
-    """The indices below `count` of images whose classes are taken in turn, one class after the other."""
+    """The indices below `count`, sorted by class, of images whose classes cycle through 0 to `classes` - 1."""
     return sorted(range(count), key=lambda index: (index % classes, index))

@@ -13,7 +13,7 @@ from gddim_cli.models.denoiser import isotropic_view
 from gddim_cli.numerics.quadrature import Array
 
 ROUNDING = 1e-6
-"""Relative distance from a limit that counts as within it."""
+"""Relative tolerance: a noise level that exceeds a limit by no more than this counts as within the limit."""
 
 
 def sigma_eff(diffusion: Diffusion, t: float) -> float:
@@ -24,7 +24,10 @@ def sigma_eff(diffusion: Diffusion, t: float) -> float:
 def within_range(
     diffusion: Diffusion, config: SamplingConfig, levels: tuple[float, float] | None
 ) -> tuple[SamplingConfig, list[str]]:
-    """The configuration with t_start and t_end moved into the supported noise levels, and a note for each change.
+    """The configuration with t_start and t_end moved to supported noise levels, and a note for each change.
+
+    Args:
+        levels: the lowest and the highest noise level that the model supports; None for no limits.
 
     Raises:
         UsageError: no supported noise level lies between t_start and t_end.
@@ -67,8 +70,9 @@ def time_of(diffusion: Diffusion, level: float, config: SamplingConfig) -> float
 def start_factor(diffusion: Diffusion, t_start: float, prior_time: float) -> Array:
     """`S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
 
-    If sampling starts at the prior's own time T, this is `prior_factor`; at an earlier time, `R_t R_T^{-1} prior_factor`. That
-    carries the prior's draw along the probability flow of pure noise, so that the same noise gives similar images.
+    If t = `t_start` is the prior's time T = `prior_time`, this is `prior_factor`. If t < T, it is
+    `R_t R_T^{-1} prior_factor`, which carries the prior's draw from T to t along the probability flow of the diffusion
+    without image content (all data at 0). A given z then yields an image similar to the one it yields from T.
     """
     if t_start == prior_time:
         return diffusion.prior_factor

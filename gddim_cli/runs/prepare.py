@@ -49,17 +49,17 @@ def prepare(
     batch_size: int = 64,
     say: Callable[[str], object] = lambda _: None,
 ) -> PreparedRun:
-    """The prepared run of a request, checked before anything is computed.
+    """The prepared run of a request, with all settings checked before any image is computed.
 
     Args:
-        request: may already be resolved; then its sha256 must match.
+        request: may already be resolved; its `checkpoint_sha256` must then match the model.
         device: where the network runs.
         model: a model that is already loaded; by default the request's checkpoint is loaded.
         diffusion: used instead of the diffusion that the request names.
         initial: states u_T [N, D, C, H, W], used instead of the request's `init_noise` file.
-        compile, cuda_graph: whether a network that is loaded here is compiled, and captured as a CUDA graph.
-        say: called with the assumptions made in converting a checkpoint of another program.
-        batch_size: recorded if the images of a batch depend on each other.
+        compile, cuda_graph: whether to compile the network and to capture it as a CUDA graph, if it is loaded here.
+        say: called with each assumption made when a checkpoint of another program is converted.
+        batch_size: recorded in the resolved request if the images of a batch depend on each other.
 
     Raises:
         UsageError: settings that contradict each other, or that the model, sampler or device does not support.
@@ -76,7 +76,7 @@ def prepare(
     prior_time, spec = config.t_start, find_sampler(request.sampler)
     guidance = check_guidance(request.guidance, model.classes, model.name, request.nfe)
     each = 1 if guidance is None else EVALUATIONS
-    budget = request.nfe // each  # in predictions
+    budget = request.nfe // each  # Counted in predictions; with guidance, each takes two evaluations.
     config, options, eps = configured(request, spec, model, chosen, config, budget)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     diffusion_sha256 = sha256_of_python(request.diffusion) or request.diffusion_sha256
@@ -86,7 +86,7 @@ def prepare(
         sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
         sampler = spec.prepare(chosen, config, budget - config.denoise, options)
-        if not isinstance(sampler, PreparedSampler):  # from a user's file
+        if not isinstance(sampler, PreparedSampler):  # A sampler in a user's file may return anything.
             raise DataError(
                 f"sampler {spec.name}: prepare returned {type(sampler).__name__}; a PreparedSampler is needed"
             )
@@ -126,13 +126,14 @@ def default_scheme(
 ) -> GddimOptions:
     """gDDIM's options with the default for `predict`, which depends on the request.
 
-    With up to `FEW` predictions, an isotropic denoiser is sampled with the prediction x0 (on the time grid that the sampler
-    chooses for it) unless the request itself chooses part of the scheme; in all other cases the prediction is the paper's, eps.
+    With at most `FEW` predictions per image, the default is x0, for which the sampler also chooses another time grid.
+    With more, the default is the paper's, eps. The default is also eps for models other than isotropic denoisers,
+    for K = L, and if the request sets the order, lambda, the corrector or the time grid.
 
     Args:
         k: the K of the noise prediction.
-        isotropic: whether the model is an isotropic denoiser, for which this has been measured.
-        budget: predictions per image, at most.
+        isotropic: whether the model is an isotropic denoiser. The choice of x0 has been tested on these only.
+        budget: the largest number of predictions per image.
     """
     given = {"predict", "order", "lambda", "corrector"} & request.options.keys()
     own = given or request.time_grid is not None or k == "L" or budget > FEW or not isotropic
@@ -150,7 +151,7 @@ def load_model(
 
     Raises:
         UsageError: the device does not support the precision or the options.
-        CheckpointError: as `hub.load.load`.
+        CheckpointError: the checkpoint is unknown, not on this machine, or damaged.
     """
     if request.dtype == "float64" and device.type == "mps":
         raise UsageError("--dtype float64: unsupported by Apple GPUs; use --device cpu")
@@ -187,12 +188,13 @@ def named_diffusion(request: SamplingRequest, own: Diffusion) -> Diffusion:
 def configured(
     request: SamplingRequest, spec: SamplerSpec, model: Model, diffusion: Diffusion, config: SamplingConfig, budget: int
 ) -> tuple[SamplingConfig, msgspec.Struct, Eps]:
-    """How a request samples: the configuration, the sampler's options, and the noise prediction.
+    """The sampling configuration, the sampler's options, and the noise prediction of a request.
 
-    Each setting is the request's, else the sampler's, else `config`'s.
+    Each setting is taken from the request, else from the sampler's defaults, else from `config`.
 
     Args:
-        budget: predictions per image, at most.
+        config: the configuration of the model or of the diffusion.
+        budget: the largest number of predictions per image.
 
     Raises:
         UsageError: settings that contradict each other, or that the model or the sampler does not support.
@@ -226,10 +228,10 @@ def sha256_of_python(reference: str | None) -> str | None:
 
 
 def read_states(path: Path, dimension: int, image_shape: tuple[int, int, int]) -> NDArray[np.floating]:
-    """States u_T, [N, D, C, H, W], from an .npy of that shape; if D is 1, that axis is left out.
+    """States u_T, [N, D, C, H, W], from an .npy of this shape, or of shape [N, C, H, W] if D is 1.
 
     Raises:
-        DataError: the file is not an .npy, or has another shape, or holds NaN, infinity or other than real numbers.
+        DataError: the file is not an .npy, has another shape or dtype, or holds NaN or infinity.
     """
     states = read_array(path, memory_map=True)
     needed = (dimension, *image_shape) if dimension > 1 else image_shape

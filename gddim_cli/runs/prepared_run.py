@@ -28,9 +28,9 @@ from gddim_cli.samplers.base import Eps, PreparedSampler, Step
 from gddim_cli.samplers.multistep import final_state
 
 PILOT = 4
-"""Images on which the tolerance of an adaptive sampler is calibrated."""
+"""The number of images on which the tolerance of an adaptive sampler is calibrated."""
 FIRST_STREAM = 1
-"""The noise stream of a stochastic sampler's first draw; stream 0 is the prior's."""
+"""The noise stream of a stochastic sampler's first draw. Stream 0 is for draws from the prior."""
 
 
 @dataclass
@@ -43,13 +43,13 @@ class PreparedRun:
         diffusion: the diffusion to sample through.
         config: time range, K, denoising step, quantisation.
         sampler: the sampler, prepared for the budget.
-        eps: the model's noise prediction, without classes.
+        eps: the model's noise prediction, without class labels.
         device: where the network runs; noise is drawn on the CPU.
         start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
         initial: states u_T that replace draws from the prior, [N, D, C, H, W], or None.
         notes: sentences for the user about how the request was resolved.
         evaluations: network evaluations per image of the last batch, counted at the network.
-        around: a context for each evaluation, called with the number of images, that times and counts it; or None.
+        around: maps the number of images to a context that each prediction runs in, to time and count it; or None.
     """
 
     request: SamplingRequest
@@ -77,14 +77,14 @@ class PreparedRun:
 
     @property
     def noise_levels(self) -> tuple[float, float] | None:
-        """The noise levels of an isotropic denoiser's first and last states; None for other models."""
+        """The noise levels of an isotropic denoiser at t_start and t_end; None for other models."""
         if self.diffusion.spectral or self.model.sigma_range_in(self.diffusion) is None:
             return None
         start, end = (sigma_eff(self.diffusion, t) for t in (self.config.t_start, self.config.t_end))
         return float(f"{start:.6g}"), float(f"{end:.6g}")
 
     def normal(self, indices: Sequence[int], stream: int) -> Tensor:
-        """Independent N(0, I) for these images, [B, D, C, H, W]."""
+        """Independent draws from N(0, I) for these images, [B, D, C, H, W]."""
         return self._moved(standard_normal(self.request.seed, indices, self.state_shape, stream))
 
     @rounding(tf32=False)
@@ -98,13 +98,17 @@ class PreparedRun:
     @torch.inference_mode()
     @rounding(tf32=False)
     def calibrate(self) -> None:
-        """Calibrates an adaptive sampler's tolerance, always on the same few images; does nothing for other samplers."""
+        """Calibrates an adaptive sampler's tolerance on the run's first images; does nothing for other samplers."""
         if self.sampler.calibrate_tolerance:
             pilot = self.start(range(PILOT if self.initial is None else 1))
             self.sampler = self.sampler.calibrate_tolerance(self.eps_of(range(len(pilot))), pilot)
 
     def expected(self, tolerance: float | None) -> tuple[int, int]:
-        """Estimated evaluations of an adaptive sampler per image, and of its calibration unless `tolerance` is known."""
+        """Estimates the network evaluations per image, and those that calibrating an adaptive sampler takes in total.
+
+        Args:
+            tolerance: the calibrated tolerance; if it is known, no calibration is needed.
+        """
         each, pilot = self.sampler.expected or (self.request.nfe, 0)
         return each, 0 if tolerance else PILOT * pilot
 
@@ -144,7 +148,7 @@ class PreparedRun:
             raise DataError(f"sampler {sampler}: solve yielded no step")
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
-        """The noise prediction for these images, given their classes if the model is conditional, and guided if asked for."""
+        """The noise prediction for these images, with their class labels and with guidance if the request has these."""
         eps, around, classes, weight = self.eps, self.around, self.request.classes, self.request.guidance
         if classes is not None:
             labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
@@ -180,9 +184,10 @@ class PreparedRun:
         return u
 
     def batches(self, todo: Sequence[int], size: int, num: int) -> list[range]:
-        """The blocks of indices below `num` that contain `todo`.
+        """The batches that contain the images `todo`: blocks of `size` consecutive indices, the last up to `num`.
 
-        If the images of a batch depend on each other, blocks are always full, whatever `num` is.
+        If the images of a batch depend on each other, the last block is full even beyond `num`, so that no image
+        depends on `num`.
         """
         end = num
         if self.sampler.batch_dependent:
@@ -197,11 +202,14 @@ class PreparedRun:
 
     @rounding(tf32=False)
     def decode(self, u: Tensor) -> Tensor:
-        """The images of states, [B, C, H, W], in about [-1, 1]: the first component, through the inverse DCT for spectra."""
+        """The images in states, [B, C, H, W], in about [-1, 1].
+
+        An image is the first component of a state, after an inverse DCT if the diffusion is in frequency space.
+        """
         return (idct(u) if self.diffusion.spectral else u)[:, 0]
 
     def images(self, u: Tensor) -> NDArray[np.floating]:
-        """`decode` on the CPU."""
+        """The images in states, as `decode` returns them, as an array on the CPU."""
         return self.decode(u).cpu().numpy()
 
     def _moved(self, array: NDArray[np.floating]) -> Tensor:

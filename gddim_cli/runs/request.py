@@ -173,15 +173,16 @@ class SamplingRequest(
 ):
     """What to sample. None stands for the default of the checkpoint, the diffusion or the sampler.
 
-    `prepare` resolves a request: it fills in every default, and the fields that are not options. Equal resolved requests make
-    equal images.
+    `prepare` resolves a request: it fills in every default, and the fields that a user cannot set, such as the SHA-256
+    of files. Equal resolved requests yield equal images.
 
     Attributes:
         options: the sampler's options by key.
         model_settings: settings that the checkpoint file does not record, under the names of the program that wrote it.
         parameters: the parameters of the diffusion.
-        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: the SHA-256 of the files.
-        batch_size: set if the images of a batch depend on each other.
+        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: the SHA-256 of the file that the setting
+            names.
+        batch_size: images per batch, if the images of a batch depend on each other; else None.
     """
 
     checkpoint: Checkpoint | None = None
@@ -214,7 +215,7 @@ class SamplingRequest(
         """A request from values by key, as on the command line and in plans; None stands for "not given".
 
         Args:
-            where: the name of each value's place in messages; by default its flag.
+            where: for messages, where each value was given, by key; by default, messages name its flag.
 
         Raises:
             UsageError: an unknown key, a value outside its range, or an option that the sampler does not have.
@@ -239,14 +240,14 @@ class SamplingRequest(
         return options_of(self.sampler, self.options)
 
     def flat(self) -> dict[str, Any]:
-        """All settings in one mapping by key, the sampler's options among them."""
+        """All settings by key, including the sampler's options."""
         keys = zip(self.__struct_fields__, self.__struct_encode_fields__, strict=True)
         found = {key: getattr(self, name) for name, key in keys if name != "options"}
         return {**found, **self.options}
 
 
 def sampling_settings() -> dict[str, Setting]:
-    """Every setting of a request by key, the options of all samplers among them."""
+    """Every setting of a request by key, including the options of all samplers."""
     return {**declared(SamplingRequest), **sampler_options()}
 
 
@@ -259,14 +260,14 @@ def differences(old: SamplingRequest, new: SamplingRequest) -> list[str]:
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"sampler": "gddim", "order": 2, "predict": "eps", "k": "R", "time_grid": 2.0},
 }
-"""Named groups of settings. `paper` is the scheme of arXiv 2206.05564, whatever the defaults are."""
+"""Named groups of settings. `paper` is the scheme of arXiv 2206.05564; changes to the defaults do not affect it."""
 
 
 def with_preset(given: Mapping[str, Any], preset: str | None) -> dict[str, Any]:
-    """The given settings by key, and a preset's settings.
+    """The given settings together with those of a preset, by key.
 
     Raises:
-        UsageError: an unknown preset, or a setting with another value than the preset's.
+        UsageError: an unknown preset, or a given setting whose value differs from the preset's.
     """
     if preset is None:
         return dict(given)

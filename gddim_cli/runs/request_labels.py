@@ -1,4 +1,4 @@
-"""The names of a table's rows: sampler and options, and any other settings in which rows differ."""
+"""The labels of a table's rows: the sampler with its options, and any other settings in which the rows differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gddim_cli.settings import Setting
 
 
 def row_settings(request: SamplingRequest, column: str) -> dict[str, Any]:
-    """The settings that the cells of one row share: all but the seed, the column's setting and those that follow from it."""
+    """The settings that all cells of a row share. A `solver` is not among them, since each NFE has its own."""
     flat = {**request.flat(), **{f"parameter {key}": value for key, value in (request.parameters or {}).items()}}
     return {key: value for key, value in flat.items() if key not in ("seed", "parameters", "solver", column)}
 
@@ -42,13 +42,13 @@ def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], col
     kin = [other for other in others if other.checkpoint == request.checkpoint]
     places = [request.checkpoint] if len(kin) < len(others) else []
     places += [request.diffusion] if any(other.diffusion != request.diffusion for other in kin) else []
-    spec = SAMPLERS.get(request.sampler)  # None for an option of a plugin that is no longer installed
+    spec = SAMPLERS.get(request.sampler)  # None if the plugin that defines the sampler is not installed.
     label = spec.label(spec, request.sampler_options, column) if spec else request.sampler
     return f"{' '.join(map(str, places))}: {label}" if places else label
 
 
 def said(name: str, value: Any, setting: Setting | None) -> str:
-    """A setting in words; empty for a setting that is not given, or a flag that has its usual value."""
+    """The text of a setting in a label; empty for a setting that is not given, or a flag that has its usual value."""
     if value is None or (setting and isinstance(value, bool) and value == (setting.default is not False)):
         return ""
     text = name.removeprefix("parameter ").removeprefix("checkpoint_").replace("_sha256", " sha256")

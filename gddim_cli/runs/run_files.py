@@ -1,4 +1,4 @@
-"""The images of a folder of `gddim sample`, by its `run.json`."""
+"""Finds the images of a run in a folder of `gddim sample`, using its `run.json` and manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 
 class RunSettings(msgspec.Struct):
-    """The settings of a run that are read here, from any version of gddim."""
+    """Only this setting of a run is read here, so that a `run.json` of another version of gddim can be read."""
 
     quantize: str
 
@@ -42,11 +42,11 @@ class RunFiles:
 
     Attributes:
         folder: the run's folder.
-        format: "png", one file per image; "npz" or "tar", several images in each.
+        format: "png" (one file per image), "npz" or "tar" (many images per file).
         names: the names of the files.
         count: the number of images to read from them.
-        ignored: the number of files in the folder that are not the run's.
-        quantize: how the images became uint8.
+        ignored: the number of files in the folder that do not belong to the run.
+        quantize: how the images were converted to uint8.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class RunFiles:
 
 
 def run_files(folder: Path, num: int | None) -> RunFiles:
-    """The files of a run's images, or of its first `num`, after comparing them with the manifest of the finished run.
+    """The files of a run's images, or of its first `num` images, after checking them against the manifest.
 
     Raises:
         DataError: `run.json` cannot be read or names another format; an image is missing, damaged or not the run's.
@@ -78,14 +78,18 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
         indices = [index for file in files for index in storage.index(file)]
     else:
         indices = sorted(storage.done(run.num))
-    whole = next((i for i, index in enumerate(indices) if i != index), len(indices))  # 0 to whole - 1 exist
+    whole = next((i for i, index in enumerate(indices) if i != index), len(indices))  # Images 0 to whole - 1 exist.
     if num is not None and num > run.num:
         raise DataError(
             f"--num {num}: the run in {folder} has {run.num} images; gddim sample --num {num} makes the missing ones"
         )
     if (num is None and not run.complete) or whole < (num or run.num):
         some = f", or measure the first images only: --num {whole}" if whole else ""
-        state = f"{len(indices)} of {run.num} images are there" if whole < run.num else "it was interrupted at its end"
+        state = (
+            f"{len(indices)} of {run.num} images are there"
+            if whole < run.num
+            else "it was interrupted after its last image"
+        )
         raise DataError(f"{folder}: the run is not complete: {state}; rerun the same gddim sample command{some}")
     own = {file.name for file in files} | {RUN, GRID, MANIFEST, LOCK}
     ignored = sum(file.is_file() and file.name not in own for file in folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Solver errors: how far the images of deterministic samplers are from the converged solution, which a folder keeps."""
+"""Solver errors: how far the images of deterministic samplers are from the converged solution, kept in a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from gddim_cli.runtime.json_files import read_json, short_hash, write_json
 
 
 class SolverError(msgspec.Struct):
-    """The first images' distance from the converged solution, itself `converged_to` from the solution at half its NFE."""
+    """The distance of a run's first images from the converged solution.
+
+    Attributes:
+        images: the number of images.
+        rms: the distance, or None.
+        reference: the sampler settings of the converged solution.
+        converged_to: the distance between the converged solution and the solution at half its NFE.
+        failed: why there is no distance, or None.
+    """
 
     images: int
     rms: float | None = None
@@ -40,7 +48,7 @@ class Solutions:
     batch_size: int
 
     def path(self, resolved: SamplingRequest, images: int) -> Path:
-        """The record of a request's solution; its images [n, C, H, W] are beside it, as .npy."""
+        """The path of the record of a request's solution; an .npy of the same name holds its images, [n, C, H, W]."""
         return self.folder / f"{short_hash(shared_settings(resolved), images, ORDER, NFE)}.json"
 
     def error(self, x: Images, request: SamplingRequest, resolved: SamplingRequest) -> SolverError:
@@ -48,10 +56,11 @@ class Solutions:
 
         Args:
             x: the first images of a run, [n, C, H, W], before quantisation.
-            request: the run's request as given; `resolved` is the same with every default.
+            request: the run's request as the user gave it.
+            resolved: the same request after `prepare` has resolved it.
 
         Raises:
-            GddimError: as the sampler raises it.
+            GddimError: the converged solution cannot be computed.
         """
         path, images = self.path(resolved, len(x)), len(x)
         array, known = path.with_suffix(".npy"), read_json(path, SolverError)

@@ -1,4 +1,4 @@
-"""Solver files of a model: which one a request means, and whether it belongs to the model."""
+"""Finds the solver file that a request names, and checks that it was fitted to the same model and settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def solver_name(model: Model, diffusion: Diffusion, diffusion_sha256: str | None, nfe: int) -> str:
-    """The name of the solver file of a model in a diffusion, `mnist-cld-nfe10-0123456789ab.json`."""
+    """The file name of the solver fitted to a model, a diffusion and an NFE: `mnist-cld-nfe10-0123456789ab.json`."""
     identity = [model.sha256 or model.name, diffusion.name, parameters_of(diffusion), diffusion_sha256, nfe]
     digest = hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:12]
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", f"{model.name}-{diffusion.name}")[:60]
@@ -47,7 +47,10 @@ def kept_files() -> Iterator[Path]:
 def find_solver(
     reference: str, model: Model, checkpoint: str, diffusion: Diffusion, diffusion_sha256: str | None, nfe: int
 ) -> Path:
-    """The solver file of a request: a path, the sha256 of a kept file, or for `auto` the file of this name.
+    """The path of the solver file that a request names.
+
+    Args:
+        reference: a path, the sha256 of a file in `folders`, or `auto` for the file that `solver_name` names.
 
     Raises:
         UsageError: there is no solver for `auto`; the message names the command that makes one.
@@ -66,7 +69,9 @@ def find_solver(
     if SHA256.fullmatch(reference):
         found = next((path for path in kept_files() if sha256(path) == reference), None)
         if found is None:
-            raise DataError(f"--solver: no kept solver file has the sha256 {reference[:16]}...; give the file")
+            raise DataError(
+                f"--solver: no kept solver file has the sha256 {reference[:16]}...; give the path of the file"
+            )
         return found
     return Path(reference)
 
@@ -86,7 +91,7 @@ def fitted_sampler(
         checkpoint: the model's name in the request.
 
     Raises:
-        UsageError: there is no such solver, or it is for another checkpoint, diffusion, NFE or configuration.
+        UsageError: there is no such solver, or it was fitted to another checkpoint, diffusion, NFE or configuration.
         DataError: the file is not a solver file.
     """
     path = find_solver(options.solver, model, checkpoint or model.name, diffusion, diffusion_sha256, nfe)
@@ -104,7 +109,7 @@ def refuse_other(
     config: SamplingConfig,
     nfe: int,
 ) -> None:
-    """Raises UsageError for a solver that was fitted to something else."""
+    """Raises UsageError for a solver that was fitted to another checkpoint, diffusion, NFE or configuration."""
 
     def refuse(what: str, fitted: Any, here: Any, way: str) -> None:
         raise UsageError(f"--solver: {path} was fitted to {what} {fitted}, not {here}; {way}")
@@ -133,5 +138,5 @@ def refuse_other(
 
 
 def labelled(name: str, digest: str) -> str:
-    """A checkpoint in messages."""
+    """The text for a checkpoint in messages: its name, and the start of its sha256."""
     return f"{printable(name)} (sha256 {printable(digest[:16]) or 'none'})"

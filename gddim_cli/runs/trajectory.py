@@ -1,4 +1,4 @@
-"""The film of a run's first images, which `--trajectory` asks for."""
+"""The film that `--trajectory` writes: the run's first images after each step."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gddim_cli.runtime.files import sha256
 
 
 def is_current(path: Path, earlier: Run | None, images: int) -> bool:
-    """Whether the file is the one that the earlier run wrote, with this number of images."""
+    """Whether the file is the film that the earlier run wrote, and the film shows this number of images."""
     film = earlier.trajectory if earlier else None
     return bool(film and path.exists() and film.images == images and film.sha256 == sha256(path))
 
 
 def write_trajectory(path: Path, batches: Sequence[Sequence[Pixels]], arranged: Callable[[Pixels], Pixels]) -> Extra:
-    """Writes the film and returns what `run.json` records of it.
+    """Writes the film and returns its record for `run.json`.
 
     Args:
-        batches: for each batch, its frames [B, H, W, C], from the noise to the images.
+        batches: for each batch, a list of frames [B, H, W, C], from the noise to the images.
         arranged: puts the images of a step into one picture.
 
     Raises:
         OutputError: the file cannot be written.
     """
     longest = max(len(frames) for frames in batches)
-    # The batches of adaptive samplers differ in length: the last frame is held.
+    # With adaptive samplers, batches take different numbers of steps; the last frame of shorter ones is repeated.
     parts = [[*frames, *[frames[-1]] * (longest - len(frames))] for frames in batches]
     steps = [np.concatenate(step) for step in zip(*parts, strict=True)]
     write_film(path, steps, arranged)

@@ -55,7 +55,7 @@ def test_a_run_that_is_not_whole_is_refused_with_the_way_out(gddim: Callable, ti
         open_images(run, num=4)
     np.testing.assert_array_equal(all_of(open_images(run, num=3)), images[:3])
     cut_short(run, complete=False, num=3, brought_by="a later version")
-    with pytest.raises(DataError, match=r"not complete: it was interrupted at its end; rerun.*--num 3"):
+    with pytest.raises(DataError, match=r"not complete: it was interrupted after its last image; rerun.*--num 3"):
         open_images(run)
     (run / "000000.png").unlink()
     with pytest.raises(DataError, match=r"2 of 3 images are there; rerun the same gddim sample command$"):

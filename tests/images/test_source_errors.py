@@ -136,7 +136,7 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
     refuse("none: no such file or folder; give a folder", tmp_path / "none")
     write(tmp_path / "x", {"0.png": saved("L"), "notes.txt": b"x"})
     refuse("0.png: a single image; give a folder", tmp_path / "x" / "0.png")
-    refuse("notes.txt: not a kind of file that is read here; give a folder", tmp_path / "x" / "notes.txt")
+    refuse("notes.txt: not a supported kind of file; give a folder", tmp_path / "x" / "notes.txt")
     refuse("--key: .*x is not an .npz", tmp_path / "x", "images")
     (tmp_path / "x" / "loop").symlink_to(tmp_path / "x")
     refuse("loop: a link to a folder that is searched already", tmp_path / "x")

@@ -128,7 +128,7 @@ def test_guidance_on_the_command_line(gddim, tiny: Path, conditional: Path, tmp_
     assert "guidance: 2.0 -> 3.0" in gddim(*words, "--nfe", 9, "--guidance", 3).err
     assert "guidance: 2.0 -> None" in gddim(*words, "--nfe", 9, "--guidance", 1).err
     for more, message in {
-        ("--nfe", 3, "--guidance", 2): "--guidance: each prediction takes 2 evaluations, and --nfe 3 makes no step",
+        ("--nfe", 3, "--guidance", 2): "--guidance: each prediction takes 2 evaluations, so --nfe 3 allows no step",
         ("--guidance", -1): "--guidance",
         ("--guidance", "x"): "--guidance",
         ("--checkpoint", tiny, "--guidance", 2): "--guidance: tiny is an unconditional model; leave --guidance out",

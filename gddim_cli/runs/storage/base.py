@@ -21,7 +21,7 @@ from gddim_cli.runtime.registry import Spec
 
 @dataclass(frozen=True)
 class Storage(ABC):
-    """The images of one run in its folder. Several processes may store their own images at once.
+    """The images of one run in its folder. Several processes may store different images at the same time.
 
     Attributes:
         folder: the run's folder.
@@ -29,7 +29,7 @@ class Storage(ABC):
 
     folder: Path
     NAMES: ClassVar[re.Pattern[str]]
-    """The pattern of the files' names. A user's own files may match it too."""
+    """The pattern of the names of image files. The names of a user's own files may match it, too."""
 
     @abstractmethod
     def files(self, num: int) -> list[Path]:
@@ -53,7 +53,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, indices: Iterable[int]) -> Pixels:
-        """The images of these indices, [N, H, W, C], from the files.
+        """Reads the images with these indices, [N, H, W, C].
 
         Raises:
             DataError: an image is missing or cannot be read.
@@ -61,10 +61,13 @@ class Storage(ABC):
 
     @abstractmethod
     def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
-        """The files of images below `num` that cannot be read completely or differ from the manifest, with their indices."""
+        """The damaged files with images below `num`, each with the indices of its images.
+
+        A file is damaged if it cannot be read completely, or differs from the manifest.
+        """
 
     def discard(self, files: Iterable[Path]) -> None:
-        """Removes damaged files, whose images are then made again: each depends on its seed and index only.
+        """Removes damaged files. Their images can be made again, since each depends only on the seed and its index.
 
         Raises:
             OutputError: a file cannot be removed.
@@ -74,7 +77,7 @@ class Storage(ABC):
 
     @abstractmethod
     def join(self, num: int) -> None:
-        """Brings the files of a run with all `num` images to their final form.
+        """Brings the files of a run into their final form, once all `num` images exist.
 
         Raises:
             DataError: an image is missing or cannot be read.
@@ -87,7 +90,10 @@ class Storage(ABC):
 
 
 def stacked(images: Iterable[tuple[Path, Pixels]]) -> Pixels:
-    """Images [H, W, C], each with the file that it is from, as one array [N, H, W, C].
+    """Stacks images [H, W, C] into one array [N, H, W, C].
+
+    Args:
+        images: pairs of a file and the image in it; error messages name the file.
 
     Raises:
         DataError: an image differs from the first one in size or kind.
@@ -109,7 +115,9 @@ def remove(file: Path) -> None:
         OutputError: the file cannot be removed, or is a folder.
     """
     if file.is_dir() and not file.is_symlink():
-        raise OutputError(f"{file}: a folder where this run has a file; move it away and rerun the same command")
+        raise OutputError(
+            f"{file}: a folder where this run has a file; move the folder away and rerun the same command"
+        )
     with writing(file):
         file.unlink(missing_ok=True)
 
@@ -119,8 +127,8 @@ class StorageFormat(Spec):
     """One storage format, a value of `--format`.
 
     Attributes:
-        summary: a description of its files.
-        storage: reads and writes them.
+        summary: a short description of the files.
+        storage: the class that reads and writes the files.
     """
 
     summary: str

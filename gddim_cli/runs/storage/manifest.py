@@ -16,14 +16,15 @@ MANIFEST = "manifest.json"
 
 
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A shard, or all PNGs of a folder together.
+    """One entry of the manifest: a shard, or all PNGs of a folder together.
 
     Attributes:
         name: the file's name; a pattern for PNGs.
         images: the first and the last index; every image between them is in the file once.
         size: total bytes.
-        sha256: SHA-256 of the file; for PNGs, of their list as `sha256sum` prints it, sorted by name.
-        crc32: for PNGs, the CRC-32 of each file, eight hexadecimal digits each, in order: it tells which file was damaged.
+        sha256: SHA-256 of the file; for PNGs, of the text that `sha256sum` prints for them, sorted by name.
+        crc32: for PNGs, the CRC-32 of every file, in order, eight hexadecimal digits each, to tell which file is
+            damaged.
     """
 
     name: str
@@ -74,7 +75,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def remove_manifest(folder: Path) -> None:
-    """Removes the manifest, before the files that it describes change.
+    """Removes the manifest. Call this before changing the files that the manifest describes.
 
     Raises:
         OutputError: the manifest cannot be removed.

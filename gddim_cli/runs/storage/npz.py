@@ -1,4 +1,4 @@
-"""`--format npz`: uint8 arrays `images` [N, H, W, C] with their `index` [N]."""
+"""`--format npz`: each file has the arrays `images`, uint8 [N, H, W, C], and `index`, the images' indices [N]."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gddim_cli.runtime.files import replacing
 
 
 class Npz(Shards):
-    """Shards that numpy reads."""
+    """Shards that `numpy.load` reads."""
 
     SUFFIX = ".npz"
     NAMES = re.compile(r"images-\d{6,}-\d{6,}\.npz")
@@ -28,7 +28,8 @@ class Npz(Shards):
         found = member(file, "index")
         if found.ndim != 1 or found.dtype.kind not in "iu":
             raise DataError(
-                f"{file}: its index is {found.dtype}{list(found.shape)}; remove it and rerun the same command"
+                f"{file}: its index is {found.dtype}{list(found.shape)}, not a list of integers; "
+                "remove the file and rerun the same command"
             )
         return [int(index) for index in found]
 
@@ -53,7 +54,7 @@ class Npz(Shards):
         arrays: dict[str, NDArray] = {"images": pixels, "index": np.array(indices, dtype=np.int64)}
         with replacing(path, make_folder=False) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
-                # As numpy.savez writes, but without a time: equal images make equal files.
+                # This writes what numpy.savez would, but without a time stamp: equal images make equal files.
                 entry = zipfile.ZipInfo(f"{name}.npy")
                 entry.external_attr = 0o644 << 16
                 with archive.open(entry, "w", force_zip64=True) as member:

@@ -26,7 +26,7 @@ class Png(Storage):
     NAMES = re.compile(r"\d{6,}\.png")
 
     def files(self, num: int) -> list[Path]:
-        # A user may keep other PNGs in the folder.
+        # The folder may also hold a user's own PNGs.
         names = (file.name for file in self.folder.iterdir() if self.NAMES.fullmatch(file.name))
         indices = sorted(int(name[:-4]) for name in names if name == png_name(int(name[:-4])))
         return [self.folder / png_name(index) for index in indices if index < num]
@@ -51,13 +51,13 @@ class Png(Storage):
                 continue
             content = file.read_bytes()
             checksum = recorded[8 * index : 8 * index + 8]
-            # An empty file counts as missing already: a crash can leave one.
+            # A crash can leave an empty file; `done` already counts its image as missing.
             if content and not (f"{zlib.crc32(content):08x}" == checksum if checksum else png_is_whole(content)):
                 found[file] = {index}
         return found
 
     def join(self, num: int) -> None:
-        """Nothing to do: PNGs are in their final form."""
+        """Does nothing: PNGs are written in their final form."""
 
     def describe(self, num: int) -> list[Stored]:
         digest, total, checksums = hashlib.sha256(), 0, []
@@ -73,7 +73,7 @@ SPEC = StorageFormat(name="png", summary="one PNG per image", storage=Png)
 
 
 def size(file: Path) -> int:
-    """Size in bytes; 0 for a file that has disappeared or is a link in a circle, or whose content was lost in a crash."""
+    """Size in bytes; 0 for a file that has disappeared, is a circular link, or has lost its content in a crash."""
     with suppress(OSError):
         return file.stat().st_size
     return 0

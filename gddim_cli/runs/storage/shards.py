@@ -1,4 +1,8 @@
-"""Files of many images, `images-000000-009999.SUFFIX`: one per batch during a run, joined into shards at its end."""
+"""Formats with many images per file, `images-000000-009999.SUFFIX`.
+
+During a run there is one file per batch; at the end of the run these files, the parts, are joined into shards
+of `SHARD_SIZE` images.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,11 @@ class Shards(Storage):
 
     @abstractmethod
     def index(self, file: Path) -> list[int]:
-        """The indices of the images in a file, in its order; raises DataError if it cannot be read."""
+        """The indices of the images in a file, in the order of the file; raises DataError if it cannot be read."""
 
     @abstractmethod
     def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
-        """The images of these indices in a file, each [H, W, C]; raises DataError if it cannot be read."""
+        """The images with these indices in a file, each [H, W, C]; raises DataError if the file cannot be read."""
 
     @abstractmethod
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
@@ -37,7 +41,7 @@ class Shards(Storage):
 
     @abstractmethod
     def verify(self, file: Path) -> None:
-        """Reads all of a file; raises DataError if it is damaged."""
+        """Reads the whole file; raises DataError if the file is damaged."""
 
     def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
         recorded = {stored.name: stored.sha256 for stored in manifest.files} if manifest else {}
@@ -70,7 +74,7 @@ class Shards(Storage):
         return self._of_files(max(wanted) + 1, lambda files: self.collect(wanted, self._located(wanted, files)))
 
     def _of_files(self, num: int, look: Callable[[list[Path]], T]) -> T:
-        """The result of `look` on the files; repeated if a file disappears because another process is joining them."""
+        """The result of `look` on the files; calls `look` again if another process, joining files, has removed one."""
         while True:
             files = self.files(num)
             try:
@@ -80,7 +84,7 @@ class Shards(Storage):
                     raise
 
     def collect(self, indices: Sequence[int], parts: dict[int, Path]) -> Pixels:
-        """The images of these indices, [N, H, W, C], from the files in `parts`."""
+        """The images with these indices, [N, H, W, C]; `parts` maps each index to its file."""
         found: dict[int, Pixels] = {}
         for file in dict.fromkeys(parts[index] for index in indices):
             here = [index for index in indices if parts[index] == file]
@@ -126,7 +130,7 @@ class Shards(Storage):
 
 
 def ranges(num: int) -> list[range]:
-    """The indices of the shards of `num` images."""
+    """The range of indices of each shard of a run with `num` images."""
     return [range(first, min(first + SHARD_SIZE, num)) for first in range(0, num, SHARD_SIZE)]
 
 

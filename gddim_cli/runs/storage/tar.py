@@ -21,7 +21,7 @@ from gddim_cli.runtime.files import refuse_special, replacing
 
 
 class Tar(Shards):
-    """Shards that any tar program reads, without times and owners, so that equal images make equal files."""
+    """Shards that any tar program reads. Times and owners are left out, so that equal images make equal files."""
 
     SUFFIX = ".tar"
     NAMES = re.compile(r"images-\d{6,}-\d{6,}\.tar")
@@ -45,7 +45,7 @@ class Tar(Shards):
         self._write(self.folder / self.name(indices), indices, lambda index: encode(images[index]))
 
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
-        @functools.lru_cache(maxsize=1)  # indices are in order, and so are the parts
+        @functools.lru_cache(maxsize=1)  # The indices are in order, so one part at a time suffices.
         def load(part: Path) -> dict[int, bytes]:
             with reading(part) as archive:
                 return {index: member(archive, index) for index in parts if parts[index] == part}
