@@ -39,7 +39,9 @@ DATA = (
     "Images like those the model was trained on: a folder, .zip, .tar, .npz or .npy. Default: images that the model draws "
     "itself, which reveal fewer mistakes."
 )
-NUM = "Number of images whose errors are measured. The linear filter is fitted to other images from --data."
+NUM = (
+    "Number of images on which the model's error is measured. The linear filter is fitted to other images from --data."
+)
 
 
 class CheckSettings(Machine, frozen=True, kw_only=True):

@@ -30,7 +30,7 @@ gddim coefficients --diffusion vp --nfe 10 --order 0"""
 SETTINGS = ("diffusion", "nfe", "order", "lambda", "k", "denoise", "time_grid", "t_end")
 
 
-NPZ = "Write t, Psi, C (and last, P) to this file as float64 arrays."
+NPZ = "Write t, Psi, C and, where they apply, last and P to this file as float64 arrays."
 
 
 class CoefficientsSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,7 +94,7 @@ def download(
     if not wanted and not asked.only_list:
         raise UsageError("expected a NAME, or --protocol NAME; gddim checkpoints lists the names")
     if asked.source and len(wanted) > 1:
-        raise UsageError("--from: one file needs exactly one NAME")
+        raise UsageError("--from: names one file, so give exactly one NAME")
     for name in wanted:
         card_with_source(name)  # A wrong name is reported before anything is fetched.
     if asked.only_list:

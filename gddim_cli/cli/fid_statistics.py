@@ -44,7 +44,7 @@ def title(source: ImageSource) -> str:
 
 
 def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArray[np.float32]) -> None:
-    """Writes the statistics of the features to a file and says so."""
+    """Writes the statistics of the features to a file and prints its path."""
     from gddim_cli.evaluation.moments import Moments
     from gddim_cli.evaluation.statistics import write_statistics
     from gddim_cli.images.subset import some

@@ -250,7 +250,7 @@ def folder(option: str, path: Path) -> Path:
     """Returns the folder, unless it is the current folder, which an empty name also means.
 
     Raises:
-        UsageError: it is the current folder; the message names the option.
+        UsageError: the path is the current folder; the message names the option.
     """
     if path == Path():
         raise UsageError(f"{option}: cannot be the current folder; choose another folder")

@@ -85,7 +85,6 @@ def prepared_rows(
 
     Rows without a run are left out. Each reason for which a request is unsupported is printed as a note.
 
-
     Raises:
         GddimError: the model cannot be loaded; UsageError if no run is left.
     """

@@ -114,7 +114,7 @@ def report(path: Path, solver: SolverFile) -> None:
 def settings() -> list[Setting]:
     """The settings of this command.
 
-    The default seed differs from that of gddim sample, so that images start from noises new to the solver.
+    The default seed differs from that of gddim sample, which should draw from noises that are new to the solver.
     """
     found = [sampling_settings()[key] for key in SETTINGS]
     text = "Seed of the noises that the solver is fitted to. Default: 4294967296, far from the usual seeds of sampling."

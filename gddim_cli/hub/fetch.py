@@ -67,7 +67,7 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
     """One attempt of `fetch_url`.
 
     Raises:
-        CutError: fewer bytes arrived than were announced.
+        CutError: fewer bytes arrived than were announced, or the answer does not fit `part`.
         DownloadError, OutputError, requests.RequestException: as `fetch_url`.
     """
     version = version_of(part, url)
@@ -149,8 +149,8 @@ def fetch_drive(source: Source, part: Path, on_bytes: OnBytes) -> Path:
         and gdown manages its own partial files.
 
     Raises:
-        DownloadError: the quota is used up, the file is not public or not in the folder, or the download was interrupted (what
-            arrived stays beside `part`).
+        DownloadError: the quota is used up, the file is not public or not in the folder, or the download was
+            interrupted (the bytes that arrived stay beside `part`).
         OutputError: `part` cannot be written.
     """
     whole = part.with_name(f"{part.name}.drive")

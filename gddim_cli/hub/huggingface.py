@@ -84,7 +84,9 @@ def choose(sizes: Mapping[str, int], reference: str) -> list[str]:
             )
     total = sum(sizes[name] for name in chosen)
     if total > LARGEST:
-        raise DownloadError(f"{reference}: {total / 1e9:.0f} GB, more than any model that can be sampled here")
+        raise DownloadError(
+            f"{reference}: {total / 1e9:.0f} GB, which is above the limit of {LARGEST / 1e9:.0f} GB for a model"
+        )
     return chosen
 
 
