@@ -156,7 +156,7 @@ def summary(run: TrainingRun, path: Path, picture: Pixels) -> str:
 
 
 def describe(run: TrainingRun) -> None:
-    """Prints the data, the parameter count and the device, and says if the recipe is for other data or the run resumes."""
+    """Prints the data, parameter count and device, and whether the recipe is for other data and the run resumes."""
     from gddim_cli.training.model_card import described, is_about
 
     say(f"{described(run.data)}, {run.trainer.parameters:,} parameters, on {run.device}")

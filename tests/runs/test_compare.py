@@ -100,7 +100,7 @@ def test_only_a_sheet_is_replaced(compare, tmp_path: Path) -> None:
         (",", (), "--compare: name at least one sampler"),
         ("gddim:9", (), "--compare gddim:order: 9: expected"),
         ("gddim:colour=red", (), "'colour=red': expected an order, or a setting as key=value"),
-        ("gddim:2:order=1", (), "'order=1' is neither"),
+        ("gddim:2:order=1", (), "'order=1': expected an order"),
         ("gddim:preset=papre", (), "--preset: there is no preset 'papre'; did you mean 'paper'"),
         ("gddim:3:preset=paper", (), "--order 3: the preset paper has 2"),
         (
