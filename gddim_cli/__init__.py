@@ -1,11 +1,11 @@
-"""gddim: few-evaluation sampling from linear diffusion models, and FID against NFE.
+"""gddim samples from linear diffusion models in few network evaluations (NFE), and measures FID against NFE.
 
     import gddim_cli as gddim
 
     model = gddim.load_model("mnist")
     images = gddim.sample(model, nfe=20, num=64, seed=0, diffusion="cld", sampler="gddim", order=2)
 
-Everything here is imported when it is first used.
+Each public name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ HOMES = {
     "samplers.base": ("PreparedSampler", "SamplerSpec"),
     "settings": ("about",),
 }
-"""Where the public names are defined."""
+"""The public names, by the module of `gddim_cli` that defines them."""
 __all__ = ["__version__", *(name for names in HOMES.values() for name in names)]
 
 

@@ -1,4 +1,4 @@
-"""The Python interface: the requests of the command line, for models, diffusions and images in memory."""
+"""The Python interface: what the command line does, for models, diffusions and images in memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load_model(reference: str = "mnist", device: str = "auto", dtype: str = "flo
         reference: a name that `gddim checkpoints` lists, the path of a file, or FILE.py:FUNCTION.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: precision of the network: `float32`, `float64`, `bfloat16` or `float16`.
-        settings: settings that a file of another program does not record, under that program's names.
+        settings: settings that another program's file does not record, under their names in that program.
 
     Raises:
         CheckpointError: the checkpoint is unknown, not on this machine, or damaged.
@@ -85,24 +85,24 @@ def sample(
     return_states: bool = False,
     **settings: Any,
 ) -> Pixels | tuple[Pixels, NDArray[np.floating]]:
-    """Draws images; they equal those of `gddim sample` with the same settings, bit for bit.
+    """Draws the same images, bit for bit, as `gddim sample` with the same settings.
 
     Args:
         model: from `load_model`, a `Denoiser`, or a checkpoint's name.
         nfe: network evaluations per image, including the denoising step.
         num: number of images.
-        seed: image i starts from the noise of (seed, i).
-        diffusion: a name, a file or an object; by default the model's own.
-        sampler: a name that `gddim samplers` lists; by default gddim, or tuned if a solver is given.
-        batch_size: affects speed, and images only by rounding (with rk45: by its choice of steps).
-        device: by default the model's own; `auto` for a model given by name.
+        seed: the noise that image i starts from is determined by (seed, i).
+        diffusion: a name, a file or a `Diffusion` object; by default the model's own diffusion.
+        sampler: a name that `gddim samplers` lists; by default `gddim`, or `tuned` if `solver` is given.
+        batch_size: affects speed; images change only by rounding, except that `rk45` chooses its steps per batch.
+        device: by default the device of the model's network, or `auto` if the model is given by name.
         return_states: also return the final states, [N, D, C, H, W], before quantisation.
         settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,
             `solver` (a file of `gddim tune`, or "auto"), `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a
-            number, a list or "uniform"), ... `preset="paper"` is the scheme of the paper, whatever the defaults are.
+            number, a list or "uniform"), ... `preset="paper"` selects the scheme of the gDDIM paper.
 
     Returns:
-        uint8 [N, H, W, C], and the states if asked for.
+        The images, uint8 [N, H, W, C]; with `return_states`, also the states.
 
     Raises:
         UsageError: a setting that is unknown, outside its range, or unsupported by the sampler, diffusion or model.
@@ -130,8 +130,9 @@ class Sampler:
         for t, state, denoised in Sampler(model, nfe=20, num=4):
             ...
 
-    Each iteration starts from u_T. After each step it yields the time t (0 after the denoising step), the states there
-    [N, D, C, H, W], and the estimate of the clean images [N, C, H, W] from the last evaluation of that step.
+    Each loop over a `Sampler` starts again from the initial noise. After each step it yields the time t (0 after the
+    denoising step), the states at time t, [N, D, C, H, W], and the estimate of the clean images, [N, C, H, W], from the
+    step's last network evaluation.
 
     Attributes:
         request: the resolved settings.
@@ -151,7 +152,7 @@ class Sampler:
         device: str | None = None,
         **settings: Any,
     ) -> None:
-        """Takes the arguments of `sample` and raises the same errors."""
+        """Takes the arguments of `sample` except `batch_size` and `return_states`, and raises the same errors."""
         given = {"nfe": nfe, "seed": seed, "sampler": sampler, **settings}
         self._prepared = prepared_run(model, device, diffusion, given, batch_size=num)
         self.num = num
@@ -181,7 +182,10 @@ class Sampler:
 
 @rounding(tf32=False)
 def denoised(prepared: PreparedRun, t: float, u: Tensor, eps: Tensor) -> Tensor:
-    """The estimate of the clean images from a state and its noise prediction: `u - K_t eps = psi_t x_0`, [N, C, H, W]."""
+    """The estimate of the clean images x_0, [N, C, H, W], from a state u and its noise prediction eps.
+
+    The first component of `u - K_t eps` is `Psi(t, 0)[0, 0] x_0`.
+    """
     diffusion = prepared.diffusion
     residual = u - combine([to_tensor_like(diffusion.K(t, prepared.config.k), u)], [eps])
     psi = to_tensor_like(diffusion.Psi(t, 0.0)[..., 0, 0], u)
@@ -195,7 +199,7 @@ def prepared_run(
     given: dict[str, Any],
     batch_size: int,
 ) -> PreparedRun:
-    """The prepared run for keyword arguments.
+    """Prepares the run that keyword arguments describe.
 
     Raises:
         UsageError: an unknown setting or value.
@@ -231,11 +235,11 @@ class Score:
     """The value of a metric, with everything that it depends on.
 
     Attributes:
-        metric: its name in tables: `FID`, `FD(lenet-mnist)@64`.
+        metric: the metric's name in tables, such as `FID` or `FD(lenet-mnist)@64`.
         value: the number that tables print.
         values: all numbers of the metric.
         n: number of images measured.
-        depends_on: everything that two values must share to be comparable.
+        depends_on: the settings that must be equal for two values to be comparable.
     """
 
     metric: str
@@ -263,7 +267,7 @@ def fid(
     """Measures images against a reference.
 
     Args:
-        images: uint8 [N, H, W, C] or [N, H, W], or what `gddim fid` takes: a folder, an archive, a run.
+        images: uint8 [N, H, W, C] or [N, H, W], or a path that `gddim fid` takes: a folder, an archive, a run.
         ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`, or other images; by
             default chosen by the images' shape.
         metric: a metric's name, with options as in `prdc:k=3`.

@@ -1,6 +1,6 @@
 """The errors that a user can cause and correct. The command line catches `GddimError` in one place.
 
-A message names the thing, its value and the way out, in one line.
+Each message is one line that names what is wrong, its value, and what to do about it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CheckpointError(GddimError):
 
 
 class DownloadError(GddimError):
-    """A published file cannot be downloaded, or has changed."""
+    """A published file cannot be downloaded, or differs from its card or from an earlier download."""
 
 
 class DataError(GddimError):
@@ -46,7 +46,7 @@ class CapacityError(GddimError):
 
 
 class PeerError(GddimError):
-    """Another process of the process group has ended, so this one cannot continue."""
+    """Another process of the process group has ended, so this process cannot continue."""
 
 
 class NumericsError(GddimError):
@@ -54,7 +54,7 @@ class NumericsError(GddimError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for a message: the known word that is closest to a mistyped one, or a list of all of them."""
+    """A hint for an error message: the known word closest to a mistyped one, or all known words if none is close."""
     words = list(known)
     close = difflib.get_close_matches(word, words, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(words)}"

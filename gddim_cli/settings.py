@@ -1,4 +1,4 @@
-"""Declaration of settings: each once, as a field of a `msgspec.Struct`, with its type, range, help, flag and label.
+"""How settings are declared: each once, as a field of a `msgspec.Struct`, with its type, range, help, flag and label.
 
     Order = Annotated[int, about("Number of past evaluations used besides the current one.", label="order {}", ge=0, le=3)]
 
@@ -59,13 +59,13 @@ def about(
     Args:
         help: what the setting is, its unit, and its default.
         panel: the group in `--help`.
-        label: format string for the value in the rows of tables, for example `"order {}"`.
+        label: format string for the value in table rows, for example `"order {}"`.
         metavar: the placeholder for the value in `--help`; by default derived from the type.
-        flag: the option's name; by default `--` and the setting's key, with a `--no-` form if it is true or false.
+        flag: the option's name; by default `--` and the setting's key; a boolean setting also gets a `--no-` form.
         short: a one-letter option.
-        aliases: values by their alternative names.
-        complete: the values that shell completion offers.
-        most: the largest whole number, if it does not fit in 63 bits (use `le` otherwise).
+        aliases: maps other ways of writing a value to that value.
+        complete: returns the values that shell completion offers.
+        most: upper limit of a whole number, if the limit does not fit in 63 bits; otherwise use `le`.
         bounds: `ge`, `gt`, `le`, `lt`, `pattern` and so on, as in `msgspec.Meta`.
     """
     told = About(panel, label, metavar, flag, short, aliases or {}, complete, most)
@@ -79,9 +79,9 @@ class Setting:
     Attributes:
         name: the attribute and Python keyword, for example `lam`.
         key: the name in plans, files and flags, for example `lambda`.
-        type: as declared, without `None`.
-        default: the value if none is given; None if that depends on other settings.
-        help, about: as declared.
+        type: the declared type, without `None`.
+        default: the value used if none is given; None if the default depends on other settings.
+        help, about: the declared help and metadata.
     """
 
     name: str
@@ -98,24 +98,24 @@ class Setting:
 
     @property
     def is_flag(self) -> bool:
-        """Whether its value is true or false."""
+        """Whether the setting is boolean."""
         return bare(self.type) is bool
 
     @property
     def is_texts(self) -> bool:
-        """Whether its value is a list of texts."""
+        """Whether the setting's value is a list of strings."""
         return bool(bare(self.type) == list[str])
 
     @property
     def metavar(self) -> str:
-        """The placeholder for its value in `--help`."""
+        """The placeholder for the setting's value in `--help`."""
         return self.about.metavar or short_description(self.type)
 
     def check(self, value: Any, where: str) -> Any:
-        """The value, validated.
+        """Validates a value and returns it, converted to the declared type.
 
         Args:
-            where: the name of its place in messages: an option's flag, or a path in a plan.
+            where: where the value was given, for error messages: an option's flag, or a path in a plan.
 
         Raises:
             UsageError: the value has the wrong type or is outside the range.
@@ -132,10 +132,10 @@ class Setting:
         return found
 
     def parse(self, text: str, where: str | None = None) -> Any:
-        """The value of a text on the command line.
+        """Parses and validates a value from the command line.
 
         Raises:
-            UsageError: the text is not a value of this setting.
+            UsageError: the text is not a valid value of this setting.
         """
         value: Any = text
         kind = bare(self.type)
@@ -154,7 +154,7 @@ class Setting:
         return f"{', '.join(first)} or {last}" if first else last
 
     def labelled(self, value: Any) -> str:
-        """A value as the rows of tables show it."""
+        """The text that table rows show for a value."""
         if isinstance(value, bool):
             return (self.about.label or self.key) if value else f"no {self.about.label or self.key}"
         shown = f"{value:g}" if isinstance(value, float) else str(value)
@@ -163,7 +163,7 @@ class Setting:
 
 @cache
 def declared(struct: type[msgspec.Struct]) -> dict[str, Setting]:
-    """The settings of a struct by key, in their order. Fields without `about` are internal and left out."""
+    """The settings of a struct by key, in order of declaration. Fields without `about` are internal and left out."""
     hints = typing.get_type_hints(struct, include_extras=True)
     found = {}
     for field in msgspec.structs.fields(struct):
@@ -181,11 +181,11 @@ def declared(struct: type[msgspec.Struct]) -> dict[str, Setting]:
 
 
 def build(struct: type[S], values: Mapping[str, Any], owner: str, where: Callable[[str], str] = str) -> S:
-    """The struct of these values by key, each validated; None stands for "not given".
+    """Builds a struct from values by key, each of which is validated. A value of None means "not given".
 
     Args:
-        owner: the owner of the settings, for messages.
-        where: maps a key to the name of its place in messages.
+        owner: what has these settings, for error messages: a command, a sampler, ...
+        where: maps a key to the place that error messages name, as in `Setting.check`.
 
     Raises:
         UsageError: an unknown key, or a value that `Setting.check` refuses.
@@ -201,7 +201,7 @@ def build(struct: type[S], values: Mapping[str, Any], owner: str, where: Callabl
 
 
 def values(struct: msgspec.Struct) -> dict[str, Any]:
-    """The declared settings of a struct by key."""
+    """The values of a struct's declared settings, by key."""
     return {key: getattr(struct, setting.name) for key, setting in declared(type(struct)).items()}
 
 
@@ -211,13 +211,16 @@ def bare(kind: Any) -> Any:
 
 
 def parts(kind: Any) -> Sequence[Any]:
-    """The types of a union, with their annotations; any other type alone."""
+    """The member types of a union, with their annotations; for any other type, a tuple of only that type."""
     union = typing.get_origin(bare(kind)) in (Union, UnionType)
     return typing.get_args(bare(kind)) if union else (kind,)
 
 
 def number(text: str) -> Any:
-    """The text as a number, or unchanged if it is not one. YAML's rules do not apply: they read 010 as 8 and 1:30 as 90."""
+    """The text as an int or float, or unchanged if it is not a number.
+
+    YAML is not used, because it reads 010 as 8 and 1:30 as 90.
+    """
     for kind in (int, float):
         try:
             return kind(text)
@@ -249,7 +252,7 @@ def limits(kind: Any) -> dict[str, float]:
 
 
 def description(kind: Any) -> str:
-    """The values of a type, in words: `a whole number from 0 to 3`; or its own description."""
+    """The values of a type in words, such as `a whole number from 0 to 3`, or the type's own description."""
     plain, bounds = bare(kind), limits(kind)
     for meta in getattr(kind, "__metadata__", ()):
         if meta.description and not meta.extra:
@@ -268,7 +271,7 @@ def description(kind: Any) -> str:
 
 
 def short_description(kind: Any) -> str:
-    """The values of a type, as `--help` shows them: `R|L`, `0..3`, `N`."""
+    """The placeholder in `--help` for the values of a type: `R|L`, `0..3`, `N`."""
     plain, bounds = bare(kind), limits(kind)
     if choices(kind):
         return "|".join(choices(kind))

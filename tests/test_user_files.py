@@ -84,10 +84,10 @@ def test_a_model_of_ones_own(gddim, files: Path, tmp_path: Path) -> None:
     ("reference", "message"),
     [
         ("mine.py:none", "mine.py: defines no function 'none'"),
-        ("mine.py:number", "number() returned int; a gddim.Denoiser is needed"),
+        ("mine.py:number", "number() returned int; expected a gddim.Denoiser"),
         (
             "mine.py:wrong_pair",
-            "the convention of wrong_pair() failed: prediction: there is no parameterization 'denoizer'",
+            "Denoiser with the arguments from wrong_pair() failed: prediction: there is no parameterization 'denoizer'",
         ),
         ("mine.py:broken", "broken() raised KeyError: 'weights'"),
         ("absent.py:build", "absent.py: no such file"),

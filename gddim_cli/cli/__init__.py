@@ -1,1 +1,1 @@
-"""The command line: one module a command, which parses, calls and renders. Only here are typer and rich known."""
+"""The command line: one module per command, which parses, calls and prints. Only this package uses typer and rich."""

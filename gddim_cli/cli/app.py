@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from typer._click.core import Command, Context
 
 SHARED = ("sample", "fid", "bench")
-"""Commands that several processes can share."""
+"""The commands that can run in several processes (under torchrun)."""
 
 COMMANDS = {
     "sample": "Draw images from a checkpoint.",
     "fid": "Measure images: FID and other metrics against a reference.",
     "bench": "Measure FID or another metric against NFE, and write tables and plots.",
-    "tune": "Fit a solver for few evaluations to a network.",
+    "tune": "Fit a solver to a network, for sampling in few evaluations.",
     "train": "Train a denoiser on images.",
     "download": "Fetch released checkpoints, reference statistics and Inception networks.",
     "checkpoints": "List checkpoints and published files, show one, or remove downloads.",
@@ -30,14 +30,14 @@ COMMANDS = {
     "samplers": "List the samplers.",
     "diffusions": "List the diffusions.",
     "coefficients": "Print the times and matrices that gDDIM uses.",
-    "check": "Test a diffusion: equations, one-step exactness, orders of convergence; or a checkpoint: its conventions.",
+    "check": "Test a diffusion (equations, one-step exactness, orders of convergence) or a checkpoint (conventions).",
 }
 MODULES = {"samplers": "listings", "diffusions": "listings"}
-"""Modules whose name differs from their command's."""
+"""The modules of commands whose module has another name than the command."""
 
 
 def load_sampler_files(words: list[str]) -> None:
-    """Registers the samplers of files given to `--sampler`, so that their options are known when the command line is parsed."""
+    """Registers the samplers in files given to `--sampler`, so that the command-line parser knows their options."""
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         value = value if equals else words[place + 1] if place + 1 < len(words) else ""
@@ -50,17 +50,17 @@ def load_sampler_files(words: list[str]) -> None:
 
 
 class LazyGroup(TyperGroup):
-    """A group that imports the module of a command when the command is called, so that `gddim --help` imports none."""
+    """A group that imports a command's module only when the command is called; `gddim --help` imports none of them."""
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
-        """The command that the arguments name, with its options."""
+        """The command that the arguments name, complete with its options."""
         name, command, rest = super().resolve_command(ctx, args)
         load_sampler_files(rest)
         return name, full_command(name) if name and command else command, rest
 
 
 def full_command(name: str) -> Command:
-    """The command with its options."""
+    """Imports a command's module and returns the command with its options."""
     module = importlib.import_module(f"gddim_cli.cli.{MODULES.get(name, name)}")
     made = module.make_app() if hasattr(module, "make_app") else getattr(module, f"{name}_app", None) or module.app
     command = typer.main.get_command(made)
@@ -101,5 +101,5 @@ def root(
     command = context.invoked_subcommand
     if world().size > 1 and command not in SHARED:
         raise UsageError(
-            f"gddim {command} runs as one process; start it without torchrun (only {', '.join(SHARED)} support it)"
+            f"gddim {command} runs as one process; start it without torchrun (only {', '.join(SHARED)} can use it)"
         )

@@ -29,17 +29,17 @@ gddim bench --preset few --out few
 gddim bench --status bench
 gddim bench compare bench other (see gddim bench compare --help)"""
 FIRST = ("nfe", "checkpoint", "sampler", "seeds")
-"""The settings that stand first in `--help`."""
-PLAN = "YAML file with these settings and a list of rows. Default: a plan on digits."
+"""The settings that come first in `--help`."""
+PLAN = "YAML file with the settings below and a list of rows. Default: a plan for the bundled digit model."
 TABLE = "Reproduce this table of the gDDIM paper."
-PRESET = "Use a plan that ships with gddim. few: samplers at NFE 5 to 20."
+PRESET = "Use a plan that ships with gddim: few compares samplers at NFE 5 to 20."
 STATUS = "Only print which cells in this folder are done, missing or failed."
-PRINT_PLAN = "Only print the cells and the time that they will take."
+PRINT_PLAN = "Only print the cells and an estimate of the time they will take."
 Folder = Annotated[Path, typer.Argument(help="Output folder of gddim bench.")]
 
 
 class BenchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `gddim bench` does with a plan, and the plans that need no file."""
+    """The options of `gddim bench` that are not settings of a plan."""
 
     table: Annotated[int, about(TABLE, panel="Model", metavar="1|2|3", ge=1, le=3)] | None = None
     preset: Annotated[Literal["few"], about(PRESET, panel="Model")] | None = None
@@ -57,7 +57,8 @@ def bench(
     """Measure a metric against network evaluations (NFE), cell by cell.
 
     Without arguments, measures the bundled digit model, offline, in a few minutes. Options shown with ,... take several
-    values, such as --nfe 10,20; every combination is a cell. A path with a comma, or a list of classes, needs a plan.
+    values, such as --nfe 10,20; every combination is a cell. A path with a comma, or a list of classes, can only be
+    given in a plan file.
     """
     if world().size > 1 and (asked.print_plan or asked.status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")
@@ -98,7 +99,7 @@ def bench(
 
 
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
-    """Compare cells of two benchmarks that have equal settings, seeds, images and metric; checkpoints may differ."""
+    """Compare two benchmarks. Matches cells by settings, seed, number of images and metric; checkpoints may differ."""
     from gddim_cli.cli import bench_view
 
     bench_view.show_comparison(first, second, json)

@@ -1,4 +1,4 @@
-"""What `gddim bench` shows: progress, tables, the plan, the status of a folder, two runs beside each other."""
+"""What `gddim bench` shows: progress, tables, the plan, the status of a folder, and a comparison of two runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gddim_cli.runtime.text import counted, figure, rounded, signed
 
 
 class View(Display):
-    """Progress on stderr: on a terminal tables that fill in, elsewhere lines; with the time left."""
+    """Progress on stderr, with the time left: on a terminal, tables that fill in; otherwise, plain lines."""
 
     def __init__(self, runner: Runner) -> None:
         super().__init__(self._line, lambda: drawn(tables(runner.folder.pairs(runner.plan))))
@@ -63,7 +63,7 @@ class View(Display):
 
 
 def drawn(found: Sequence[Table]) -> list[RichTable]:
-    """Tables, each with its solver errors below it."""
+    """The tables as rich draws them, each followed by a table of its solver errors."""
     return [
         grid_table(of.grid, ": ".join(filter(None, (of.title, of.heading))), of.notes, ("published", "difference"))
         for of in blocks(found)
@@ -71,7 +71,7 @@ def drawn(found: Sequence[Table]) -> list[RichTable]:
 
 
 def described(result: Result) -> str:
-    """A cell in one line, and what came of it."""
+    """A cell in one line, with its result or its failure."""
     request = result.request
     cell = f"{short_label(request, [request], 'nfe')}, NFE {request.nfe}, seed {request.seed}"
     if result.missing:
@@ -83,7 +83,11 @@ def described(result: Result) -> str:
 
 
 def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool, command: str) -> bool:
-    """Measures what is missing and reports; returns whether a cell failed. Raises OutputError if a file cannot be written."""
+    """Measures the missing cells, writes the report and prints the tables; returns whether a cell failed.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
         if processes.main:
@@ -103,7 +107,7 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
 
 
 def show(value: Any, found: Sequence[Table], json: bool) -> None:
-    """A value as JSON on stdout, or tables."""
+    """Prints a value as JSON on stdout, or the tables."""
     if json:
         show_json(value)
     for table in () if json else drawn(found):
@@ -111,7 +115,7 @@ def show(value: Any, found: Sequence[Table], json: bool) -> None:
 
 
 def show_plan(plan: BenchPlan, resources: Resources, path: Path, json: bool) -> None:
-    """`--print-plan`: the tables, how much of them is done, and the time for the rest, measured on two batches."""
+    """`--print-plan`: prints the tables, the number of cells done, and an estimate of the time for the rest."""
     folder = Folder(path)
     cost = costs(plan, resources, folder)
     evaluations, seconds = (sum(values) for values in zip(*cost.values(), strict=True))
@@ -119,12 +123,12 @@ def show_plan(plan: BenchPlan, resources: Resources, path: Path, json: bool) -> 
     found = {"plan": plan, "done": done, "evaluations": evaluations, "seconds": seconds}
     show(found, tables(folder.pairs(plan)), json)
     count, before = counted(len(plan.results), "cell"), f" ({len(done)} done)" if done else ""
-    images, per = sum(group[0].num for group in plan.groups()), "evaluations to make, counted per image"
+    images, per = sum(group[0].num for group in plan.groups()), "evaluations to make (summed over images)"
     say(f"{count}{before}, {images} images, {evaluations} {per}: about {duration(seconds)} on {resources.device}")
 
 
 def show_status(path: Path, json: bool) -> None:
-    """`--status FOLDER`: what is done, what is missing, what failed."""
+    """`--status FOLDER`: prints the tables, and how many cells are done, missing or failed."""
     folder = Folder(path)
     plan = folder.plan()
     found = report(plan, folder)
@@ -142,7 +146,7 @@ def show_status(path: Path, json: bool) -> None:
 
 
 def show_comparison(first: Path, second: Path, json: bool) -> None:
-    """`compare A B`: a line for each cell, then how many only one run has."""
+    """`compare A B`: prints a table with a line for each cell, then how many cells are in both runs or in only one."""
     pairs = compare(first, second)
     if json:
         show_json(pairs)

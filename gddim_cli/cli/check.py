@@ -39,7 +39,9 @@ DATA = (
     "Images like those the model was trained on: a folder, .zip, .tar, .npz or .npy. Default: images that the model draws "
     "itself, which reveal fewer mistakes."
 )
-NUM = "Number of images whose errors are measured. The linear filter is fitted to other images from --data."
+NUM = (
+    "Number of images on which the model's error is measured. The linear filter is fitted to other images from --data."
+)
 
 
 class CheckSettings(Machine, frozen=True, kw_only=True):
@@ -61,11 +63,11 @@ def check(
 ) -> None:
     """Test a diffusion or a model. Exit status 1 if a test fails.
 
-    A diffusion: its equations, its prior, exactness in one step, the orders of convergence. The tests are numerical, in
-    float64 and at many times; passing them is not a proof.
+    For a diffusion, tests its equations, its prior, exactness in one step, and orders of convergence. The tests are
+    numerical, in float64 and at many times; passing them is not a proof.
 
-    A model: its error in denoising at twelve noise levels, compared with a linear filter; which sign, scale, time, data range
-    or parameterization looks wrong; and the noise levels at which the model can be trusted.
+    For a model, compares its denoising error with that of a linear filter at twelve noise levels. Reports which of
+    sign, scale, time, data range and parameterization looks wrong, and at which noise levels the model can be trusted.
     """
     if (diffusion is None) == (asked.checkpoint is None):
         raise UsageError("gddim check: expected either a DIFFUSION or --checkpoint")
@@ -123,7 +125,7 @@ def check_checkpoint(reference: str, asked: CheckSettings, json: bool) -> None:
 
 
 def show_report(report: ModelReport, json: bool) -> None:
-    """Prints the report on stdout: as a JSON object, or as a table and sentences."""
+    """Prints the report on stdout, as a JSON object or as a table followed by sentences."""
     if json:
         show_json(report_object(report))
         return
@@ -142,7 +144,7 @@ def sentences(report: ModelReport) -> list[str]:
         return [f"FAILED ({finding.kind}): {finding.message}." for finding in report.findings]
     mean = f"ok: the squared error is {report.mean_ratio:.2g} times that of a linear filter (mean over the levels)."
     if report.trusted is None:
-        return [mean, "There is no noise level at which it comes close to a linear filter."]
+        return [mean, "At no noise level is the model's error close to that of a linear filter."]
     low, high = report.trusted
     return [mean, f"The model can be trusted from sigma {low:.3g} to {high:.3g}."]
 

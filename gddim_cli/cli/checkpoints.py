@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gddim_cli.hub.catalogue import Entry
 
 WIDE = 120
-"""Columns of a terminal from which titles are shown too."""
+"""Minimum terminal width, in columns, at which the title column is shown."""
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -70,7 +70,7 @@ def checkpoints(
 
 
 def remove(names: list[str], forget: bool) -> None:
-    """Removes downloads; all names are checked first."""
+    """Removes downloads, after checking all names."""
     from gddim_cli.hub.download import card_with_source
     from gddim_cli.hub.download import remove as remove_one
 
@@ -117,7 +117,7 @@ def list_all(json: bool) -> None:
 
 
 def checkpoint_table(entries: list[Entry], wide: bool) -> Table:
-    """The models. Names are never shortened; titles are left out of narrow tables."""
+    """The table of models. Names are never shortened; narrow tables have no titles."""
     table = plain_table(["checkpoint", "images", "classes", "size", "state", "FID"], wide)
     for entry in entries:
         fid = "-" if entry.fid is None else str(entry.fid)
@@ -128,7 +128,7 @@ def checkpoint_table(entries: list[Entry], wide: bool) -> Table:
 
 
 def file_table(entries: list[Entry], wide: bool) -> Table:
-    """The statistics and Inception networks."""
+    """The table of statistics and Inception networks."""
     table = plain_table(["file", "kind", "size", "state"], wide)
     for entry in entries:
         row = [entry.name, entry.kind, megabytes(entry), entry.state, entry.title]
@@ -137,7 +137,7 @@ def file_table(entries: list[Entry], wide: bool) -> Table:
 
 
 def plain_table(columns: list[str], wide: bool) -> Table:
-    """A table whose columns keep their text whole, but for the title, which is folded."""
+    """An empty table. Its title column, present if `wide`, wraps long text; the other columns never do."""
     from rich import box
     from rich.table import Table
 
@@ -150,7 +150,7 @@ def plain_table(columns: list[str], wide: bool) -> Table:
 
 
 def megabytes(entry: Entry) -> str:
-    """Its size."""
+    """The size of an entry in MB; `-` if unknown."""
     return "-" if entry.size is None else f"{entry.size / 1e6:.0f} MB"
 
 

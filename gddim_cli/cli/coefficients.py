@@ -30,11 +30,11 @@ gddim coefficients --diffusion vp --nfe 10 --order 0"""
 SETTINGS = ("diffusion", "nfe", "order", "lambda", "k", "denoise", "time_grid", "t_end")
 
 
-NPZ = "Write t, Psi, C (and last, P) to this file as float64 arrays."
+NPZ = "Write t, Psi, C and, where they apply, last and P to this file as float64 arrays."
 
 
 class CoefficientsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where `gddim coefficients` writes to."""
+    """The output options of `gddim coefficients`."""
 
     npz: Annotated[Path, about(NPZ, panel="Output", metavar="FILE.npz")] | None = None
     force: Force = False
@@ -113,7 +113,7 @@ def matrix(values: Any) -> str:
 
 
 def settings() -> list[Setting]:
-    """The settings of this command, which has no checkpoint: defaults come from the diffusion."""
+    """The settings of this command. It has no checkpoint, so the defaults in its help come from the diffusion."""
     found = [sampling_settings()[key] for key in SETTINGS]
     defaults = (("the checkpoint's own", "cld"), ("the checkpoint's", "the diffusion's"), (" for gddim, 1 for em", ""))
     for checkpoint, own in defaults:

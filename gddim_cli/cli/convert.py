@@ -1,4 +1,4 @@
-"""`gddim convert`: a checkpoint of another program to a native file."""
+"""`gddim convert`: converts a checkpoint of another program to a native file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def format_names() -> list[str]:
     return list(FORMATS)
 
 
-CARD = "Released model whose diffusion and parameterization the file shares. Default: none."
+CARD = "Name of a released model with the same diffusion and parameterization as the file. Default: none."
 FORMAT = "Format of the file. Default: recognised from the file."
 
 
@@ -49,8 +49,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint of another program to a native file for gddim sample.
 
-    Takes the averaged weights if the file has them. The architecture is read from the file. Every tensor must be used
-    exactly once; the error names the first that does not fit. Nothing in the file is executed.
+    Uses the averaged weights if the file has them. The architecture is read from the file. Every tensor must be used
+    exactly once; otherwise the error names the first that does not fit. Nothing in the file is executed.
     """
     options.suffix("OUT", out, ".safetensors")
 

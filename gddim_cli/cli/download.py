@@ -16,7 +16,7 @@ from gddim_cli.settings import about
 MEGABYTE = 1_000_000
 
 MODELS = {"gddim-paper": "cld-cifar10", "edm": "edm-cifar10-uncond-vp"}
-"""The model whose published FID was measured by a protocol."""
+"""For each protocol, the model whose published FID was measured under the protocol."""
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -50,8 +50,8 @@ def protocol_names() -> list[str]:
 
 
 PROTOCOL = (
-    "Also fetch what FID under this protocol needs: statistics, Inception and, if no NAME is given, its model (clean has "
-    "none)."
+    "Also fetch what FID under this protocol needs: statistics, the Inception network and, if no NAME is given, the "
+    "model whose published FID was measured under the protocol (there is none for clean)."
 )
 WITH_FID = (
     "Also fetch the reference statistics and Inception network of the models' published FID. Default: off, "
@@ -82,8 +82,8 @@ def download(
 ) -> None:
     """Fetch released models, reference statistics and Inception networks. Resumes interrupted downloads.
 
-    Each file is verified: its structure, and its sha256 against the card's or the first download's. Models are converted
-    once to the native format.
+    Each file is verified: its structure, and its sha256, which must be the card's or that of the first download.
+    Models are converted once to the native format.
     """
     from gddim_cli.hub.download import Download, card_with_source
     from gddim_cli.hub.store import RELEASED
@@ -94,9 +94,9 @@ def download(
     if not wanted and not asked.only_list:
         raise UsageError("expected a NAME, or --protocol NAME; gddim checkpoints lists the names")
     if asked.source and len(wanted) > 1:
-        raise UsageError("--from: one file needs exactly one NAME")
+        raise UsageError("--from: names one file, so give exactly one NAME")
     for name in wanted:
-        card_with_source(name)  # a wrong name is reported before anything is fetched
+        card_with_source(name)  # A wrong name is reported before anything is fetched.
     if asked.only_list:
         print_files(wanted)
         return

@@ -99,7 +99,9 @@ def check_settings(asked: FidSettings, stats: Path | None) -> None:
     if asked.num is not None and asked.num < 2:
         raise UsageError(f"--num: {asked.num} is too few; a covariance needs at least two images")
     if stats and (asked.ref or asked.protocol or asked.metrics != "fid" or asked.save_stats):
-        raise UsageError("stats: takes no reference and computes no metric; leave out those options")
+        raise UsageError(
+            "stats: takes no reference and computes no metric; leave out --ref, --metrics, --protocol, --save-stats"
+        )
     if asked.mode is not None:
         find_mode(asked.mode)
     if asked.protocol is not None:
@@ -109,10 +111,10 @@ def check_settings(asked: FidSettings, stats: Path | None) -> None:
 def measure(
     source: ImageSource, evaluators: list[Evaluator], features_of: FeaturesOf, save_stats: Path | None
 ) -> Measurement | None:
-    """The values of all metrics, each network run once; None on processes other than the main one.
+    """Computes the features of each network once, and from them all metrics; returns None on ranks other than 0.
 
     Raises:
-        UsageError: too few images, or statistics of several networks.
+        UsageError: there are too few images, or `save_stats` is given and the metrics use several networks.
     """
     from gddim_cli.evaluation.evaluator import under_protocol
     from gddim_cli.evaluation.report import report
@@ -122,7 +124,9 @@ def measure(
         evaluator.check_count(source.count)
     extractors = {evaluator.extractor.mode: evaluator.extractor for evaluator in evaluators}
     if save_stats and len(extractors) > 1:
-        raise UsageError(f"--save-stats: holds features of one network; the metrics use {', '.join(extractors)}")
+        raise UsageError(
+            f"--save-stats: the file holds features of one network, but the metrics use {', '.join(extractors)}"
+        )
     found = {mode: features_of(source, extractor) for mode, extractor in extractors.items()}
     if not world().main:
         return None
@@ -134,7 +138,7 @@ def measure(
 
 
 def references(given: list[str]) -> list[str]:
-    """The references of `--ref`, each once: a value with a comma is a list, unless a file has that name.
+    """The references of `--ref`. A value with a comma is a list, unless a file of that name exists.
 
     Raises:
         UsageError: a reference that is listed twice.
@@ -151,13 +155,13 @@ def references(given: list[str]) -> list[str]:
 def open_evaluators(factory: EvaluatorFactory, metrics: list[Metric], refs: list[str]) -> list[Evaluator]:
     """An evaluator for each metric and reference.
 
-    If there are several references, those made with a different network are skipped for that metric, with a note.
+    If there are several references, each metric skips those made with a different network, with a note.
 
     Raises:
         UsageError, DataError: as `EvaluatorFactory.open`.
     """
     for metric in metrics:
-        factory.mode_of(metric)  # a contradiction is reported before a missing file
+        factory.mode_of(metric)  # A contradiction is reported before a missing file.
     found: list[Evaluator] = []
     for metric in metrics:
         if not metric.spec.needs_reference:
@@ -172,7 +176,7 @@ def open_evaluators(factory: EvaluatorFactory, metrics: list[Metric], refs: list
 
 
 def parse(words: list[str]) -> tuple[Path, Path | None]:
-    """The images, and the output of `stats`, or None.
+    """The path of the images and, for `stats`, the file to write; None otherwise.
 
     Raises:
         UsageError: too many or too few arguments.
@@ -184,7 +188,9 @@ def parse(words: list[str]) -> tuple[Path, Path | None]:
     if "" in words:
         raise UsageError("IMAGES: is empty; give a folder or a file of images")
     if len(words) > 1:
-        raise UsageError(f"takes one set of images, not {len(words)} ({' '.join(words)}); give the other one as --ref")
+        raise UsageError(
+            f"IMAGES: expected one set of images, not {len(words)} ({' '.join(words)}); give the other set as --ref"
+        )
     return Path(words[0] if words else IMAGES), None
 
 

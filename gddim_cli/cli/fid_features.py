@@ -1,4 +1,4 @@
-"""Features of images for `gddim fid`: where they are kept, and how they are measured with a progress bar."""
+"""Features of images for `gddim fid`: the folder they are kept in, and their computation with a progress bar."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def feature_folder(cache: bool) -> Iterator[Path]:
-    """The folder for features: in the cache, or one that is removed when the command ends."""
+    """Yields the folder for features: one in the cache, or a temporary one that is removed when the command ends."""
     from gddim_cli.hub.store import cache_folder
     from gddim_cli.runtime.files import probe
 
@@ -33,7 +33,7 @@ def feature_folder(cache: bool) -> Iterator[Path]:
         try:
             probe(folder / "probe")
         except OutputError as error:
-            say(f"features are not kept: {error}")
+            say(f"features are not cached: {error}")
             cache = False
     if world().broadcast(cache):
         yield folder
@@ -44,13 +44,13 @@ def feature_folder(cache: bool) -> Iterator[Path]:
 
 
 def measuring(folder: Path, batch_size: int) -> FeaturesOf:
-    """A function that measures images into a folder, with a progress bar."""
+    """Returns a function that computes the features of images, keeps them in `folder`, and shows a progress bar."""
     from gddim_cli.evaluation.features import features_of
 
     told: set[str] = set()
 
     def note(text: str) -> None:
-        """Prints a note, once even if several networks measure the images."""
+        """Prints a note, but only once if several networks measure the same images."""
         if text not in told:
             told.add(text)
             say(text)
@@ -69,7 +69,7 @@ def measuring(folder: Path, batch_size: int) -> FeaturesOf:
                 folder,
                 batch_size,
                 progress.advance,
-                lambda: say(f"waiting for another process that measures {name}"),
+                lambda: say(f"another process is measuring {name}; waiting for it to finish"),
             )
 
     return measure

@@ -19,13 +19,13 @@ REF = (
 )
 METRICS_HELP = (
     "Metrics to compute: fid, fid-infinity (extrapolated to infinitely many images), kid, prdc (precision, recall, density, "
-    "coverage), is (Inception Score, without a reference), dino (FD-DINOv2), a plugin's, or a Python file. Options follow a "
-    "name: prdc:k=3. Default: fid."
+    "coverage), is (Inception Score, without a reference), dino (FD-DINOv2), or a metric from a plugin or Python file. "
+    "Options follow a name: prdc:k=3. Default: fid."
 )
 SAVE_STATS = "Also write the statistics of the images to this file, for use as --ref."
 BATCH_SIZE = "Batch size. Affects speed; values change only by rounding."
-CACHE = "Cache the features, so that measuring the same images again takes no time. Default: cache."
-KEY = "Name of the array of an .npz that holds the images. Default: the only array of images."
+CACHE = "Cache the features, so that measuring the same images again is fast. Default: on."
+KEY = "Name of the array in an .npz file that holds the images. Default: the only array of images."
 
 References = Annotated[list[str], about(REF, panel="Reference", metavar="NAME|PATH", complete=REFERENCES.keys)]
 

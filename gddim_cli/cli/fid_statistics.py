@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from gddim_cli.images.sources import ImageSource
 
 KEPT = 10_000
-"""Features in a statistics file: as many as precision and recall use of a set."""
+"""Maximum number of feature vectors in a statistics file: as many as precision and recall use of a set of images."""
 
 
 def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource, force: bool) -> None:
-    """Makes sure that the statistics can be written, before any work.
+    """Checks that the statistics can be written, before any work is done.
 
     Raises:
         UsageError: the file is an input, or holds something other than statistics of these images; the message names it.
@@ -38,19 +38,20 @@ def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource
 
 
 def title(source: ImageSource) -> str:
-    """The images of a statistics file in words."""
+    """Says in words which images the statistics are of."""
     part = f"a fixed random subset of {source.count} of {source.chosen_from}" if source.chosen_from else source.count
     return f"{part} images of {printable(source.name)}"
 
 
 def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArray[np.float32]) -> None:
-    """Writes the statistics of features and reports it."""
+    """Writes the statistics of the features to a file and prints its path."""
     from gddim_cli.evaluation.moments import Moments
     from gddim_cli.evaluation.statistics import write_statistics
     from gddim_cli.images.subset import some
 
     gaussian = Moments.of(features).gaussian()
-    # As many as KID and precision use of a set; all where the covariance alone would not be exact.
+    # KEPT vectors are as many as KID and precision use. With no more images than dimensions, all vectors are kept,
+    # because a distance computed from the covariance alone would be inexact.
     kept = features if len(features) <= extractor.dimension else some(features, KEPT)
     write_statistics(path, gaussian, extractor, kept, title(source), source.shape)
     say(f"{path}: statistics of {gaussian.n} images, {extractor.name}, mode {extractor.mode}")

@@ -1,4 +1,4 @@
-"""The program's entry: the one place where errors become messages and exit statuses."""
+"""The entry point of the program, and the only place where errors become messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gddim_cli.runtime.text import printable
 
 INTERRUPTED = 130
 LONGEST = 1500
-"""The longest error message, in characters."""
+"""Maximum length of an error message, in characters."""
 HEARD: list[int] = []
-"""The signals to end that have arrived."""
+"""The numbers of the signals (SIGINT, SIGTERM) that have arrived."""
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     HEARD.clear()
     # SIGTERM, which schedulers send, is handled like Ctrl-C: finished work is kept.
     for number in (signal.SIGTERM, signal.SIGINT):
-        # SIGINT is ignored in a script's background job.
+        # A shell script starts background jobs with SIGINT ignored; a single process keeps ignoring it.
         if number == signal.SIGTERM or world().size > 1 or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     status = 1
@@ -49,18 +49,18 @@ def run() -> int:
         from gddim_cli.runtime.user_file import raised, user_lines
 
         if HEARD:
-            status = INTERRUPTED  # libraries turn an interrupt of their import into errors of other types
+            status = INTERRUPTED  # A library interrupted during its import may raise another error.
         elif lines := user_lines(error):
             status = complain(f"{lines[-1][0]}: {raised(error)}", DataError.exit_code)
         else:
             raise
-    if status == INTERRUPTED:  # typer turns Ctrl-C into this status without a message
+    if status == INTERRUPTED:  # For Ctrl-C, typer returns this status and prints no message.
         complain(f"interrupted; {RESUME_HINT}", INTERRUPTED)
     return status
 
 
 def call() -> int:
-    """Runs the command; errors of gddim and of its command line become messages and exit statuses."""
+    """Runs the command and returns its exit status. Errors that the user can correct are printed as messages."""
     try:
         refuse_removed_folder()
         import typer
@@ -77,13 +77,13 @@ def call() -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "gddim"
-        message = error.format_message()  # empty if the help has just been printed
+        message = error.format_message()  # The message is empty if typer has just printed the help.
         status = complain(f"{message} (see: {command} --help)", error.exit_code) if message else error.exit_code
-    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
+    except BrokenPipeError:  # The reader has closed the pipe, as `| head` does.
         status = 1
     except typer.Abort:
         status = INTERRUPTED
-    except OSError as error:  # a disk or a network share that fails while a file is read
+    except OSError as error:  # For example, a disk or a network share fails while a file is read.
         status = complain(f"{error.filename or 'a file'}: {error.strerror or error}", OutputError.exit_code)
     except (MemoryError, RuntimeError) as error:
         from gddim_cli.runtime.memory import is_out_of_memory
@@ -91,12 +91,12 @@ def call() -> int:
         if not is_out_of_memory(error):
             raise
         reason = f" ({error})" if str(error) else ""
-        status = complain(f"memory has run out{reason}; give fewer or smaller images", CapacityError.exit_code)
+        status = complain(f"out of memory{reason}; use fewer or smaller images", CapacityError.exit_code)
     return status or 0
 
 
 def refuse_removed_folder() -> None:
-    """Raises OutputError if the current folder has been removed, since libraries would then fail with errors of their own."""
+    """Raises OutputError if the current folder has been removed, as libraries would then fail with obscure errors."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
@@ -104,7 +104,7 @@ def refuse_removed_folder() -> None:
 
 
 def interrupt(number: int, _frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt; of several processes only at the first signal: torchrun sends several, the last is SIGKILL."""
+    """Raises KeyboardInterrupt. With several processes, further signals are ignored: torchrun sends more than one."""
     HEARD.append(number)
     if world().size > 1:
         for each in (signal.SIGINT, signal.SIGTERM):
@@ -113,7 +113,7 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def complain(message: str, status: int) -> int:
-    """Prints an error as one line on stderr, if no other process has reported one before, and returns `status`."""
+    """Prints an error as one line on stderr, unless another process has already reported one, and returns `status`."""
     if world().claim_error_report():
         who = f"rank {world().rank}: " if world().size > 1 else ""
         print(f"gddim: {who}{printable(message, LONGEST)}", file=sys.stderr, flush=True)

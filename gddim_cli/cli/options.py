@@ -58,14 +58,14 @@ class DefaultCommandGroup(TyperGroup):
     def make_context(
         self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
     ) -> Context:
-        """The context of the command named first; by default `run`'s context, under the group's name."""
+        """The context of the command that the first argument names; otherwise that of `run`, under the group's name."""
         if args and args[0] in self.commands and args[0] != "run":
             return super().make_context(info_name, args, parent, **extra)
         return self.commands["run"].make_context(info_name, args, parent, **extra)
 
 
 def command_group(default: Callable[..., Any], others: Mapping[str, Callable[..., Any]], epilog: str) -> typer.Typer:
-    """A typer application with a default command, whose help ends in `epilog`, and others by name; see `command`."""
+    """As `command`, but with several commands: `default`, whose help ends with `epilog`, and `others` by name."""
     app = typer.Typer(cls=DefaultCommandGroup, rich_markup_mode="rich", context_settings=HELP)
     app.command("run", hidden=True, epilog=epilog, context_settings=HELP)(quietable(default))
     for name, function in others.items():
@@ -85,7 +85,7 @@ def quietable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def place_in_help(parameter: inspect.Parameter) -> tuple[int, bool]:
-    """The order of parameters in `--help`: by panel, and in a panel those without a default first."""
+    """The sort key of parameters in `--help`: by panel, and within a panel those without a default first."""
     return panel_number(parameter), parameter.default is not parameter.empty
 
 
@@ -102,8 +102,9 @@ def with_settings(
 ) -> Callable[..., Any]:
     """The command with an option added for each declared setting.
 
-    It receives the texts of `settings` and `lists` by key as the mapping `given`. Its parameter `asked`, if it has one, is a
-    struct of settings: each of them becomes an option too, and it receives the struct with their values.
+    `function` receives the texts of `settings` and `lists`, by key, as its argument `given`. If it also has a parameter
+    `asked`, annotated with a struct of settings, each of these settings becomes an option, and `asked` receives the
+    struct with their values.
 
     Args:
         lists: settings whose options take a comma-separated list.
@@ -129,7 +130,7 @@ def with_settings(
 
 
 def leading(first: Sequence[str], settings: Mapping[str, Setting]) -> list[Setting]:
-    """The settings, those with the keys `first` before the others."""
+    """The settings in order: those with the keys `first`, then the others."""
     return [settings[key] for key in dict.fromkeys((*first, *settings))]
 
 
@@ -145,7 +146,7 @@ def with_parameters(
 ) -> Callable[..., Any]:
     """`run` under the name and documentation of `function`, with these parameters.
 
-    Each paragraph of the documentation becomes one line, which `--help` breaks to the terminal's width.
+    Each paragraph of the documentation becomes one line, which `--help` wraps to the terminal's width.
     """
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     run.__name__, run.__doc__ = function.__name__, "\n\n".join(" ".join(part.split()) for part in paragraphs)
@@ -161,7 +162,7 @@ def parameter_of(setting: Setting, lists: bool) -> inspect.Parameter:
         kind = bool | None
         metavar = None
     else:
-        # A list of texts is an option that may be given several times.
+        # A setting that is a list of strings becomes an option that may be given several times.
         decls, kind = [setting.flag], list[str] | None if setting.is_texts else str | None  # type: ignore[assignment]
         metavar = "true,false" if setting.is_flag else f"{setting.metavar},..." if lists else setting.metavar
     if setting.about.short:
@@ -188,7 +189,7 @@ def markup(text: str) -> str:
 
 
 def completion(setting: Setting) -> Callable[[str], list[str]] | None:
-    """The values that shell completion offers for a setting; of a comma-separated list, for its last part."""
+    """A function that completes a setting's value in the shell, or the last value of a comma-separated list."""
     from gddim_cli.settings import choices
 
     def complete(incomplete: str) -> list[str]:
@@ -200,7 +201,7 @@ def completion(setting: Setting) -> Callable[[str], list[str]] | None:
 
 
 def parsed(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """The values of texts on the command line, by key.
+    """The values of the texts given on the command line, by key.
 
     Raises:
         UsageError: a text that is not a value of its setting.
@@ -209,7 +210,7 @@ def parsed(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[st
 
 
 def built(struct: type[S], given: Mapping[str, Any], command: str) -> S:
-    """The struct of the options of a command, from their texts by key.
+    """Builds the struct of a command's options from their texts by key.
 
     Raises:
         UsageError: a text that is not a value of its setting, or a value outside its range; the message names the option.
@@ -221,7 +222,7 @@ def built(struct: type[S], given: Mapping[str, Any], command: str) -> S:
 
 
 def written(given: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[str]:
-    """The options by key as words of a command line."""
+    """The given options, written as the arguments of a command line."""
     found: list[str] = []
     for key, value in given.items():
         flag = settings[key].flag
@@ -246,10 +247,10 @@ def assignments(texts: list[str] | None) -> dict[str, str]:
 
 
 def folder(option: str, path: Path) -> Path:
-    """The folder, if it is not the current one (which an empty name stands for).
+    """Returns the folder, unless it is the current folder, which an empty name also means.
 
     Raises:
-        UsageError: it is the current folder; the message names the option.
+        UsageError: the path is the current folder; the message names the option.
     """
     if path == Path():
         raise UsageError(f"{option}: cannot be the current folder; choose another folder")

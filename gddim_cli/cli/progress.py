@@ -1,4 +1,4 @@
-"""Output: data on stdout; progress on stderr, as a bar with rate and remaining time on a terminal, else as plain lines."""
+"""Output: data on stdout; progress on stderr, as a bar with rate and remaining time on a terminal, else as lines."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 QUIET = False
-"""Set by --quiet."""
+"""Whether --quiet was given."""
 
 
 def say(text: str) -> None:
-    """Prints one line on stderr, from rank 0 only; nothing with --quiet."""
+    """Prints one line on stderr. Ranks other than 0 print nothing, and neither does any rank with --quiet."""
     if world().main and not QUIET:
         print(plain(text), file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Counts `unit`s towards `total`; a context manager.
+    """A context manager that shows the progress towards `total` units, named `unit`.
 
     Attributes:
-        done: units finished so far, including the `start` of earlier calls; may be fractional.
+        done: units finished so far, including the `start` units finished by earlier runs; may be fractional.
     """
 
     def __init__(self, total: int, unit: str, start: float = 0.0) -> None:
@@ -59,7 +59,7 @@ class Progress:
     ) -> None:
         if self._rich:
             self._rich.stop()
-        elif self._talked and kind is None:  # plain lines end with the final count
+        elif self._talked and kind is None:  # The last plain line shows the final count.
             say(self._line())
 
     def advance(self, amount: float, note: str = "") -> None:
@@ -91,10 +91,10 @@ class Progress:
 
 
 class Display:
-    """A line of progress on stderr: on a terminal with tables below it, both kept up to date, elsewhere printed now and then.
+    """Progress on stderr: on a terminal, a line above tables, both kept up to date; otherwise a line every ten seconds.
 
     Attributes:
-        live: whether it is on a terminal.
+        live: whether the tables are shown: on a terminal, on rank 0 and without --quiet.
     """
 
     def __init__(self, line: Callable[[], str], tables: Callable[[], Sequence[Table]]) -> None:
@@ -119,13 +119,13 @@ class Display:
             self._rich.stop()
 
     def tick(self) -> None:
-        """Prints the line if it is due."""
+        """Without a terminal, prints the line if the last one is ten seconds old."""
         if not self.live and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             say(self.line())
 
     def update(self, lines: Sequence[str]) -> None:
-        """Draws the tables again, or prints these lines."""
+        """Redraws the tables on a terminal; otherwise prints these lines."""
         if self.live:
             self._shown = self.tables()
         for line in () if self.live else lines:
@@ -162,7 +162,7 @@ class Interrupts:
 
 
 def duration(seconds: float) -> str:
-    """`1:02:03`, `2:03` or `4.5 s`."""
+    """A duration as text: `1:02:03`, `2:03` or `4.5 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -172,7 +172,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def stdout() -> Iterator[TextIO]:
-    """A context with standard output for data, which is flushed at the end.
+    """A context manager that yields standard output, for data, and flushes it at the end.
 
     Raises:
         OutputError: stdout cannot be written, for example because the disk behind `>` is full.
@@ -190,21 +190,21 @@ def show_table(table: Table) -> None:
 
 
 class TimeLeft:
-    """The time left: an estimate, corrected by the pace of the work done so far.
+    """Estimates the time left, from an estimate of the whole and the pace so far.
 
     Attributes:
-        total: the estimate, in seconds of one process.
+        total: the estimated time of the whole work on one process, in seconds.
         processes: number of processes that share the work.
     """
 
     TRUSTED = 0.05
-    """The share of the estimate that counts as done at the estimated pace, so that the first measurements do not decide alone."""
+    """The fraction of `total` that counts as done at the estimated pace, so that early measurements do not dominate."""
 
     def __init__(self, total: float, processes: int = 1) -> None:
         self.total, self.processes, self.started = total, processes, time.monotonic()
 
     def text(self, done: float) -> str:
-        """`, 1:30 left`, after `done` seconds of the estimate; empty if no time is left."""
+        """`, 1:30 left`, after work that was estimated to take `done` seconds; empty if no time is left."""
         known = self.TRUSTED * self.total
         if done >= self.total:
             return ""
@@ -219,7 +219,7 @@ def grid_table(
 
     Args:
         notes: lines printed below the table.
-        dim: the first texts of the rows that are dimmed.
+        dim: rows whose first text is among these are dimmed.
     """
     from rich.table import Table
     from rich.text import Text

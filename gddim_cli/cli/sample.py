@@ -1,4 +1,4 @@
-"""`gddim sample`: from a checkpoint to a folder of images."""
+"""`gddim sample`: draws images from a checkpoint into a folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def sample(
     """
     if asked.compare is not None:
         if asked.preset:
-            raise UsageError("--preset: --compare takes it after a sampler's name, as in gddim:preset=paper")
+            raise UsageError(
+                "--preset: with --compare, write the preset after a sampler's name, as in gddim:preset=paper"
+            )
         for option in asked.beside_sheet():
             raise UsageError(f"{option}: unsupported by --compare; leave it out")
         sheet(given, asked, json)
@@ -115,10 +117,11 @@ def with_default_checkpoint(
 def prepared_generation(
     request: SamplingRequest, folder: RunFolder, asked: SampleSettings, device: torch.device
 ) -> Generation:
-    """The run of this request in this folder, its network loaded.
+    """The `Generation` of this request in this folder, with the network loaded.
 
     Raises:
-        UsageError, DataError: as `prepare`; a batch size that cannot be chosen; more images than initial states.
+        UsageError, DataError: as `prepare`; `--batch-size auto` for a sampler whose images depend on the batch; more
+            images than initial states.
     """
     from gddim_cli.models.acceleration import Speed
     from gddim_cli.runs.generate import Generation
@@ -153,7 +156,7 @@ def prepared_generation(
 
 
 def sheet(given: Mapping[str, Any], asked: SampleSettings, json: bool) -> None:
-    """`--compare`: a sheet of pictures."""
+    """Makes the sheet of pictures that `--compare` asks for."""
     from gddim_cli.cli import sample_sheet
 
     out = asked.out or Path("sheet.png")

@@ -1,4 +1,4 @@
-"""The settings of `gddim sample` other than those of sampling, each declared once."""
+"""The settings of `gddim sample` that are not part of a `SamplingRequest`, each declared once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ FOLDER_ONLY = ("format", "trajectory", "save_raw", "overwrite", "compile", "cuda
 """The settings that --compare does not support."""
 
 PRESET = (
-    "Use the scheme of the gDDIM paper, whatever the defaults are: order 2, eps under K = R, a quadratic time grid."
+    "Use the scheme of the gDDIM paper instead of the defaults: order 2, prediction of eps with K = R, and a quadratic "
+    "time grid."
 )
 OUT = (
     "Folder of the run; rerunning the same command makes only the images that are missing. "
     "With --compare, the image file to write. Default: imgs, or sheet.png."
 )
 COMPARE = (
-    "Write one sheet of pictures instead of a folder: a row for each sampler, a column for each NFE of a list, the same "
-    "noises throughout. Other settings follow a name as :key=value."
+    "Write one sheet of pictures instead of a folder: a row for each of these samplers, a column for each number in "
+    "--nfe, all from the same noises. Settings of a sampler follow its name as :key=value."
 )
 NUM = "Number of images in the folder. Default: 100."
-FORMAT = "Storage: one PNG per image, or shards of 10 000 images as .npz or as .tar of PNGs."
+FORMAT = "Storage format: png (a file for each image), or npz or tar (shards of 10 000 images; a tar shard holds PNGs)."
 TRAJECTORY = "Also write an animation of the grid from noise to images; with .png, a filmstrip of a few images."
 SAVE_RAW = "Also write the final states as float32, before quantisation."
 OVERWRITE = "Remove the run in the folder and start again."
@@ -34,7 +35,7 @@ BATCH_SIZE = (
     "Batch size; auto chooses one by timing. Affects speed, not images, except that rounding may change a pixel by one grey "
     "level, and that rk45 chooses its steps per batch."
 )
-COMPILE = "Compile the network: takes minutes the first time, then is cached."
+COMPILE = "Compile the network. This takes minutes the first time; the result is cached."
 CUDA_GRAPH = "Replay each evaluation as one CUDA graph (NVIDIA); speeds up small batches."
 
 BatchSize = (
@@ -72,5 +73,5 @@ class SampleSettings(Machine, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """The batch size, or the first one tried."""
+        """The batch size; with `auto`, the first batch size tried."""
         return 64 if self.batch_size == "auto" else self.batch_size

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 NFE = "5,10,20,50"
 MOST = 64
-"""The most images in an entry."""
+"""Maximum number of images in an entry of the sheet."""
 
 
 def samplers(text: str, where: str = "--compare") -> list[dict[str, Any]]:
     """The settings of each sampler of a list such as `gddim:2,em,heun:time_grid=linear`, by key.
 
-    A part after the name is a setting of sampling as key=value, or preset=paper; a number alone is the order.
+    Each part after a name is a sampling setting as `key=value`, or `preset=paper`; a part without `=` is the order.
 
     Raises:
         UsageError: an unknown sampler or setting, a value outside its range, or no sampler at all.
@@ -38,7 +38,9 @@ def samplers(text: str, where: str = "--compare") -> list[dict[str, Any]]:
         for part in parts:
             key, value = part.split("=", 1) if "=" in part else ("order", part)
             if key not in (*known, "preset") or key in given:
-                raise UsageError(f"{where} {one}: '{part}' is neither an order nor one setting as key=value")
+                raise UsageError(
+                    f"{where} {one}: '{part}': expected an order, or a setting as key=value, each setting once"
+                )
             given[key] = value if key == "preset" else known[key].parse(value, f"{where} {name}:{key}")
         found.append(given)
     if not found:
@@ -47,14 +49,14 @@ def samplers(text: str, where: str = "--compare") -> list[dict[str, Any]]:
 
 
 def requests_of(given: Mapping[str, str | bool], compare: str, set: Mapping[str, str]) -> list[list[SamplingRequest]]:
-    """The requests, a list for each sampler with one for each NFE.
+    """The requests: for each sampler a list with one request for each NFE.
 
     Args:
-        given: the options of sampling by key; `nfe` may be a list.
+        given: the sampling options by key; `nfe` may be a comma-separated list.
         set: the settings of `--set`.
 
     Raises:
-        UsageError: as `samplers` and `SamplingRequest.of`; `--sampler` beside `--compare`.
+        UsageError: as `samplers` and `SamplingRequest.of`; or `--sampler` is given as well as `--compare`.
     """
     known = sampling_settings()
     if "sampler" in given:
@@ -79,7 +81,9 @@ def request_of(settings: dict[str, Any]) -> SamplingRequest:
 def prepared_rows(
     rows: list[list[SamplingRequest]], device: torch.device, batch_size: int
 ) -> list[list[PreparedRun | None]]:
-    """The runs of these requests; None if unsupported by the sampler; rows without a run are left out, with a note.
+    """Prepares a run for each request, or None if the sampler does not support the request.
+
+    Rows without a run are left out. Each reason for which a request is unsupported is printed as a note.
 
     Raises:
         GddimError: the model cannot be loaded; UsageError if no run is left.

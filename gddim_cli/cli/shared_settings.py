@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     import torch
 
 FILE_SET = (
-    "Setting that the checkpoint file of another program does not record, under its name in that program, such as "
+    "Setting that another program's checkpoint file does not record, under its name in that program, such as "
     "image_size=64. May be given several times."
 )
 SET = (
-    "With a checkpoint file of another program, a setting that it does not record, under its name in that program, such as "
-    "image_size=64. With FILE.py:FUNCTION, an argument of the function, passed as text. May be given several times."
+    "With another program's checkpoint file: a setting that the file does not record, under its name in that program, "
+    "such as image_size=64. With FILE.py:FUNCTION: an argument of the function, passed as text. May be given several "
+    "times."
 )
 KEY = "Array of the .npz that holds the images. Default: train_images, or the only array of images."
 FORCE = "Replace output files that this run did not write."
@@ -36,13 +37,13 @@ Threads = Annotated[int, about(THREADS, panel="Speed", ge=1, le=1024)]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command computes with."""
+    """The device and the CPU threads that a command computes with."""
 
     device: Annotated[str, about(DEVICE, panel="Speed", metavar="auto|cpu|cuda|mps")] = "auto"
     threads: Threads | None = None
 
     def use(self) -> torch.device:
-        """The device, once torch's CPU threads are set.
+        """Sets torch's CPU threads and returns the device.
 
         Raises:
             UsageError: an unknown device, or one that this machine does not have.
@@ -53,7 +54,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def use_threads(count: int | None, device: torch.device) -> None:
-    """Sets torch's CPU threads; prints a note if the machine has too few cores or too much other load for them."""
+    """Sets torch's CPU threads; prints a note if the cores are fewer than the threads, or busy with other programs."""
     import torch
 
     if count is not None:
@@ -68,6 +69,6 @@ def use_threads(count: int | None, device: torch.device) -> None:
         say(f"note: {threads} threads{where} on {cores} cores slow each other down; try --threads {cores}")
     elif load > cores - 0.5:
         say(
-            f"note: the load of this machine is {load:.1f} on {cores} cores; {threads} threads will wait for each other. "
-            "--threads 1 is often faster then"
+            f"note: the load of this machine is {load:.1f} on {cores} cores; {threads} threads will wait for "
+            "each other; --threads 1 is often faster under such a load"
         )

@@ -1,4 +1,4 @@
-"""Standard output and standard error that fail in one known way: data that cannot be written is an error, a message is not."""
+"""Standard streams with defined failures: data that stdout cannot take is an error, a message to stderr is dropped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gddim_cli.errors import OutputError
 
 
 class Raw(io.FileIO):
-    """An open descriptor, which its end does not close. A descriptor that would block is waited for."""
+    """A stream on an open descriptor. Closing the stream leaves the descriptor open; a write that would block waits."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.failed = False
 
     def write(self, data: Any) -> int:
-        """Writes bytes; after a failure all others are dropped, those at the end of the program included."""
+        """Writes bytes. After the first failure, all bytes are dropped, also those flushed at the program's end."""
         if self.failed:
             return len(data)
         try:
@@ -33,7 +33,7 @@ class Raw(io.FileIO):
         return count
 
     def report(self, error: OSError) -> None:
-        """Called at the first failure, which is ignored here."""
+        """Called at the first failure; this class ignores it."""
 
 
 class Data(Raw):
@@ -43,21 +43,22 @@ class Data(Raw):
         """Raises OutputError, or BrokenPipeError if the reader has closed the pipe, as `| head` does."""
         if isinstance(error, BrokenPipeError):
             raise error
-        reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+        reason = "the stream is closed" if error.errno == errno.EBADF else error.strerror
         raise OutputError(f"standard output cannot be written: {reason}") from error
 
 
 def protect_streams() -> None:
-    """Replaces the standard streams of a program (not those that a test or a notebook has put in their place).
+    """Replaces stdout and stderr, unless a test or a notebook has already replaced them.
 
-    Characters that a stream's encoding lacks are written as escapes. A closed descriptor is opened: otherwise the next file that
-    is opened would take its number, and messages would be written into it.
+    Characters that a stream's encoding lacks are written as escapes. A closed standard descriptor is opened on the null
+    device: otherwise the next file that is opened would take its number, and messages would be written into that file.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)  # takes the lowest free number, this one
+            # The new descriptor gets the lowest free number, which is `number`.
+            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
     if sys.stdout is sys.__stdout__:
         sys.stdout = text(Data(1), sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -65,7 +66,7 @@ def protect_streams() -> None:
 
 
 def text(raw: Raw, before: Any, line_buffering: bool = False) -> io.TextIOWrapper:
-    """A text stream in the encoding of the one before, which is None if its descriptor was closed."""
+    """A text stream on `raw` with the encoding of the stream `before`, which is None if its descriptor was closed."""
     encoding = before.encoding if before else "utf-8"
     if before:
         before.flush()

@@ -1,4 +1,4 @@
-"""`gddim train`: from a folder of images to a checkpoint."""
+"""`gddim train`: trains a checkpoint on a folder or file of images."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ gddim train mine.yaml --data photos/ --conditional --out runs/classes
 gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 
 
-NUM = "Train on only this many images: the first ones of a run of gddim sample, else a fixed random subset."
+NUM = "Train on only this many images: a fixed random subset, or the first ones of a run of gddim sample."
 CONDITIONAL = "Train a class-conditional model. Class labels are the names of sub-folders, or an array of the .npz."
 LABEL_KEY = "Array of the .npz that holds the class labels; implies --conditional. Default: train_labels."
 STEPS = "Total number of steps, including those of earlier calls. Default: the recipe's."
 NAME = "Name of the model and of its files. Default: the recipe's."
-EVERY = "Steps between saves, each with a grid of samples."
+EVERY = "Number of steps between saves. Each save also writes a grid of samples."
 FORCE = "Replace files in the folder that this run did not write, including a run with other settings."
 RECIPE = "A YAML file, or mnist, the recipe of the bundled checkpoint."
 OUT = "Folder of the run. Rerun the same command to resume."
@@ -100,10 +100,11 @@ def train(
 
 
 def keep_inputs(recipe: str, data: Path, out: Path, name: str) -> None:
-    """Refuses an output folder in which this run would write among its own inputs.
+    """Refuses an output folder if this run would overwrite its own inputs or write among them.
 
     Raises:
-        UsageError: the current folder, the data's folder or one inside it, or a recipe that would be replaced.
+        UsageError: `out` is the current folder, the data's folder or a folder inside it, or the run would overwrite the
+            recipe or the data.
     """
     from gddim_cli.training.folder import output_files
 
@@ -142,7 +143,7 @@ def execute(run: TrainingRun, every: int) -> None:
 
 
 def summary(run: TrainingRun, path: Path, picture: Pixels) -> str:
-    """The report after a save; on a terminal with the first images of the grid."""
+    """The message after a save; on a terminal, it includes the first images of the grid."""
     from gddim_cli.images.render import half_blocks
 
     step, loss, seconds = run.log[-1]
@@ -155,14 +156,14 @@ def summary(run: TrainingRun, path: Path, picture: Pixels) -> str:
 
 
 def describe(run: TrainingRun) -> None:
-    """Prints what is trained on what, and what the model card leaves out."""
+    """Prints the data, parameter count and device, and whether the recipe is for other data and the run resumes."""
     from gddim_cli.training.model_card import described, is_about
 
     say(f"{described(run.data)}, {run.trainer.parameters:,} parameters, on {run.device}")
     if not is_about(run.recipe, run.settings.images):
         say(
-            f"note: recipe {run.recipe.name} describes other images than these; the model card says that they are your own, "
-            "and claims no licence"
+            f"note: recipe {run.recipe.name} describes other images than these; the model card says that the "
+            "images are your own, and states no licence for them"
         )
     if run.done:
         say(f"resuming at step {run.done}")

@@ -29,16 +29,21 @@ gddim tune --nfe 5 --diffusion vp --num 256 --out vp5.json && gddim sample --nfe
 
 SETTINGS = ("nfe", "checkpoint", "diffusion", "class", "seed", "k", "denoise", "t_end")
 MOST = 1000
-"""The largest NFE of a solver file."""
+"""The largest NFE for which a solver can be fitted."""
 
 
-NUM = "Number of noises to fit; half as many more are held out to measure the error. Fewer than 128 overfit."
+NUM = (
+    "Number of noise samples that the solver is fitted to; half as many again are held out to measure the error. With "
+    "fewer than 128, the solver overfits."
+)
 OUT = "Solver file. Default: in the cache, where --solver auto finds it."
-BATCH_SIZE = "Batch size. Each step of the search is computed from one batch, so this changes the file."
+BATCH_SIZE = (
+    "Batch size. Each step of the search is computed from one batch, so the batch size also affects the fitted solver."
+)
 
 
 class TuneSettings(Machine, frozen=True, kw_only=True):
-    """What `gddim tune` fits to, and the file that it writes."""
+    """The options of `gddim tune` that are not sampling settings."""
 
     num: Annotated[int, about(NUM, short="-n")] = 128
     set: ModelSettings | None = None
@@ -52,18 +57,18 @@ def tune(
     asked: TuneSettings,
     json: options.Json = False,
 ) -> None:
-    """Fit a solver to a network: the times and matrices whose images are closest to the converged ones.
+    """Fit a solver to a network: for one NFE, times and matrices whose images are closest to those of many evaluations.
 
-    Takes minutes for a small network. Interrupt it at any time and rerun the same command to resume. The file is used by
-    gddim sample --solver.
+    Takes minutes for a small network. Interrupt it at any time and rerun the same command to resume. Pass the
+    solver file to gddim sample --solver.
     """
     from gddim_cli.runs.tune import DEFAULT_SEED, Tuning, check_num
 
     values = {"seed": DEFAULT_SEED, **options.parsed(given, sampling_settings())}
     if values.get("nfe") is None:
-        raise UsageError("--nfe: is needed: a solver is fitted for one number of network evaluations, as in --nfe 10")
+        raise UsageError("--nfe: is required; a solver is fitted for one number of network evaluations, as in --nfe 10")
     if values["nfe"] > MOST:
-        raise UsageError(f"--nfe: {values['nfe']} is above {MOST}; a solver is fitted for few evaluations")
+        raise UsageError(f"--nfe: {values['nfe']} is above {MOST}, the largest NFE for which a solver can be fitted")
     check_num(asked.num, asked.batch_size)
     request = msgspec.structs.replace(SamplingRequest.of(values), model_settings=options.assignments(asked.set))
     options.suffix("--out", asked.out, ".json")
@@ -91,7 +96,7 @@ def tune(
 
 
 def fitted(tuning: Tuning) -> SolverFile:
-    """The fitted solver, with a progress bar."""
+    """Fits the solver, with a progress bar."""
     with Progress(tuning.evaluations, "evaluations") as progress:
         return replace(tuning, on_evaluation=progress.advance).solver(say)
 
@@ -102,14 +107,17 @@ def report(path: Path, solver: SolverFile) -> None:
     if fit.improved:
         gain = f"{fit.rmse_before:.4g} -> {fit.rmse_after:.4g}, {fit.rmse_after / fit.rmse_before:.2f} times that of {fit.start}"
     else:
-        gain = f"no search did better than {fit.start}, which the file holds ({fit.rmse_before:.4g})"
+        gain = f"no search improved on {fit.start}, so the file holds that solver ({fit.rmse_before:.4g})"
     say(f"{path}: error on held-out noises: {gain}")
 
 
 def settings() -> list[Setting]:
-    """The settings of this command. Its default seed differs from gddim sample's, whose images should be new to the solver."""
+    """The settings of this command.
+
+    The default seed differs from that of gddim sample, which should draw from noises that are new to the solver.
+    """
     found = [sampling_settings()[key] for key in SETTINGS]
-    text = "Seed of the noises to fit. Default: 4294967296, far from the seeds of gddim sample."
+    text = "Seed of the noises that the solver is fitted to. Default: 4294967296, far from the usual seeds of sampling."
     return [replace(setting, help=text) if setting.key == "seed" else setting for setting in found]
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints and reference files by name: catalogue, cache, download."""
+"""Finds checkpoints and reference files by name: the catalogue, the cache and downloads."""

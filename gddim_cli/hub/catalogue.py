@@ -25,12 +25,12 @@ class Entry(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: `checkpoint`, `statistics`, `inception` or `network`.
-        diffusion: the diffusion that a checkpoint is sampled in by default; empty for files.
-        images: size and channels, `32x32x3`; empty for files.
+        diffusion: the default diffusion for sampling a checkpoint; empty for files.
+        images: the images' height, width and channels, such as `32x32x3`; empty for files.
         classes: number of class labels.
         parameters: number of weights; None if unknown.
-        size: bytes on this machine, or approximately what it will take.
-        state: whether and where it is on this machine.
+        size: bytes on this machine, or an estimate if the file is not on this machine; None if unknown.
+        state: `bundled` with the package, `downloaded` to the cache, or only `available` for download.
         fid: the published FID.
     """
 
@@ -47,10 +47,10 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def entries() -> list[Entry]:
-    """All names, checkpoints first.
+    """All lines of the catalogue, checkpoints first.
 
     Raises:
-        CheckpointError, DataError: a card is wrong.
+        CheckpointError, DataError: a card is invalid.
     """
     return [checkpoint(store.card_of(name)) for name in store.names()] + [
         file(store.file_card_of(name)) for name in store.file_names()
@@ -58,7 +58,7 @@ def entries() -> list[Entry]:
 
 
 def checkpoint(card: Card) -> Entry:
-    """A checkpoint's line."""
+    """The catalogue's line for a checkpoint."""
     path = store.find_weights(card.name)
     state: State = "available"
     if path is not None:
@@ -80,7 +80,7 @@ def checkpoint(card: Card) -> Entry:
 
 
 def file(card: FileCard) -> Entry:
-    """A published file's line."""
+    """The catalogue's line for a published file."""
     path = store.find_file(card.name)
     state: State = "downloaded" if path else "available"
     return Entry(card.name, printable(card.title), card.kind, state, path.stat().st_size if path else card.source.size)
@@ -98,10 +98,10 @@ def numbers_in(path: Path) -> int | None:
 
 
 def details(name: str) -> dict[str, Any]:
-    """The whole card of a name, with its path and what was recorded when it was downloaded; or what a file or folder says.
+    """The card of a name, with the path of its file and the record of its download. For a path: see `details_of_file`.
 
     Raises:
-        CheckpointError: there is no such name, its card is wrong, or the file is of no known format.
+        CheckpointError: there is no such name, its card is invalid, or the file is of no known format.
     """
     known_file = name in store.file_names()
     if not known_file and name not in store.names() and exists(name):
@@ -115,10 +115,10 @@ def details(name: str) -> dict[str, Any]:
 
 
 def details_of_file(path: Path) -> dict[str, Any]:
-    """The card of a native file; of any other model file or folder its format, and the settings that it may need.
+    """The card of a native file; for another model file or folder, its format and the settings that it may need.
 
     Raises:
-        CheckpointError: damaged, or of no known format.
+        CheckpointError: the file is damaged, or of no known format.
     """
     if native.is_native(path):
         card, _ = native.read(path)

@@ -1,4 +1,4 @@
-"""Published files by name: fetched, verified, converted once and kept in the cache; and removed again."""
+"""Fetches published files by name, verifies and converts them, keeps them in the cache, and removes them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from gddim_cli.runtime.files import replacing, sha256, writing
 from gddim_cli.runtime.text import printable
 
 NATIVE_SHARE = 0.26
-"""The size of a converted file relative to the training state, which holds four copies of the weights."""
+"""The size of a converted file relative to the published training state, which has four copies of the weights."""
 SLACK, SLACK_BYTES = 1.5, 64 << 20
-"""How much larger than its card says a file may be: sizes are seldom published."""
+"""A file may have up to `SLACK * size + SLACK_BYTES` bytes; `size` is that on its card, usually an estimate."""
 SPARE = 64 << 20
+"""Disk space, in bytes, that must remain free after a download."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Original:
     """A published file or folder on this machine.
 
     Attributes:
-        path: its path.
-        source: its origin, for the record.
-        ours: whether it was downloaded here, and may be removed.
+        path: where the file or folder is.
+        source: where it came from, for the record.
+        ours: whether gddim downloaded the file and may therefore remove it.
     """
 
     path: Path
@@ -42,14 +43,14 @@ class Original:
 
 @dataclass(frozen=True)
 class Download:
-    """How names are fetched.
+    """Fetches names with these options.
 
     Attributes:
-        say: called with each step, in one line.
+        say: called with one line of text for each step.
         on_bytes: called with the bytes that have arrived.
         file: the published file, if the user already has it.
         keep: whether the published file is kept beside the converted one.
-        offline: whether to stay off the network.
+        offline: whether the network must not be used.
     """
 
     say: Callable[[str], None]
@@ -59,12 +60,12 @@ class Download:
     offline: bool = False
 
     def get(self, name: str) -> Path:
-        """The file in the cache that `name` stands for, fetched unless it is there.
+        """Returns the path of a name's file in the cache; fetches the file if it is missing or has changed.
 
         Raises:
             UsageError: no such name, or one that ships with the package.
             DownloadError: the file cannot be fetched, or differs from the first download.
-            CheckpointError: the file is not what its card says.
+            CheckpointError: the file is not the model that its card describes.
             OutputError: the cache cannot be written, or the disk is too full.
         """
         card = card_with_source(name)
@@ -77,7 +78,7 @@ class Download:
             try:
                 self._accept(card, original, place)
             except (DownloadError, CheckpointError):
-                # Not the right file: the next attempt must not continue it.
+                # This is the wrong file: the next attempt must start afresh, not resume it.
                 if original.ours:
                     original.path.unlink(missing_ok=True)
                     forget_parts(name)
@@ -85,7 +86,7 @@ class Download:
             if original.ours:
                 self._put_away(card, original.path)
             else:
-                forget_parts(name)  # left by an earlier, interrupted download
+                forget_parts(name)  # An earlier, interrupted download may have left some.
         return place
 
     def _sound(self, card: Card | FileCard, place: Path) -> bool:
@@ -104,7 +105,7 @@ class Download:
             self.say(f"{card.name}: licence {printable(terms)}: not for commercial use")
 
     def _original(self, card: Card | FileCard) -> Original:
-        """The published file, found or fetched."""
+        """The published file: the one given with `--from`, the one kept by `--keep`, or a download."""
         assert card.source is not None
         if self.file is not None:
             if not self.file.is_file() and not (self.file.is_dir() and card.source.hugging_face):
@@ -116,12 +117,12 @@ class Download:
         if self.offline:
             raise DownloadError(
                 f"{card.name} is not on this machine, and --offline forbids fetching it; "
-                f"--from FILE takes the file of {card.source.page}"
+                f"--from FILE uses your own copy of the file at {card.source.page}"
             )
         return self._fetch(card, card.source)
 
     def _fetch(self, card: Card | FileCard, source: Source) -> Original:
-        """Downloads from the first place that has the file."""
+        """Downloads from the first address that works."""
         part = parts_folder(card.name) / source.file
         with writing(part):
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -138,13 +139,16 @@ class Download:
                     continue
                 other = f" from {source.page}" if source.page != where else ""
                 raise DownloadError(
-                    f"{card.name} cannot be fetched from {printable(where)}: {error}; or get {source.file} with a browser"
-                    f"{other}, and then: gddim download {card.name} --from FILE"
+                    f"{card.name} cannot be fetched from {printable(where)}: {error}; or download {source.file} in a "
+                    f"browser{other}, and then: gddim download {card.name} --from FILE"
                 ) from error
         raise DownloadError(f"{card.name}: its card names no address")
 
     def _counted(self, part: Path, card: Card | FileCard, source: Source) -> OnBytes:
-        """Counts arriving bytes; stops if the disk cannot hold the file, or if it is far larger than its card says."""
+        """The callback for arriving bytes.
+
+        It stops the download if the disk cannot hold the file, or if the file is far larger than its card says.
+        """
         limit = int(SLACK * source.size) + SLACK_BYTES
         checked: list[int] = []
 
@@ -152,7 +156,7 @@ class Download:
             if max(have, total or 0) > limit:
                 forget_parts(card.name)
                 raise DownloadError(
-                    f"more than {limit / 1e6:.0f} MB arrived, but its card says {source.size / 1e6:.0f} MB; not kept"
+                    f"it has more than {limit / 1e6:.0f} MB, but its card says {source.size / 1e6:.0f} MB; not kept"
                 )
             if total and not checked:
                 require_room(part, card, total - have)
@@ -162,7 +166,7 @@ class Download:
         return on_bytes
 
     def _accept(self, card: Card | FileCard, original: Original, place: Path) -> None:
-        """Verifies the published file, converts or copies it to `place`, and records what it was.
+        """Verifies the published file, converts or copies it to `place`, and records its sha256, size and source.
 
         Raises:
             DownloadError, CheckpointError, OutputError: as `get`.
@@ -195,7 +199,7 @@ class Download:
         self.say(f"{card.name}: {place} ({place.stat().st_size / 1e6:.0f} MB)")
 
     def _put_away(self, card: Card | FileCard, original: Path) -> None:
-        """Removes the published file, or moves it to where the next download finds it."""
+        """Removes the published file, or with `keep` moves it to `kept_path`, where the next call finds it."""
         kept = kept_path(card)
         if self.keep and isinstance(card, Card) and original != kept:
             with writing(kept):
@@ -207,16 +211,16 @@ class Download:
 
 
 def card_with_source(name: str) -> Card | FileCard:
-    """The card of something that can be downloaded.
+    """The card of a name that can be downloaded.
 
     Raises:
-        UsageError: no such name, or a checkpoint that ships with the package.
+        UsageError: the name is unknown, or names a checkpoint that ships with the package.
     """
     known = [*store.names(), *store.file_names()]
     if name not in known:
         similar = [other for other in known if name in other]
         more = f" and {len(similar) - 8} more, see gddim checkpoints" if len(similar) > 8 else ""
-        some = f"names with it: {', '.join(similar[:8])}{more}"
+        some = f"names that contain it: {', '.join(similar[:8])}{more}"
         hint = some if len(name) > 3 and len(similar) > 1 else nearest(name, known)
         raise UsageError(f"'{printable(name, 60)}' is not in the catalogue; {hint}")
     card = store.file_card_of(name) if name in store.file_names() else store.card_of(name)
@@ -229,7 +233,7 @@ def require_room(part: Path, card: Card | FileCard, missing: int) -> None:
     """Refuses a download if the disk cannot hold the rest of the file and its converted form.
 
     Raises:
-        OutputError: there is too little space; the message says how much is free and needed.
+        OutputError: there is too little space; the message says how much is free and how much is needed.
     """
     assert card.source is not None
     native = 0
@@ -244,13 +248,13 @@ def require_room(part: Path, card: Card | FileCard, missing: int) -> None:
 
 
 def remove(name: str, forget: bool, say: Callable[[str], None]) -> int:
-    """Removes the converted, kept and partial files of a name. The record of its sha256 stays.
+    """Removes the converted, kept and partial files of a name. The record of the sha256 stays, unless `forget`.
 
     Args:
         forget: also remove the record, so that the next download is accepted whatever its sha256.
 
     Returns:
-        Bytes freed.
+        The number of bytes freed.
 
     Raises:
         UsageError: no such name, or one that ships with the package.

@@ -1,4 +1,7 @@
-"""Downloads that resume: https by requests, Google Drive by gdown. Messages leave the address to the caller."""
+"""Downloads that resume: from URLs with requests, from Google Drive with gdown.
+
+Error messages do not name the address; the caller adds it.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ from gddim_cli.runtime.files import writing
 from gddim_cli.runtime.text import printable
 
 OnBytes = Callable[[int, int | None], None]
-"""Called with the number of bytes that have arrived and, if known, the total; may raise to stop."""
+"""Called with the number of bytes that have arrived and, if known, the total; may raise an error to stop."""
 
 ATTEMPTS = 4
-TIMEOUT = (15, 60)  # seconds: to connect, between bytes
-CHUNK = 1 << 16  # bytes that an interrupted connection loses at most
+TIMEOUT = (15, 60)  # Seconds to connect, and seconds between bytes.
+CHUNK = 1 << 16  # Bytes. An interrupted connection loses at most this many.
 PAGE_STARTS = (b"<!doctype html", b"<html")
 QUOTA = ("quota exceeded", "too many users have viewed or downloaded")
-QUOTA_USED = "Google Drive's download quota of this file is used up for now; try again in some hours"
+QUOTA_USED = "Google Drive's download quota for this file is used up; try again in a few hours"
 
 
 class CutError(Exception):
-    """The connection ended before the file did."""
+    """The connection ended early, or the answer did not fit the partial download; another attempt may succeed."""
 
 
 def fetch_url(url: str, part: Path, on_bytes: OnBytes) -> Path:
@@ -38,8 +41,8 @@ def fetch_url(url: str, part: Path, on_bytes: OnBytes) -> Path:
         `part`.
 
     Raises:
-        DownloadError: there is no such server or file, a web page comes in its place, or every attempt is interrupted (`part`
-            is kept).
+        DownloadError: the server or the file does not exist, the server sends a web page instead of the file, or every
+            attempt is interrupted (`part` is kept).
         OutputError: `part` cannot be written.
     """
     problem = ""
@@ -64,7 +67,7 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
     """One attempt of `fetch_url`.
 
     Raises:
-        CutError: fewer bytes arrived than were announced.
+        CutError: fewer bytes arrived than were announced, or the answer does not fit `part`.
         DownloadError, OutputError, requests.RequestException: as `fetch_url`.
     """
     version = version_of(part, url)
@@ -72,14 +75,14 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if version:  # if the file has changed, the server then sends all of it
+        if version:  # If the file has changed, this makes the server send all of it.
             headers["If-Range"] = version
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if answer.headers.get("Content-Range") == f"bytes */{have}":
-                return  # the part was already complete
+                return  # `part` is already complete.
             part.unlink(missing_ok=True)
-            raise CutError("the partial download did not fit the file")
+            raise CutError("the partial download does not match the server's file")
         if not answer.ok:
             raise DownloadError(f"HTTP {answer.status_code} {printable(answer.reason, 60)}".strip())
         resumed = answer.status_code == http.HTTPStatus.PARTIAL_CONTENT
@@ -90,11 +93,11 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
         length = answer.headers.get("Content-Length", "")
         plain = (
             answer.headers.get("Content-Encoding", "identity") == "identity"
-        )  # else the length of the compressed bytes
+        )  # Otherwise Content-Length counts compressed bytes.
         total = have + int(length) if plain and length.isdigit() and len(length) < 20 else None
         if "text/html" in answer.headers.get("Content-Type", ""):
             refuse_page(answer.raw.read(1 << 16))
-            raise DownloadError("a web page came in place of the file")
+            raise DownloadError("the server sent a web page instead of the file")
         on_bytes(have, total)
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         with writing(part):
@@ -103,12 +106,12 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
 
 
 def stamp_of(part: Path) -> Path:
-    """The file that records the address of `part` and its version, as the server calls it."""
+    """The file that records where `part` comes from and which version it is, as an ETag or a date."""
     return part.with_name(f"{part.name}.version")
 
 
 def version_of(part: Path, url: str) -> str | None:
-    """The recorded version of `part`, perhaps empty; None if it is not known to come from `url`."""
+    """The recorded version of `part`, empty if the server gave none; None if `part` may not come from `url`."""
     try:
         address, _, version = stamp_of(part).read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
@@ -142,11 +145,12 @@ def fetch_drive(source: Source, part: Path, on_bytes: OnBytes) -> Path:
     """Downloads a Google Drive file, given by its id or by its name in a folder.
 
     Returns:
-        The file's path, which is not `part` but beside it: another source may have begun `part`, and gdown keeps its own parts.
+        The path of the file, which is beside `part`: `part` itself may hold a partial download from another source,
+        and gdown manages its own partial files.
 
     Raises:
-        DownloadError: the quota is used up, the file is not public or not in the folder, or the download was interrupted (what
-            arrived stays beside `part`).
+        DownloadError: the quota is used up, the file is not public or not in the folder, or the download was
+            interrupted (the bytes that arrived stay beside `part`).
         OutputError: `part` cannot be written.
     """
     whole = part.with_name(f"{part.name}.drive")
@@ -158,7 +162,7 @@ def fetch_drive(source: Source, part: Path, on_bytes: OnBytes) -> Path:
 
 
 def download_from_drive(source: Source, part: Path, on_bytes: OnBytes) -> None:
-    """The gdown calls of `fetch_drive`.
+    """Downloads a Drive file with gdown, for `fetch_drive`.
 
     Raises:
         DownloadError: as `fetch_drive`.
@@ -182,7 +186,7 @@ def download_from_drive(source: Source, part: Path, on_bytes: OnBytes) -> None:
 
 
 def find_in_folder(source: Source) -> str:
-    """The id of the file in the Drive folder.
+    """The id of the file in the Drive folder; see `Source.smallest_number`.
 
     Raises:
         DownloadError: the folder has no such file, or cannot be listed.
@@ -201,14 +205,17 @@ def find_in_folder(source: Source) -> str:
     if source.smallest_number and numbered:
         return names[numbered[0][1]]
     held = ", ".join(printable(name, 60) for name in sorted(names)[:10]) or "nothing"
-    raise DownloadError(f"no {source.file} in that folder, which has {held}")
+    raise DownloadError(f"no {source.file} in the Drive folder, which holds {held}")
 
 
 def refuse_page(start: bytes, part: Path | None = None) -> None:
-    """Refuses a web page that came in place of a file, and removes it.
+    """Refuses a web page that the server sent instead of a file, and removes `part`.
+
+    Args:
+        start: the first bytes of the answer.
 
     Raises:
-        DownloadError: it is a web page; the message quotes its title, or says that it is Drive's quota page.
+        DownloadError: the answer is a web page; the message quotes its title, or says that Drive's quota is used up.
     """
     if not start.lstrip().lower().startswith(PAGE_STARTS):
         return
@@ -220,12 +227,12 @@ def refuse_page(start: bytes, part: Path | None = None) -> None:
         raise DownloadError(QUOTA_USED)
     title = re.search(r"<title>\s*(.*?)\s*</title>", text, re.IGNORECASE | re.DOTALL)
     quoted = f" ('{printable(title[1], 80)}')" if title else ""
-    raise DownloadError(f"a web page{quoted} came in place of the file")
+    raise DownloadError(f"the server sent a web page{quoted} instead of the file")
 
 
 def reason(error: Exception) -> str:
-    """An exception of the network in a few words, without its address."""
-    if isinstance(error.__cause__, requests.RequestException):  # whose text gdown repeats in full
+    """A network error in a few words, without the address."""
+    if isinstance(error.__cause__, requests.RequestException):  # gdown quotes the cause in full
         return reason(error.__cause__)
     if isinstance(error, requests.Timeout):
         return "the server does not answer"
@@ -237,6 +244,6 @@ def reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, ValueError):
         return f"not a usable address ({type(error).__name__})"
-    # Libraries put the address and a traceback into their messages: the first sentence says what happened.
+    # Messages of libraries contain the address and a traceback; their first line says what happened.
     text = re.sub(r"https?://\S+", "its address", str(error).partition("\n")[0])
     return printable(text, 160) or type(error).__name__

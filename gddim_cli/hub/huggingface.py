@@ -1,6 +1,6 @@
-"""Models on the Hugging Face Hub, `hf://org/name[@revision]`, by its library, with its cache, token and offline mode.
+"""Fetches models from the Hugging Face Hub, `hf://org/name[@revision]`, with the package `huggingface_hub`.
 
-Needs the extra `gddim[hub]`.
+Needs the extra `gddim[hub]`. The cache, token and offline mode are those of `huggingface_hub`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gddim_cli.runtime.text import printable
 SCHEME = "hf://"
 REFERENCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 LARGEST = 20 << 30
-"""The largest model, in bytes."""
+"""Maximum size of a model, in bytes."""
 MODEL_FILES = (".safetensors", ".pkl", ".pt", ".pth", ".ckpt", ".msgpack")
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 CONFIGURATIONS = ("model_index.json", "config.json", "unet/config.json")
@@ -26,11 +26,12 @@ SCHEDULERS = ("scheduler_config.json", "scheduler/scheduler_config.json")
 
 
 def snapshot(reference: str, say: Callable[[str], object]) -> Path:
-    """The folder in the library's cache that holds the model's files, fetched unless they are there.
+    """The folder in huggingface_hub's cache that holds the model's files; missing files are fetched.
 
     Raises:
         UsageError: the reference is not `hf://org/name[@revision]`.
-        DownloadError: the library is missing, there is no such repository, revision or model, or it cannot be fetched.
+        DownloadError: huggingface_hub is not installed, or the repository, revision or model does not exist or cannot
+            be fetched.
     """
     match = REFERENCE.fullmatch(reference)
     if not match:
@@ -60,7 +61,10 @@ def snapshot(reference: str, say: Callable[[str], object]) -> Path:
 
 
 def choose(sizes: Mapping[str, int], reference: str) -> list[str]:
-    """The files of a repository that make one model: a diffusers folder's, or the only model file.
+    """The files of a repository that make up its model: those of a diffusers folder, or the only model file.
+
+    Args:
+        sizes: the size of each file in the repository, in bytes, by name.
 
     Raises:
         DownloadError: the repository has no model or several, or the model is too large.
@@ -80,12 +84,14 @@ def choose(sizes: Mapping[str, int], reference: str) -> list[str]:
             )
     total = sum(sizes[name] for name in chosen)
     if total > LARGEST:
-        raise DownloadError(f"{reference}: {total / 1e9:.0f} GB, more than any model that can be sampled here")
+        raise DownloadError(
+            f"{reference}: {total / 1e9:.0f} GB, which is above the limit of {LARGEST / 1e9:.0f} GB for a model"
+        )
     return chosen
 
 
 def reason(error: Exception) -> str:
-    """An error of the library in one line."""
+    """An error of huggingface_hub in one line."""
     kind = type(error).__name__
     known = {
         "RepositoryNotFoundError": "no such repository, or it is private; log in with: hf auth login",

@@ -1,4 +1,4 @@
-"""A checkpoint by name or path."""
+"""Loads a checkpoint by name or path."""
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ def load(
     say: Callable[[str], object] = lambda _: None,
     **settings: Any,
 ) -> Checkpoint | Denoiser:
-    """The checkpoint that `--checkpoint reference` means.
+    """Loads the checkpoint that `--checkpoint reference` names.
 
     Args:
-        reference: a name of the catalogue; the path of a native file, or of a file or folder of another program, which is
-            converted into the cache the first time; a folder that holds one of these; `hf://org/name[@revision]`; or
+        reference: a name in the catalogue; the path of a native file, or of a file or folder of another program, which
+            is converted into the cache the first time; a folder that holds one of these; `hf://org/name[@revision]`; or
             `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
         speed: precision, layout and compilation of the network. Default: uncompiled, in float32.
-        say: called with what a conversion assumes, and if a CUDA graph does not fit in memory.
-        settings: what a file of another program does not record, by the names of its format's options.
+        say: called with notes: what a conversion assumes, or that a CUDA graph does not fit in memory.
+        settings: for another program's file, what the file does not record, by the names of its format's options; for
+            `FILE.py:FUNCTION`, the arguments of the function.
 
     Raises:
-        UsageError: the device does not support `speed`; settings are unknown, contradict the file, or are needed and missing.
+        UsageError: the device does not support `speed`; a setting is unknown, contradicts the file, or is required but
+            missing.
         CheckpointError: the checkpoint is unknown, not on this machine, or damaged, or its card contradicts its weights.
     """
     if is_function(reference):
@@ -72,11 +74,13 @@ def load(
 
 
 def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[str], object]) -> Path:
-    """The native file of another program's checkpoint, converted the first time and kept by content, settings and format.
+    """Converts another program's checkpoint to a native file in the cache, once, and returns the path of that file.
+
+    The name of the native file is a hash of the checkpoint's content, the settings and the format.
 
     Raises:
-        CheckpointError: the file is of no known format, damaged, or not such a model.
-        UsageError: settings that are unknown, contradict the file, or are needed and missing.
+        CheckpointError: the file has no known format, is damaged, or does not hold a model of its format.
+        UsageError: a setting is unknown, contradicts the file, or is required but missing.
         OutputError: the cache cannot be written.
     """
     spec = recognize(path)
@@ -94,10 +98,10 @@ def convert_into_cache(path: Path, settings: Mapping[str, Any], say: Callable[[s
 
 
 def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tuple[Path, Card | None]:
-    """The file or folder that `reference` means, and its card if it is a name of the catalogue.
+    """The file or folder that `reference` names, and its card if `reference` is a name in the catalogue.
 
     Args:
-        say: called with what is downloaded.
+        say: called with the size of a download before it starts.
 
     Raises:
         CheckpointError: the reference is neither a file nor a known name, or its weights are not on this machine.
@@ -107,7 +111,7 @@ def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tup
         raise CheckpointError("the checkpoint's name is empty")
     if reference.startswith(huggingface.SCHEME):
         return model_in(huggingface.snapshot(reference, say), reference), None
-    path, known = Path(reference), reference in store.names()  # names take precedence; ./NAME means the file
+    path, known = Path(reference), reference in store.names()  # A name takes precedence; ./NAME means the file.
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, ValueError):  # no file can have this name
@@ -128,9 +132,9 @@ def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tup
 
 
 def model_in(folder: Path, reference: str) -> Path:
-    """The one model in a folder: the folder itself if its format is a folder, else the only model file in it.
+    """The model in a folder: the folder itself if a format recognises it, otherwise the only model file inside.
 
-    Native files come first: a training run's folder holds its state as well.
+    If there are native files, other files are ignored: a training run's folder also holds the training state.
 
     Raises:
         CheckpointError: the folder holds no model, or several.

@@ -1,4 +1,4 @@
-"""Where published files are: the addresses that have them, and their places in the cache."""
+"""Where published files are: the addresses they are fetched from, and their paths in the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from gddim_cli.runtime.files import writing
 
 
 def places(card: Card | FileCard) -> Iterator[tuple[str, Callable[[Path, OnBytes], Path]]]:
-    """The addresses of the file, in the order in which they are tried: `GDDIM_MIRROR`, then the card's."""
+    """The addresses of the card's file, each with a function that fetches it from there.
+
+    They come in the order in which they are tried: `GDDIM_MIRROR`, then the addresses on the card.
+    """
     source, mirror = card.source, os.environ.get("GDDIM_MIRROR")
     assert source is not None
     for url in (f"{mirror.rstrip('/')}/{name_on_mirror(card)}" if mirror else None, source.url):
@@ -28,7 +31,7 @@ def places(card: Card | FileCard) -> Iterator[tuple[str, Callable[[Path, OnBytes
 
 
 def name_on_mirror(card: Card | FileCard) -> str:
-    """The file's path on a mirror: its name, in a folder named after the card if several cards have that file name."""
+    """The file's path on a mirror: its name; if several cards have that file name, in a folder named after the card."""
     assert card.source is not None
     cards = [store.card_of(name) for name in store.names()] if isinstance(card, Card) else []
     same = [other for other in cards if other.source and other.source.file == card.source.file]
@@ -36,14 +39,14 @@ def name_on_mirror(card: Card | FileCard) -> str:
 
 
 def place_of(card: Card | FileCard) -> Path:
-    """The path of the verified file in the cache."""
+    """The path in the cache for the card's file after verification (and, for a checkpoint, conversion)."""
     if isinstance(card, FileCard):
         return store.cache_folder() / "files" / card.source.file
     return store.cached_weights(card.name)
 
 
 def kept_path(card: Card | FileCard) -> Path:
-    """The path at which --keep keeps the published file."""
+    """The path in the cache where `--keep` puts the published file."""
     assert card.source is not None
     return store.cache_folder() / "originals" / card.name / card.source.file
 

@@ -1,4 +1,4 @@
-"""Where named checkpoints are: cards and small weights ship with the package, fetched weights are in the cache."""
+"""Where named checkpoints are: cards and small weights ship with the package, downloaded weights are in the cache."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bundled_folder() -> Path:
 
 
 def names() -> list[str]:
-    """The checkpoints that have a card."""
+    """The names of the checkpoints in the catalogue: those with a card."""
     return sorted(path.stem for path in bundled_folder().glob("*.yaml") if "." not in path.stem)
 
 
@@ -40,18 +40,18 @@ def card_of(name: str) -> Card:
     """The card of a named checkpoint.
 
     Raises:
-        CheckpointError: an unknown name (the nearest is suggested), or a wrong card.
+        CheckpointError: the name is unknown (the message suggests the nearest), or the card is invalid.
     """
     if name not in names():
         raise CheckpointError(
-            f"there is no checkpoint '{printable(name, 60)}'; {nearest(name, names())} (a file is given by its path)"
+            f"there is no checkpoint '{printable(name, 60)}'; {nearest(name, names())} (to use a file, give its path)"
         )
     path = bundled_folder() / f"{name}.yaml"
     return typed(read_yaml(path), Card, path, CheckpointError)
 
 
 def file_names() -> list[str]:
-    """The names of published files other than checkpoints: statistics, Inception."""
+    """The names of published files other than checkpoints: statistics and Inception networks."""
     return sorted(path.name.removesuffix(FILE_CARD) for path in bundled_folder().glob(f"*{FILE_CARD}"))
 
 
@@ -59,7 +59,7 @@ def file_card_of(name: str) -> FileCard:
     """The card of a named published file.
 
     Raises:
-        DataError: an unknown name (the nearest is suggested), or a wrong card.
+        DataError: the name is unknown (the message suggests the nearest), or the card is invalid.
     """
     if name not in file_names():
         raise DataError(f"there is no file '{printable(name, 60)}'; {nearest(name, file_names())}")
@@ -74,14 +74,14 @@ def find_file(name: str) -> Path | None:
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was seen when a name was first downloaded; later downloads must be the same.
+    """The first download of a name; later downloads must have the same sha256.
 
     Attributes:
         sha256: SHA-256 of the published file.
-        size: its size in bytes.
-        source: its origin.
+        size: the published file's size in bytes.
+        source: where the published file came from: an address or a path.
         date: the date of the download.
-        native_sha256: SHA-256 of the converted file; None for files kept as they are.
+        native_sha256: SHA-256 of the converted file; None for files that are not converted.
     """
 
     sha256: str
@@ -96,7 +96,7 @@ def record_path(name: str) -> Path:
 
 
 def read_record(name: str) -> Record | None:
-    """The record of the first download; None before it.
+    """The record of a name's first download; None if there has been none.
 
     Raises:
         CheckpointError: the record is damaged.
@@ -107,7 +107,9 @@ def read_record(name: str) -> Record | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Record)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); remove it to trust the next download again") from error
+        raise CheckpointError(
+            f"{path}: damaged ({error}); remove this file to accept the next download whatever its sha256"
+        ) from error
 
 
 def write_record(name: str, record: Record) -> None:
@@ -121,7 +123,7 @@ def write_record(name: str, record: Record) -> None:
 
 
 def cache_folder() -> Path:
-    """The folder of fetched checkpoints: `GDDIM_HOME`, else the platform's cache folder."""
+    """The cache folder of gddim: `GDDIM_HOME`, or by default the platform's cache folder for gddim."""
     home = os.environ.get("GDDIM_HOME")
     return Path(home) if home else Path(platformdirs.user_cache_dir("gddim"))
 
@@ -138,7 +140,7 @@ def find_weights(name: str) -> Path | None:
 
 
 def default_name() -> tuple[str, str]:
-    """The checkpoint to sample when none is named, and why: the released CLD if it is here, else the bundled one."""
+    """The default checkpoint, and the reason: the released CLD if it has been downloaded, otherwise the bundled one."""
     if find_weights(RELEASED):
         return RELEASED, "the released CLD model, which has been downloaded"
     return BUNDLED, f"bundled; {RELEASED} has not been downloaded"
@@ -146,7 +148,7 @@ def default_name() -> tuple[str, str]:
 
 @contextmanager
 def locked(name: str, say: Callable[[str], object]) -> Iterator[None]:
-    """Keeps other processes away from the same name.
+    """Holds a lock on a name, so that other processes that need the name wait.
 
     Raises:
         OutputError: the cache cannot be written.

@@ -18,10 +18,10 @@ from gddim_cli.runtime.user_file import function_of, guarded
 
 
 def load_user_model(reference: str, device: torch.device, settings: dict[str, Any]) -> Denoiser:
-    """The model that `FILE.py:FUNCTION` returns. The file is executed, as any program is.
+    """The model that `FILE.py:FUNCTION` returns. The file is executed like any Python program.
 
-    The function is called with the settings as keyword arguments. It returns a `gddim.Denoiser`, or a module and a mapping of
-    the Denoiser's other arguments: `image_shape`, `prediction`, ...
+    The function is called with the settings as keyword arguments. It returns a `gddim.Denoiser`, or a pair: a
+    module, and a dict with the other arguments of `Denoiser` (`image_shape`, `prediction`, ...).
 
     Raises:
         DataError: the file or the function is missing, raises an error, or returns something else.
@@ -31,10 +31,11 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
     model = guarded(path, f"{function}()", lambda: build(**settings))
     if isinstance(model, tuple) and len(model) == 2 and callable(model[0]) and isinstance(model[1], dict):
         module, convention = model
-        model = guarded(path, f"the convention of {function}()", lambda: Denoiser(module, **convention))
+        model = guarded(path, f"Denoiser with the arguments from {function}()", lambda: Denoiser(module, **convention))
     if not isinstance(model, Denoiser):
         raise DataError(
-            f"{path}: {function}() returned {type(model).__name__}; a gddim.Denoiser is needed, or a module with its convention"
+            f"{path}: {function}() returned {type(model).__name__}; expected a gddim.Denoiser, or a module and "
+            "a dict of Denoiser's other arguments"
         )
     module = module_of(model)
     if isinstance(module, nn.Module):
@@ -45,7 +46,7 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
 
 
 class UserNetwork:
-    """A network from a user's file, whose errors name the file; out-of-memory errors pass unchanged."""
+    """A network from a user's file. Its errors become errors that name the file, except for out-of-memory errors."""
 
     def __init__(self, path: Path, network: Network) -> None:
         self.path, self.network = path, network

@@ -1,4 +1,4 @@
-"""Whether a published file of statistics is what its card says, before it is kept."""
+"""Checks that a file of statistics matches its card, before the file is kept in the cache."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gddim_cli.runtime.arrays import read_archive, read_member
 from gddim_cli.runtime.text import printable
 
 LARGEST = 2 << 30
-"""The largest array, in bytes; the largest published one has 0.4 GB."""
+"""Maximum size of an array, in bytes. The largest array in a published file has 0.4 GB."""
 
 
 def check_content(card: FileCard, path: Path) -> None:
-    """Refuses a file that lacks the arrays that its card names, or whose arrays are not statistics.
+    """Refuses a file if an array that its card names is missing or does not hold statistics.
 
     Raises:
-        DownloadError: the file is wrong; the message says in what.
+        DownloadError: the file does not match its card; the message says why.
     """
     if not card.arrays:
         return
@@ -50,27 +50,27 @@ def check_content(card: FileCard, path: Path) -> None:
 
 
 def check_zip(card: FileCard, path: Path) -> None:
-    """Refuses a damaged archive, and one whose members claim more than they hold.
+    """Refuses a damaged archive, and an archive with a member of more than `LARGEST` bytes.
 
     Raises:
-        DownloadError: the archive is damaged; the message names the member.
+        DownloadError: the archive is damaged, or a member is too large.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if any(member.file_size > LARGEST for member in archive.infolist()):
-                raise refused(card, path, "a member of it is too large")
+                raise refused(card, path, "one of its members is too large")
             broken = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise refused(card, path, f"not a complete .npz file ({printable(error)})") from error
     if broken:
-        raise refused(card, path, f"{printable(broken)} in it is damaged")
+        raise refused(card, path, f"its member {printable(broken)} is damaged")
 
 
 def check_statistics(card: FileCard, path: Path, values: dict[str, NDArray[np.floating]]) -> None:
     """Refuses arrays that cannot be a mean and a covariance, or features of images.
 
     Raises:
-        DownloadError: an array is wrong; the message names the first.
+        DownloadError: an array is wrong; the message names the first such array.
     """
     if "mu" in values and "sigma" in values:
         mu, sigma = values["mu"], values["sigma"]
@@ -85,10 +85,10 @@ def check_statistics(card: FileCard, path: Path, values: dict[str, NDArray[np.fl
 
 
 def reason(error: DataError, path: Path) -> str:
-    """The error without the path, which the message begins with."""
+    """The error's text without the path at its start, which `refused` adds itself."""
     return printable(str(error).removeprefix(f"{path}: "))
 
 
 def refused(card: FileCard, path: Path, what: str) -> DownloadError:
-    """The DownloadError for a file of that card and what is wrong with it."""
+    """The DownloadError for a file that does not match its card; `what` says what is wrong."""
     return DownloadError(f"{path}: not the statistics of {card.name}: {what}; not kept")

@@ -388,7 +388,7 @@ def test_bad_calls_are_refused(
         ((digits, "--ref", odd), 1, f"--ref {odd}: lenet-mnist: the images are 40x40 with 3 channels"),
         ((digits, "--mode", "clean"), 2, "--ref mnist: was made with lenet, not with --mode clean"),
         ((digits, "--inception", "x.pt"), 2, "is measured with lenet-mnist, not with Inception"),
-        ((digits, colour), 2, "takes one set of images, not 2"),
+        ((digits, colour), 2, "expected one set of images, not 2"),
         (("stats", digits), 2, "gddim fid stats IMAGES OUT.npz"),
         (("stats", digits, "out.txt"), 2, "out.txt does not end in .npz"),
         (("stats", digits, tmp_path / "o.npz", "--ref", "mnist"), 2, "takes no reference"),
@@ -421,7 +421,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     home.write_text("a file where the folder should be")
     found = gddim("fid", digits)
     assert found.status == 0
-    assert "features are not kept" in found.err
+    assert "features are not cached" in found.err
 
 
 def test_a_process_that_is_ahead_takes_no_batch_from_another(

@@ -136,7 +136,7 @@ def test_a_file_far_larger_than_its_card_says(card, site, gddim, monkeypatch, ki
     done = gddim("download", "small")
     assert done.status == 1
     last = done.err.strip().splitlines()[-1]
-    assert "more than 2 MB arrived, but its card says 1 MB; not kept" in last
+    assert "it has more than 2 MB, but its card says 1 MB; not kept" in last
     assert kept(card.home) == []
     assert len(site.requests) == 1
 

@@ -214,6 +214,6 @@ def test_a_native_file_has_a_card_too(tiny, gddim):
 def test_a_part_of_several_names(gddim):
     done = gddim("download", "cifar10")
     assert done.status == 2
-    assert "names with it: bdm-cifar10, cfm-cifar10, cld-cifar10" in done.err
+    assert "names that contain it: bdm-cifar10, cfm-cifar10, cld-cifar10" in done.err
     assert re.search(r" and \d+ more, see gddim checkpoints$", done.err.strip())
     assert "did you mean 'vp-cifar10'" in gddim("download", "vp-cifr10").err

@@ -145,10 +145,14 @@ def test_another_file_than_the_first_time(cards, site, gddim, golden_file):
 @pytest.mark.parametrize(
     ("page", "type", "message"),
     [
-        (b"<!doctype html><title> Please\n log in </title>", "text/html", "a web page ('Please log in') came in place"),
-        (b"\n<HTML><body>x</body>", "application/octet-stream", "a web page came in place of the file"),
-        (b"sorry", "text/html; charset=utf-8", "a web page came in place of the file"),
-        (QUOTA_PAGE, "text/html", "download quota of this file is used up"),
+        (
+            b"<!doctype html><title> Please\n log in </title>",
+            "text/html",
+            "the server sent a web page ('Please log in') instead",
+        ),
+        (b"\n<HTML><body>x</body>", "application/octet-stream", "the server sent a web page instead of the file"),
+        (b"sorry", "text/html; charset=utf-8", "the server sent a web page instead of the file"),
+        (QUOTA_PAGE, "text/html", "download quota for this file is used up"),
     ],
 )
 def test_a_page_in_place_of_the_file(cards, site, gddim, page, type, message):

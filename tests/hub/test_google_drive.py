@@ -67,7 +67,7 @@ def test_google_drive_quota(cards, drive, site, gddim, flax, monkeypatch):
     monkeypatch.setattr(site, "answer", quota)
     done = gddim("download", "small")
     assert done.status == 1
-    assert "download quota of this file is used up" in done.last
+    assert "download quota for this file is used up" in done.last
     assert "--from FILE" in done.last
     assert cards.kept() == []
     monkeypatch.setattr(site, "answer", answer)
@@ -85,7 +85,7 @@ def test_a_file_of_a_google_drive_folder(cards, drive, site, gddim, monkeypatch)
     listed[0].path = "folder/other.pth"
     done = gddim("download", "small")
     assert done.status == 1
-    assert "no small.msgpack in that folder, which has other.pth" in done.last
+    assert "no small.msgpack in the Drive folder, which holds other.pth" in done.last
 
 
 def test_a_network_that_is_missing_is_told_without_the_librarys_message():

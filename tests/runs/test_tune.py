@@ -168,7 +168,7 @@ def test_a_solver_of_another_checkpoint_is_refused(gddim, tuned: Path) -> None:
 
 
 def test_usage_errors(gddim, tiny: Path, tmp_path: Path) -> None:
-    assert "--nfe: is needed" in gddim("tune", "--checkpoint", tiny).err
+    assert "--nfe: is required" in gddim("tune", "--checkpoint", tiny).err
     assert "--nfe: 2000 is above 1000" in gddim("tune", "--nfe", 2000).err
     assert "--num: 1 noises" in gddim("tune", "--nfe", 4, "--num", 1).err
     assert "does not end in .json" in gddim("tune", "--nfe", 4, "--out", tmp_path / "x.txt").err

@@ -118,7 +118,7 @@ def test_what_a_recipe_says_of_its_data_holds_for_those_alone(
     other, said = card("other.npz", "b")
     assert (other.license, other.cite) == ({}, [])
     assert other.training["data"] == "the user's own: 20 images of 8x8x1"
-    assert "recipe squares describes other images than these; the model card says that they are your own" in said
+    assert "recipe squares describes other images than these; the model card says that the images are your own" in said
 
 
 def test_no_licence_is_claimed_that_the_recipe_does_not_state(train, config: Path, tmp_path: Path) -> None:
