@@ -25,7 +25,7 @@ GFLOP = {CARD: 37.18, EDM_CARD: 42.04}  # per evaluation of one 32x32 image; a m
 
 
 def make(path: Path) -> None:
-    """Writes a training state with the released names and shapes by flax: weights, averages and two Adam moments."""
+    """Uses flax to write a training state of the released names and shapes: weights, averages, two Adam moments."""
     import numpy as np
     from flax.serialization import msgpack_serialize
 

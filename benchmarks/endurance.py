@@ -34,7 +34,7 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(processes: int, *words: object) -> list[str]:
-    """The command line of `gddim sample WORDS` on several processes; torchrun does not take options after `--`."""
+    """The command line of `gddim sample WORDS` on these processes; `--` keeps torchrun from parsing gddim's options."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
     return [sys.executable, *(torchrun if processes > 1 else ["-m"]), "gddim_cli", "sample", *map(str, words)]
 
@@ -253,9 +253,9 @@ def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[
 
 
 def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[str]:
-    """The samples at tenths of the run. Those of the first tenth are warm-up; those after the last image stand apart."""
+    """The samples at tenths of the run. Earlier samples are warm-up; the last column has those after the last image."""
     tenths = [num * k // 10 for k in range(1, 10)]
-    yield f"| rank | quantity | {' | '.join(f'at {n}' for n in tenths)} | maximum | last | maximum after the last image |"
+    yield f"| rank | quantity | {' | '.join(f'at {n}' for n in tenths)} | maximum | last | maximum after last image |"
     yield "| --- " * (len(tenths) + 5) + "|"
     for watch in watches:
         warm = [sample for sample in watch.samples if tenths[0] <= sample[0] < num]

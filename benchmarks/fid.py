@@ -70,7 +70,7 @@ def stand_in(path: Path) -> Path:
 
 
 def seconds(ours: Work, theirs: Work, runs: int) -> tuple[float, float]:
-    """The shortest time of each, measured alternately; the shortest, since other load on the machine only adds time."""
+    """The shortest time of each, measured alternately. (Other load on the machine can only make a time longer.)"""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
         for work, into in zip((ours, theirs), times, strict=True):

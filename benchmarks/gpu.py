@@ -46,9 +46,9 @@ SHORT = 20.0
 """A run that takes fewer seconds is repeated, and the faster run counts."""
 BF16, FP16 = torch.bfloat16, torch.float16
 COMPILING, EAGER = 100.0, 20.0
-"""The estimated maximum of seconds that a row takes on an H100, with and without compilation."""
+"""Estimated maximum time of a row on an H100, in seconds, with and without compilation."""
 LAST = 240.0
-"""The estimated seconds of the measurements that follow the table."""
+"""Estimated time of the measurements that follow the table, in seconds."""
 SETTINGS = {  # the most important settings come first, since time may run out
     "fp32": Speed(),
     "tf32": Speed(tf32=True),
@@ -219,7 +219,7 @@ def header(model: Model, device: torch.device, checkpoint: str | None) -> str:
     numbers, images = sum(p.numel() for p in model.module.parameters()), model.card.images
     return (
         f"{name}, torch {torch.__version__}, {datetime.now(UTC).date()}; {what}: {numbers:,} parameters, "
-        f"{model.flop / 1e9:.3g} GFLOP per evaluation, {images.channels}x{images.size}x{images.size}; NFE {model.nfe}.\n"
+        f"{model.flop / 1e9:.3g} GFLOP per evaluation, {images.channels}x{images.size}x{images.size}; NFE {model.nfe}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The part of benchmarks/gpu.py in which memory runs out in the middle of a run, which has to survive."""
+"""The part of benchmarks/gpu.py that makes memory run out during a run, which the run has to survive."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Accelerated:
         cache: Path | None = None,
         say: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """Moves the module to the device and prepares it; it is compiled at the first batch.
+        """Moves the module to the device and prepares it for the settings; compilation happens at the first batch.
 
         Args:
             cache: the folder in which compiled code is kept for later runs; None for torch's own.

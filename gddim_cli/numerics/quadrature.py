@@ -69,8 +69,8 @@ def resolving_edges(function: Callable[[Array], Array], start: float, end: float
         The increasing edges of the panels, [P + 1].
 
     Raises:
-        NumericsError: the function is not finite, or would need panels narrower than `NARROWEST`, or more than
-            `MAX_PENDING` panels are unresolved.
+        NumericsError: the function is not finite, or is so rough that a panel would be narrower than `NARROWEST` or
+            that more than `MAX_PENDING` panels are unresolved at the same time.
     """
     _, _, to_series = rule()
     done: list[tuple[float, float]] = []

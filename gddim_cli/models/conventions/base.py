@@ -12,7 +12,7 @@ from gddim_cli.runtime.registry import Spec
 
 
 class Scaling(NamedTuple):
-    """`D(y, sigma) = skip y + out F(inside y; level)`, each [N], float64.
+    """The four functions in `D(y, sigma) = skip y + out F(inside y; level)`, each [N], float64.
 
     Attributes:
         skip, out, inside: factors of the noisy images, of the prediction, and of the network's input.

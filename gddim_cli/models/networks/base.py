@@ -60,18 +60,17 @@ def arguments_of(build: type[nn.Module]) -> type[msgspec.Struct]:
 
 
 def split_condition(condition: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Splits a condition into time or noise level [N] and one-hot class columns [N, classes], zero if it has none."""
+    """Splits a condition into time or noise level, [N], and one-hot classes, [N, classes] (zeros if it has no classes)."""
     if condition.dim() == 1:
         return condition, condition.new_zeros(len(condition), classes)
     return condition[:, 0], condition[:, 1:]
 
 
 def check_levels(side: int, levels: int, attention: Sequence[int]) -> None:
-    """Checks that the image side can be halved from each level to the next, and that attention is at sides of levels.
+    """Checks that the image side can be halved from each level to the next, and that attention sides are levels' sides.
 
     Raises:
-        ValueError: the side cannot be halved so often, or no level has the side of an attention; the message names the
-            sides.
+        ValueError: the image side cannot be halved so often, or attention is set at a side that no level has.
     """
     unit = 2 ** (levels - 1)
     if side % unit:

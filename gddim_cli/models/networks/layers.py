@@ -21,7 +21,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, C, ...] to the same shape."""
+        """Normalises x [N, C, ...]."""
         if x.device.type == "cpu" or layout_of(x) != torch.channels_last:
             return super().forward(x)
         return self.in_any_layout(x)

@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 class SkipInit(TorchFunctionMode):
     """A context in which `torch.nn.init` does nothing, so that a network of 10^8 parameters is built in milliseconds.
 
-    The parameters hold uninitialised memory and have to be overwritten. (The `meta` device would work as well, but it
-    makes torch import modules for a second.)
+    The parameters hold uninitialised memory and have to be overwritten. (The `meta` device would work as well, but its
+    imports take a second.)
     """
 
     def __torch_function__(
