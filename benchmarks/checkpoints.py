@@ -1,4 +1,6 @@
-"""Full-size checkpoints converted, loaded and run: time, memory and arithmetic rate. See docs/checkpoints-benchmark.md.
+"""Measures the time, memory and arithmetic rate of converting, loading and running full-size checkpoints.
+
+The results are in docs/checkpoints-benchmark.md.
 
 pip install '.[bench]' && python benchmarks/checkpoints.py [--folder DIR] [--threads N] [--batch N] [--no-flax]
 """
@@ -19,11 +21,11 @@ from typing import Any
 
 LIST = Path(__file__).parent.parent / "tests" / "data" / "gddim_cld_cifar10_flax.json.xz"
 CARD, EDM_CARD = "cld-cifar10", "edm-cifar10-uncond-vp"
-GFLOP = {CARD: 37.18, EDM_CARD: 42.04}  # of one 32x32 image, two for a multiplication and addition
+GFLOP = {CARD: 37.18, EDM_CARD: 42.04}  # per evaluation of one 32x32 image; a multiply-add is two operations
 
 
 def make(path: Path) -> None:
-    """A training state of the released names and shapes by the real flax: weights, averages and two Adam moments."""
+    """Uses flax to write a training state of the released names and shapes: weights, averages, two Adam moments."""
     import numpy as np
     from flax.serialization import msgpack_serialize
 
@@ -59,7 +61,7 @@ def make(path: Path) -> None:
 
 
 def read(path: Path) -> float:
-    """Seconds to read the file and do nothing with it."""
+    """Seconds that it takes merely to read the file."""
     started = time.perf_counter()
     with path.open("rb", buffering=0) as file:
         while file.read(1 << 20):
@@ -68,14 +70,19 @@ def read(path: Path) -> float:
 
 
 def make_edm(path: Path) -> None:
-    """A pickle in EDM's layout with the architecture of its CIFAR-10 model."""
+    """Writes a pickle in EDM's layout with the architecture of EDM's CIFAR-10 model."""
     from edm_pickle import write
 
     write(path, EDM_CARD)
 
 
 def convert(path: Path, out: Path, name: Path = Path(CARD)) -> dict[str, float]:
-    """Seconds and peak memory of the conversion, the program's own included; numbers placed and left out."""
+    """Converts a file.
+
+    Returns:
+        The seconds of the conversion, the peak memory of this process in GB, the peak memory before the conversion, and
+        the number of tensors written.
+    """
     from safetensors import safe_open
 
     from gddim_cli.checkpoints.convert import convert_release
@@ -95,7 +102,7 @@ def convert(path: Path, out: Path, name: Path = Path(CARD)) -> dict[str, float]:
 
 
 def load(path: Path) -> dict[str, float]:
-    """Seconds until the native file is a network."""
+    """Seconds that it takes to load the native file as a network."""
     import torch
 
     from gddim_cli.hub.load import load as load_checkpoint
@@ -106,7 +113,7 @@ def load(path: Path) -> dict[str, float]:
 
 
 def sample(path: Path, out: Path) -> str:
-    """What `gddim sample` says of one image from it."""
+    """Samples one image from the checkpoint; returns what `gddim sample` says about the time it took."""
     words = ["sample", "--checkpoint", path, "--nfe", 5, "--num", 1, "--out", out]
     command = [sys.executable, "-m", "gddim_cli", *map(str, words)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
@@ -114,10 +121,10 @@ def sample(path: Path, out: Path) -> str:
 
 
 def rate(card: str, threads: int, batch: int) -> dict[str, float]:
-    """GFLOP/s of a full-size network and of matrix products, the best of each.
+    """The best GFLOP/s of a full-size network and the best GFLOP/s of matrix products.
 
-    They are taken in turn and for as long as each other. The time is that of the process on its cores, so that waiting for
-    other programs does not count (they still share caches and memory).
+    Network and products are measured alternately, with the same number of operations. The time is the CPU time of the
+    process, so that waiting for other programs does not count (other programs still use the same caches and memory).
     """
     import torch
 
@@ -153,14 +160,14 @@ def peak() -> float:
 
 
 def apart(*words: object) -> dict[str, float]:
-    """One of the measurements in a process of its own."""
+    """Runs one of the measurements in a separate process and returns its result."""
     command = [sys.executable, __file__, "--only", *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout or "{}")
 
 
 def measure(name: str, maker: str, folder: Path) -> list[dict[str, float]]:
-    """Makes a file of the released size, converts it, loads it; prints and returns what that took."""
+    """Makes a file of the released size, converts it and loads the result; prints and returns the measurements."""
     state, native = folder / f"{name}.state", folder / f"{name}.safetensors"
     apart(maker, state)
     reading = min(read(state) for _ in range(3))
@@ -179,10 +186,10 @@ def measure(name: str, maker: str, folder: Path) -> list[dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="for 2.2 GB of files (default: a temporary one)")
+    parser.add_argument("--folder", type=Path, help="folder for 2.2 GB of temporary files (default: the system's)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--no-flax", action="store_true", help="leave out the file that flax makes")
+    parser.add_argument("--no-flax", action="store_true", help="skip the checkpoint that is made with flax")
     parser.add_argument("--only", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:

@@ -1,4 +1,4 @@
-"""Orders of convergence on a mixture with the exact score, as Markdown tables: docs/numerics.md.
+"""Measures orders of convergence on a mixture with its exact score; prints the Markdown tables of docs/numerics.md.
 
 python benchmarks/convergence.py
 """
@@ -52,7 +52,7 @@ def multistep(exact: ExactFlow) -> None:
 
 
 def others(exact: ExactFlow) -> None:
-    """The other deterministic samplers, with their own warm-up, from 1000 steps (Euler) or 320."""
+    """Prints the rows of the other deterministic samplers, for N and 2 N steps. N is 1000 for Euler, 320 for others."""
     for label, name, order, evaluations, options in ONE_STEP:
         base = 1000 if order == 1 else 320
         counts, errors = [], []
@@ -82,7 +82,7 @@ def others(exact: ExactFlow) -> None:
 
 def corrected(exact: ExactFlow) -> None:
     for order in range(4):
-        steps = [80, 160] if order == 3 else [160, 320]  # beyond, rounding
+        steps = [80, 160] if order == 3 else [160, 320]  # with more steps, rounding errors dominate
         errors = corrected_errors(exact, order, steps)
         measured = f"{slopes(steps, errors)[0]:.2f}"
         row(exact.diffusion.name, order, order + 2, ", ".join(f"{e:.1e}" for e in errors), measured)

@@ -1,10 +1,13 @@
-"""One network in every convention, and the bundled model in EDM's through four diffusions: the table and picture of the docs.
+"""Makes the table of conventions in docs/checkpoints.md and the picture docs/edm-mnist.png.
 
 python benchmarks/denoisers.py [OUT.png]
 
-The table of docs/checkpoints.md: a SongUNet with random weights as EDM's F defines D, computed in float64. Then, for each
-convention, the network that would predict this D, rounded to float32, is given to `gddim.Denoiser`; the table has the
-relative difference of the two D. The picture, docs/edm-mnist.png: docs/examples/edm_denoiser.py through cld, vp, ve, psld.
+The table: an exact denoiser D is computed in float64, from a SongUNet with random weights in the place of EDM's F. For
+each convention, `gddim.Denoiser` is given the network that predicts this D, with outputs rounded to float32. The table
+has the relative difference between the resulting D and the exact D.
+
+The picture: digits of the bundled model, declared in EDM's convention by docs/examples/edm_denoiser.py, sampled through
+cld, vp, ve and psld.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ DIFFUSIONS, NFE, DIGITS = ("cld", "vp", "ve", "psld"), 20, 12
 
 
 def random_denoiser() -> IsotropicDenoiser:
-    """A SongUNet with random weights as EDM's F, float64."""
+    """The exact denoiser: a SongUNet with random weights in the place of EDM's F, in float64."""
     torch.manual_seed(0)
     module = SongUNet(
         img_resolution=SHAPE[1],
@@ -61,7 +64,7 @@ def random_denoiser() -> IsotropicDenoiser:
 
 
 def native(exact: IsotropicDenoiser, convention: Any, sigma: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The float32 network of a convention that predicts the exact D at one noise level."""
+    """A network that follows a convention and, at one noise level, predicts the exact D, rounded to float32."""
     levels = torch.full((COUNT,), sigma, dtype=torch.float64)
 
     def network(x: Tensor, level: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ def native(exact: IsotropicDenoiser, convention: Any, sigma: float) -> Callable[
 
 
 def difference(exact: IsotropicDenoiser, arguments: dict[str, Any], sigma: float) -> float:
-    """The largest relative difference of an image's D."""
+    """The largest relative difference, over the images, between D in this convention and the exact D."""
     convention = gddim.Denoiser(lambda x, _: x, SHAPE, **arguments).denoiser.convention
     model = gddim.Denoiser(native(exact, convention, sigma), SHAPE, **arguments)
     noise = torch.randn(COUNT, *SHAPE, generator=torch.Generator().manual_seed(1))
@@ -84,7 +87,7 @@ def difference(exact: IsotropicDenoiser, arguments: dict[str, Any], sigma: float
 
 
 def table() -> list[str]:
-    """The lines of the table, in markdown."""
+    """The lines of the table, in Markdown."""
     exact = random_denoiser()
     lines = ["| parameterization | " + " | ".join(f"sigma {sigma:g}" for sigma in SIGMAS) + " |"]
     lines.append("| --- " * (1 + len(SIGMAS)) + "|")
@@ -95,7 +98,7 @@ def table() -> list[str]:
 
 
 def picture(path: Path) -> None:
-    """Writes digits of the bundled network in EDM's convention: a row for each diffusion, the same seeds in each."""
+    """Writes digits of the bundled network in EDM's convention, one row per diffusion, all rows with the same seeds."""
     model = gddim.load_model(f"{DOCS / 'examples' / 'edm_denoiser.py'}:build", device="cpu")
     rows = [gddim.sample(model, nfe=NFE, num=DIGITS, diffusion=name) for name in DIFFUSIONS]
     Image.fromarray(grid(np.concatenate(rows), columns=DIGITS)[..., 0]).save(path)

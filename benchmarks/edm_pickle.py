@@ -1,9 +1,10 @@
-"""Writes a pickle in the layout of EDM's program, around a network of random weights: 55.7 M parameters, 223 MB.
+"""Writes a pickle in the layout of EDM's program, of a network with random weights: 55.7 M parameters, 223 MB.
 
 python benchmarks/edm_pickle.py OUT.pkl [NAME]
 
-NAME is a model of the catalogue in that format (default: edm-cifar10-uncond-vp). The layout: every module is an object of
-`torch_utils.persistence` with its class's name, source code and state; the source here is `raise SystemExit`.
+NAME is a model of the catalogue in this layout (default: edm-cifar10-uncond-vp). In this layout, every module is an
+object of `torch_utils.persistence` with the name of its class, the source code of its class, and its state. The source
+code here is `raise SystemExit`, which would end any program that executed it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Persistent:
 
 
 def register_names() -> None:
-    """Makes the program's names known to pickle; nothing is ever called."""
+    """Creates the modules and the function that the pickle refers to by name; the function is never called."""
 
     def reconstruct(meta: Any) -> Any:
         raise NotImplementedError(meta)
@@ -58,7 +59,7 @@ def register_names() -> None:
 
 
 def persistent(module: nn.Module, **attributes: Any) -> Any:
-    """A module and all inside, in that layout."""
+    """A module and all its submodules, in the layout of EDM's program."""
     inside = {name: persistent(child) for name, child in module.named_children() if not isinstance(child, Resampling)}
     if isinstance(module, nn.ModuleDict):
         made = nn.ModuleDict()
@@ -80,7 +81,7 @@ def persistent(module: nn.Module, **attributes: Any) -> Any:
 
 
 def write(path: Path, name: str = "edm-cifar10-uncond-vp") -> None:
-    """A training snapshot of that model's architecture with random weights."""
+    """Writes a training snapshot with the architecture of the model `name` and random weights."""
     card = card_of(name)
     torch.manual_seed(0)
     network = empty_network(card, path)

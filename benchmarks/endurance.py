@@ -1,4 +1,4 @@
-"""What kills and long runs do to `gddim sample`: docs/endurance.md. Linux, since it looks into /proc.
+"""Tests `gddim sample` under kills and in a long run: docs/endurance.md. Needs Linux, because it reads /proc.
 
 python benchmarks/endurance.py kills     # SIGKILL at twenty random moments, with one process and with two
 python benchmarks/endurance.py soak      # 10 000 images on two processes: memory, file handles, progress
@@ -34,18 +34,18 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(processes: int, *words: object) -> list[str]:
-    """`gddim sample WORDS` on so many processes; a --num after `--` is not torchrun's."""
+    """The command line of `gddim sample WORDS` on these processes; `--` keeps torchrun from parsing gddim's options."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
     return [sys.executable, *(torchrun if processes > 1 else ["-m"]), "gddim_cli", "sample", *map(str, words)]
 
 
 def children(parent: int) -> list[int]:
-    """Processes that `parent` started."""
+    """The ids of the processes that `parent` started."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
         if int(fields[1]) == parent:
             found.append(int(entry.name))
@@ -58,7 +58,7 @@ def hashes(folder: Path, format: str, num: int) -> list[str]:
 
 
 def copies(folder: Path, format: str, num: int) -> Counter[int]:
-    """How often each image is in the folder."""
+    """The number of copies of each image in the folder."""
     storage = open_storage(folder, format)
     if isinstance(storage, Shards):
         return Counter(index for file in storage.files(num) for index in storage.index(file))
@@ -67,13 +67,13 @@ def copies(folder: Path, format: str, num: int) -> Counter[int]:
 
 @dataclass
 class Trial:
-    """A run that was killed, and gone on with.
+    """A run that was killed and then resumed.
 
     Attributes:
         victim: which process was killed.
-        there: images in the folder then.
-        again: processes of the resume.
-        faults: what is wrong in the end; empty where all is well.
+        there: number of images in the folder after the kill.
+        again: number of processes that resumed the run.
+        faults: what is wrong with the resumed run; empty if nothing is.
     """
 
     processes: int
@@ -86,10 +86,13 @@ class Trial:
 
 @dataclass
 class Killer:
-    """Kills runs of `num` images, resumes them, and compares with runs that nobody killed.
+    """Kills runs of `num` images, resumes them, and compares them with uninterrupted runs.
 
     Attributes:
-        words: of the command, but for the folder and the format.
+        folder: the folder in which the runs have their folders.
+        words: the arguments of the command, except --num, --format and --out.
+        dice: the generator of random moments and victims.
+        whole: the hashes of an uninterrupted run's images, by format.
     """
 
     folder: Path
@@ -99,7 +102,7 @@ class Killer:
     whole: dict[str, list[str]] = field(default_factory=dict)
 
     def reference(self, format: str) -> Path:
-        """The folder of a run of one process that nobody kills."""
+        """The folder of an uninterrupted run on one process, which is made at the first call."""
         folder = self.folder / f"whole-{format}"
         if format not in self.whole:
             self.run(1, format, folder)
@@ -107,7 +110,7 @@ class Killer:
         return folder
 
     def run(self, processes: int, format: str, out: Path) -> None:
-        """Runs to the end."""
+        """Runs the command to its end; raises SystemExit if it fails."""
         status = self.start(processes, format, out).wait()
         if status != 0:
             raise SystemExit(f"a run on {processes} processes ended with status {status}")
@@ -117,7 +120,7 @@ class Killer:
         return subprocess.Popen(command(processes, *words), stderr=subprocess.DEVNULL, env=ALONE)
 
     def trial(self, processes: int, format: str, again: int, number: int) -> Trial:
-        """Kills up to 0.2 s after a random number of images, resumes with `again` processes, and looks."""
+        """Kills a run up to 0.2 s after a random number of images, resumes it on `again` processes, and checks it."""
         self.reference(format)
         out, target = self.folder / f"{processes}-{format}-{number}", self.dice.randrange(self.num)
         process, storage = self.start(processes, format, out), open_storage(out, format)
@@ -131,7 +134,7 @@ class Killer:
         return trial
 
     def kill(self, process: subprocess.Popen[bytes], processes: int) -> str:
-        """SIGKILL to the one process; of several to one rank, to the launcher, or to all of them."""
+        """Sends SIGKILL to the only process; with several, to one rank, the launcher or all. Returns who was killed."""
         ranks = children(process.pid) if processes > 1 else []
         choices: dict[str, list[int]] = {"all": [process.pid, *ranks]}
         if processes > 1:
@@ -146,19 +149,19 @@ class Killer:
         return victim
 
     def faults(self, out: Path, format: str) -> list[str]:
-        """What differs from a run that nobody killed."""
+        """The differences from an uninterrupted run."""
         reference, found = self.reference(format), []
         counted = copies(out, format, 10 * self.num)
         if sorted(counted) != list(range(self.num)):
             found.append(f"{len(counted)} images")
         if set(counted.values()) != {1}:
-            found.append("an image twice")
+            found.append("duplicate images")
         if not found and hashes(out, format, self.num) != self.whole[format]:
-            found.append("an image changed")
+            found.append("changed images")
         if (out / MANIFEST).read_bytes() != (reference / MANIFEST).read_bytes():
-            found.append("another manifest")
+            found.append("a different manifest")
         if any(file.name.startswith(".") and file.name != LOCK for file in out.iterdir()):
-            found.append("something half-written")
+            found.append("half-written files")
         return found
 
 
@@ -170,7 +173,7 @@ def kills(
     teams: Sequence[int] = (1, 2),
     formats: Sequence[str] = FORMATS,
 ) -> list[Trial]:
-    """`count` trials for each number of processes, the formats in turn."""
+    """Makes `count` trials for each number of processes in `teams`, with the formats in turn."""
     trials = []
     with tempfile.TemporaryDirectory() as folder:
         killer = Killer(Path(folder), num, words, random.Random(seed))
@@ -199,7 +202,7 @@ def kills_table(trials: list[Trial], num: int) -> Iterator[str]:
 
 @dataclass
 class Watch:
-    """What is seen of a rank: resident memory in MiB and open file handles, at counts of images."""
+    """The samples of a rank: the number of images so far, resident memory in MiB, and open file handles."""
 
     rank: int
     samples: list[tuple[int, float, int]] = field(default_factory=list)
@@ -208,7 +211,7 @@ class Watch:
         try:
             status = Path(f"/proc/{pid}/status").read_text()
             handles = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             return
         resident = re.search(r"VmRSS:\s+(\d+) kB", status)
         if resident:
@@ -216,7 +219,7 @@ class Watch:
 
 
 def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[Watch], list[int]]:
-    """A run on two processes: what each holds as it goes, and the counts that it reports."""
+    """Makes a run on two processes; returns the samples of each process and the image counts of the progress lines."""
     counts: list[int] = []
 
     def listen(stream: IO[str]) -> None:
@@ -248,7 +251,7 @@ def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[
 
 
 def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[str]:
-    """At tenths of the run, from the first tenth on: what comes before is warm-up, what comes after the end."""
+    """The samples at tenths of the run. Earlier samples are warm-up; the last column has those after the last image."""
     tenths = [num * k // 10 for k in range(1, 10)]
     heads = [*(f"at {n}" for n in tenths), "maximum", "last", "maximum after the last image"]
     yield f"| rank | quantity | {' | '.join(heads)} |"
@@ -275,8 +278,8 @@ def main() -> None:
     parser.add_argument("what", choices=("kills", "soak"))
     parser.add_argument("--checkpoint", default="mnist")
     parser.add_argument("--nfe", type=int, default=10)
-    parser.add_argument("--num", type=int, help="images (default: 500 for kills, 10 000 for soak)")
-    parser.add_argument("--kills", type=int, default=20, help="for each number of processes")
+    parser.add_argument("--num", type=int, help="number of images (default: 500 for kills, 10 000 for soak)")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills for each number of processes")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     words = ("--checkpoint", chosen.checkpoint, "--nfe", chosen.nfe)
@@ -285,7 +288,7 @@ def main() -> None:
         trials = kills(num, chosen.kills, (*words, "--batch-size", 16), chosen.seed)
         print("\n".join(kills_table(trials, num)))
         if any(trial.faults for trial in trials):
-            raise SystemExit("not every resume ended well")
+            raise SystemExit("some resumed runs have faults")
     else:
         num = chosen.num or 10_000
         print("\n".join(soak_table(*soak(num, words), num)))

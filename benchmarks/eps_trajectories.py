@@ -1,9 +1,10 @@
-"""The noise prediction along one solution under K = R and K = L, as in Figure 1 of gDDIM: docs/eps_trajectories.png.
+"""Plots eps along one solution for K = R and for K = L, as in Figure 1 of gDDIM: docs/eps_trajectories.png.
 
     python benchmarks/eps_trajectories.py [--checkpoint mnist]
 
-One image is sampled through CLD by 1000 steps of order 3. On its states, a few pixels' eps is drawn against t for both K:
-what gDDIM extrapolates is nearly constant under R and turns under L.
+One image is sampled through CLD with 1000 steps of gDDIM of order 3. At the states of this solution, eps is computed
+for both K and plotted against t for a few pixels. gDDIM extrapolates eps, which is nearly constant for K = R and
+rotates for K = L.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
                 axes[row, column].plot(times, found[:, row, i, j], linewidth=1)
             axes[row, column].set_title(f"eps, {part} part, K = {k}", fontsize=10)
             moved = np.abs(np.diff(found[:, row], axis=0)).sum(axis=0).mean()
-            print(f"K = {k}, {part} part: a pixel's eps travels {moved:.2f} on the average")
+            print(f"K = {k}, {part} part: the total variation of a pixel's eps is {moved:.2f} on average")
     for axis in axes[1]:
         axis.set_xlabel("t")
     figure.tight_layout()

@@ -1,10 +1,11 @@
-"""Few evaluations, beside the paper's scheme: docs/few-evaluations.md.
+"""Compares solvers at few evaluations with the paper's scheme: docs/few-evaluations.md.
 
     python benchmarks/few_evaluations.py [--images 256] [--seed 1000] [--nfe 5,10,20] [--only cld|vp|orders|tune]
 
-The root mean square distance, per pixel in [-1, 1], of the bundled checkpoint's images from the converged ones of the same
-noises, which no shipped solver was fitted to; the known solvers' orders on a mixture with an exact score; and time and
-peak memory of `gddim tune --nfe 10`.
+It prints three things. For the bundled checkpoint, the root mean square distance, per pixel in [-1, 1], between a
+solver's images and the converged images from the same noises, to which no shipped solver was fitted. For the solvers
+known from other programs, their orders on a mixture with its exact score. For `gddim tune --nfe 10`, its time and peak
+memory.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
 
 
 def images(model: Model, count: int, **settings: Any) -> np.ndarray | None:
-    """The first images with these settings; None where a sampler does not support them or no solver is fitted."""
+    """The first images with these settings; None if the sampler does not support them or no fitted solver exists."""
     try:
         prepared = prepare(SamplingRequest.of(settings), CPU, model=model)
     except UsageError:
@@ -71,7 +72,7 @@ def distances(model: Model, diffusion: str, budgets: list[int], count: int, seed
 
 
 def order_of(spec: SamplerSpec, steps: list[int]) -> float:
-    """The slope of the error against the number of steps, on the example mixture through VP."""
+    """The measured order: how fast the error falls with the number of steps, on the example mixture through VP."""
     exact, errors = exact_flow(VP()), []
     for nfe in steps:
         given = {"sampler": spec.name, "nfe": nfe, "denoise": False, "t_end": exact.t_end, "dtype": "float64"}
@@ -91,13 +92,13 @@ def orders() -> None:
 
 
 def tuning() -> None:
-    """Time and peak memory of `gddim tune --nfe 10`, in an empty cache."""
+    """Prints the time and peak memory of `gddim tune --nfe 10` with an empty cache."""
     with tempfile.TemporaryDirectory() as home:
         began = time.monotonic()
         call = [sys.executable, "-m", "gddim_cli", "tune", "--checkpoint", "mnist", "--nfe", "10"]
         subprocess.run(call, env={**os.environ, "GDDIM_HOME": home}, check=True)
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"\ngddim tune --nfe 10: {time.monotonic() - began:.0f} s, {memory:.0f} MiB at most")
+    print(f"\ngddim tune --nfe 10: {time.monotonic() - began:.0f} s, peak memory {memory:.0f} MiB")
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""`gddim fid` beside clean-fid on the same folder of 32x32 PNGs, stage by stage: docs/fid.md.
+"""Compares `gddim fid` with clean-fid on the same folder of 32x32 PNGs, stage by stage: docs/fid.md.
 
 python benchmarks/fid.py [--images 2000] [--through 200] [--inception inception-2015-12-05.pt] [--device cuda]
 
-Without a file of weights, the whole Inception v3 of torchvision with random ones stands in, with the same interface.
+Without --inception, torchvision's Inception v3 with random weights is used; it has the same interface.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Wrapper(nn.Module):
 
 
 def stand_in(path: Path) -> Path:
-    """A file of the whole network with random weights."""
+    """Writes a file of the whole network with random weights, for use without --inception."""
     from torchvision.models import inception_v3
 
     torch.manual_seed(0)
@@ -70,7 +70,7 @@ def stand_in(path: Path) -> Path:
 
 
 def seconds(ours: Work, theirs: Work, runs: int) -> tuple[float, float]:
-    """The best times of both, taken in turns: other load on the machine only adds to a time."""
+    """The shortest time of each, measured alternately. (Other load on the machine can only make a time longer.)"""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
         for work, into in zip((ours, theirs), times, strict=True):
@@ -94,7 +94,7 @@ def read_and_resize_cleanfid(folder: Path, workers: int) -> None:
 
 
 def measure(folder: Path, extractor: Extractor) -> Gaussian:
-    """Our path from files to a Gaussian."""
+    """gddim's path from files to a Gaussian."""
     moments = Moments.empty(extractor.dimension)
     for batch in open_images(folder).batches(BATCH):
         moments.add(extractor(batch))
@@ -127,7 +127,7 @@ def whole_cleanfid(folder: Path, inception: Path, device: torch.device, workers:
 
 
 def cleanfid_distance(a: Gaussian, b: Gaussian) -> float:
-    """clean-fid's, through a shim that restores the argument `disp`, which scipy 1.18 dropped."""
+    """clean-fid's Fréchet distance; a shim restores the argument `disp` of `sqrtm`, which scipy 1.18 dropped."""
     from cleanfid import fid
 
     original = fid.linalg.sqrtm
@@ -145,13 +145,13 @@ def cleanfid_distance(a: Gaussian, b: Gaussian) -> float:
 def peak(work: Callable[..., Any], arguments: tuple[Any, ...], queue: Any) -> None:
     warnings.simplefilter("ignore")
     work(*arguments)
-    # Not getrusage: a new program inherits the peak of the one that started it.
+    # getrusage would not do, because a new process inherits the peak of the process that started it.
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     queue.put(int(line.split()[1]) / 1024)
 
 
 def memory(work: Callable[..., Any], *arguments: Any) -> float:
-    """Peak memory in MiB of a fresh process that does the work, its libraries included."""
+    """Peak memory in MiB of a new process that does the work, including the libraries that it loads."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=peak, args=(work, arguments, queue))
@@ -162,7 +162,7 @@ def memory(work: Callable[..., Any], *arguments: Any) -> float:
 
 
 def gaussians() -> tuple[Gaussian, Gaussian]:
-    """Two Gaussians of 2048 features whose standard deviations fall by e^7 from the first to the last."""
+    """Two Gaussians of 2048 features, whose standard deviations fall by a factor of e^7 from the first to the last."""
     draw = np.random.default_rng(0)
     mix = draw.standard_normal((2048, 2048)) * np.exp(-np.arange(2048) / 300)
     a, b = (gaussian_of((draw.standard_normal((5000, 2048)) @ mix).astype(np.float32)) for _ in range(2))
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--through", type=int, default=200, help="number of images that go through the network")
     parser.add_argument("--inception", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=0, help="workers of clean-fid")
+    parser.add_argument("--workers", type=int, default=0, help="number of data-loading workers of clean-fid")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     warnings.simplefilter("ignore")
@@ -217,7 +217,7 @@ def main() -> None:
         row("memory: read to moments", memory(whole, *paths), memory(whole_cleanfid, *paths, arguments.workers), "MiB")
         row("memory: distance", memory(frechet_distance, a, b), memory(cleanfid_distance, a, b), "MiB")
         difference = abs(frechet_distance(a, b) / cleanfid_distance(a, b) - 1)
-        print(f"\nThe two distances differ by {difference:.1e}, relative")
+        print(f"\nThe relative difference of the two distances is {difference:.1e}")
 
 
 if __name__ == "__main__":

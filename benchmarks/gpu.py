@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, as one table and a list, in less than ten minutes: docs/gpu.md.
+"""Measures everything that needs a GPU, in less than ten minutes; prints a table and a list. See docs/gpu.md.
 
 python benchmarks/gpu.py > gpu.md                   # the network of cld-cifar10, random weights, no download
 python benchmarks/gpu.py --checkpoint mnist         # a model that is on this machine
@@ -39,17 +39,17 @@ from gddim_cli.runs.batch_size import attempt
 from gddim_cli.runtime.rounding import rounding
 
 COMPARED = 64
-"""Images whose distance from float32's is taken."""
+"""Number of images that are compared with those of float32."""
 EXACT = 2
-"""Images that are made in float64 on the CPU."""
+"""Number of images that are made in float64 on the CPU."""
 SHORT = 20.0
-"""Seconds below which a run is repeated, and the quicker one taken."""
+"""A run that takes fewer seconds is repeated, and the faster run counts."""
 BF16, FP16 = torch.bfloat16, torch.float16
 COMPILING, EAGER = 100.0, 20.0
-"""Seconds that a row with and without a compiler takes at most, about, on an H100."""
+"""Estimated maximum time of a row on an H100, in seconds, with and without compilation."""
 LAST = 240.0
-"""Seconds that what follows the table takes, about."""
-SETTINGS = {  # the most important first: time may end
+"""Estimated time of the measurements that follow the table, in seconds."""
+SETTINGS = {  # the most important settings come first, since time may run out
     "fp32": Speed(),
     "tf32": Speed(tf32=True),
     "bf16": Speed(BF16, channels_last=False),
@@ -75,7 +75,7 @@ def finish(device: torch.device) -> None:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Of work that may be under way on the device when it returns."""
+    """The seconds that `work` takes, including work that is still running on the device when the call returns."""
     finish(device)
     started = time.perf_counter()
     work()
@@ -85,7 +85,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 @torch.inference_mode()
 def looped(network: Callable[[Tensor, Tensor], Tensor], inputs: tuple[Tensor, Tensor], times: int) -> float:
-    """Seconds of so many evaluations, one after the other."""
+    """The seconds of `times` evaluations, one after the other."""
 
     def loop() -> None:
         for _ in range(times):
@@ -97,7 +97,7 @@ def looped(network: Callable[[Tensor, Tensor], Tensor], inputs: tuple[Tensor, Te
 
 @torch.inference_mode()
 def measure(model: Model, name: str, speed: Speed, batch: int, device: torch.device, exact: Tensor) -> Row:
-    """One row; raises what torch raises where memory ends."""
+    """Measures one row of the table; raises torch's error if memory runs out."""
     prepared = model.prepared(device, speed)
     network = prepared.model.network
     if device.type == "cuda":
@@ -120,7 +120,7 @@ def measure(model: Model, name: str, speed: Speed, batch: int, device: torch.dev
 
 
 def released(device: torch.device) -> None:
-    """Gives back what the last setting held."""
+    """Frees the memory that the last setting used."""
     torch._dynamo.reset()
     gc.collect()
     if device.type == "cuda":
@@ -128,7 +128,7 @@ def released(device: torch.device) -> None:
 
 
 def plain(model: Model, tf32: bool, batches: Sequence[int], device: torch.device) -> float | None:
-    """Images/s of the module as it is, eager float32, called in a loop; the best of the batch sizes; None: none fits."""
+    """Images/s of the uncompiled float32 module in a loop, at the fastest batch size; None if none fits in memory."""
     module = copy.deepcopy(model.module).to(device)
     with rounding(tf32):
         spent = {
@@ -139,7 +139,7 @@ def plain(model: Model, tf32: bool, batches: Sequence[int], device: torch.device
 
 
 def exact_run(model: Model) -> tuple[Tensor, Pixels]:
-    """One evaluation, and the images, in float64 on the CPU."""
+    """The output of one evaluation, and the sampled images, both in float64 on the CPU."""
     prepared = model.prepared(CPU, Speed(torch.float64))
     with torch.inference_mode():
         y = prepared.model.network(*model.inputs(EXACT, CPU, torch.float64))
@@ -149,12 +149,12 @@ def exact_run(model: Model) -> tuple[Tensor, Pixels]:
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--small", action="store_true", help="a small network, small batches, 4 evaluations")
-    parser.add_argument("--checkpoint", help="a model on this machine, in place of random weights")
-    parser.add_argument("--nfe", type=int, help="evaluations (default: 50; small: 4)")
-    parser.add_argument("--batches", type=int, nargs="+", help="sizes (default: 64 256; small: 2 4)")
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="settings whose names have one of these words")
-    parser.add_argument("--minutes", type=float, default=9.5, help="what is left when they are over is left out")
+    parser.add_argument("--small", action="store_true", help="use a small network, small batches and NFE 4")
+    parser.add_argument("--checkpoint", help="measure a model on this machine instead of random weights")
+    parser.add_argument("--nfe", type=int, help="network evaluations per image (default: 50; small: 4)")
+    parser.add_argument("--batches", type=int, nargs="+", help="batch sizes (default: 64 256; small: 2 4)")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="measure fp32, and settings named with a WORD")
+    parser.add_argument("--minutes", type=float, default=9.5, help="time limit; what does not fit is left out")
     chosen = parser.parse_args(words)
     chosen.nfe = chosen.nfe or (4 if chosen.small else 50)
     chosen.batches = chosen.batches or ([2, 4] if chosen.small else [64, 256])
@@ -162,7 +162,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def row_or_reason(measured: Callable[[], Row]) -> Row | None:
-    """The row; None, and a word on stderr, where there is not the memory or the compiler for it."""
+    """The row; None, with a note on stderr, if memory runs out or the network cannot be compiled."""
     try:
         row = attempt(measured)
     except GddimError as error:
@@ -175,7 +175,7 @@ def row_or_reason(measured: Callable[[], Row]) -> Row | None:
 def all_rows(
     model: Model, batches: Sequence[int], device: torch.device, exact: Tensor, only: Sequence[str], budget: Budget
 ) -> list[Row]:
-    """Every setting that the device has: eager ones at every size, compiled ones at the best one of their precision."""
+    """The rows of the settings that the device supports: at every batch size, or if compiled, at the fastest so far."""
     rows: list[Row] = []
     for name, speed in SETTINGS.items():
         if device.type != "cuda" and (speed.tf32 or speed.cuda_graph):
@@ -199,7 +199,7 @@ def all_rows(
 
 @contextmanager
 def timed_algorithms(on: bool) -> Iterator[None]:
-    """Whether cuDNN times its algorithms for each shape, and what was before afterwards."""
+    """A context in which cuDNN times its algorithms for each shape, if `on`; restores the previous setting."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, on
     try:
         yield
@@ -218,8 +218,8 @@ def header(model: Model, device: torch.device, checkpoint: str | None) -> str:
     what = f"`{checkpoint}`" if checkpoint else "the architecture of `cld-cifar10`, **random weights**"
     numbers, images = sum(p.numel() for p in model.module.parameters()), model.card.images
     return (
-        f"{name}, torch {torch.__version__}, {datetime.now(UTC).date()}; {what}: {numbers:,} numbers, "
-        f"{model.flop / 1e9:.3g} GFLOP an evaluation, {images.channels}x{images.size}x{images.size}; NFE {model.nfe}.\n"
+        f"{name}, torch {torch.__version__}, {datetime.now(UTC).date()}; {what}: {numbers:,} parameters, "
+        f"{model.flop / 1e9:.3g} GFLOP per evaluation, {images.channels}x{images.size}x{images.size}; NFE {model.nfe}\n"
     )
 
 
@@ -240,11 +240,11 @@ def main(words: Sequence[str] | None = None) -> None:
         rms, within = distance(reference, exact_pixels)
         write(
             [
-                f"- fp32 beside float64 on the CPU, {EXACT} images: RMS {rms:.3f} grey levels, {100 * within:.2f} % within one"
+                f"- fp32 against float64 on the CPU, {EXACT} images: RMS {rms:.3f} grey levels, {100 * within:.2f} % within one"
             ]
         )
     else:
-        say("fp32: no row, so no distances")
+        say("fp32 has no row, so no distances from fp32 are measured")
     budget.reserved = 0.0
     rest(model, best, chosen, device, budget)
     features = features_rate(device, model.card.images.size, *((2, 1) if chosen.small else (64, 10)))
@@ -257,7 +257,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def plain_loops(model: Model, batches: Sequence[int], device: torch.device) -> dict[str, float]:
-    """Images/s of the plain network in a loop, by its name."""
+    """Images/s of the plain network in a loop, by a name that states the precision."""
     loops = {}
     for name in ("fp32", "tf32") if device.type == "cuda" else ("fp32",):
         rate = plain(model, name == "tf32", batches, device)
@@ -270,7 +270,7 @@ def plain_loops(model: Model, batches: Sequence[int], device: torch.device) -> d
 
 
 def rest(model: Model, best: Row | None, chosen: argparse.Namespace, device: torch.device, budget: Budget) -> None:
-    """What the table does not say: the whole tool, its answers to a lack of memory, and its commands."""
+    """Measures what is not in the table: the complete tool, its reaction to a lack of memory, and its commands."""
     speed, name, batch = (SETTINGS[best.name], best.name, best.batch) if best else (Speed(), "fp32", chosen.batches[0])
     graph = Speed(BF16, cuda_graph=device.type == "cuda")
     short = max(chosen.batches[0] // 2, 2)
@@ -278,7 +278,7 @@ def rest(model: Model, best: Row | None, chosen: argparse.Namespace, device: tor
         size = (32, 3, 10) if chosen.small else (1024, 50, 300)
         commands = Commands(chosen.device, Path(folder), *size)
         for what, work in {
-            "the whole tool": lambda: tool(model, speed, name, batch, 2 if chosen.small else 4, device),
+            "the complete tool": lambda: tool(model, speed, name, batch, 2 if chosen.small else 4, device),
             "batch size": lambda: automatic(model, device),
             "out of memory": lambda: survived(model, Speed(BF16), short, 0.6, device),
             "out of memory in a capture": lambda: survived(model, graph, short, 1.1, device),
@@ -292,7 +292,7 @@ def rest(model: Model, best: Row | None, chosen: argparse.Namespace, device: tor
 
 
 def write(lines: Sequence[str]) -> None:
-    """Prints lines at once: the time may end."""
+    """Prints lines at once, since time may run out."""
     if lines:
         print("\n".join(lines), flush=True)
 

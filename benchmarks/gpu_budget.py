@@ -1,4 +1,4 @@
-"""A limit on the time of benchmarks/gpu.py, so that one call of ten minutes says the most important things."""
+"""The time limit of benchmarks/gpu.py, which makes sure that the most important results come within ten minutes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gddim_cli.errors import GddimError
 
 @dataclass
 class Budget:
-    """Seconds that may be spent since its creation.
+    """A time limit, which starts when the object is created.
 
     Attributes:
-        seconds: the whole time.
-        reserved: of it, what `left` leaves for the work that comes last.
+        seconds: the limit.
+        reserved: the seconds that are kept for the work that comes last; `left` does not count them.
     """
 
     seconds: float
@@ -24,18 +24,18 @@ class Budget:
     started: float = field(default_factory=time.monotonic)
 
     def left(self) -> float:
-        """Seconds left, without the reserved ones."""
+        """The seconds left, without the reserved ones."""
         return self.seconds - self.reserved - (time.monotonic() - self.started)
 
     def allows(self, what: str, seconds: float = 0.0) -> bool:
-        """Whether so many seconds are left; prints a note on stderr if not."""
+        """Whether this number of seconds is left; if not, prints a note on stderr that `what` is left out."""
         enough = self.left() >= seconds
         if not enough:
-            say(f"{what}: left out, {duration(max(self.left(), 0.0))} of the time are left")
+            say(f"{what}: left out, since only {duration(max(self.left(), 0.0))} are left")
         return enough
 
     def lines(self, what: str, work: Callable[[], list[str]], seconds: float = 0.0) -> list[str]:
-        """The lines that `work` returns; one that says why not, where it fails or the time is up."""
+        """The lines that `work` returns; if `work` fails or no time is left, one line that says so."""
         if not self.allows(what, seconds):
             return [f"- {what}: **not measured**, no time left"]
         say(what)

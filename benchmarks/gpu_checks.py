@@ -1,4 +1,4 @@
-"""Single figures of benchmarks/gpu.py: the rate of matrix products, the automatic batch size, the distance from the CPU."""
+"""Figures of benchmarks/gpu.py: the rate of matrix products, the automatic batch size, the distance from the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gddim_cli.runtime.rounding import rounding
 
 
 def distance_of_states(device: torch.device, nfe: int) -> float:
-    """The bundled model's final states in float32 on the device from those on the CPU, relative, in the 2-norm."""
+    """The relative difference, in the 2-norm, of the bundled model's final float32 states on the device and the CPU."""
     there, here = (
         gddim_cli.sample("mnist", nfe=nfe, num=4, device=str(place), return_states=True)[1] for place in (device, CPU)
     )
@@ -23,10 +23,10 @@ def distance_of_states(device: torch.device, nfe: int) -> float:
 
 
 def automatic(model: Model, device: torch.device) -> list[str]:
-    """What `--batch-size auto` takes."""
+    """The batch size that `--batch-size auto` takes."""
     trials = BatchSizeProbe(model.prepared(device, Speed(torch.bfloat16, channels_last=True)))
     largest = trials.max_batch_size()
-    return [f"- `--batch-size auto` takes {best_size(trials.seconds, largest)} for bf16, of at most {largest}"]
+    return [f"- `--batch-size auto` takes {best_size(trials.seconds, largest)} in bf16; the maximum is {largest}"]
 
 
 def product_rates(device: torch.device, side: int) -> dict[str, float]:
@@ -44,7 +44,7 @@ def product_rates(device: torch.device, side: int) -> dict[str, float]:
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """TFLOP/s of a product of square matrices: the limit beside which a network's rate is to be read."""
+    """TFLOP/s of a product of square matrices, which is an upper limit for the rate of a network."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     fastest = float("inf")
     for _ in range(6):

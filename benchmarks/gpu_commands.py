@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py does with the commands themselves, in processes of their own, on the bundled model."""
+"""The part of benchmarks/gpu.py that runs gddim's commands, in separate processes, on the bundled model."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Commands:
 
     Attributes:
         device: the name of `--device`.
-        folder: for everything that they write.
-        num: images of a run.
-        nfe: evaluations.
-        steps: of training.
+        folder: the folder for everything that the runs write.
+        num: number of images per run.
+        nfe: network evaluations per image.
+        steps: number of training steps.
     """
 
     device: str
@@ -39,14 +39,18 @@ class Commands:
     steps: int
 
     def start(self, *words: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        """A command that runs, with a cache of its own and the package that this program uses."""
+        """Starts a command with a separate cache, and with the gddim package that this program uses."""
         root = str(Path(gddim_cli.__file__).parent.parent)
         environment = {**os.environ, "GDDIM_HOME": str(self.folder / "home"), "PYTHONPATH": root}
         command = [sys.executable, "-m", *launcher, "gddim_cli", *map(str, words)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
     def run(self, *words: object, launcher: tuple[str, ...] = ()) -> float:
-        """Seconds of a command from its start to its end. Raises RuntimeError with its last line on stderr if it fails."""
+        """Runs a command and returns the seconds that it took.
+
+        Raises:
+            RuntimeError: the command took more than 240 s, or failed; the message has the command's error message.
+        """
         started = time.perf_counter()
         process = self.start(*words, launcher=launcher)
         try:
@@ -60,7 +64,7 @@ class Commands:
         return time.perf_counter() - started
 
     def sample(self, out: str, device: str, format: str = "npz") -> list[object]:
-        """`gddim sample` into a folder."""
+        """The arguments of `gddim sample` for a run in the folder `out`."""
         words = ["sample", "--nfe", self.nfe, "--num", self.num, "--batch-size", max(1, self.num // 16), "--quiet"]
         return [*words, "--device", device, "--format", format, "--out", self.folder / out]
 
@@ -69,21 +73,21 @@ class Commands:
         return open_storage(self.folder / out, "npz").read(range(self.num))
 
     def beside(self, out: str) -> str:
-        """The images of a run beside those of the CPU."""
+        """Compares the images of a run with images made on the CPU."""
         if not (self.folder / "cpu").exists():
             self.run(*self.sample("cpu", "cpu"))
         rms, within = distance(self.images(out), self.images("cpu"))
         return f"RMS {rms:.3f} grey levels from the CPU's images, {100 * within:.2f} % of pixels within one"
 
     def two_processes(self) -> list[str]:
-        """Two processes of one run share the device."""
+        """Makes a run with two processes, which share the device."""
         spent = self.run(
             *self.sample("two", f"{self.device}:0" if self.device == "cuda" else self.device), launcher=TORCHRUN
         )
         return [f"- two processes on one device, {self.num} images in {spent:.0f} s: {self.beside('two')}"]
 
     def killed(self) -> list[str]:
-        """A run that is killed on the device, and completed on the CPU."""
+        """Kills a run on the device and completes it on the CPU."""
         out = self.folder / "killed"
         process = self.start(*self.sample("killed", self.device))
         deadline = time.monotonic() + 120
@@ -94,12 +98,12 @@ class Commands:
         parts = list(out.glob("images-*.npz"))
         there = sum(len(np.load(part)["index"]) for part in parts)
         if (out / "manifest.json").exists() or not there:
-            raise RuntimeError(f"the run had made {there} of {self.num} images when it was to be killed")
+            raise RuntimeError(f"the run was killed too early or too late, with {there} of {self.num} images")
         self.run(*self.sample("killed", "cpu"))
         return [f"- killed with {there} of {self.num} images, completed on the CPU: {self.beside('killed')}"]
 
     def train(self) -> list[str]:
-        """A short training run, and images from its weights."""
+        """Trains for a short time, and samples from the trained weights."""
         size, small = (8, {"channels": [16], "blocks": 1, "embedding": 16}) if self.steps < 100 else (28, {})
         draw = np.random.default_rng(0)
         np.savez(self.folder / "data.npz", draw.integers(0, 256, (256, size, size), dtype=np.uint8))
@@ -117,11 +121,11 @@ class Commands:
         words = ["sample", "--checkpoint", self.folder / "trained" / "noise.safetensors", "--nfe", 5, "--num", 4]
         self.run(*words, "--device", self.device, "--out", self.folder / "noise")
         return [
-            f"- `gddim train`, {self.steps} steps: {spent:.0f} s, start and end included; its weights can be sampled"
+            f"- `gddim train`, {self.steps} steps: {spent:.0f} s, start and end included; the weights can be sampled"
         ]
 
     def tune(self) -> list[str]:
-        """A short fit of a solver."""
+        """Fits a solver for a short time."""
         words = ["tune", "--nfe", 3, "--num", 2] if self.steps < 100 else ["tune", "--nfe", 5, "--num", 16]
         spent = self.run(*words, "--device", self.device)
         return [f"- `gddim {' '.join(map(str, words))}`: {spent:.0f} s"]

@@ -1,4 +1,4 @@
-"""How many images a second `gddim fid`'s Inception turns into features, with random weights in place of the published."""
+"""Measures how many images per second the Inception network of `gddim fid` processes, with random weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gddim_cli.evaluation.extractors.registry import load_extractor
 
 
 def write_random_inception(path: Path) -> None:
-    """The weights of pytorch-fid's Inception, as torchvision draws them before others would be fetched."""
+    """Writes the random weights with which torchvision initialises pytorch-fid's Inception; downloads none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from cleanfid import inception_pytorch
@@ -28,7 +28,7 @@ def write_random_inception(path: Path) -> None:
 
 
 def features_rate(device: torch.device, side: int, batch: int, batches: int) -> float:
-    """Images/s from uint8 [batch, side, side, 3] on the CPU to float32 features there."""
+    """Images/s of computing features; uint8 images [batch, side, side, 3] and float32 features are on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pt_inception.pth"
         write_random_inception(path)

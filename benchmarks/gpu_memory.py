@@ -1,4 +1,4 @@
-"""Memory that runs out in the middle of a run of benchmarks/gpu.py, and the run that survives it."""
+"""The part of benchmarks/gpu.py that makes memory run out during a run, which the run has to survive."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gddim_cli.runs.prepared_run import PreparedRun
 
 
 def survived(model: Model, speed: Speed, batch: int, share: float, device: torch.device) -> list[str]:
-    """A batch of images made with too little memory, beside the same images made with enough.
+    """Compares a batch of images made with too little memory with the same images made with enough memory.
 
     Args:
-        share: memory in units of what the batch takes: under 1 the batch does not fit; a little over 1 it fits, but not a
-            CUDA graph of it.
+        share: the available memory, as a multiple of what the batch needs. Below 1 the batch does not fit; slightly
+            above 1 the batch fits, but a CUDA graph of it does not.
     """
     notes: list[str] = []
     prepared = model.prepared(device, speed, say=notes.append)
@@ -32,7 +32,7 @@ def survived(model: Model, speed: Speed, batch: int, share: float, device: torch
         made, size = images(prepared, batch)
     close = float((np.abs(made.astype(int) - expected) <= 1).mean())
     where = "provoked" if device.type == "cuda" else "simulated"
-    told = f"; it said: {notes[0]}" if notes else ""
+    told = f"; message: {notes[0]}" if notes else ""
     return [
         f"- out of memory, {where} with {share:.2f} of what a batch of {batch} takes{', with a CUDA graph' * speed.cuda_graph}: "
         f"survived in batches of {size}, {100 * close:.2f} % of pixels within one grey level{told}"
@@ -40,7 +40,11 @@ def survived(model: Model, speed: Speed, batch: int, share: float, device: torch
 
 
 def images(prepared: PreparedRun, batch: int) -> tuple[np.ndarray, int]:
-    """The first images of a run of `gddim sample --batch-size auto` that has measured `batch`; the batch size it ended with."""
+    """Runs the loop of `gddim sample --batch-size auto`, as if the measured batch size were `batch`.
+
+    Returns:
+        The first `batch` images, and the largest batch size that fit into memory.
+    """
     sizes: list[int] = []
     run = prepared.run
 
@@ -64,7 +68,7 @@ def images(prepared: PreparedRun, batch: int) -> tuple[np.ndarray, int]:
 
 @contextmanager
 def scarce(prepared: PreparedRun, batch: int, share: float) -> Iterator[None]:
-    """A context in which a batch has only this share of the memory that it takes; on the CPU it is told so."""
+    """A context in which only this multiple of the memory that a batch needs is available; simulated on the CPU."""
     if prepared.device.type != "cuda":
         with told_so(prepared, int(batch * share)):
             yield
@@ -88,7 +92,7 @@ def scarce(prepared: PreparedRun, batch: int, share: float) -> Iterator[None]:
 
 @contextmanager
 def told_so(prepared: PreparedRun, most: int) -> Iterator[None]:
-    """A context in which more than `most` images raise torch's error."""
+    """A context in which a batch of more than `most` images raises torch's out-of-memory error."""
     counted = prepared.model.network
     network = counted.network
 

@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py measures: the large network with random weights, or a model that is on this machine."""
+"""The models that benchmarks/gpu.py measures: the large network with random weights, or a model on this machine."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ SMALL = {"image_size": 8, "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn
 class RandomDenoiser(nn.Module):
     """An untrained NCSN++, as a denoiser `c_skip y + c_out F(c_in y)` (2206.00364, Table 1, sigma_data = 0.5).
 
-    As a prediction of eps, untrained weights would send every pixel far beyond black and white, where all settings
-    agree; so the images stay of the size of images, and depend on every evaluation.
+    Used as a noise prediction, an untrained network would drive every pixel far beyond black or white, where all
+    settings give the same image. Used as a denoiser, its images stay within the usual range and depend on every
+    evaluation.
     """
 
     def __init__(self, network: NCSNpp) -> None:
@@ -49,7 +50,14 @@ class RandomDenoiser(nn.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """What is measured: a card, its module in float32 on the CPU, and the arithmetic of one image's evaluation."""
+    """A model to measure.
+
+    Attributes:
+        card: the model card.
+        module: the network, in float32 on the CPU.
+        flop: floating-point operations of one evaluation for one image.
+        nfe: network evaluations per image.
+    """
 
     card: Card
     module: nn.Module
@@ -63,13 +71,13 @@ class Model:
         lam: float | None = None,
         say: Callable[[str], object] = lambda _: None,
     ) -> PreparedRun:
-        """gDDIM, deterministic unless there is a `lam`."""
+        """The model prepared for sampling by gDDIM; deterministic if `lam` is None."""
         network = Accelerated(copy.deepcopy(self.module), device, speed, store.cache_folder() / "compiled", say)
         given = {"nfe": self.nfe, "lambda": lam, "dtype": str(speed.dtype).removeprefix("torch."), "tf32": speed.tf32}
         return prepare(SamplingRequest.of(given), device, model=Checkpoint(self.card, Counted(network), Path(), ""))
 
     def inputs(self, count: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Noisy images and a noise level (or time) for them."""
+        """Noisy images, and their noise levels or times."""
         images = self.card.images
         blocks = 1 if self.card.parameterization == "denoiser" else self.card.make_diffusion().D
         made = torch.randn(
@@ -96,7 +104,7 @@ def random_model(small: bool, nfe: int) -> Model:
 
 
 def real_model(reference: str, nfe: int) -> Model:
-    """The model that `--checkpoint reference` means."""
+    """The model that `--checkpoint reference` selects."""
     path, _ = locate(reference)
     card, tensors = native.read(path)
     model = Model(card, build(card, tensors, path), 0.0, nfe)
@@ -104,7 +112,7 @@ def real_model(reference: str, nfe: int) -> Model:
 
 
 def count_flop(model: Model) -> float:
-    """Floating-point operations of one image's evaluation, a multiplication and an addition counted as two."""
+    """Floating-point operations of one evaluation for one image; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         model.module(*model.inputs(1, CPU, torch.float32))
     return float(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""The rows of benchmarks/gpu.py as a table, and what follows from them."""
+"""The table of benchmarks/gpu.py, and the conclusions from it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from gddim_cli.cli.progress import duration
 from gddim_cli.images.quantize import Pixels
 
 CUDNN = "cudnn benchmark"
-"""In the names of settings that let cuDNN time its algorithms; the tool does not, since what it picks may differ."""
+"""Part of the name of a setting in which cuDNN times its algorithms. gddim itself never lets cuDNN do this, because the
+algorithm that cuDNN picks may differ from run to run."""
 CLOSE = 0.99
-"""Of the pixels within one grey level: such a setting counts as float32's equal."""
+"""A setting counts as equal to float32 if at least this share of its pixels is within one grey level of float32's."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class Row:
     """One setting at one batch size.
 
     Attributes:
-        first: seconds of the first evaluation, compilation and capture in it.
-        rate: images/s of the whole sampler, to the images on the CPU.
-        alone: images/s of as many evaluations of the network alone.
-        memory: the peak, bytes; 0 on the CPU.
-        error: of one evaluation against float64 on the CPU, relative, in the 2-norm.
+        first: seconds of the first evaluation, including compilation and capture.
+        rate: images/s of the whole sampler, until the images are on the CPU.
+        alone: images/s if only the network is evaluated, equally often.
+        memory: peak memory in bytes; 0 on the CPU.
+        error: relative error of one evaluation in the 2-norm, against float64 on the CPU.
         pixels: the first `COMPARED` images.
     """
 
@@ -41,7 +42,10 @@ class Row:
 
 
 def distance(pixels: Pixels, reference: Pixels) -> tuple[float, float]:
-    """Root mean square difference in grey levels, and the share of pixels within one, of the images that both have."""
+    """Root mean square difference in grey levels, and the share of pixels that differ by one grey level at most.
+
+    If one set has more images than the other, only the first images are compared.
+    """
     count = min(len(pixels), len(reference))
     off = pixels[:count].astype(np.float64) - reference[:count]
     return float(np.sqrt((off**2).mean())), float((np.abs(off) <= 1).mean())
@@ -69,7 +73,7 @@ def table(rows: Sequence[Row], model: Model, reference: Pixels | None) -> list[s
 
 
 def fastest(rows: Sequence[Row], reference: Pixels | None) -> Row | None:
-    """The fastest of the tool's settings that is as good as float32; None where nothing can be said."""
+    """The fastest of gddim's settings that counts as equal to float32; None if there is none, or no reference."""
     if reference is None:
         return None
     equal = [row for row in rows if CUDNN not in row.name and distance(row.pixels, reference)[1] >= CLOSE]
@@ -77,7 +81,7 @@ def fastest(rows: Sequence[Row], reference: Pixels | None) -> Row | None:
 
 
 def conclusion(best: Row | None, loops: dict[str, float]) -> list[str]:
-    """The fastest setting beside the plain loops."""
+    """Lines that compare the fastest setting with the plain loops."""
     lines = [f"- {name}: {rate:.3g} images/s" for name, rate in loops.items()]
     if best is None:
         return [*lines, f"- no setting has {CLOSE:.0%} of its pixels within one grey level of fp32, or fp32 has no row"]
@@ -92,7 +96,7 @@ def conclusion(best: Row | None, loops: dict[str, float]) -> list[str]:
 def goals(
     best: Row | None, model: Model, loops: dict[str, float], limits: dict[str, float], features: float, away: float
 ) -> list[str]:
-    """What was aimed at, and whether it was reached."""
+    """Lines that state each goal and whether it is met."""
     loop = next((rate for name, rate in loops.items() if name.endswith("tf32")), None)
     product = limits.get("bf16")
     found: list[tuple[str, float | None, bool]] = [

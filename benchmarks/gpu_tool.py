@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py says of the whole tool: runs of `gddim sample`'s own loop, from the noise to the files."""
+"""The part of benchmarks/gpu.py that measures the complete tool: the loop of `gddim sample`, from noise to files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ LAMBDA = 0.3
 
 
 def tool(model: Model, speed: Speed, name: str, batch: int, batches: int, device: torch.device) -> list[str]:
-    """Images/s of so many batches into a folder, as PNG and as npz; and of a sampler that draws noise at every step."""
+    """Lines with the images/s of a run of several batches, files included, without and with noise at every step."""
     lines = []
-    for what, lam, formats in (("this tool", None, ("png", "npz")), (f"with --lambda {LAMBDA}", LAMBDA, ("npz",))):
+    for what, lam, formats in (
+        ("the complete tool", None, ("png", "npz")),
+        (f"the complete tool with --lambda {LAMBDA}", LAMBDA, ("npz",)),
+    ):
         try:
             rates = [
                 f"{rate(model, speed, lam, form, batch, batches, device):.3g} images/s as {form}" for form in formats
@@ -28,17 +31,19 @@ def tool(model: Model, speed: Speed, name: str, batch: int, batches: int, device
         except GddimError as error:
             say(f"{what}: {error}")
         else:
-            lines.append(f"- {what}, to the files, {batches} batches of {batch}, {name}: {', '.join(rates)}")
+            lines.append(f"- {what}, files included, {batches} batches of {batch}, {name}: {', '.join(rates)}")
     return lines
 
 
 def rate(
     model: Model, speed: Speed, lam: float | None, form: str, batch: int, batches: int, device: torch.device
 ) -> float:
-    """Images/s of a run, to its manifest, after a run of one batch that compiles, captures and warms up.
+    """Images/s of a whole run, including its manifest.
+
+    Compilation, capture and warm-up are not included, since a run of one batch goes before.
 
     Raises:
-        GddimError: as `Generation`.
+        GddimError: under the conditions of `Generation`.
     """
     prepared = model.prepared(device, speed, lam)
     with tempfile.TemporaryDirectory() as folder:

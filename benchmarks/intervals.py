@@ -1,10 +1,11 @@
-"""How often the 95 % intervals of `gddim fid` hold the right answer, on Gaussian features: docs/fid.md.
+"""Measures how often the 95 % intervals of `gddim fid` contain the right answer, on Gaussian features: docs/fid.md.
 
 python benchmarks/intervals.py [--repeats 1000] [--metrics fid,fid-infinity,kid,is]
 
-Images are N(shift sqrt(lambda), scale^2 lambda), the reference N(0, lambda); lambda is 1, or falls from 1 to e^-6. The right
-answer of `fid` is its mean over sets of N images (over all repeats); of `fid-infinity` and `kid` that of the two Gaussians.
-For `is` the images are scores of d classes, without a reference; the right answer is that of `fid`.
+The features of an image are drawn from N(shift sqrt(lambda), scale^2 lambda), those of the reference from N(0, lambda).
+The variances lambda are all 1, or fall from 1 to e^-6. For `fid`, the right answer is the mean of the metric over all
+repeats, each with N images. For `fid-infinity` and `kid`, it is the value for the two Gaussians themselves. For `is`,
+the features are the scores of d classes and there is no reference; the right answer is again the mean over all repeats.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of Gaussians of dimension d, and N images; `m` features of the reference for kid."""
+    """A pair of Gaussians of dimension d, and the number of images, n. For kid, the reference has `m` images."""
 
     d: int
     n: int
@@ -37,12 +38,12 @@ class Case:
 
     @property
     def variances(self) -> Array:
-        """lambda, [d]."""
+        """The variances lambda, [d]."""
         return np.exp(-6 * np.arange(self.d) / self.d) if self.decay else np.ones(self.d)
 
     @property
     def gaussians(self) -> tuple[Gaussian, Gaussian]:
-        """Of the images and of the reference."""
+        """The Gaussian of the images, and the Gaussian of the reference."""
         v = self.variances
         return (
             Gaussian(self.shift * np.sqrt(v), self.scale**2 * np.diag(v)),
@@ -82,7 +83,7 @@ is                       1000 2000  0 0    4
 is:splits=1              10   200   0 0    3
 is:splits=1              1000 1000  0 0    4
 """
-"""A metric and its case in each line: d, N, decay, shift, scale, and m where it is not 500."""
+"""Each line has a metric and a case: d, N, decay, shift, scale, and m if it is not 500."""
 
 
 def cases() -> Iterator[tuple[Metric, Case]]:
@@ -102,7 +103,7 @@ def kernel(case: Case) -> float:
     """The squared maximum mean discrepancy of the two Gaussians, kernel `(x . y / d + 1)^3`."""
 
     def mean(a: Gaussian, b: Gaussian) -> float:
-        """Of the kernel over x of a and y of b, from the first three moments of `t = x . y`."""
+        """The mean of the kernel for x drawn from a and y from b, by the first three moments of `t = x . y`."""
         t, through = a.mean @ b.mean, a.mean @ b.covariance
         spread, other = b.mean @ a.covariance @ b.mean, through @ a.mean
         both = np.trace(a.covariance @ b.covariance)
@@ -115,7 +116,7 @@ def kernel(case: Case) -> float:
 
 
 def coverage(name: str, case: Case, repeats: int, seed: int = 0) -> tuple[float, float]:
-    """The share of intervals that hold the right answer, and the mean standard error over the true one."""
+    """The share of intervals that contain the right answer, and the mean standard error divided by the true one."""
     draw = np.random.default_rng(seed)
     metric = find_metric(name)
     images, reference = case.gaussians

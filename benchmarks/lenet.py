@@ -1,4 +1,4 @@
-"""Trains the classifier of `--ref mnist` and makes its references, which are in checkpoints/.
+"""Trains the classifier of `--ref mnist` and makes its reference statistics, both of which are in checkpoints/.
 
 python benchmarks/lenet.py mnist.npz [--epochs 12] [--out checkpoints/] [--statistics-only]
 """
@@ -24,7 +24,7 @@ from gddim_cli.models.networks.lenet import LeNet
 
 
 def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image shifted by up to two pixels, which leaves it the same digit."""
+    """Each image shifted by up to two pixels, which does not change what digit it shows."""
     padded = fn.pad(images, (2, 2, 2, 2), value=-1.0)
     top, left = torch.randint(0, 5, (2, len(images)), generator=generator)
     rows, columns = top[:, None] + torch.arange(28), left[:, None] + torch.arange(28)
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
     parser.add_argument(
-        "--statistics-only", action="store_true", help="only make the references, with the weights in --out"
+        "--statistics-only", action="store_true", help="only make the statistics, with the weights in --out"
     )
     arguments = parser.parse_args()
     with np.load(arguments.data) as archive:
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def train_classifier(data: dict[str, Any], epochs: int, path: Path) -> None:
-    """Trains on the training digits, tests on the others, writes the weights with their card."""
+    """Trains on MNIST's training digits, tests on its test digits, and writes the weights with a card."""
     x = {split: scaled(data[f"{split}_images"][..., None]) for split in ("train", "test")}
     y = {split: torch.from_numpy(data[f"{split}_labels"]).long() for split in ("train", "test")}
     started = time.perf_counter()

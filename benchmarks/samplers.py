@@ -1,10 +1,11 @@
-"""Every sampler beside the others, as Markdown tables: docs/samplers.md.
+"""Compares the samplers with each other; prints the Markdown tables of docs/samplers.md.
 
     python benchmarks/samplers.py [--only mixture|checkpoint] [--checkpoint mnist] [--images 8] [--draws 128]
 
-On a mixture of three Gaussians in the plane (exact score): the largest distance of deterministic samplers from the exact
-solution, and the sliced Wasserstein distance of stochastic ones from draws of the mixture. On a checkpoint: the root mean
-square distance, per pixel in [-1, 1], from the converged solution of the same noise.
+On a mixture of three Gaussians in the plane with its exact score, the tables have the largest distance of deterministic
+samplers from the exact solution, and the sliced Wasserstein distance of stochastic samplers from draws of the mixture.
+On a checkpoint, they have the root mean square distance, per pixel in [-1, 1], from the converged solution of the same
+noise.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ STOCHASTIC: list[tuple[str, str, dict[str, Any]]] = [
 def ready(
     name: str, diffusion: Diffusion, nfe: int, options: dict[str, Any], model: Model, **settings: Any
 ) -> PreparedRun | None:
-    """The sampler on the model, without a denoising step; None where the diffusion is unsupported or there is no step."""
+    """The sampler prepared for the model, by default without a denoising step.
+
+    Returns None if the sampler does not support the diffusion, or if the budget is too small for one step.
+    """
     given = {"sampler": name, "nfe": nfe, "denoise": False, **options, **settings}
     try:
         return prepare(SamplingRequest.of(given), CPU, model=model, diffusion=diffusion)
@@ -87,7 +91,7 @@ def on_the_mixture(exact: ExactFlow) -> dict[str, list[str]]:
 
 
 def sliced_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Sliced 2-Wasserstein distance of two samples of one size, [N, d], over 64 fixed directions."""
+    """Sliced 2-Wasserstein distance of two samples of equal size, [N, d], over 64 fixed directions."""
     directions = np.random.default_rng(5).standard_normal((a.shape[1], 64))
     directions /= np.linalg.norm(directions, axis=0)
     difference = np.sort(a @ directions, axis=0) - np.sort(b @ directions, axis=0)
@@ -117,7 +121,7 @@ def laws_on_the_mixture(diffusion: Diffusion, count: int = 4000) -> dict[str, li
 
 
 def images(made: PreparedRun, count: int) -> tuple[np.ndarray, int]:
-    """The first images, [N, C, H, W], and the evaluations that each took."""
+    """The first images, [N, C, H, W], and the number of evaluations per image."""
     return made.images(made.run(range(count))), made.evaluations
 
 
@@ -140,7 +144,7 @@ def on_the_checkpoint(model: Model, diffusion: Diffusion, count: int) -> dict[st
 
 
 def noise_on_the_checkpoint(model: Model, count: int) -> None:
-    """NFE 50 with the denoising step: stochastic gDDIM beside Euler-Maruyama, as in the paper's Table 2."""
+    """Compares stochastic gDDIM with Euler-Maruyama at NFE 50 with the denoising step, as in the paper's Table 2."""
 
     def drawn(name: str, nfe: int, **settings: Any) -> np.ndarray:
         made = ready(name, CLD(), nfe, {}, model, **{"denoise": True, **settings})

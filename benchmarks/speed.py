@@ -1,4 +1,4 @@
-"""What the tool adds to the network's own time, and how fast it starts: docs/numerics.md.
+"""Measures the time that gddim adds to the network's own time, and how fast gddim starts: docs/numerics.md.
 
 python benchmarks/speed.py [--device cuda]
 """
@@ -36,12 +36,12 @@ def median_seconds(work: Callable[[], Any], runs: int) -> float:
 
 
 def coefficient_seconds() -> float:
-    """NFE 50, order 2, K = R, a fresh diffusion each time (so the quadrature of R_t is in it)."""
+    """Seconds of computing coefficients for NFE 50, order 2, K = R, including the integration of R_t."""
     return median_seconds(lambda: gddim_coefficients(CLD(), power_grid(1.0, 1e-3, 49), 2, "R", denoise=True), 9)
 
 
 class Timed(Counted):
-    """A network whose evaluations are timed, each to its end."""
+    """A network that times its evaluations, each until the GPU has finished it."""
 
     spans: ClassVar[list[tuple[float, float]]] = []
 
@@ -55,8 +55,11 @@ class Timed(Counted):
 
 
 def overhead(device: str) -> float:
-    """`gddim sample` of 64 images at NFE 50: first evaluation to last file written, over the sum of its evaluations."""
-    setattr(loading, "Counted", Timed)  # noqa: B010 (the loader makes the one network that the run uses)
+    """Runs `gddim sample` for 64 images at NFE 50.
+
+    Returns the time from the start of the first evaluation to the last file, divided by the time of all evaluations.
+    """
+    setattr(loading, "Counted", Timed)  # noqa: B010 (the loader wraps the network of the run in `Counted`)
     Timed.spans.clear()
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SystemExit):
         sys.argv = [
@@ -80,7 +83,7 @@ def overhead(device: str) -> float:
 
 
 def help_seconds() -> tuple[float, float]:
-    """`gddim --help`, and an empty Python program, as whole processes, in turn."""
+    """Seconds of `gddim --help` and of an empty Python program, each a new process; the two are run alternately."""
     ours, bare = [], []
     for _ in range(9):
         ours.append(median_seconds(lambda: quietly("-m", "gddim_cli", "--help"), 1))

@@ -38,12 +38,12 @@ def test_every_setting_that_the_cpu_has_gets_a_row(benchmark, capsys) -> None:
     for words in (
         "random weights",
         "times the plain network",
-        "beside float64",
+        "against float64",
         "`--batch-size auto` takes",
         "Inception's features",
-        "- this tool, to the files, 2 batches of",
+        "- the complete tool, files included, 2 batches of",
         "images/s as npz",
-        "- with --lambda 0.3, to the files",
+        "- the complete tool with --lambda 0.3, files included",
         "- bf16 products: ",
         "- out of memory, simulated with 0.60 of what a batch of 2 takes: survived in batches of 1, 100.00 % of pixels",
         "- out of memory, simulated with 1.10 of what a batch of 2 takes: survived in batches of 2, 100.00 % of pixels",
@@ -66,7 +66,7 @@ def test_time_that_ends_leaves_out_the_rest_and_says_so(benchmark, capsys) -> No
     budget = Budget(100, reserved=60)
     assert budget.allows("a row", 30)
     assert not budget.allows("a compiled row", 50)
-    assert "a compiled row: left out, 40.0 s of the time are left" in capsys.readouterr().err
+    assert "a compiled row: left out, since only 40.0 s are left" in capsys.readouterr().err
     assert budget.lines("a check", lambda: ["- done"]) == ["- done"]
     assert budget.lines("a check", lambda: ["- done"], 50) == ["- a check: **not measured**, no time left"]
 

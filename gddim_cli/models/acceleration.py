@@ -19,21 +19,21 @@ from gddim_cli.runtime.rounding import rounding
 
 HALF = (torch.bfloat16, torch.float16)
 REFUSALS = ("TorchDynamoException", "FailOnRecompileLimitHit", "FailOnCacheLimitHit")
-"""Exceptions of torch's compiler, by name, since not every version has all of them."""
+"""Names of the exceptions by which torch's compiler refuses a network. Not every torch version has all of them."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """The settings that trade speed against rounding. In float32 only `tf32` changes more than the order of sums.
+    """Settings that trade accuracy for speed. In float32, all of them except `tf32` change only the order of sums.
 
     Attributes:
         dtype: precision of the network. With bfloat16 and float16, convolutions and linear layers run in that precision, as
             under autocast, and everything else in float32.
-        tf32: whether products of float32 are rounded to 10 bits of mantissa (NVIDIA GPUs). torch's own default is to do so
-            in convolutions.
-        channels_last: whether tensors are laid out as NHWC, which tensor cores take in 16 bits without transposing. None: only
-            where it helps, on CUDA in 16 bits.
-        compile: whether the network is compiled by `torch.compile`, as one graph without breaks.
+        tf32: whether the factors of float32 products are rounded to 10 bits of mantissa (NVIDIA GPUs only). By default
+            torch rounds them in convolutions only.
+        channels_last: whether tensors are laid out as NHWC, which tensor cores read in 16 bits without transposing.
+            None: only on CUDA in 16 bits, where NHWC is faster.
+        compile: whether the network is compiled by `torch.compile`, as a single graph without graph breaks.
         cuda_graph: whether the evaluation is captured once per batch size and replayed, so that the GPU does not wait for
             Python.
     """
@@ -51,11 +51,11 @@ class Speed:
 
     @property
     def state(self) -> torch.dtype:
-        """The dtype of the states that go in and come out."""
+        """The dtype of the network's inputs and outputs."""
         return torch.float32 if self.half else self.dtype
 
     def on(self, device: torch.device) -> Speed:
-        """These settings on a device, with `channels_last` decided.
+        """The settings for a device, with `channels_last` resolved to True or False.
 
         Raises:
             UsageError: the device does not support a setting.
@@ -74,13 +74,15 @@ class Speed:
 
 
 class Accelerated:
-    """A network with its `Speed`: from x [B, C, H, W] and noise levels or times [B] to a prediction of dtype `speed.state`, NCHW.
+    """A network that runs with the settings of a `Speed`.
 
-    A compiled or captured network is specialised to batch sizes. A smaller batch, such as the last one of a run, is padded
-    to the next size in use, so that nothing is compiled again.
+    It maps x [B, C, H, W] and noise levels or times [B] to a prediction of dtype `speed.state`, stored as NCHW.
+    Compiled code and CUDA graphs work for one batch size only. Therefore a smaller batch, such as the last one of a
+    run, is padded to the next larger size that has been used before, so that the network need not be compiled or
+    captured again.
 
     Attributes:
-        speed: the settings on this device.
+        speed: the settings for this device.
     """
 
     def __init__(
@@ -91,11 +93,11 @@ class Accelerated:
         cache: Path | None = None,
         say: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """Moves the module to the device and prepares it; it is compiled at the first batch.
+        """Moves the module to the device and prepares it for the settings; compilation happens at the first batch.
 
         Args:
             cache: the folder in which compiled code is kept for later runs; None for torch's own.
-            say: called if there is not enough memory for a CUDA graph.
+            say: called with a message if there is not enough memory for a CUDA graph.
 
         Raises:
             UsageError: the device does not support a setting.
@@ -124,12 +126,13 @@ class Accelerated:
         count = len(x)
         size = min((known for known in self._sizes if known >= count), default=count)
         y = self._run(padded(x, size), padded(level, size))
-        self._sizes.add(size)  # only now: a size that ran out of memory is not in use
+        # The size is recorded after the evaluation, so that a size that ran out of memory is not used again.
+        self._sizes.add(size)
         return y[:count]
 
     @contextmanager
     def plainly(self) -> Iterator[None]:
-        """A context in which the network runs uncompiled and uncaptured, for batch sizes that are only tried."""
+        """A context in which the network runs without compilation and CUDA graphs, for trying out batch sizes."""
         before, self._plain = self._plain, True
         try:
             yield
@@ -137,16 +140,16 @@ class Accelerated:
             self._plain = before
 
     def release(self) -> None:
-        """Forgets the batch sizes in use and frees their memory."""
+        """Forgets the batch sizes used so far and frees the memory of their graphs."""
         self._graphs.clear()
         self._sizes.clear()
         if self.speed.compile:
-            torch.compiler.reset()  # torch compiles a function for a limited number of sizes
+            torch.compiler.reset()  # torch limits the number of sizes that a function is compiled for
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _eager(self, x: Tensor, level: Tensor) -> Tensor:
-        # The cache of autocast is for weights that are trained, and these are not.
+        # Autocast caches only weights that require gradients. These weights do not, so its cache would be useless.
         half = torch.autocast(self.device.type, self.speed.dtype, cache_enabled=False) if self.speed.half else None
         with half or nullcontext():
             y = self.module(x.contiguous(memory_format=self.layout), level)
@@ -162,7 +165,7 @@ class Accelerated:
         return self._graphs[len(x)](x, level) if self._captures else self._forward(x, level)
 
     def _without_graphs(self, count: int) -> None:
-        """Gives up CUDA graphs, whose memory the evaluation itself may need."""
+        """Stops using CUDA graphs and frees their memory, which the evaluation itself may need."""
         self._captures = False
         self._graphs.clear()
         torch.cuda.empty_cache()
@@ -174,11 +177,11 @@ class Accelerated:
         refusals = tuple(getattr(exc, name) for name in REFUSALS if hasattr(exc, name))
         if cache:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-        # TF32 is off by choice, so torch need not recommend it.
+        # TF32 is off unless the user asks for it, so torch's advice to enable TF32 is suppressed.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")
         try:
             compiled = torch.compile(self._eager, fullgraph=True, dynamic=False)
-        except RuntimeError as error:  # this Python or this system has no compiler at all
+        except RuntimeError as error:  # torch.compile does not support this Python version or this system
             raise compilation_error(error) from error
 
         def run(x: Tensor, level: Tensor) -> Tensor:
@@ -193,10 +196,10 @@ class Accelerated:
 
 
 def round_weights(module: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds once the weights of convolutions and linear layers, which autocast would round at every evaluation.
+    """Rounds the weights of convolutions and linear layers once, since autocast would round them at every evaluation.
 
-    Norms, frequencies and the arithmetic between layers stay in float32, so that results equal autocast's on float32 weights
-    bit for bit.
+    Normalisation layers, embedding frequencies and the arithmetic between layers stay in float32. Results are therefore
+    bit for bit the same as with float32 weights under autocast.
     """
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
@@ -204,11 +207,11 @@ def round_weights(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def padded(x: Tensor, size: int) -> Tensor:
-    """The batch with its last row repeated up to `size` rows."""
+    """The batch, padded to `size` rows by repeating its last row."""
     return x if len(x) == size else torch.cat([x, x[-1:].expand(size - len(x), *x.shape[1:])])
 
 
 def compilation_error(error: Exception) -> GddimError:
-    """The message for a network that torch cannot compile."""
+    """The error for a network that torch cannot compile."""
     first = str(error).strip().partition("\n")[0]
     return GddimError(f"--compile: torch cannot compile the network on this machine ({first}); leave --compile out")

@@ -1,4 +1,4 @@
-"""One evaluation of a network as a CUDA graph: replaying it launches its hundreds of kernels at once."""
+"""Captures an evaluation of a network as a CUDA graph. Replaying the graph launches hundreds of kernels in one call."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor
 from gddim_cli.runtime.memory import is_out_of_memory
 
 WARM_UP = 3
-"""Evaluations before a capture, in which libraries choose kernels and the compiler compiles; a graph cannot capture that."""
+"""Number of evaluations before a capture. During them libraries choose kernels and the compiler compiles the network,
+neither of which is possible during a capture."""
 
 Evaluation = Callable[[Tensor, Tensor], Tensor]
 
 
 class Graph:
-    """A captured evaluation of one batch size; call `capture` to make one."""
+    """A captured evaluation for one batch size; `capture` makes it."""
 
     def __init__(self, graph: torch.cuda.CUDAGraph, x: Tensor, level: Tensor, y: Tensor) -> None:
         self._graph, self._x, self._level, self._y = graph, x, level, y
@@ -29,14 +30,16 @@ class Graph:
             self._x.copy_(x)
             self._level.copy_(level)
             self._graph.replay()
-            return self._y.clone()  # the next replay overwrites it, and multistep samplers keep a history
+            # The next replay overwrites the output, but multistep samplers keep past outputs, so a copy is returned.
+            return self._y.clone()
 
 
 @torch.inference_mode()
 def capture(forward: Evaluation, x: Tensor, level: Tensor) -> Graph | None:
-    """The graph of `forward(x, level)`; None if memory runs out during the capture, which needs additional memory.
+    """Captures `forward(x, level)` as a graph.
 
-    Raises torch's own error if memory runs out before that, in the warm-up evaluations.
+    Returns None if memory runs out during the capture, which needs extra memory. If memory runs out earlier, in the
+    warm-up evaluations, torch's own error is raised.
     """
     x, level = x.clone(), level.clone()
     with torch.cuda.device(x.device):
@@ -44,7 +47,7 @@ def capture(forward: Evaluation, x: Tensor, level: Tensor) -> Graph | None:
         warm_up(forward, x, level, current)
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads, such as the one that writes images, may use the GPU meanwhile.
+            # "thread_local" lets other threads, such as the one that writes images, use the GPU during the capture.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 y = forward(x, level)
         except RuntimeError as error:
@@ -66,11 +69,11 @@ def warm_up(forward: Evaluation, x: Tensor, level: Tensor, current: torch.cuda.S
 
 
 def abandon(graph: torch.cuda.CUDAGraph, current: torch.cuda.Stream) -> None:
-    """Cleans up after a failed capture that cannot be ended.
+    """Cleans up after a failed capture that torch could not end.
 
-    `torch.cuda.graph` then stays on its own stream, and the allocator keeps serving that stream from the graph's memory,
-    in which state it refuses to free any.
+    After such a failure the current stream is still the capture's stream, and the allocator still takes that stream's
+    memory from the graph's pool. Until both are undone, the allocator refuses to free memory.
     """
     torch.cuda.set_stream(current)
-    with suppress(RuntimeError):  # the capture could be ended, or had not begun
+    with suppress(RuntimeError):  # raised if torch did end the capture, or had not begun it
         torch._C._cuda_endAllocateToPool(current.device_index, graph.pool())

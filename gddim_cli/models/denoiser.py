@@ -1,4 +1,4 @@
-"""An isotropic denoiser as the noise prediction of any diffusion that applies the same D x D matrix to every pixel."""
+"""Turns an isotropic denoiser into the noise prediction of any diffusion with one D x D matrix for all pixels."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from gddim_cli.numerics.quadrature import Array
 class DenoiserEps:
     """The noise prediction `eps(u, t)` of any per-pixel diffusion, from an isotropic denoiser `D(y; sigma)`.
 
-    With `psi = Psi(t, 0) e_x`, u_t depends on the image only through `y = psi^T Sigma^{-1} u / g`,
-    `g = psi^T Sigma^{-1} psi`, and `y = x_0 + N(0, 1/g)`. So `E[x_0 | u_t] = D(y; g^{-1/2})` exactly,
-    `score = -Sigma^{-1} (u - psi D)` and `eps = K^{-1} (u - psi D)`.
+    Let `psi = Psi(t, 0) e_x`, where e_x is the unit vector of the image component, and `g = psi^T Sigma^{-1} psi`. All
+    that u_t says about the image is contained in `y = psi^T Sigma^{-1} u / g = x_0 + N(0, 1/g)`. So
+    `E[x_0 | u_t] = D(y; g^{-1/2})` exactly, `score = -Sigma^{-1} (u - psi D)` and `eps = K^{-1} (u - psi D)`.
 
     Args:
-        network: `D`, from noisy images [B, C, H, W] and their noise levels [B] to clean images.
+        network: `D`, which maps noisy images [B, C, H, W] and their noise levels [B] to clean images.
         diffusion: any diffusion that is not in frequency space.
-        k: the K of the noise prediction.
+        k: the choice of the factor K that defines the noise prediction, `R` or `L`.
     """
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice) -> None:
-        """Raises UsageError for a diffusion whose noise level differs by frequency."""
+        """Raises UsageError for a diffusion whose noise level depends on the frequency."""
         if diffusion.spectral:
             raise UsageError(
                 f"a denoiser takes one noise level per image, but in {diffusion.name} the noise level differs by frequency; "
@@ -55,7 +55,7 @@ class DenoiserEps:
 
 
 def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]:
-    """The denoiser's view of u_t, as in `DenoiserEps`.
+    """How the state u_t is turned into the denoiser's input y; `DenoiserEps` defines the symbols.
 
     Returns:
         The weights `psi^T Sigma^{-1} / g` [D] that turn u_t into y; the noise level `g^{-1/2}` of y; and `psi` [D].
@@ -75,7 +75,7 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
 
 
 def denoise(network: Network, y: Tensor, sigma: float | Tensor, image_shape: tuple[int, int, int]) -> Tensor:
-    """`D(y, sigma)`, [N, C, H, W], for a noise level that is a number or [N].
+    """`D(y, sigma)`, [N, C, H, W]; the noise level sigma is a number or a tensor [N].
 
     Raises:
         UsageError: y or sigma has the wrong shape.

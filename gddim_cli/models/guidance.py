@@ -16,12 +16,13 @@ EVALUATIONS = 2
 def guided(conditional: Eps, unconditional: Eps, weight: float) -> Eps:
     """The guided noise prediction `eps_0 + w (eps_c - eps_0)`.
 
-    Since eps is affine in the denoised image, this is `D_0 + w (D_c - D_0)` for denoisers.
+    Since eps is an affine function of the denoised image, this is the same as guiding the denoised image:
+    `D_0 + w (D_c - D_0)`.
 
     Args:
         conditional: the noise prediction given the classes, eps_c.
         unconditional: the noise prediction without a class, eps_0.
-        weight: w; 1 is no guidance, 0 ignores the classes.
+        weight: w; 1 means no guidance, 0 ignores the classes.
     """
 
     def eps(u: Tensor, t: float) -> Tensor:

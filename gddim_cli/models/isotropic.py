@@ -16,7 +16,7 @@ from gddim_cli.models.network import Network
 from gddim_cli.runtime.typed_yaml import typed
 
 ROUNDING = 1e-5
-"""Relative distance outside the range that still counts as inside."""
+"""Relative tolerance by which a noise level may lie outside the supported range, to allow for rounding."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ class IsotropicDenoiser:
     """`D(y, sigma, labels) = E[x_0 | y = x_0 + N(0, sigma^2 I), class]`, for images in [-1, 1].
 
     Attributes:
-        network: the raw network: states [N, C, H, W] and a condition to a prediction, whose first C channels are used. The
-            condition is the level, [N]; with class labels [N, 1 + classes], its other columns one-hot.
+        network: the raw network, which maps states [N, C, H, W] and a condition to a prediction, of which the first C
+            channels are used. The condition is the time or noise level, [N]; with class labels it is [N, 1 + classes],
+            the level followed by the class as one-hot columns.
         convention: what the network predicts.
-        sigma_min, sigma_max: the noise levels that it supports.
-        classes: number of class labels; 0 if it takes none.
+        sigma_min, sigma_max: the lowest and the highest noise level that the network supports.
+        classes: number of class labels; 0 if the network takes none.
         data_range: the range of the images that the network was trained on.
     """
 
@@ -44,13 +45,14 @@ class IsotropicDenoiser:
 
         Args:
             y: images in [-1, 1] plus noise, [N, C, H, W].
-            sigma: the noise levels, [N]; not checked against the range.
-            labels: classes, [N], whole numbers; None: the empty class.
+            sigma: the noise levels, [N]; not checked against the supported range.
+            labels: integer classes, [N]; None for no class.
         """
         low, high = self.data_range
         gain, offset = (high - low) / 2, (high + low) / 2
         native = y if self.data_range == (-1.0, 1.0) else y * gain + offset
-        # Times and levels are computed in float64 if the device supports it: embeddings multiply them by up to 1000.
+        # Times and levels are computed in float64 if the device supports it, since embeddings multiply them, and with
+        # them their rounding errors, by up to 1000.
         precise = sigma.to(torch.float32 if sigma.device.type == "mps" else torch.float64)
         scaling = self.convention.scaling(precise * gain)
         skip, out, inside = (part.to(y.dtype)[:, None, None, None] for part in scaling[:3])
@@ -60,7 +62,7 @@ class IsotropicDenoiser:
         return denoised if self.data_range == (-1.0, 1.0) else (denoised - offset) / gain
 
     def condition(self, level: Tensor, labels: Tensor | None) -> Tensor:
-        """The network's condition: the level, and the classes as one-hot columns if it takes them."""
+        """The network's condition: the level, and one-hot class columns if the network takes classes."""
         if not self.classes:
             return level
         columns = level.new_zeros(len(level), self.classes)
@@ -69,15 +71,15 @@ class IsotropicDenoiser:
         return torch.cat([level[:, None], columns], dim=1)
 
     def labelled(self, labels: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
-        """`D(y, sigma)` of these classes."""
+        """The function `D(y, sigma)` for images of these classes."""
         return lambda y, sigma: self(y, sigma, labels)
 
 
 def check_prediction(raw: object, y: Tensor) -> None:
-    """Refuses what a network returns for images y [N, C, H, W] if it is not a real tensor [N, C or more, H, W].
+    """Checks that a network returned a real tensor [N, C or more, H, W] for images y [N, C, H, W].
 
     Raises:
-        DataError: it is something else; the message says what.
+        DataError: the network returned something else; the message says what.
     """
     if not isinstance(raw, Tensor):
         found = type(raw).__name__
@@ -110,10 +112,10 @@ def check_levels(denoiser: IsotropicDenoiser, sigma: Tensor, name: str) -> None:
 
 
 def check_labels(denoiser: IsotropicDenoiser, labels: Tensor | None, count: int, name: str) -> None:
-    """Refuses labels of a network that takes none, of another shape, or outside its classes.
+    """Checks that the network takes labels, and that these have the right shape, dtype and values.
 
     Raises:
-        UsageError: the labels are wrong; the message names them.
+        UsageError: the network takes no labels, or these are wrong; the message says how.
     """
     if labels is None:
         return
@@ -135,20 +137,21 @@ def from_prediction(
     data_range: tuple[float, float] = (-1.0, 1.0),
     **convention: Any,
 ) -> IsotropicDenoiser:
-    """A network of any known prediction as a denoiser, `D(y, sigma, labels)`.
+    """Turns a network with any known parameterization into a denoiser, `D(y, sigma, labels)`.
 
     Args:
-        network: states [N, C, H, W] and a condition to a prediction, as in `IsotropicDenoiser`.
-        parameterization: what it predicts: `denoiser`, `edm`, `vp_eps`, `v`, `x0`, `ve_score`, `ve_residual`, `subvp_eps`,
-            `flow`, or one that a plugin adds.
-        sigma_min, sigma_max: the noise levels that it supports. Default: those at which the prediction is defined.
+        network: maps states [N, C, H, W] and a condition to a prediction, as in `IsotropicDenoiser`.
+        parameterization: what the network predicts: `denoiser`, `edm`, `vp_eps`, `v`, `x0`, `ve_score`, `ve_residual`,
+            `subvp_eps`, `flow`, or a parameterization that a plugin adds.
+        sigma_min, sigma_max: the lowest and the highest noise level that the network supports. Default: the range in
+            which the prediction is defined.
         classes: number of class labels.
-        data_range: the range of the images that it was trained on.
+        data_range: the range of the images that the network was trained on.
         convention: the parameters of the parameterization, for example `sigma_data=0.5` or
             `schedule={"kind": "linear", "beta_0": 0.1, "beta_1": 19.9, "time_scale": 999}`.
 
     Raises:
-        UsageError: an unknown parameterization, or parameters that it does not have.
+        UsageError: the parameterization is unknown or does not take these parameters.
     """
     spec = CONVENTIONS.find(parameterization, "prediction")
     found = typed(convention, spec.parameters, f"parameterization {parameterization}", UsageError)

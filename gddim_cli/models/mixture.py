@@ -1,4 +1,4 @@
-"""Mixtures of isotropic Gaussians as data: their scores are known exactly in any diffusion, for tests of samplers."""
+"""Mixtures of isotropic Gaussians as data, for testing samplers: their scores are known exactly in every diffusion."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from gddim_cli.samplers.base import Eps
 
 @dataclass(frozen=True)
 class Mixture:
-    """Images `x_0 ~ sum_k w_k N(m_k, std^2 I)`, and their exact scores; a `Model`.
+    """A `Model` with the exact scores of images `x_0 ~ sum_k w_k N(m_k, std^2 I)`.
 
     Attributes:
         means: `m_k`, [K, C, H, W], float64.
-        std: the standard deviation of each component; 0 for points.
+        std: the standard deviation of each component; 0 if each component is a single image.
         weights: `w_k`, [K], with sum 1.
     """
 
@@ -43,16 +43,16 @@ class Mixture:
 
     @cached_property
     def network(self) -> Counted:
-        """The exact denoiser, which counts its evaluations."""
+        """The exact denoiser, wrapped to count its evaluations."""
         return Counted(self.denoiser)
 
     @property
     def diffusion(self) -> Diffusion:
-        """CLD, as for every denoiser."""
+        """CLD, the default of every denoiser."""
         return CLD()
 
     def sigma_range_in(self, _: Diffusion) -> None:
-        """Its score is exact at every noise level."""
+        """None, since there is no limit: the score is exact at every noise level."""
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
         """The diffusion's own defaults."""
@@ -76,7 +76,8 @@ class Mixture:
 
         Args:
             labels: ignored, as a mixture has no classes.
-            times: times whose matrices are computed at once, in advance; at any other time they are computed when needed.
+            times: times for which the matrices are computed in advance, in one batch. The matrices for any other time
+                are computed when needed.
         """
         score, at = self.score(diffusion), TimeTable(lambda t: (diffusion.K(t, k).swapaxes(-1, -2),))
         score.at.fill(times)
@@ -92,11 +93,12 @@ class Mixture:
 
 @dataclass
 class TimeTable:
-    """A function of time whose values at some times were computed in advance, all at once.
+    """A function of time, with a table of values that `fill` computes in advance.
 
     Attributes:
-        function: maps times [...] to arrays [..., ?].
-        known: its values by time.
+        function: maps a time, or an array of times, to a tuple of arrays, whose first dimensions are those of the
+            times.
+        known: the values computed so far, by time.
     """
 
     function: Callable[..., tuple[np.ndarray, ...]]
@@ -114,7 +116,10 @@ class TimeTable:
 
 
 class MixtureScore:
-    """`grad log p_t`, `p_t = sum_k w_k N(psi m_k, Sigma_t + std^2 psi psi^T)`, `psi = Psi(t, 0) e_x`."""
+    """`grad log p_t`, where `p_t = sum_k w_k N(psi m_k, Sigma_t + std^2 psi psi^T)` and `psi = Psi(t, 0) e_x`.
+
+    e_x is the unit vector of the image component of the state.
+    """
 
     def __init__(self, mixture: Mixture, diffusion: Diffusion) -> None:
         self.mixture, self.diffusion = mixture, diffusion

@@ -17,23 +17,23 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in `run.json` and tables."""
+        """The model's name in `run.json` and tables."""
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of its weights file; empty if it has none."""
+        """The SHA-256 of the model's weights file; empty if there is no such file."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its images."""
+        """Channels, height and width of the model's images."""
 
     @property
     def network(self) -> Counted:
-        """The network, which counts its evaluations."""
+        """The network, wrapped to count its evaluations."""
 
     @property
     def diffusion(self) -> Diffusion:
-        """The diffusion that it is sampled through by default."""
+        """The diffusion that the model is sampled through by default."""
 
     @property
     def classes(self) -> int:
@@ -46,17 +46,17 @@ class Model(Protocol):
         """The default configuration for sampling through `diffusion`."""
 
     def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:
-        """Its noise prediction in `diffusion` for `k`.
+        """The model's noise prediction in `diffusion` for `k`.
 
         Args:
-            labels: classes of the images of a batch, [N], for a conditional model.
+            labels: the class of each image in a batch, [N], for a conditional model.
 
         Raises:
-            UsageError: the model cannot be sampled through that diffusion, or not with that K.
+            UsageError: the model cannot be sampled through this diffusion, or not with this K.
         """
 
 
 def module_of(model: Model) -> object:
-    """The module inside the adapter of the model's network, or the network itself if it has none."""
+    """The module that the model's network wraps, or the network itself if it wraps none."""
     network = model.network.network
     return getattr(network, "module", network)

@@ -27,5 +27,6 @@ class Counted:
 
 
 KEPT_TIMES = 4096
-"""How many times t an adapter keeps matrices for, on the device of the states. The times of a grid recur in every batch,
-and copying their matrices to a GPU again would make it wait; those of an adaptive sampler do not recur and are dropped."""
+"""Number of times t for which an adapter keeps its matrices on the device of the states. The times of a fixed grid
+recur in every batch, and copying their matrices again would make a GPU wait. The times of an adaptive sampler do not
+recur; the matrices that have not been used for longest are dropped."""

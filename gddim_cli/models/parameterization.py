@@ -1,7 +1,7 @@
-"""Adapters from a network to the noise prediction `eps(u, t)` of its own diffusion, one for each parameterization.
+"""Adapters that turn a network into the noise prediction `eps(u, t)` of the diffusion it was trained for.
 
-`score = -K_t^{-T} eps` (gDDIM, arXiv 2206.05564, section 3). States are [B, D, C, H, W]; matrices are float64 until they
-are multiplied with a state.
+There is one adapter for each parameterization, with `score = -K_t^{-T} eps` (gDDIM, arXiv 2206.05564, section 3).
+States are [B, D, C, H, W]; matrices are float64 until they are multiplied by a state.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from gddim_cli.numerics.dct import dct, idct
 
 
 class NoiseEps:
-    """A network that predicts `eps_R` directly: gDDIM's CLD and BDM, Score-SDE's VP.
+    """Adapter for a network that predicts `eps_R` directly, as in gDDIM (CLD and BDM) and in Score-SDE (VP).
 
-    For K = L, `eps_L = L^T R^{-T} eps_R`. In frequency space (BDM) the state is a spectrum and the network takes the image:
-    `eps = DCT(net(IDCT(u), t))`.
+    For K = L, `eps_L = L^T R^{-T} eps_R`. In frequency space (BDM) the state is a spectrum but the network takes an
+    image, so `eps = DCT(net(IDCT(u), t))`.
 
     Args:
-        network: maps states [B, D C, H, W] (component by component, each with C channels) and times [B] to a tensor of the same
-            shape.
-        time_scale: the network's time in units of t.
+        network: maps states [B, D C, H, W] (D components in turn, each with C channels) and times [B] to a tensor of
+            the shape of the states.
+        time_scale: the network is given `time_scale t`.
     """
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:
@@ -53,14 +53,15 @@ class NoiseEps:
 
 
 class MixedScoreEps:
-    """CLD-SGM's network (Dockhorn et al., 2112.07068): `score_v = -v / Sigma_vv + n(t) net`, `n = -1 / L_vv`; K = L only.
+    """Adapter for CLD-SGM's networks (Dockhorn et al., arXiv 2112.07068), for K = L only.
 
-    `eps_v = -L_vv score_v = L_vv v / Sigma_vv + net`. The model does not define the x component of eps, which is set to 0:
-    the x column of `GG L^{-T}` is zero, so no sampler with K = L uses it.
+    Their score is `score_v = -v / Sigma_vv + n(t) net` with `n = -1 / L_vv`, so
+    `eps_v = -L_vv score_v = L_vv v / Sigma_vv + net`. The model does not define the x component of eps; it is set to 0.
+    No sampler with K = L uses that component, because the x column of `GG L^{-T}` is zero.
 
     Args:
         network: maps states [B, 2 C, H, W] and times [B] to [B, C, H, W].
-        time_scale: the network's time in units of t.
+        time_scale: the network is given `time_scale t`.
     """
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:

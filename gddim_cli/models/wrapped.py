@@ -1,4 +1,4 @@
-"""A user's own network as a model, declared by its prediction."""
+"""Wraps a user's own network as a model; the user states what the network predicts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ LARGEST = 1e18
 
 
 class Denoiser:
-    """Any network that denoises images, as a model for every per-pixel diffusion: `D(y, sigma) = E[x_0 | y = x_0 + sigma n]`.
+    """Wraps any network that denoises images as a model that can be sampled through every per-pixel diffusion.
+
+    To denoise means to compute `D(y, sigma) = E[x_0 | y = x_0 + sigma n]` with standard normal n.
 
     Args:
-        module: maps the network's input [N, C, H, W] and its time or noise level [N] to its prediction, whose first C channels
-            are used. A conditional module has a third argument, the one-hot classes [N, classes]; zeros are the empty class.
+        module: maps inputs [N, C, H, W] and times or noise levels [N] to a prediction, of which the first C channels
+            are used. A conditional module takes a third argument, the classes as one-hot rows [N, classes]; a row of
+            zeros means no class.
         image_shape: channels, height and width.
         sigma_min, sigma_max: the lowest and highest noise level that the module supports, for images in [-1, 1]. Default:
-            those at which the prediction is defined.
-        name: its name in `run.json` and tables.
+            the range in which the prediction is defined.
+        name: the model's name in `run.json` and tables. Default: the name of the module's class.
         prediction: what the module predicts. `denoiser`: the clean image, from y and sigma. `edm`, `vp_eps`, `v`, `x0`,
             `subvp_eps`, `ve_score`, `ve_residual`, `flow`: as in the table of docs/checkpoints.md.
         classes: number of class labels; 0 for an unconditional module.
@@ -38,8 +41,9 @@ class Denoiser:
         convention: the parameters of the prediction: `sigma_data`, `schedule`, `time_scale`.
 
     Raises:
-        UsageError: a module that cannot be called, a shape that is not an image's, an unknown prediction or parameter, or
-            noise levels that are not `0 <= sigma_min < sigma_max`.
+        UsageError: `module` cannot be called, `image_shape` is not the shape of an image, `data_range` is not
+            increasing, the prediction or a parameter is unknown, or the noise levels are not
+            `0 <= sigma_min < sigma_max`.
     """
 
     sha256 = ""
@@ -65,7 +69,7 @@ class Denoiser:
         if len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
             raise UsageError(f"image_shape: {image_shape!r} is not (channels, height, width)")
         if not data_range[0] < data_range[1]:
-            raise UsageError(f"data_range: {data_range!r} does not rise")
+            raise UsageError(f"data_range: {data_range!r} is not (low, high) with low < high")
         if isinstance(module, nn.Module):
             module = module.eval().requires_grad_(False)
         self.network = Counted(OneHot(module) if classes else module)
@@ -98,7 +102,7 @@ class Denoiser:
         return self.denoiser.sigma_min, self.denoiser.sigma_max
 
     def sigma_range_in(self, _: Diffusion) -> tuple[float, float]:
-        """The same noise levels in any diffusion."""
+        """The noise levels that the module supports; they are the same in every diffusion."""
         return self.sigma_range
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
@@ -116,10 +120,11 @@ class Denoiser:
         Args:
             y: images in [-1, 1] plus noise, [N, C, H, W].
             sigma: the noise level, a number or [N].
-            labels: classes, [N], whole numbers; None: the empty class.
+            labels: integer classes, [N]; None for no class.
 
         Raises:
-            UsageError: an argument has the wrong shape or is outside its range, or labels for an unconditional module.
+            UsageError: an argument has the wrong shape or is outside its range, or an unconditional module is given
+                labels.
         """
         check_levels(self.denoiser, torch.as_tensor(sigma, device=y.device).reshape(-1), self.name)
         check_labels(self.denoiser, labels, len(y), self.name)
@@ -127,7 +132,10 @@ class Denoiser:
 
 
 class OneHot:
-    """Adapts a conditional module of three arguments to two: its condition holds the level and the one-hot classes."""
+    """Lets a conditional module, which takes three arguments, be called with two.
+
+    The second argument is the condition [N, 1 + classes]: the level, followed by the one-hot class.
+    """
 
     def __init__(self, module: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         self.module = module

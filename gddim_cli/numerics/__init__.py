@@ -1,1 +1,1 @@
-"""Numerical methods without knowledge of diffusions: quadrature, matrix flows, the DCT, products of blocks, noise."""
+"""Numerical methods that know nothing of diffusions: quadrature, matrix flows, the DCT, products of blocks, noise."""

@@ -1,4 +1,4 @@
-"""Products of D x D blocks with states [B, D, ...], and float64 arrays as tensors of a state's dtype on its device."""
+"""Products of D x D blocks with states [B, D, ...], and conversion of float64 arrays to a state's dtype and device."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
     Args:
         matrices: blocks [D, D] that all pixels share; or, for a diffusion in frequency space, one number per frequency,
             [H, W, 1, 1].
-        states: one for each block, [B, D, C, H, W] (any shape after D); in frequency space [B, 1, C, H, W]. They have the dtype
-            and device of the matrices.
+        states: one state per matrix, [B, D, C, H, W] (any shape after D), or [B, 1, C, H, W] in frequency space; with
+            the dtype and device of the matrices.
 
     Returns:
-        The sum, of the shape and dtype of a state.
+        The sum, with the shape and dtype of a state.
     """
     if matrices[0].dim() > 2:
         return torch.stack([m[..., 0, 0] * u for m, u in zip(matrices, states, strict=True)]).sum(0)
@@ -29,16 +29,16 @@ def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
 
 
 def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
-    """The tensors concatenated along dimension 1; a single one without a copy."""
+    """The tensors concatenated along dimension 1; a single tensor is returned without a copy."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
 
 
 def to_tensor_like(array: NDArray[np.floating], like: Tensor) -> Tensor:
-    """The array as a tensor of the dtype of `like`, on its device."""
-    own = np.require(array, requirements=["C", "W"])  # torch warns of arrays that cannot be written to
+    """The array as a tensor with the dtype and device of `like`."""
+    own = np.require(array, requirements=["C", "W"])  # torch warns about read-only arrays
     return to_device(torch.from_numpy(own).to(like.dtype), like.device)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on `device`. To CUDA it is copied from pinned memory, so that the call does not wait for the GPU."""
+    """Copies a CPU tensor to `device`; to CUDA from pinned memory, so that the call does not wait for the GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def dct(x: Tensor) -> Tensor:
-    """The spectrum of images [..., H, W], of the same shape, dtype and device."""
+    """The spectra of images [..., H, W], with the images' shape, dtype and device."""
     rows, columns = (matrix(side, x.dtype, x.device) for side in x.shape[-2:])
     return rows @ x @ columns.T
 
@@ -24,5 +24,5 @@ def idct(spectrum: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def matrix(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The DCT-II as an orthogonal matrix, [side, side]. Images are small enough for a matrix product to be fast."""
+    """The DCT-II as an orthogonal matrix, [side, side]. Since images are small, products with this matrix are fast."""
     return torch.from_numpy(scipy_dct(np.eye(side), axis=0, norm="ortho")).to(device, dtype)

@@ -1,4 +1,4 @@
-"""The flow of a linear matrix equation, from one time to another."""
+"""The flow (propagator) of a linear matrix differential equation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from gddim_cli.numerics.quadrature import (
 )
 
 MAX_CHANGE = 2.0
-"""The largest product of a panel's width and the rate's norm on it."""
+"""The largest allowed product of a panel's width and the norm of the rate on this panel."""
 MAX_PANELS = 2000
-"""With more panels than this, the rate is so large that the flow is nearly singular."""
+"""The largest number of panels. A rate that needs more of them is so large that the flow is nearly singular."""
 
 
 class Flow:
     """`X(t, s)` with `dX/dt = rate(t) X`, `X(s, s) = I`, for t and s in [0, end]; accurate to about 1e-12 of its norm.
 
-    Collocation at the Gauss-Legendre nodes of panels that resolve the rate and on which it causes little change. In
-    exact arithmetic `X(t, 0) X(s, 0)^{-1}` would do, but after a strong contraction that inverse is dominated by
-    rounding errors. So every panel starts from I, and the panels between s and t are multiplied.
+    [0, end] is divided into panels, so short that the rate is resolved and X changes little on each panel. On a panel,
+    the equation is solved by collocation at the Gauss-Legendre nodes. In exact arithmetic,
+    `X(t, s) = X(t, 0) X(s, 0)^{-1}`, but after a strong contraction this inverse is dominated by rounding errors. So
+    the flow of every panel starts from I, and the flows of the panels between s and t are multiplied.
     """
 
     def __init__(self, rate: Callable[[Array], Array], size: int, end: float) -> None:
@@ -58,12 +59,12 @@ class Flow:
         self.between = self._products(self.series.sum(axis=1))  # every Legendre polynomial is 1 at the right edge
 
     def _products(self, whole: Array) -> Array:
-        """`[k, j]`: the flow from the start of panel j to the start of panel k, forward or back, [P, P, size, size]."""
+        """Flows between panels, [P, P, size, size]: `[k, j]` goes from the start of panel j to the start of panel k."""
         count = len(whole)
         between = np.empty((count, count, self.size, self.size))
         back = np.linalg.inv(whole)
         between[range(count), range(count)] = np.eye(self.size)
-        with np.errstate(over="ignore", invalid="ignore"):  # between distant times a flow may be too large for a number
+        with np.errstate(over="ignore", invalid="ignore"):  # a flow between distant times may overflow
             for k in range(1, count):
                 between[k, :k] = whole[k - 1] @ between[k - 1, :k]
                 between[:k, k] = between[:k, k - 1] @ back[k - 1]
@@ -85,10 +86,10 @@ class Flow:
 
 
 def short_edges(rate: Callable[[Array], Array], edges: Array) -> Array:
-    """The edges, and further ones wherever the rate's norm times the width of a panel exceeds `MAX_CHANGE`.
+    """Divides each panel on which the rate's norm times the panel's width exceeds `MAX_CHANGE`; returns all edges.
 
     Args:
-        rate: maps times [n] to matrices [n, ..., D, D]; the block with the largest Frobenius norm counts.
+        rate: maps times [n] to matrices [n, ..., D, D]; the norm is the largest Frobenius norm of these matrices.
         edges: increasing, [P + 1].
 
     Raises:

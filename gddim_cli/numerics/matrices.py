@@ -10,7 +10,7 @@ from gddim_cli.numerics.quadrature import Array
 def symmetric_square_root(covariance: Array) -> Array:
     """The symmetric square root of positive semidefinite matrices [..., D, D], float64.
 
-    Eigenvalues below zero are rounding errors and count as zero.
+    Negative eigenvalues are rounding errors and are treated as zero.
     """
     values, vectors = np.linalg.eigh(covariance)
     scaled = vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]

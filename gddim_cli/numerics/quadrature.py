@@ -1,8 +1,8 @@
 """Piecewise Gauss-Legendre quadrature on panels that are halved until a function is resolved.
 
 The matrices of a diffusion vary fast near t = 0 (on the released CLD schedule R_t rotates at a rate of -1.6e3 there) and
-slowly elsewhere. Panels are halved wherever the Legendre series of the function has not decayed; the same panels serve
-integrals and antiderivatives. All arithmetic is in float64.
+slowly elsewhere. A panel is halved if the Legendre series of the function on this panel has not decayed. Integrals and
+antiderivatives use the same panels. All arithmetic is in float64.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Array = NDArray[np.float64]
 NODES = 20
 """Gauss-Legendre nodes on each panel."""
 RESOLVED = 1e-13
-"""The last two Legendre coefficients of a resolved panel, relative to the largest."""
+"""A panel is resolved if its last two Legendre coefficients are at most this, relative to the largest coefficient."""
 NARROWEST = 2.0**-45
-"""The narrowest panel, as a fraction of the interval."""
+"""The smallest allowed width of a panel, as a fraction of the interval."""
 MAX_PENDING = 1000
 """The largest number of panels that may be unresolved at the same time."""
 ROUNDING = 1e-9
-"""How far outside the interval a time may lie, as a fraction of its length, and still count as inside."""
+"""A time outside the interval counts as inside if its distance is at most this fraction of the interval's length."""
 
 
 @cache
@@ -41,10 +41,11 @@ def rule() -> tuple[Array, Array, Array]:
 
 @cache
 def running_integral() -> tuple[Array, Array]:
-    """Two matrices that map values at the nodes of [-1, 1] to the integral from -1 to x.
+    """Two matrices that map a function's values at the nodes of [-1, 1] to its integral from -1 to x.
 
     Returns:
-        The matrix to the integral's Legendre coefficients, [NODES + 1, NODES], and to its values at the nodes, [NODES, NODES].
+        The matrix that gives the integral's Legendre coefficients, [NODES + 1, NODES], and the matrix that gives the
+        integral at the nodes, [NODES, NODES].
     """
     points, _, to_series = rule()
     series = np.asarray(legendre.legint(to_series, lbnd=-1), dtype=np.float64)
@@ -59,17 +60,17 @@ def nodes_and_weights(edges: Array) -> tuple[Array, Array]:
 
 
 def resolving_edges(function: Callable[[Array], Array], start: float, end: float) -> Array:
-    """Edges of panels between `start` and `end` on each of which a polynomial of degree NODES - 1 resolves `function`.
+    """Divides [start, end] into panels, on each of which a polynomial of degree NODES - 1 resolves `function`.
 
     Args:
         function: maps times [n] to values [n, m]; smooth inside (start, end).
 
     Returns:
-        Increasing edges, [P + 1].
+        The increasing edges of the panels, [P + 1].
 
     Raises:
-        NumericsError: the function is not finite, or is not resolved by panels of 2^-45 of the interval or by a
-            thousand panels.
+        NumericsError: the function is not finite, or is so rough that a panel would be narrower than `NARROWEST` or
+            that more than `MAX_PENDING` panels are unresolved at the same time.
     """
     _, _, to_series = rule()
     done: list[tuple[float, float]] = []
@@ -82,7 +83,8 @@ def resolving_edges(function: Callable[[Array], Array], start: float, end: float
             bad = nodes[~np.isfinite(values).all(axis=2)][0]
             raise NumericsError(f"the diffusion's matrices are not finite at t = {bad:.6g}; start or end elsewhere")
         series = np.abs(np.einsum("kn,pnm->pkm", to_series, values))
-        # Relative to the largest of all components: one that should be zero holds rounding errors, which never decay.
+        # Coefficients are compared with the largest of all components. A component that should be zero consists of
+        # rounding errors, and these do not decay relative to the component itself.
         size = np.maximum(series.max(axis=(1, 2)), 1e-3 * series.max())
         resolved = series[:, -2:].max(axis=(1, 2)) <= RESOLVED * size
         done += [tuple(panel) for panel in pending[resolved]]
@@ -95,10 +97,10 @@ def resolving_edges(function: Callable[[Array], Array], start: float, end: float
 
 
 def legendre_basis(edges: Array, t: Array) -> tuple[NDArray[np.intp], Array]:
-    """The panel of each time, [...], and the Legendre polynomials there, [..., NODES + 1].
+    """The panel of each time, [...], and the values of the panel's Legendre polynomials at this time, [..., NODES + 1].
 
     Raises:
-        NumericsError: a time outside [edges[0], edges[-1]], or NaN.
+        NumericsError: a time is outside [edges[0], edges[-1]], or NaN.
     """
     start, end = edges[0], edges[-1]
     slack = ROUNDING * (end - start)
@@ -115,7 +117,7 @@ def legendre_basis(edges: Array, t: Array) -> tuple[NDArray[np.intp], Array]:
 
 @dataclass(frozen=True)
 class Antiderivative:
-    """`int_start^t f` of a scalar function `f` for t in [start, end]; `antiderivative` makes it.
+    """`int_start^t f` of a scalar function `f` for t in [start, end], made by `antiderivative`.
 
     Attributes:
         edges: the edges of the panels, [P + 1].
@@ -128,10 +130,10 @@ class Antiderivative:
     before: Array
 
     def __call__(self, t: Array) -> Array:
-        """The integral up to times [...], [...].
+        """The integrals from `start` to times t of any shape, in this shape.
 
         Raises:
-            NumericsError: a time outside [start, end].
+            NumericsError: a time is outside [start, end].
         """
         panel, polynomials = legendre_basis(self.edges, t)
         return self.before[panel] + np.einsum("...k,...k->...", polynomials, self.series[panel])
@@ -141,7 +143,7 @@ def antiderivative(function: Callable[[Array], Array], start: float, end: float)
     """The integral of a scalar `function` (times [n] to values [n]) from `start`, to about 1e-13 of its size.
 
     Raises:
-        NumericsError: as `resolving_edges`.
+        NumericsError: under the conditions of `resolving_edges`.
     """
     edges = resolving_edges(lambda t: function(t)[:, None], start, end)
     nodes, _ = nodes_and_weights(edges)

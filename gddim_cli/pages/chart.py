@@ -1,11 +1,11 @@
-"""A chart as data: series of points with their errors, which `figure` draws for papers and `svg` for pages."""
+"""A chart as data: series of points with errors. `figure` draws charts for papers, `svg` draws them for web pages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; black last.
+# The colours of Okabe & Ito, which colour-blind readers can tell apart, but with purple in place of yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
 
 
@@ -27,7 +27,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Mark:
-    """A published value beside a series; `above` if it is only known to lie above y."""
+    """A published value of a series, at (x, y); `above` means that the value is only known to be greater than y."""
 
     x: float
     y: float
@@ -36,7 +36,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Series:
-    """A line through points, and the published values beside it."""
+    """A line through points, and the published values that belong to it."""
 
     label: str
     points: Sequence[Point]
@@ -49,8 +49,8 @@ class Chart:
 
     Attributes:
         title, heading: the two lines above the chart; the title may be empty.
-        ticks: the labelled places of the x axis.
-        log_x: whether the x axis is logarithmic. The y axis is if all values are positive.
+        ticks: the values at which the x axis has labels.
+        log_x: whether the x axis is logarithmic. (The y axis is logarithmic if all y are positive.)
     """
 
     title: str
@@ -67,13 +67,13 @@ class Chart:
         return all(y > 0 for _, y in self.places())
 
     def places(self) -> Iterator[tuple[float, float]]:
-        """The places of all points and published values."""
+        """The coordinates (x, y) of all points and published values."""
         for line in self.series:
             yield from ((point.x, point.y) for point in line.points)
             yield from ((mark.x, mark.y) for mark in line.published)
 
 
 def band(point: Point) -> tuple[float, float]:
-    """The ends of a point's error bar; the lower one stays positive if y is, for logarithmic axes."""
+    """The ends of a point's error bar. If y is positive, so is the lower end, as a logarithmic axis requires."""
     low, high = point.y - (point.error or 0.0), point.y + (point.error or 0.0)
     return max(low, 0.02 * point.y) if point.y > 0 else low, high

@@ -1,4 +1,4 @@
-"""Charts as figures of matplotlib, PNG and SVG: a band for standard errors, hollow marks for published values."""
+"""Draws charts with matplotlib, as PNG and SVG. Bands are standard errors, hollow marks are published values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 STYLE: dict[str, Any] = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8, "svg.hashsalt": "gddim",  # names inside the file stay the same
+    "grid.linewidth": 0.8, "svg.hashsalt": "gddim",  # makes the ids in SVG files reproducible
 }  # fmt: skip
 HOLLOW: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "none", "markersize": 8}
 
@@ -43,13 +43,13 @@ def draw(chart: Chart) -> Figure:
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour, mark and line of the n-th series: 8 colours, then the same dashed."""
+    """Colour, marker and line style of the n-th series: 8 colours with solid lines, then dashed, then dotted."""
     line, colour, mark = ("-", "--", ":")[number // 8 % 3], COLOURS[number % 8], "osD^vPX*"[number % 8]
     return {"color": colour, "marker": mark, "linestyle": line, "linewidth": 1.6, "markersize": 5}
 
 
 def draw_published(axes: Axes, line: Series, style: dict[str, Any], arrows: Counter[tuple[float, float]]) -> None:
-    """Hollow marks for published values, arrows up for those known only to lie above; arrows at one place are set apart."""
+    """Draws published values as hollow marks, and lower bounds as arrows up; coinciding arrows are set side by side."""
     plain, above = [], []
     for mark in line.published:
         if mark.above:
@@ -80,7 +80,7 @@ def finish(figure: Figure, axes: Axes, chart: Chart) -> Figure:
     axes.xaxis.set_major_locator(FixedLocator(list(chart.ticks)))
     axes.xaxis.set_major_formatter(plain)
     low, high = axes.get_ylim()
-    if axes.get_yscale() == "log" and high / low < 1000:  # few decades: numbers between them help
+    if axes.get_yscale() == "log" and high / low < 1000:  # on a short axis, also label numbers between powers of ten
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high / low > 8 else MaxNLocator(6))
         axes.yaxis.set_major_formatter(plain)
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -95,7 +95,7 @@ def finish(figure: Figure, axes: Axes, chart: Chart) -> Figure:
 
 
 def save(figure: Figure, stem: Path) -> None:
-    """Writes `STEM.png` and `STEM.svg`, the same bytes each time.
+    """Writes `STEM.png` and `STEM.svg`; the same figure gives the same bytes.
 
     Raises:
         OutputError: a file cannot be written.

@@ -1,4 +1,4 @@
-"""One HTML file that needs nothing else: sortable tables, charts with values on hover, pictures, settings, attachments."""
+"""Self-contained HTML pages with sortable tables, charts with values on hover, pictures, settings and attachments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gddim_cli.pages.svg import look, svg
 from gddim_cli.runtime.files import replacing, writing
 
 LONG = 24
-"""Number of characters of a checksum or another long value that are shown; the rest appears on hover."""
+"""Values with more characters and no spaces, such as checksums, are cut; the whole value appears on hover."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Section:
     """A table with its notes, charts, pictures and records.
 
     Attributes:
-        title, heading: above the table; the title may be empty.
-        head: the first line of the table.
-        rows: the lines of the table: a name and entries.
+        title, heading: the two lines above the table; the title may be empty.
+        head: the names of the table's columns.
+        rows: the rows of the table, each a name and its entries.
         notes: sentences below the table.
-        charts: charts by name, which is also the stem of the PNG and SVG beside the page.
+        charts: charts by name; the name is also the stem of the chart's PNG and SVG files beside the page.
         pictures: PNG files by name, each with its alternative text.
-        records: everything that each entry depends on, a mapping of plain values for each, which may be nested.
+        records: for each entry, a mapping (perhaps nested) of everything that the entry depends on.
     """
 
     title: str
@@ -59,9 +59,9 @@ class Page:
 
     Attributes:
         summary: a line below the title.
-        command: the command line that reproduces it.
-        notes: sentences at the end.
-        attachments: files by name, which the page offers for download and which are written beside it.
+        command: the command line that reproduces the page.
+        notes: sentences at the end of the page.
+        attachments: files by name; the page offers them for download, and they are also written beside the page.
     """
 
     title: str
@@ -72,7 +72,7 @@ class Page:
     attachments: Mapping[str, bytes] = field(default_factory=dict)
 
     def html(self) -> str:
-        """The page as text; the template's names in double braces are replaced."""
+        """The page as HTML: the template, with the names in double braces replaced by their values."""
         parts = {
             "title": escape(self.title),
             "summary": escape(self.summary),
@@ -92,7 +92,7 @@ class Page:
         """Writes the page, and beside it the attachments, the charts as PNG and SVG, and the pictures.
 
         Args:
-            stale: names of files in the folder to remove unless they are written now.
+            stale: a pattern of file names; matching files in the folder are removed unless they are written now.
 
         Raises:
             OutputError: a file cannot be written.
@@ -123,7 +123,7 @@ def section(of: Section) -> str:
 
 
 def paragraphs(texts: Iterable[str]) -> str:
-    """Sentences, a paragraph each."""
+    """Each text as a paragraph."""
     return "".join(f'<p class="note">{escape(text)}</p>' for text in texts)
 
 
@@ -156,13 +156,13 @@ def figure(chart: Chart) -> str:
 
 
 def picture(name: str, png: bytes, alt: str) -> str:
-    """A picture with its alternative text, which scrolls if it is wider than the screen."""
+    """A picture with its alternative text; a picture that is wider than the screen can be scrolled."""
     image = f'<img alt="{escape(alt)}" src="data:image/png;base64,{encoded(png)}">'
     return f'<figure><figcaption>{escape(name)}</figcaption><div class="wide">{image}</div></figure>'
 
 
 def details(records: Sequence[Mapping[str, Any]]) -> str:
-    """What every entry depends on: first the settings that all share, then a line for each entry with the rest."""
+    """What the entries depend on: first the settings that all entries share, then a row per entry with its own."""
     if not records:
         return ""
     records = [flat(record) for record in records]
@@ -184,7 +184,7 @@ def details(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one, with names such as `request.seed`."""
+    """Flattens a nested mapping; nested names are joined by dots, as in `request.seed`."""
     found: dict[str, Any] = {}
     for name, of in record.items():
         found |= flat(of, f"{prefix}{name}.") if isinstance(of, Mapping) else {f"{prefix}{name}": of}
@@ -192,7 +192,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def value(of: Any) -> str:
-    """A plain value; long ones are cut, and shown in full on hover."""
+    """A plain value as HTML; long values without spaces are cut, and shown in full on hover."""
     text = "" if of is None else f"{of:.6g}" if isinstance(of, float) else str(of)
     if len(text) > LONG and " " not in text:
         return f'<span title="{escape(text)}">{escape(text[:12])}…</span>'

@@ -1,4 +1,4 @@
-"""Charts as SVG for an HTML page: coloured by the page's style sheet, each point with its text for hovering."""
+"""Draws charts as SVG for an HTML page, whose style sheet colours them. Each point has a text that appears on hover."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gddim_cli.pages.chart import COLOURS, Chart, Point, Series, band
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 64, 14, 12, 46
 APART = 30
-"""The least distance between two labels of the x axis."""
+"""The minimum distance between two labels of the x axis, in SVG units."""
 Scale = Callable[[float], float]
 
 
 def svg(chart: Chart) -> str:
-    """The chart as an SVG element, the title and heading left to the page."""
+    """The chart as an SVG element, without the title and the heading, which the page shows."""
     places = list(chart.places())
     if not places:
         return ""
@@ -62,7 +62,7 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
 
 
 def axes(chart: Chart, across: Scale, up: Scale, low: float, high: float) -> list[str]:
-    """Grid lines, tick labels and the names of the axes."""
+    """The SVG elements of the axes: grid lines, tick labels and names."""
     right, bottom, found = WIDTH - RIGHT, HEIGHT - BOTTOM, []
     for value in ticks(low, high, chart.log_y):
         y = f"{up(value):.1f}"
@@ -83,7 +83,7 @@ def axes(chart: Chart, across: Scale, up: Scale, low: float, high: float) -> lis
 
 
 def series(line: Series, number: int, across: Scale, up: Scale) -> list[str]:
-    """A band, a line, points and published values."""
+    """The SVG elements of a series: a band, a line, points and published values."""
     found, style = [], look(number)
     places = [(across(point.x), up(point.y)) for point in line.points]
     if any(point.error for point in line.points):
@@ -101,18 +101,18 @@ def series(line: Series, number: int, across: Scale, up: Scale) -> list[str]:
 
 
 def look(number: int) -> str:
-    """The attribute that gives the n-th series its colour; the page's own ink stands for black."""
+    """The attribute that gives the n-th series its colour; for black, it is the page's text colour."""
     colour = COLOURS[number % len(COLOURS)]
     return f'style="--c:{"var(--ink)" if colour == "#000000" else colour}"'
 
 
 def joined(places: Sequence[tuple[float, float]]) -> str:
-    """Coordinates as SVG lists them."""
+    """Coordinates in the format of SVG's `points` attribute."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
 
 
 def dot(point: Point, across: Scale, up: Scale, attributes: str) -> str:
-    """A point with a larger invisible circle around it, which is easier to hit."""
+    """A point, with a larger invisible circle around it that is easier to hit with the pointer."""
     at = f'cx="{across(point.x):.1f}" cy="{up(point.y):.1f}"'
     text = escape(point.text, quote=True)
     return (

@@ -13,7 +13,7 @@ from gddim_cli.runtime.grids import Grid, latex_grid, markdown_grid
 
 @dataclass(frozen=True)
 class Block:
-    """A grid of texts with a title (perhaps empty) and a heading above it, and sentences below it."""
+    """A table of texts, with a title (perhaps empty) and a heading above it, and notes below it."""
 
     title: str
     heading: str
@@ -31,7 +31,7 @@ def markdown(blocks: Iterable[Block], notes: Sequence[str]) -> str:
 
 
 def tex(blocks: Iterable[Block]) -> str:
-    """The tables for LaTeX."""
+    """The tables in LaTeX."""
     parts = ["% needs \\usepackage{booktabs}\n"]
     for block in blocks:
         title = [f"{block.title}."] if block.title else []
@@ -40,7 +40,7 @@ def tex(blocks: Iterable[Block]) -> str:
 
 
 def csv_text(lines: Iterable[Sequence[Any]]) -> str:
-    """Lines as CSV."""
+    """Rows of values as CSV."""
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(lines)
     return file.getvalue()

@@ -309,7 +309,7 @@ def test_a_conditional_denoiser_sees_one_hot_classes():
         ({"prediction": "vp_eps", "sigma_data": 0.5}, "parameterization vp_eps: .*sigma_data"),
         ({"prediction": "vp_eps", "sigma_min": 200.0}, "expected 0 <= sigma_min < sigma_max"),
         ({"prediction": "denoiser", "sigma_min": 0.1, "sigma_max": 1e300}, "sigma_max <= 1e.18"),
-        ({"data_range": (1.0, 0.0)}, "does not rise"),
+        ({"data_range": (1.0, 0.0)}, "low < high"),
     ],
 )
 def test_conventions_that_are_refused(arguments, message):

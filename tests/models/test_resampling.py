@@ -59,7 +59,7 @@ def test_a_filter_that_no_repetition_begins_has_one_form() -> None:
     assert (without_box(BOX), without_box(FIR), without_box((1, 2, 3, 1))) == ([1], [1, 2, 1], [])
     up = Resampling("up", (1, 2, 3, 1))
     assert up(torch.randn(1, 1, 4, 4)).shape == (1, 1, 8, 8)
-    with pytest.raises(ValueError, match="does not begin with a repetition"):
+    with pytest.raises(ValueError, match="not a repetition of pixels"):
         up.by_repetition(torch.randn(1, 1, 4, 4))
 
 

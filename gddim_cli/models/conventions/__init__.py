@@ -1,1 +1,1 @@
-"""What networks predict, one convention a file: how each becomes the denoiser `D(y, sigma)`."""
+"""Conventions for what a network predicts, and how each prediction is turned into the denoiser `D(y, sigma)`."""

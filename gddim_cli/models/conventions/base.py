@@ -1,4 +1,4 @@
-"""How a network's prediction becomes a denoiser: four functions of the noise level, as in Table 1 of arXiv 2206.00364."""
+"""A prediction becomes a denoiser by four functions of the noise level, as in Table 1 of EDM (arXiv 2206.00364)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gddim_cli.runtime.registry import Spec
 
 
 class Scaling(NamedTuple):
-    """`D(y, sigma) = skip y + out F(inside y; level)`, each [N], float64.
+    """The four functions in `D(y, sigma) = skip y + out F(inside y; level)`, each [N], float64.
 
     Attributes:
         skip, out, inside: factors of the noisy images, of the prediction, and of the network's input.
@@ -26,10 +26,10 @@ class Scaling(NamedTuple):
 
 
 class Convention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The parameters of a convention. A card holds them under `convention`."""
+    """The parameters of a convention. A model card stores them under `convention`."""
 
     def scaling(self, sigma: Tensor) -> Scaling:
-        """The functions at these noise levels.
+        """The values of the four functions at these noise levels.
 
         Args:
             sigma: standard deviations of the noise, in units of the images that the network was trained on, [N], float64.
@@ -38,17 +38,17 @@ class Convention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """The noise levels at which the prediction is defined."""
+        """The lowest and the highest noise level at which the prediction is defined."""
         return 0.0, float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConventionSpec(Spec):
-    """A convention by the name that cards give as `parameterization`.
+    """A convention, registered under the name that model cards give as `parameterization`.
 
     Attributes:
         title: what the network predicts.
-        parameters: the class of its parameters.
+        parameters: the struct of the convention's parameters.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Networks of rectified flow and conditional flow matching with straight paths."""
+"""Networks trained by rectified flow, or by conditional flow matching with straight paths."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from gddim_cli.models.conventions.base import Convention, ConventionSpec, Scalin
 
 
 class Flow(Convention, frozen=True):
-    """`x_t = t x_0 + (1 - t) n`, `v = x_0 - n` (Lipman et al., arXiv 2210.02747): `D = x_t + (1 - t) v`.
+    """The network predicts `v = x_0 - n` in `x_t = t x_0 + (1 - t) n` (Lipman et al., arXiv 2210.02747).
 
-    `y = x_t / t`, `sigma = (1 - t) / t`, so `t = 1 / (1 + sigma)`.
+    So `D = x_t + (1 - t) v`. The denoiser's input is `y = x_t / t` with `sigma = (1 - t) / t`, so
+    `t = 1 / (1 + sigma)`.
 
     Attributes:
         time_scale: the network is given `time_scale t`.

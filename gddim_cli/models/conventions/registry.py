@@ -1,4 +1,4 @@
-"""The conventions by the name that cards give as `parameterization`."""
+"""The registry of conventions, by the names that model cards give as `parameterization`."""
 
 from __future__ import annotations
 

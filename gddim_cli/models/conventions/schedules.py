@@ -1,6 +1,7 @@
-"""Variance preserving noise schedules: the time that a network is given for a noise level.
+"""Variance preserving noise schedules, which say what time a network is given for a noise level.
 
-`x = alpha y` with `alpha = 1 / sqrt(1 + sigma^2)`; `alpha^2` is the `alphas_cumprod` of discrete schedules.
+The network's input is `x = alpha y` with `alpha = 1 / sqrt(1 + sigma^2)`; `alpha^2` is what discrete schedules call
+`alphas_cumprod`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class LinearSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     Attributes:
         beta_0, beta_1: the coefficients of `beta_t = beta_0 + beta_1 t`.
         time_scale: the network is given `time_scale t`.
-        t_min, t_max: the times that it was trained on.
+        t_min, t_max: the lowest and the highest time t that the network was trained on.
     """
 
     beta_0: Positive = 0.1
@@ -39,11 +40,11 @@ class LinearSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     t_max: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The network's time where `alpha^2 = 1 / (1 + sigma^2)`, [N], float64."""
+        """The network's time for noise levels sigma, where `alpha_t^2 = 1 / (1 + sigma^2)`, [N], float64."""
         return self.time_of_integral(torch.log1p(sigma.square()))
 
     def time_of_integral(self, integral: Tensor) -> Tensor:
-        """The network's time where `int_0^t beta` has this value: the root of `beta_1 t^2 / 2 + beta_0 t = integral`."""
+        """The network's time for a given `int_0^t beta`: t is the root of `beta_1 t^2 / 2 + beta_0 t = integral`."""
         t = 2 * integral / (self.beta_0 + (self.beta_0**2 + 2 * self.beta_1 * integral).sqrt())
         return self.time_scale * t
 
@@ -59,14 +60,17 @@ class LinearSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
 
 class DiscreteSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="discrete", tag_field="kind"):
-    """Steps 0, 1, ... with `alphas_cumprod = cumprod(1 - beta)`; between two steps the time is interpolated in log(sigma).
+    """Discrete time: steps 0, 1, ... with `alphas_cumprod = cumprod(1 - beta)`.
+
+    Between two steps, the time is interpolated linearly in log(sigma).
 
     Attributes:
-        betas: `linear` and `scaled_linear` (linear in sqrt(beta)) run from beta_start to beta_end; `cosine` is
-            `cos^2((i/steps + 0.008) / 1.008 pi/2)` with betas up to 0.999; or the values of all steps.
+        betas: `linear` and `scaled_linear` (linear in sqrt(beta)) run from beta_start to beta_end. `cosine` makes
+            `alphas_cumprod` proportional to `cos^2((i/steps + 0.008) / 1.008 pi/2)`, except that betas are at most
+            0.999. A tuple gives the beta of every step.
         steps: the number of steps.
         time_scale: the network is given `time_scale step`.
-        nearest: take the nearest step (in sigma) instead of interpolating.
+        nearest: whether to take the nearest step (in sigma) instead of interpolating.
     """
 
     betas: Literal["linear", "scaled_linear", "cosine"] | tuple[Share, ...]
@@ -81,7 +85,7 @@ class DiscreteSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             raise ValueError(f"{len(self.betas)} betas for {self.steps} steps")
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The network's time at these noise levels, [N], float64; outside the range, the time of the nearest end."""
+        """The network's time for noise levels sigma, [N], float64; levels out of range get the first or last time."""
         table = self._table(sigma.device)
         above = torch.bucketize(sigma, table).clamp(1, len(table) - 1)
         low, high = table[above - 1], table[above]

@@ -12,16 +12,18 @@ from gddim_cli.models.conventions.schedules import LinearSchedule
 
 
 class SubVP(Convention, frozen=True):
-    """`x = a x_0 + (1 - a^2) n`, `a^2 = exp(-int beta)`, `score = -F / (1 - a^2)`: `D = y - sigma F`, `sigma = (1 - a^2) / a`.
+    """The network F predicts the noise n in `x = a x_0 + (1 - a^2) n`, where `a^2 = exp(-int beta)`.
+
+    So `score = -F / (1 - a^2)` and `D = y - sigma F`, where `y = x / a` and `sigma = (1 - a^2) / a`.
 
     Attributes:
-        schedule: the time that the network is given for a noise level.
+        schedule: says what time the network is given for a noise level.
     """
 
     schedule: LinearSchedule = LinearSchedule()
 
     def scaling(self, sigma: Tensor) -> Scaling:
-        decay = torch.asinh(0.5 * sigma)  # ln(1/a), as sigma = 1/a - a
+        decay = torch.asinh(0.5 * sigma)  # this is ln(1/a), since sigma = 1/a - a
         return Scaling(torch.ones_like(sigma), -sigma, (-decay).exp(), self.schedule.time_of_integral(2 * decay))
 
     @property

@@ -1,4 +1,4 @@
-"""Networks of the variance exploding diffusion: they see `y` itself."""
+"""Networks of the variance exploding diffusion, whose input is `y` itself, unscaled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gddim_cli.models.conventions.base import Convention, ConventionSpec, Scalin
 
 
 class Score(Convention, frozen=True):
-    """The score, from y and sigma (Song et al., arXiv 2011.13456): `D = y + sigma^2 F(y; sigma)`."""
+    """The network predicts the score (Song et al., arXiv 2011.13456): `D = y + sigma^2 F(y; sigma)`."""
 
     def scaling(self, sigma: Tensor) -> Scaling:
         one = torch.ones_like(sigma)

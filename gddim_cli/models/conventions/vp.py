@@ -1,4 +1,7 @@
-"""Networks of variance preserving diffusions: they see `x = alpha y`, `alpha = 1 / sqrt(1 + sigma^2)`, and a time."""
+"""Networks of variance preserving diffusions.
+
+They take a time and `x = alpha y`, where `alpha = 1 / sqrt(1 + sigma^2)`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from gddim_cli.models.conventions.schedules import LinearSchedule, Schedule
 
 
 class VariancePreserving(Convention, frozen=True):
-    """The base of the three predictions.
+    """The base class of the three conventions below, which differ in what the network predicts.
 
     Attributes:
-        schedule: the time that the network is given for a noise level.
+        schedule: says what time the network is given for a noise level.
     """
 
     schedule: Schedule = LinearSchedule()
@@ -24,21 +27,24 @@ class VariancePreserving(Convention, frozen=True):
 
 
 class Noise(VariancePreserving, frozen=True):
-    """The noise, `x = alpha x_0 + sigma alpha eps`: `D = y - sigma eps`."""
+    """The network predicts the noise eps in `x = alpha x_0 + sigma alpha eps`: `D = y - sigma eps`."""
 
     def scaling(self, sigma: Tensor) -> Scaling:
         return Scaling(torch.ones_like(sigma), -sigma, alpha(sigma), self.schedule.time(sigma))
 
 
 class Velocity(VariancePreserving, frozen=True):
-    """`v = alpha eps - sigma alpha x_0` (Salimans & Ho, arXiv 2202.00512): `D = alpha x - sigma alpha v`."""
+    """The network predicts `v = alpha eps - sigma alpha x_0` (Salimans & Ho, arXiv 2202.00512).
+
+    So `D = alpha x - sigma alpha v`.
+    """
 
     def scaling(self, sigma: Tensor) -> Scaling:
         return Scaling(alpha(sigma).square(), -sigma * alpha(sigma), alpha(sigma), self.schedule.time(sigma))
 
 
 class CleanImage(VariancePreserving, frozen=True):
-    """The clean image itself: `D = F`."""
+    """The network predicts the clean image itself: `D = F`."""
 
     def scaling(self, sigma: Tensor) -> Scaling:
         return Scaling(torch.zeros_like(sigma), torch.ones_like(sigma), alpha(sigma), self.schedule.time(sigma))

@@ -1,4 +1,4 @@
-"""How an architecture is declared: the arguments that a card gives, with their ranges, and its interface."""
+"""How an architecture is declared: its interface, and the arguments that a model card gives, with their ranges."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ class NetworkSpec(Spec):
     """An architecture.
 
     Attributes:
-        title: what it is, for messages.
-        arguments: a struct of the arguments of `build`, with their ranges: `arguments_of(build)`.
-        build: the network of these keyword arguments; raises ValueError if they do not fit each other. Its `forward`
-            takes states [N, in_channels, H, W] and a condition, [N] or, with class labels, [N, 1 + classes]: the time or
-            noise level, then the class as one-hot columns (all zero: no class).
-        interface: the interface of a network with these arguments.
+        title: a description for messages.
+        arguments: a struct of the arguments of `build`, with their ranges; usually `arguments_of(build)`.
+        build: builds the network from these keyword arguments; raises ValueError if they do not fit together. The
+            network's `forward` takes states [N, in_channels, H, W] and a condition. The condition is the time or noise
+            level, [N]; with class labels it is [N, 1 + classes], the level followed by the class as one-hot columns
+            (all zero for no class).
+        interface: returns the interface of a network from its arguments.
     """
 
     title: str = field(kw_only=False)
@@ -59,17 +60,17 @@ def arguments_of(build: type[nn.Module]) -> type[msgspec.Struct]:
 
 
 def split_condition(condition: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """The time or noise level [N], and the one-hot class columns [N, classes]."""
+    """Splits a condition into time or noise level, [N], and one-hot classes, [N, classes] (zeros if it has no classes)."""
     if condition.dim() == 1:
         return condition, condition.new_zeros(len(condition), classes)
     return condition[:, 0], condition[:, 1:]
 
 
 def check_levels(side: int, levels: int, attention: Sequence[int]) -> None:
-    """Refuses an image that does not halve once per level, or attention at a side that no level has.
+    """Checks that the image side can be halved from each level to the next, and that attention sides are levels' sides.
 
     Raises:
-        ValueError: the message names both.
+        ValueError: the image side cannot be halved so often, or attention is set at a side that no level has.
     """
     unit = 2 ** (levels - 1)
     if side % unit:

@@ -1,7 +1,7 @@
 """EDM's `DhariwalUNet` (Karras et al., arXiv 2206.00364): the ADM network of Dhariwal & Nichol as EDM trains it.
 
-It is the raw network `F`; `gddim_cli.models.conventions` turns it into a denoiser. Modules and parameters are named as in the
-released files.
+This module has the raw network `F`; `gddim_cli.models.conventions` turns F into a denoiser. Modules and parameters are
+named as in the released files.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ HEAD_WIDTH = 64
 
 
 class DhariwalUNet(nn.Module):
-    """A U-Net conditioned on a noise level and perhaps a class.
+    """A U-Net conditioned on a noise level and optionally a class.
 
     Args:
         img_resolution: side of the (square) images; divisible by `2**(len(channel_mult) - 1)`.
-        in_channels, out_channels: channels of images and prediction.
+        in_channels, out_channels: channels of the images and of the prediction.
         label_dim: number of classes; 0 without labels.
         model_channels: width of the first level.
         channel_mult: width of each level in units of model_channels.
-        channel_mult_emb: width of the embedding, in the same units.
-        num_blocks: residual blocks per level on the way down; one more on the way up.
+        channel_mult_emb: width of the noise-level embedding in units of model_channels.
+        num_blocks: residual blocks per level of the encoder; the decoder has one more per level.
         attn_resolutions: sides at which blocks have attention.
-        dropout: its probability in training.
+        dropout: dropout probability in training.
 
     Raises:
         ValueError: a size is not divisible as required.

@@ -21,7 +21,7 @@ class DiffusersUNet(nn.Module):
         config: the library's configuration, as in `config.json`.
 
     Raises:
-        ValueError: the library is not installed, or refuses the configuration.
+        ValueError: the library is not installed, or rejects the configuration.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -46,15 +46,15 @@ class DiffusersUNet(nn.Module):
 
 
 class OneHotEmbedding(nn.Embedding):
-    """An embedding of one-hot columns in place of indices."""
+    """An embedding layer that takes one-hot columns instead of indices."""
 
     def forward(self, columns: Tensor) -> Tensor:
-        """[N, classes] to [N, width]."""
+        """Maps one-hot columns [N, classes] to embeddings [N, width]."""
         return columns @ self.weight.to(columns.dtype)
 
 
 class Bounded(msgspec.Struct, frozen=True):
-    """The sizes in a configuration, with their ranges, and other values that the library itself does not check."""
+    """The checked part of a configuration: sizes, with their ranges, and values that the library does not check."""
 
     sample_size: Side
     in_channels: Channels = 3

@@ -29,7 +29,7 @@ class Convolution(nn.Conv2d):
         kernel: side of the kernel.
         resample: `up` doubles the side of the image, `down` halves it.
         taps: the resampling filter.
-        fused: `down` filters after the convolution, and the image is padded once for both.
+        fused: whether `down` filters after the convolution instead of before. The image is then padded once for both.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Convolution(nn.Conv2d):
 
 
 class PositionalEmbedding(nn.Module):
-    """`[cos, sin](level f_i)`, `f_i = 10000^{-i / (width/2 - e)}`, [N] to [N, width]; e is `endpoint`, 0 or 1."""
+    """Maps levels [N] to `[cos, sin](level f_i)`, [N, width], with `f_i = 10000^{-i / (width/2 - endpoint)}`."""
 
     def __init__(self, width: int, endpoint: bool) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class PositionalEmbedding(nn.Module):
 
 
 class FourierEmbedding(nn.Module):
-    """`[cos, sin](2 pi level f_i)` at fixed random frequencies, [N] to [N, width]."""
+    """Maps levels [N] to `[cos, sin](2 pi level f_i)`, [N, width], with fixed random frequencies f_i."""
 
     freqs: Tensor
 
@@ -84,17 +84,18 @@ class FourierEmbedding(nn.Module):
 
 @dataclass(frozen=True)
 class Style:
-    """The differences between the residual blocks of the two networks.
+    """The settings in which the residual blocks of `SongUNet` and `DhariwalUNet` differ.
 
     Attributes:
         embedding: width of the noise-level embedding.
-        adaptive_scale: the embedding scales and shifts; else it is added.
-        skip_scale: factor of the sum of a branch and its input.
-        eps: the epsilon of the norms.
-        project: blocks that resample have a 1x1 convolution on their skip even if the width stays the same.
-        head_width: channels of an attention head; None: one head.
+        adaptive_scale: whether the embedding scales and shifts the features; otherwise it is added to them.
+        skip_scale: factor by which the sum of a residual branch and its input is multiplied.
+        eps: the epsilon of the group normalisations.
+        project: whether blocks that resample have a 1x1 convolution in their skip connection even if the width stays
+            the same.
+        head_width: channels per attention head; None for a single head.
         taps: the resampling filter.
-        dropout: its probability in training.
+        dropout: dropout probability in training.
     """
 
     embedding: int
@@ -107,10 +108,10 @@ class Style:
     dropout: float
 
     def heads(self, width: int) -> int:
-        """Attention heads at this width.
+        """Number of attention heads at this width.
 
         Raises:
-            ValueError: the width is not a multiple of the heads' width.
+            ValueError: the width is not a multiple of `head_width`.
         """
         if self.head_width is None:
             return 1
@@ -120,7 +121,10 @@ class Style:
 
 
 class UNetBlock(nn.Module):
-    """Norm, SiLU, (resampling) convolution, the noise level, norm, SiLU, convolution; then optionally attention."""
+    """A residual block: two convolutions, each after norm and SiLU, then optionally attention.
+
+    The first convolution may resample; the noise-level embedding enters at the second norm.
+    """
 
     def __init__(
         self, style: Style, width_in: int, width_out: int, resample: Resample = None, attention: bool = False
@@ -144,7 +148,7 @@ class UNetBlock(nn.Module):
             self.proj = Convolution(width_out, width_out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x [N, width_in, H, W] and the embedding [N, E] to [N, width_out, H', W']."""
+        """Maps x [N, width_in, H, W] and the embedding [N, E] to [N, width_out, H', W']."""
         h = self.conv0(fn.silu(self.norm0(x)))
         effect = self.affine(embedding)[:, :, None, None]
         if self.style.adaptive_scale:
@@ -157,19 +161,19 @@ class UNetBlock(nn.Module):
         return self._attended(h) if self.heads else h
 
     def _attended(self, x: Tensor) -> Tensor:
-        # Channels of qkv: for each head, for each of its channels, query, key and value.
+        # The channels of qkv are ordered by head, within a head by channel, and within a channel by query, key, value.
         parts = self.qkv(self.norm2(x)).unflatten(1, (self.heads, -1, 3)).flatten(4)
         return (self.proj(attention(*parts.unbind(3), like=x)) + x) * self.style.skip_scale
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The levels that both networks have, as modules by name in the order of the calls.
+    """Builds the levels of `SongUNet` and `DhariwalUNet`, as modules by name in the order in which they are called.
 
     Attributes:
         style: the style of the blocks.
         sizes: the side and the width of each level.
-        blocks: residual blocks per level on the way down; one more on the way up.
+        blocks: residual blocks per level of the encoder; the decoder has one more per level.
         attention: sides at which blocks have attention.
     """
 
@@ -181,12 +185,12 @@ class Levels:
     def encoder(
         self, channels: int, width: int, extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {}
     ) -> tuple[nn.ModuleDict, list[int]]:
-        """The way down, and the widths that it leaves for the way up.
+        """Builds the encoder; also returns the widths of its skip connections, which `decoder` needs.
 
         Args:
             channels: channels of the images.
             width: output channels of the first convolution.
-            extra: returns the modules that follow the first step of a level.
+            extra: returns the modules that follow the first module of a level, by name.
         """
         steps, skips = nn.ModuleDict(), list[int]()
         for i, (side, out) in enumerate(self.sizes):
@@ -207,11 +211,11 @@ class Levels:
         attentive: Sequence[int],
         extra: Callable[[int], Mapping[str, nn.Module]] = lambda _: {},
     ) -> nn.ModuleDict:
-        """The way up. Removes the widths from `skips`.
+        """Builds the decoder. Removes the widths from `skips` as it uses them.
 
         Args:
-            attentive: the blocks that have attention, in a level with attention.
-            extra: returns the modules that follow the last block of a level.
+            attentive: the indices of the blocks that have attention, in levels that have attention.
+            extra: returns the modules that follow the last block of a level, by name.
         """
         steps, width, lowest = nn.ModuleDict(), self.sizes[-1][1], len(self.sizes) - 1
         for i, (side, out) in reversed(list(enumerate(self.sizes))):
@@ -230,7 +234,7 @@ class Levels:
 
 
 def interface(given: Any) -> Interface:
-    """The interface, from the arguments of either network."""
+    """The interface of `SongUNet` or `DhariwalUNet`, from its arguments."""
     return Interface(given.in_channels, given.out_channels, given.img_resolution, given.label_dim)
 
 
@@ -240,7 +244,7 @@ def sizes_of(side: int, width: int, multiples: Sequence[int]) -> list[tuple[int,
 
 
 def norm(width: int, eps: float = 1e-5) -> GroupNorm:
-    """Groups of at least four channels, 32 at most.
+    """Group normalisation with at most 32 groups, of at least four channels each.
 
     Raises:
         ValueError: the width does not divide into such groups.

@@ -1,6 +1,7 @@
 """A small classifier of 28x28 digits, whose last hidden layer provides features for distances between sets of digits.
 
-LeCun et al., *Gradient-based learning applied to document recognition* (1998), with rectifiers and max pooling.
+The network of LeCun et al., *Gradient-based learning applied to document recognition* (1998), with ReLU and max
+pooling.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 class LeNet(nn.Module):
     """Maps digits to 84 features and to class scores.
 
-    `features` is the last hidden layer through tanh, which is bounded, so that a few odd images do not dominate the
-    covariance. The distance between 250 generated and 250 real digits, in standard deviations, is twice as large as
-    without tanh, and twice as large as for a classifier that is also trained through tanh.
+    `features` applies tanh to the last hidden layer. Since tanh is bounded, a few odd images do not dominate the
+    covariance. The distance between 250 generated and 250 real digits, divided by its standard deviation, is twice as
+    large as without tanh, and twice as large as for a classifier that is also trained with tanh.
     """
 
     dimension = 84

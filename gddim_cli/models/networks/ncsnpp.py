@@ -1,6 +1,7 @@
-"""NCSN++ and DDPM++ (Song et al., *Score-Based Generative Modeling through SDEs*, arXiv 2011.13456): all released models.
+"""NCSN++ and DDPM++ (Song et al., *Score-Based Generative Modeling through SDEs*, arXiv 2011.13456).
 
-The network is independent of diffusions: `gddim_cli.models.parameterization` turns its output into a noise prediction.
+The class covers all released models. It does not depend on a diffusion: `gddim_cli.models.parameterization` turns the
+output of the network into a noise prediction.
 """
 
 from __future__ import annotations
@@ -39,17 +40,18 @@ class NCSNpp(nn.Module):
         image_size: side of the (square) image; divisible by `2**(len(ch_mult) - 1)`.
         nf: width of the first level; divisible by 4.
         ch_mult: width of each level in units of nf; every level after the first halves the side.
-        num_res_blocks: residual blocks per level on the way down; one more on the way up.
+        num_res_blocks: residual blocks per level of the encoder; the decoder has one more per level.
         attn_resolutions: sides at which blocks are followed by attention.
-        fir: whether images are resampled with the filter [1, 3, 3, 1]; otherwise by averaging and repetition.
+        fir: whether images are resampled with the filter [1, 3, 3, 1]. Otherwise they are halved by averaging and
+            doubled by repeating pixels.
         progressive_input: `residual` adds the downsampled, convolved input at each level; `none` does not.
         embedding_type: `fourier` (of the logarithm of the time) or `positional`.
-        dropout: its probability in training.
+        dropout: dropout probability in training.
         centered: whether input images are in [-1, 1]; otherwise they are in [0, 1] and are rescaled first.
         scale_by_sigma: whether the output is divided by the time, which is then a noise level.
 
     Raises:
-        ValueError: a size is not divisible as required, or an unknown `progressive_input` or `embedding_type`.
+        ValueError: a size is not divisible as required, or `progressive_input` or `embedding_type` is unknown.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class NCSNpp(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """The prediction, [B, out_channels, H, W], for states x [B, in_channels, H, W] and positive times [B]."""
-        # Every block applies swish to the embedding; it is computed once, here.
+        # Every block takes the swish of the embedding, so the swish is computed once, here.
         embedding = fn.silu(self.time_out(fn.silu(self.time_in(self.embed(time)))))
         x = x if self.centered else 2 * x - 1
         h, pyramid = self.conv_in(x), x
@@ -131,7 +133,7 @@ class Maker:
 
 
 class DownStage(nn.Module):
-    """One level on the way down: residual blocks, each followed by attention if the level has it, then halving the side."""
+    """One level of the encoder: residual blocks, each with attention after it if `attends`, then downsampling by 2."""
 
     def __init__(
         self, make: Maker, width: int, out: int, blocks: int, attends: bool, last: bool, pyramid: int | None
@@ -143,7 +145,10 @@ class DownStage(nn.Module):
         self.pyramid = None if last or pyramid is None else PyramidStep(pyramid, out, make.fir)
 
     def forward(self, h: Tensor, pyramid: Tensor, embedding: Tensor, skips: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The features and the input pyramid at half the side. Appends every block's output to `skips`."""
+        """Returns the features and the input pyramid, at half the side except in the last level.
+
+        Appends the output of every block to `skips`.
+        """
         for i, block in enumerate(self.blocks):
             h = block(h, embedding)
             if self.attention:
@@ -159,7 +164,7 @@ class DownStage(nn.Module):
 
 
 class UpStage(nn.Module):
-    """One level on the way up: residual blocks on features and skips, attention if the level has it, then doubling the side."""
+    """One level of the decoder: residual blocks on features and skips, attention if `attends`, then upsampling by 2."""
 
     def __init__(self, make: Maker, width: int, out: int, skips: list[int], attends: bool, last: bool) -> None:
         super().__init__()
@@ -168,7 +173,7 @@ class UpStage(nn.Module):
         self.resample = None if last else make(out, out, "up")
 
     def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        """The features at twice the side. Removes its inputs from `skips`."""
+        """Returns the features, at twice the side except in the last level; removes its inputs from `skips`."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         if self.attention is not None:
@@ -177,16 +182,16 @@ class UpStage(nn.Module):
 
 
 def check(image_size: int, nf: int, ch_mult: Sequence[int], blocks: int, attn_resolutions: Sequence[int]) -> None:
-    """Raises ValueError, which names the argument, for sizes that do not fit together."""
+    """Raises ValueError if sizes do not fit together; the message names the argument."""
     if not ch_mult or min(ch_mult) < 1 or blocks < 1:
         raise ValueError(f"ch_mult {list(ch_mult)} and num_res_blocks {blocks} must be positive")
     if nf < 4 or any(width % min(width // 4, 32) for width in (nf * multiple for multiple in ch_mult)):
-        raise ValueError(f"nf {nf} gives widths that do not divide into groups; use a multiple of 128, or 4 to 128")
+        raise ValueError(f"nf {nf} gives widths that do not divide into groups; use a multiple of 32")
     check_levels(image_size, len(ch_mult), attn_resolutions)
 
 
 def check_kinds(progressive_input: str, embedding_type: str) -> None:
-    """Raises ValueError, which names the argument, for an unknown value."""
+    """Raises ValueError if a value is unknown; the message names the argument."""
     if progressive_input not in ("residual", "none"):
         raise ValueError(f"progressive_input '{progressive_input}' is neither residual nor none")
     if embedding_type not in ("fourier", "positional"):

@@ -15,7 +15,7 @@ FOURIER_SCALE = 16.0
 
 
 class FourierEmbedding(nn.Module):
-    """`[sin, cos](2 pi w ln(time))` at fixed random frequencies w, [B] to [B, 2 nf]."""
+    """Maps times [B] to `[sin, cos](2 pi w ln(time))`, [B, 2 nf], with fixed random frequencies w."""
 
     def __init__(self, nf: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class FourierEmbedding(nn.Module):
 
 
 class PositionalEmbedding(nn.Module):
-    """`[sin, cos](time * 10000^{-i / (nf/2 - 1)})`, [B] to [B, nf]."""
+    """Maps times [B] to `[sin, cos](time * 10000^{-i / (nf/2 - 1)})`, [B, nf]."""
 
     def __init__(self, nf: int) -> None:
         super().__init__()
@@ -53,20 +53,22 @@ class PyramidStep(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.fir:
             return self.conv(fn.pad(x, (0, 1, 0, 1)))
-        # The filter extends the image by 2 on each side, which centres the strided 3x3 window on the pixels it keeps.
+        # With a padding of 2 the filtered image has side H + 1, from which the strided convolution makes side H/2.
         return self.conv(filtered(x, self.taps, padding=2))
 
 
 class ResidualBlock(nn.Module):
-    """BigGAN's residual block: norm, swish, resampling, convolution, + time, norm, swish, convolution; sum over sqrt(2).
+    """BigGAN's residual block: norm, swish, resampling, convolution, time embedding, norm, swish, convolution.
+
+    The result is the sum of this branch and the (resampled) input, divided by sqrt(2).
 
     Args:
         width_in: input channels.
         width_out: output channels.
         embedding: width of the time embedding.
         resample: `down` halves the side, `up` doubles it.
-        fir: whether it resamples with the FIR filter.
-        dropout: its probability in training, before the last convolution.
+        fir: whether the block resamples with the FIR filter.
+        dropout: dropout probability in training, before the last convolution.
     """
 
     def __init__(
@@ -85,7 +87,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Maps x [B, width_in, H, W] and the swish of the time embedding [B, E] to [B, width_out, H', W']."""
-        # In place wherever the input is not needed again: on a CPU, fresh memory costs as much as the arithmetic.
+        # Operations are done in place if their input is not needed again: on a CPU, allocating new memory takes as long
+        # as the arithmetic.
         h, x = self.resample(fn.silu(self.norm_in(x), inplace=True)), self.resample(x)
         h = self.conv_in(h).add_(self.time(embedding)[:, :, None, None])
         h = fn.dropout(fn.silu(self.norm_out(h), inplace=True), self.dropout, self.training)
@@ -93,7 +96,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention with one head over the pixels of [B, C, H, W]; sum with the input, over sqrt(2)."""
+    """Self-attention with one head over the pixels of [B, C, H, W]; the sum with the input is divided by sqrt(2)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

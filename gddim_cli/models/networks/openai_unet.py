@@ -29,21 +29,23 @@ class OpenAIUNet(nn.Module):
 
     Args:
         image_size: side of the (square) images.
-        in_channels, out_channels: channels of images and prediction (twice as many with `learn_sigma`).
-        num_channels: width of the first level in units of its `channel_mult`.
-        num_res_blocks: residual blocks per level on the way down; one more on the way up.
+        in_channels: channels of the images.
+        out_channels: channels of the prediction; twice those of the images for a model trained with `learn_sigma`.
+        num_channels: the unit of width; level i has `channel_mult[i] * num_channels` channels.
+        num_res_blocks: residual blocks per level of the encoder; the decoder has one more per level.
         channel_mult: width of each level in units of num_channels.
         attention_resolutions: sides at which blocks are followed by attention.
         num_classes: number of classes; 0 without labels.
-        num_heads: attention heads; `num_heads_upsample` on the way up, if different.
-        num_head_channels: width of a head, in place of the number of heads.
-        use_scale_shift_norm: the time scales and shifts; else it is added.
-        resblock_updown: residual blocks resample; else plain convolutions do.
-        use_new_attention_order: query, key and value are split before the heads.
-        dropout: its probability in training.
+        num_heads: number of attention heads.
+        num_heads_upsample: number of attention heads in the decoder. Default: `num_heads`.
+        num_head_channels: channels per attention head; if given, it determines the number of heads.
+        use_scale_shift_norm: whether the time embedding scales and shifts the features; otherwise it is added to them.
+        resblock_updown: whether residual blocks resample; otherwise plain layers do.
+        use_new_attention_order: whether channels are split into query, key and value before they are split into heads.
+        dropout: dropout probability in training.
 
     Raises:
-        ValueError: a size is not divisible as required, or there are no heads.
+        ValueError: a size is not divisible as required, or neither `num_heads` nor `num_head_channels` is given.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class OpenAIUNet(nn.Module):
         super().__init__()
         check_levels(image_size, len(channel_mult), attention_resolutions)
         if num_heads is None and num_head_channels is None:
-            raise ValueError("neither num_heads nor num_head_channels")
+            raise ValueError("num_heads or num_head_channels is required")
         self.num_channels, self.num_classes = num_channels, num_classes
         style = Style(4 * num_channels, use_scale_shift_norm, use_new_attention_order, dropout)
         down = Heads(num_heads, num_head_channels, style)
@@ -113,7 +115,7 @@ class OpenAIUNet(nn.Module):
         embedding = self.time_embed(time_embedding(time, self.num_channels))
         if self.num_classes:
             embedding = embedding + classes @ self.label_emb.weight.to(classes.dtype)
-        embedding, skips = fn.silu(embedding), []  # as every block takes it
+        embedding, skips = fn.silu(embedding), []  # every block takes the SiLU of the embedding
         for block in self.input_blocks:
             x = run(block, x, embedding)
             skips.append(x)
@@ -135,7 +137,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Heads:
-    """Makes attention layers, by the number of heads or by their width."""
+    """Makes attention layers, with a given number of heads or with heads of a given width."""
 
     number: int | None
     width: int | None
@@ -149,7 +151,10 @@ class Heads:
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, (resampling,) convolution, the time, norm, SiLU, convolution; plus the input."""
+    """A residual block: two convolutions, each after norm and SiLU.
+
+    The block may resample before the first convolution; the time embedding enters at the second norm.
+    """
 
     def __init__(self, style: Style, width_in: int, width_out: int, resample: Resample = None) -> None:
         super().__init__()
@@ -159,14 +164,14 @@ class ResBlock(nn.Module):
         out = 2 * width_out if style.scale_shift else width_out
         self.emb_layers = nn.Sequential(
             nn.Identity(), nn.Linear(style.embedding, out)
-        )  # the embedding has passed the SiLU
+        )  # the original has a SiLU in place of the identity; here the network's `forward` has applied it already
         self.out_layers = nn.Sequential(
             norm(width_out), nn.SiLU(), nn.Dropout(style.dropout), conv3x3(width_out, width_out)
         )
         self.skip_connection = nn.Identity() if width_in == width_out else nn.Conv2d(width_in, width_out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """x [N, width_in, H, W] and the (swished) embedding [N, E] to [N, width_out, H', W']."""
+        """Maps x [N, width_in, H, W] and the SiLU of the embedding [N, E] to [N, width_out, H', W']."""
         normed, activation, convolution = self.in_layers
         h, x = self.resample(activation(normed(x))), self.resample(x)
         h, effect = convolution(h), self.emb_layers(embedding)[:, :, None, None]
@@ -180,7 +185,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over the pixels; plus the input."""
+    """Residual self-attention over the pixels."""
 
     def __init__(self, width: int, heads: int, new_order: bool) -> None:
         super().__init__()
@@ -192,7 +197,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat))
-        # Channels: query, key, value, each with all heads; or all heads, each with query, key, value.
+        # In the new order, the channels are query, key and value, each with all heads. In the old order, they are all
+        # heads, each with query, key and value.
         parts = (
             qkv.unflatten(1, (3, self.heads, -1)).unbind(1)
             if self.new_order
@@ -203,7 +209,7 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the side by a strided convolution."""
+    """Halves the side by a strided convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -214,7 +220,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the side by repetition and a convolution."""
+    """Doubles the side by repeating pixels, then convolves."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -225,7 +231,7 @@ class Upsample(nn.Module):
 
 
 def run(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
-    """The layers of a block in turn."""
+    """Applies the layers of a block in turn."""
     assert isinstance(block, nn.ModuleList)
     for layer in block:
         x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)
@@ -233,7 +239,7 @@ def run(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
 
 
 def time_embedding(time: Tensor, width: int) -> Tensor:
-    """`[cos, sin](time 10000^{-i / (width/2)})`, [N] to [N, width]."""
+    """Maps times [N] to `[cos, sin](time 10000^{-i / (width/2)})`, [N, width]."""
     half = width // 2
     index = torch.arange(half, dtype=torch.float32, device=time.device)
     angle = time[:, None] * torch.exp(-math.log(10000) * index / half).to(time.dtype)

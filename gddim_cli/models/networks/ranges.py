@@ -1,6 +1,6 @@
-"""The sizes of networks, with ranges far beyond those of published networks.
+"""Types of the sizes of networks. Their ranges are far wider than the sizes of published networks.
 
-A file's claims are checked against them before memory is allocated.
+The sizes that a file gives are checked against these ranges before memory is allocated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The architectures by the names that cards use."""
+"""The registry of architectures, by the names that model cards use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks without their random initial weights, for weights that come from a file."""
+"""Building networks without random initial weights, for weights that are then loaded from a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.overrides import TorchFunctionMode
 class SkipInit(TorchFunctionMode):
     """A context in which `torch.nn.init` does nothing, so that a network of 10^8 parameters is built in milliseconds.
 
-    Parameters then hold uninitialised memory and have to be overwritten. (The `meta` device would serve as well, but
-    importing it takes a second.)
+    The parameters hold uninitialised memory and have to be overwritten. (The `meta` device would work as well, but its
+    imports take a second.)
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Calls `func`, unless it is an initialiser: those return their tensor unchanged."""
+        """Calls `func`, unless it is an initialiser; for an initialiser, returns its tensor unchanged."""
         options = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
             return options["tensor"] if "tensor" in options else args[0]

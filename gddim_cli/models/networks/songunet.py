@@ -1,7 +1,7 @@
 """EDM's `SongUNet` (Karras et al., arXiv 2206.00364): DDPM++ and NCSN++ of Song et al. as EDM trains them.
 
-It is the raw network `F`; `gddim_cli.models.conventions` turns it into a denoiser. Modules and parameters are named as in the
-released files.
+This module has the raw network `F`; `gddim_cli.models.conventions` turns F into a denoiser. Modules and parameters are
+named as in the released files.
 """
 
 from __future__ import annotations
@@ -36,21 +36,24 @@ NORM_EPS = 1e-6
 
 
 class SongUNet(nn.Module):
-    """A U-Net conditioned on a noise level and perhaps a class.
+    """A U-Net conditioned on a noise level and optionally a class.
 
     Args:
         img_resolution: side of the (square) images; divisible by `2**(len(channel_mult) - 1)`.
-        in_channels, out_channels: channels of images and prediction.
+        in_channels, out_channels: channels of the images and of the prediction.
         label_dim: number of classes; 0 without labels.
         model_channels: width of the first level.
         channel_mult: width of each level in units of model_channels.
-        channel_mult_emb, channel_mult_noise: widths of the embeddings, in the same units.
-        num_blocks: residual blocks per level on the way down; one more on the way up.
+        channel_mult_emb: width of the embedding that the blocks take, in units of model_channels.
+        channel_mult_noise: width of the first embedding of the noise level, in units of model_channels.
+        num_blocks: residual blocks per level of the encoder; the decoder has one more per level.
         attn_resolutions: sides at which blocks have attention.
-        dropout: its probability in training.
+        dropout: dropout probability in training.
         embedding_type: the kind of noise-level embedding.
-        encoder_type: `residual` or `skip` adds the image itself, halved and convolved, at each level.
-        decoder_type: `skip` sums an output of each level.
+        encoder_type: with `residual` or `skip`, the image itself, halved and convolved, is added to the features at
+            each level; with `standard` it is not.
+        decoder_type: with `skip`, the prediction is the sum of one output per level; with `standard`, only the last
+            level has an output.
         resample_filter: the separable resampling filter.
 
     Raises:
@@ -128,7 +131,7 @@ class SongUNet(nn.Module):
 
     def _embedded(self, condition: Tensor) -> Tensor:
         level, classes = split_condition(condition, self.label_dim)
-        # The embedding gives cosines first; the layers after it were trained on sines first.
+        # `map_noise` returns cosines before sines, but the layers after it were trained on sines before cosines.
         found = torch.cat(self.map_noise(level).chunk(2, dim=1)[::-1], dim=1)
         if self.map_label is not None:
             found = found + self.map_label(classes * math.sqrt(self.label_dim))
@@ -137,7 +140,10 @@ class SongUNet(nn.Module):
 
 @dataclass(frozen=True)
 class ImagePath:
-    """The image beside the features: added on the way down, and summed up on the way up.
+    """Makes the modules for a path of images beside the features.
+
+    In the encoder, the path carries the input, which is added to the features. In the decoder, it sums up the
+    prediction.
 
     Attributes:
         widths: the widths of the levels.
@@ -150,7 +156,7 @@ class ImagePath:
     taps: Sequence[float]
 
     def down(self, level: int, kind: Encoder) -> dict[str, nn.Module]:
-        """The module that adds the image at a level; at the first level, the image is the input."""
+        """The modules that add the image to a level's features; none at the first level, whose input is the image."""
         if not level or kind == "standard":
             return {}
         width = self.widths[level - 1]
@@ -160,7 +166,7 @@ class ImagePath:
         return {"aux_residual": Convolution(image, width, 3, "down", self.taps, fused=True)}
 
     def up(self, level: int, kind: Decoder) -> dict[str, nn.Module]:
-        """The module that turns the features of a level into a part of the prediction."""
+        """The modules that turn the features of a level into a part of the prediction."""
         found: dict[str, nn.Module] = {}
         if kind == "skip" and level < len(self.widths) - 1:
             found["aux_up"] = Resampling("up", self.taps)

@@ -1,8 +1,8 @@
-"""A small preconditioned isotropic denoiser, which `gddim train` trains.
+"""The network that `gddim train` trains: a small U-Net, preconditioned as a denoiser for isotropic noise.
 
 The preconditioning is Eq. 7 and Table 1 of Karras et al., *Elucidating the Design Space of Diffusion-Based Generative
-Models* (arXiv 2206.00364), around a small U-Net. The network is independent of diffusions: `gddim_cli.models.denoiser`
-turns it into the noise prediction of any diffusion with a small block per pixel.
+Models* (arXiv 2206.00364). The network does not depend on a diffusion: `gddim_cli.models.denoiser` turns the network
+into the noise prediction of any diffusion that applies the same small matrix to every pixel.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class DenoisingUNet(nn.Module):
         image_channels: channels of an image.
         image_size: side of the (square) image; divisible by `patch * 2**(len(channels) - 1)`.
         sigma_data: root mean square of the training images in [-1, 1].
-        patch: side of the pixel block folded into channels at the input, and unfolded at the output.
+        patch: side of the pixel blocks that are folded into channels at the input and unfolded at the output.
         channels: width of each level; every level after the first halves the resolution.
-        blocks: residual blocks per level, on the way down and again on the way up.
+        blocks: residual blocks per level, in the encoder and again in the decoder.
         embedding: width of the noise-level embedding.
         classes: number of class labels; 0 for an unconditional network.
 
     Raises:
-        ValueError: the image does not divide into patches and levels, or a size is not positive.
+        ValueError: `image_size` is not divisible as required, or a size is not a positive whole number.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class DenoisingUNet(nn.Module):
 
         Args:
             y: noisy images, [B, C, H, W].
-            condition: noise levels (standard deviations, > 0), [B], of `y`'s dtype; with class labels [B, 1 + classes]: the noise
-                level, then the class as one-hot columns (all zero: no class).
+            condition: noise levels (standard deviations, > 0), [B], of `y`'s dtype. With class labels it is
+                [B, 1 + classes], the noise level followed by the class as one-hot columns (all zero for no class).
 
         Returns:
-            `E[x_0 | y]`, with labels also given the class, [B, C, H, W], in `y`'s dtype.
+            The estimate of `E[x_0 | y]`, or with labels `E[x_0 | y, class]`; [B, C, H, W], in `y`'s dtype.
         """
         sigma, labels = (condition, None) if condition.ndim == 1 else (condition[:, 0], condition[:, 1:])
         s = sigma[:, None, None, None]
@@ -130,13 +130,14 @@ class DenoisingUNet(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """From `c_noise` [B] to a vector [B, width]: sines and cosines at octave-spaced frequencies, then two linear layers."""
+    """Maps `c_noise` [B] to [B, width]: sines and cosines at frequencies in geometric progression, then two layers."""
 
     frequencies: Tensor
 
     def __init__(self, width: int, frequencies: int = 16) -> None:
         super().__init__()
-        # c_noise lies within about +-1.7, which is 0.4 of a period of the lowest frequency and 100 of the highest.
+        # c_noise lies within about +-1.7. This range is 0.4 periods of the lowest frequency and 100 periods of the
+        # highest.
         self.register_buffer("frequencies", math.pi * torch.logspace(-2, 6, frequencies, base=2.0), persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
@@ -146,7 +147,7 @@ class NoiseEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions with a scale and a shift by the noise level between them; sum with the input."""
+    """A residual block: two convolutions, each after norm and SiLU; the embedding scales and shifts the second norm."""
 
     def __init__(self, width_in: int, width_out: int, embedding: int) -> None:
         super().__init__()
@@ -165,7 +166,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Residual self-attention over the pixels of [B, width, H, W], with the most heads that have 32 channels or more each."""
+    """Residual self-attention over the pixels of [B, width, H, W], with as many heads of 32 channels or more as fit."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -190,7 +191,7 @@ def norm(width: int) -> GroupNorm:
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with all weights zero, so that a residual block starts as the identity."""
+    """Returns the layer with all its weights set to zero, so that a residual block starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
