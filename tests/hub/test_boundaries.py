@@ -108,9 +108,9 @@ def test_a_released_model_from_download_to_denoiser(card, gddim, golden_file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": 0}, "its labels is 10, but the card of small says 0; not the same model"),
-        ({"parameterization": "ve_residual", "convention": {}}, "its parameterization is edm"),
-        ({"images": {"channels": 3, "size": 64}}, "its images.size is 32"),
+        ({"labels": 0}, "labels is 10 in the file, but 0 in the card of small; they are different models"),
+        ({"parameterization": "ve_residual", "convention": {}}, "parameterization is edm in the file"),
+        ({"images": {"channels": 3, "size": 64}}, "images.size is 32 in the file"),
     ],
 )
 def test_another_model_than_the_card_says(card, gddim, change, message):
