@@ -44,14 +44,14 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     Attributes:
         file: the file's name, which is the same on a mirror.
         format: the name of a checkpoint format, `native`, or `verbatim` for files that are kept as they are.
-        settings: values of the format's options, by name, which the file does not record.
+        settings: by name, the options of the format whose values the file does not record.
         size: approximate size in bytes; few exact sizes are published.
         google_drive: the file's id on Google Drive.
         google_drive_folder: the id of the folder on Google Drive that contains the file.
         smallest_number: if the folder has no file of this name, take a file whose name differs only in its number; of
             several, the one with the smallest number.
         hugging_face: the repository on the Hugging Face Hub.
-        url: the file's address on another server.
+        url: the file's address on any other server.
         sha256: the published SHA-256, or its first digits.
     """
 
@@ -68,7 +68,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     @property
     def page(self) -> str:
-        """The address at which a browser shows the file."""
+        """The address of a page from which the file can be downloaded with a browser."""
         if self.google_drive:
             return f"https://drive.google.com/file/d/{self.google_drive}/view"
         if self.google_drive_folder:

@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite. One pass finds out: NaN and infinity show in the minimum or the maximum."""
+    """Whether all numbers are finite. One pass suffices: NaN and infinity show up in the minimum or maximum."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     wide = tensor.float() if tensor.element_size() < 4 else tensor  # aminmax does not support every small type

@@ -158,7 +158,7 @@ class ArchiveReader:
 
 
 def images_key(path: Path, key: str | None) -> str:
-    """The name of the array with images in an .npz: `key` if given, else `train_images`, else the only one that fits.
+    """The name of the array with images in an .npz: `key` if given, else `train_images`, else the only array of images.
 
     Raises:
         DataError: there is no such array, or several.
@@ -186,7 +186,7 @@ def are_images(dtype: np.dtype[Any], shape: Shape) -> bool:
 
 
 def way_out(arrays: Sequence[tuple[np.dtype[Any], Shape]]) -> str:
-    """Advice on arrays of these types and shapes, none of which hold images."""
+    """Advice on how to save images, given the types and shapes of arrays that do not hold images as they should."""
     for dtype, shape in arrays:
         if len(shape) not in (3, 4) or min(shape) == 0:
             continue

@@ -29,7 +29,7 @@ DAMAGE = (
     Image.DecompressionBombWarning,
 )
 """What Pillow may raise for a damaged file."""
-# Two of Pillow's warnings are of no use here: of large pictures (LARGEST is stricter) and of damaged TIFF tags.
+# Pillow's warnings about large pictures (LARGEST is stricter) and about damaged TIFF tags are of no use here.
 for category in (Image.DecompressionBombWarning, UserWarning):
     warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
@@ -95,7 +95,7 @@ def png_is_whole(content: bytes) -> bool:
 
 
 def refuse_mixed(shape: tuple[int, ...], name: object, first_shape: tuple[int, ...], first: object) -> None:
-    """Raises DataError if a picture [H, W, C] does not have the first one's size and kind."""
+    """Raises DataError if a picture [H, W, C] differs in size or channels from the first picture."""
     if shape != first_shape:
         raise DataError(
             f"{name}: {describe(shape)}, but {first} is {describe(first_shape)}; "

@@ -18,7 +18,7 @@ from gddim_cli.runtime.files import replacing
 
 ENDINGS = (".gif", ".webp", ".mp4", ".png")
 MILLISECONDS, HOLD = 80, 2000
-"""How long each step is shown, and how long the last step is shown, in milliseconds."""
+"""For how many milliseconds a step is shown, and for how many the last step is shown."""
 IN_STRIP, STEPS = 6, 10
 """The number of images in a filmstrip, and the largest number of steps that it shows."""
 
@@ -64,7 +64,7 @@ def write_film(path: Path, steps: Sequence[Pixels], arranged: Callable[[Pixels],
 def strip(steps: Sequence[Pixels]) -> Pixels:
     """A filmstrip: one row per image, from the noise on the left to the finished image on the right.
 
-    Shows the first `IN_STRIP` images; of more than `STEPS` steps, it shows that many, evenly spaced.
+    It shows the first `IN_STRIP` images. If there are more than `STEPS` steps, it shows `STEPS` of them, evenly spaced.
     """
     chosen = np.linspace(0, len(steps) - 1, min(len(steps), STEPS)).round().astype(int)
     columns = [enlarged(steps[number][:IN_STRIP]) for number in chosen]
@@ -73,7 +73,7 @@ def strip(steps: Sequence[Pixels]) -> Pixels:
 
 
 def write_mp4(path: Path, frames: Sequence[Pixels]) -> None:
-    """Writes pictures as an MP4 video through ffmpeg. The last picture is held.
+    """Writes pictures as an MP4 video through ffmpeg. The last picture is shown longer.
 
     Raises:
         OutputError: ffmpeg fails, or the file cannot be written.

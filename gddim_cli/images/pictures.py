@@ -61,7 +61,7 @@ class PictureSource(ImageSource):
 
     @classmethod
     def of(cls, name: str, pictures: Pictures) -> PictureSource:
-        """The source of these pictures, which must all have the size and channels of the first one.
+        """The images of `pictures`, which must all have the size and channels of the first one.
 
         Raises:
             DataError: the first picture cannot be read.

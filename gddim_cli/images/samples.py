@@ -54,7 +54,7 @@ class FirstImages:
                     temporary.write_text(sha256(self.path(index)), encoding="ascii")
 
     def read(self) -> Pixels | None:
-        """The images, [count, H, W, C]; None if one is missing, or if there are none.
+        """The images, [count, H, W, C]; None if an image is missing or `count` is 0.
 
         Raises:
             DataError: a file is damaged.

@@ -102,7 +102,7 @@ def is_sheet(path: Path) -> bool:
 
 
 def block(images: Pixels) -> Image.Image:
-    """The images of an entry as one picture, in rows of four. Of large images, only four are shown, in rows of two."""
+    """The images of an entry as one picture, in rows of four. Above `LARGEST`, only four are shown, in rows of two."""
     side = max(images.shape[1:3])
     if side > LARGEST:
         size = (images.shape[2] * LARGEST // side, images.shape[1] * LARGEST // side)
@@ -114,7 +114,7 @@ def block(images: Pixels) -> Image.Image:
 
 
 def enlarged(images: Pixels) -> Pixels:
-    """Images [N, H, W, C] with each pixel repeated until a side has at least `SMALLEST` pixels."""
+    """Images [N, H, W, C] with each pixel repeated until the larger side has at least `SMALLEST` pixels."""
     times = -(-SMALLEST // max(images.shape[1:3]))
     return images.repeat(times, axis=1).repeat(times, axis=2)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def chosen(count: int, num: int) -> NDArray[np.int64]:
-    """A fixed random choice of `num` indices from 0 to `count` - 1, in rising order. A larger `num` keeps them all."""
+    """A fixed random choice of `num` indices from 0 to `count` - 1, in rising order. A larger `num` adds to them."""
     return np.sort(np.random.default_rng(0).permutation(count)[:num])
 
 

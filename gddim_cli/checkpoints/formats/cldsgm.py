@@ -23,7 +23,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of a variant of the released model, whose network is inferred from the tensors."""
+    """The card and tensors of a variant of the released model; the tensors determine the network."""
     like = conversion.like or conversion.find_card("cldsgm-cifar10")
     return ncsnpp.convert(contents, conversion, "torch", like)
 

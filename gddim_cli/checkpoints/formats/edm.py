@@ -1,7 +1,7 @@
 """EDM's pickles (Karras et al., arXiv 2206.00364): released networks and training snapshots.
 
 EDM's own program executes Python source that the pickle contains. Here nothing is executed: `pickle_outline` reads what
-the pickle describes, imports are accepted only if real files have them, and the weights are copied out of the file.
+the pickle describes, only the imports that real files contain are accepted, and the weights are copied out of the file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The tensors of the averaged network by name (such as `model.enc.32x32_conv.weight`), and its classes' arguments.
+    """The averaged network: its tensors by name (such as `model.enc.32x32_conv.weight`) and the arguments of its classes.
 
     Raises:
         CheckpointError: the file is damaged, would import a name outside `ALLOWED`, or does not hold a network as EDM's
@@ -86,7 +86,7 @@ def read(path: Path) -> Contents:
 
 
 def state_of(module: Any) -> dict[str, Any]:
-    """The attributes of a module in the outline.
+    """The attributes of a module that the pickle describes.
 
     Raises:
         TypeError: the value is not a module.

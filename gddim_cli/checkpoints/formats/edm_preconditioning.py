@@ -13,7 +13,7 @@ from gddim_cli.models.networks.ranges import Channels, Classes, Scale, Side
 from gddim_cli.runtime.typed_yaml import typed
 
 SAMPLED = (0.002, 80.0)
-"""The range of noise levels of EDM's sampler, used because EDM's preconditioning itself sets no limits."""
+"""The range of noise levels in EDM's sampler. It is used for `EDMPrecond`, which itself sets no limits."""
 MOST_EXPONENT = 40.0
 """The largest accepted value of `int_0^1 beta`; it corresponds to a noise level of 5e8."""
 

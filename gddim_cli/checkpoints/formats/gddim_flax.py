@@ -35,7 +35,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of a model. It is CLD if the network takes two images (position and velocity), else BDM."""
+    """Converts to a CLD model if the network takes two images (position and velocity), else to a BDM model."""
     first = contents.tensors.get("Conv_0/kernel")
     velocity = first is not None and first.dim() == 4 and first.shape[2] % 2 == 0
     like = conversion.like or conversion.find_card("cld-cifar10" if velocity else "bdm-cifar10")

@@ -127,7 +127,7 @@ def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
     widths = [residuals[level * (number + 1)].width_out for level in range(levels)] if number > 0 and not odd else []
     if not widths or any(width % nf for width in widths):
         raise CheckpointError(
-            f"{source}: {len(residuals)} residual blocks of first width {nf} do not make {levels} levels of an NCSN++"
+            f"{source}: {len(residuals)} residual blocks of base width {nf} do not form an NCSN++ of {levels} levels"
         )
     pyramid = modules.having(FIR_CONV) or [item for item in modules.having(PLAIN_CONV) if len(item[1]) == 2]
     fourier = any("W" in group for group in modules.groups.values())

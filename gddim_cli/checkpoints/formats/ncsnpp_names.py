@@ -76,7 +76,7 @@ class Place:
 
 
 def call_order(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
-    """The modules that the original programs number, in call order, each after its name in our network."""
+    """The modules that the original programs number, in call order, each together with its name in `network`."""
     if isinstance(network.embed, FourierEmbedding):
         yield "embed", network.embed
     for name in ("time_in", "time_out", "conv_in"):

@@ -33,7 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, about("Number of attention heads on the upsampling path. Default: num_heads.", ge=1, le=64)]
         | None
     ) = None
-    num_head_channels: Annotated[int, about("Channels per attention head, instead of num_heads.", ge=1, le=4096)] | (
+    num_head_channels: Annotated[int, about("Channels per attention head (give this or num_heads).", ge=1, le=4096)] | (
         None
     ) = None
     use_new_attention_order: (

@@ -55,7 +55,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of a variant of the SDE's released model, whose network is inferred from the tensors."""
+    """The card and tensors of a variant of the model released for this SDE; the tensors determine the network."""
     like = conversion.like
     if like is None:
         like = conversion.find_card(LIKE[sde_of(contents, conversion)])

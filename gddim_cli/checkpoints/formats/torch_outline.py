@@ -1,4 +1,4 @@
-"""Recognises what a file of `torch.save` holds by the outline of its pickle. No tensor is read and nothing is run."""
+"""Recognises what a file of `torch.save` holds by the structure of its pickle. No tensor is read and nothing is run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "module.all_modules."
 
 
 def outline_of(path: Path) -> Any:
-    """What the file's pickle describes, see `torch_outline`; None if `torch.save` did not write the file."""
+    """What the file's pickle describes (see `torch_outline`); None if `torch.save` did not write the file."""
     try:
         return torch_outline(path) if path.is_file() else None
     except OutlineError:

@@ -123,7 +123,7 @@ def unpickle(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        # If the layout allows it, the file is mapped into memory, so that the optimizer's moments are never read.
+        # A zip file is mapped into memory, so that the optimizer's moments are never read.
         mapped = zipfile.is_zipfile(path)
         if mapped:
             refuse_compressed(path)

@@ -29,9 +29,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         | None
     ) = None
     image_size: Annotated[int, about("Side of the images, in pixels. Default: 32.", ge=1, le=1024)] | None = None
-    num_heads: Annotated[int, about("Number of attention heads, instead of num_head_channels.", ge=1, le=64)] | None = (
-        None
-    )
+    num_heads: (
+        Annotated[int, about("Number of attention heads (give this or num_head_channels).", ge=1, le=64)] | None
+    ) = None
     num_head_channels: Annotated[int, about("Channels per attention head. Default: 64.", ge=1, le=4096)] | None = None
 
 
