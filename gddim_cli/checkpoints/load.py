@@ -93,7 +93,7 @@ class Checkpoint:
         return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
 
     def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
-        """The noise levels allowed in `diffusion`; None (no limits) if the network predicts the noise of that diffusion."""
+        """The noise levels allowed in `diffusion`; None (any) if the network predicts the noise of that diffusion."""
         own = self.card.parameterization in OWN_DIFFUSION and diffusion == self.diffusion
         return None if own else self.sigma_range
 

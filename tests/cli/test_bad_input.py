@@ -110,7 +110,7 @@ def test_damaged_and_foreign_weights(refused, tiny: Path, tmp_path: Path) -> Non
     [
         ({"network": {"channels": [32]}}, "tensor"),
         ({"network": {"blocks": 2}}, "is missing; the network of the card needs it"),
-        ({"network": {"kind": "denoisr"}}, "a network 'denoisr'; did you mean 'denoiser'?"),
+        ({"network": {"kind": "denoisr"}}, "an unknown network 'denoisr'; did you mean 'denoiser'?"),
         ({"network": {"depth": 3}}, "unknown field `depth`"),
         ({"network": {"patch": 3}}, "is not a multiple of patch"),
         ({"images": {"channels": 3, "size": 8}}, "its network has 1 input and 1 output channels of 8x8 pixels"),

@@ -121,7 +121,7 @@ def test_another_model_than_the_card_says(card, gddim, change, message):
     assert kept(card.home) == []
     card.made["network"]["resample_filter"] = [1, 1]
     card.write(labels=10, parameterization="edm", images={"channels": 3, "size": 32}, convention={"sigma_data": 0.5})
-    assert "its network.resample_filter is [1, 3, 3, 1]" in gddim("download", "small").err
+    assert "network.resample_filter is [1, 3, 3, 1] in the file" in gddim("download", "small").err
 
 
 @pytest.mark.parametrize("kind", ["announced", "endless", "compressed"])

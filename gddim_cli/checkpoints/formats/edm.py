@@ -45,7 +45,7 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged network: its tensors by name (such as `model.enc.32x32_conv.weight`) and the arguments of its classes.
+    """The averaged network: its tensors by name (such as `model.enc.32x32_conv.weight`), and its classes' arguments.
 
     Raises:
         CheckpointError: the file is damaged, would import a name outside `ALLOWED`, or does not hold a network as EDM's
