@@ -1,1 +1,1 @@
-"""Model cards, the native file format, and the conversion of released formats."""
+"""Model cards, the native file format, and converters from the formats of other programs."""

@@ -16,14 +16,14 @@ NoiseLevel = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Shape of the images that a model makes."""
+    """Shape of the images that a model generates: the number of channels, and the side in pixels."""
 
     channels: Annotated[int, msgspec.Meta(ge=1, le=16)]
     size: Annotated[int, msgspec.Meta(ge=1, le=1024)]
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a model is sampled by default; what is absent is the diffusion's default."""
+    """How a model is sampled by default. For a field that is None, the diffusion's default applies."""
 
     t_start: float | None = None
     t_end: float | None = None
@@ -33,26 +33,26 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     quantize: Literal["floor", "round"] | None = None
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
-        """These values, and the diffusion's own for those that are absent."""
+        """The default configuration of `diffusion`, with the values that are given here in place of its own."""
         own = {name: getattr(self, name) for name in self.__struct_fields__ if getattr(self, name) is not None}
         return dataclasses.replace(diffusion.sampling, **own)
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where a published file is.
+    """Where a published file can be downloaded, and what is known about it.
 
     Attributes:
-        file: the file's name, also on a mirror.
-        format: a checkpoint format's name, `native`, or `verbatim` for files that are kept as they are.
-        settings: what the file does not record, by the names of the format's options.
+        file: the file's name, which is the same on a mirror.
+        format: the name of a checkpoint format, `native`, or `verbatim` for files that are kept as they are.
+        settings: by name, the options of the format whose values the file does not record.
         size: approximate size in bytes; few exact sizes are published.
         google_drive: the file's id on Google Drive.
-        google_drive_folder: the id of its folder on Google Drive.
-        smallest_number: if that folder has no file of this name, take the one whose name differs in its number only, the
-            smallest.
+        google_drive_folder: the id of the folder on Google Drive that contains the file.
+        smallest_number: if the folder has no file of this name, take a file whose name differs only in its number; of
+            several, the one with the smallest number.
         hugging_face: the repository on the Hugging Face Hub.
-        url: the file's address on another server.
-        sha256: the published SHA-256, whole or its beginning.
+        url: the file's address on any other server.
+        sha256: the published SHA-256, or its first digits.
     """
 
     file: str
@@ -68,7 +68,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     @property
     def page(self) -> str:
-        """The address at which a browser shows the file."""
+        """The address of a page from which the file can be downloaded with a browser."""
         if self.google_drive:
             return f"https://drive.google.com/file/d/{self.google_drive}/view"
         if self.google_drive_folder:
@@ -79,12 +79,12 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A published file that is not a checkpoint: the statistics of a reference, an Inception or another network.
+    """A published file that is not a checkpoint: reference statistics, an Inception network, or another network.
 
     Attributes:
-        name: what `gddim download` calls it.
+        name: the name to give to `gddim download`.
         kind: the kind of file.
-        arrays: the arrays of an .npz.
+        arrays: for an .npz, the names of the arrays that it must hold.
     """
 
     name: str
@@ -97,28 +97,30 @@ class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One checkpoint.
+    """What is known about one checkpoint.
 
     Attributes:
-        name: what `--checkpoint` calls it.
-        title: one line on what it is.
-        network: its kind (`kind`) and its arguments.
-        parameterization: what the network predicts. A convention of `gddim_cli.models.conventions` makes it an isotropic
-            denoiser, which can be sampled in any diffusion per pixel. `eps` is the noise prediction for K = R in the card's
-            own diffusion, `mixed_score` CLD-SGM's part of the velocity's score.
-        diffusion: its name (`name`) and parameters.
-        time_scale: the network's time in units of t, for `eps` and `mixed_score`.
-        convention: the parameters of the convention.
-        labels: number of classes; 0: the network takes none.
-        noise_range: the standard deviations of the noise that the network supports, for images in [-1, 1].
+        name: the name to give to `--checkpoint`.
+        title: a description in one line.
+        network: the network's kind (`kind`) and its arguments.
+        parameterization: what the network predicts. `eps`: the noise for K = R in the card's own diffusion.
+            `mixed_score`: the learned part of the velocity's score, as in CLD-SGM. Any other name is a convention of
+            `gddim_cli.models.conventions`, which turns the prediction into an isotropic denoiser; a denoiser can be
+            sampled in every diffusion whose matrices are the same for all pixels.
+        diffusion: the diffusion's name (`name`) and parameters.
+        time_scale: for `eps` and `mixed_score`, the network is given the time `time_scale t`.
+        convention: the parameters of the convention that `parameterization` names.
+        labels: number of classes; 0 if the network takes no class labels.
+        noise_range: the lowest and highest noise level that the network supports, as standard deviations for images in
+            [-1, 1].
         data_range: the range of the images that the network was trained on.
-        preprocessing: what is done to images before training and after sampling, in words.
+        preprocessing: a description of what is done to images before training and after sampling.
         sha256: SHA-256 of the native weights file, if pinned.
         source: where the authors published the file.
         published: the results that the authors report.
-        reference: the named reference statistics that its published FID was measured against.
+        reference: the name of the reference statistics against which the published FID was measured.
         parameters: number of weights.
-        training: data, steps, time and machine of the training.
+        training: how the model was trained: data, number of steps, duration, machine.
         license: licences of the weights and of the data.
     """
 

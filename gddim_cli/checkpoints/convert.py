@@ -22,7 +22,9 @@ IDENTITY = ("images", "parameterization", "labels", "network")
 
 
 def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str], Card]) -> None:
-    """Converts the published file of a card to a native file; it must match the card exactly.
+    """Converts the published file of a card to a native file.
+
+    The published file must be the model that the card describes (see `check_identity`).
 
     Args:
         find_card: returns the card of a catalogue name.
@@ -42,23 +44,26 @@ def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str]
 
 
 def card_and_tensors(spec: FormatSpec, conversion: Conversion) -> Native:
-    """The card and the native tensors of a file in its format.
+    """Reads `conversion.path`, a file in the format of `spec`, and returns its card and its tensors in native form.
 
     Raises:
-        CheckpointError: the file is damaged, or its card would contradict itself.
+        CheckpointError: the file is damaged, or `Card` refuses the values of its fields.
     """
     contents = spec.read(conversion.path)
     try:
         return spec.convert(contents, conversion)
-    except ValueError as error:  # of `Card`, whose fields come from the file and from the user's settings
+    except ValueError as error:
+        # Raised when `Card` validates its fields, which come from the file and the user's settings.
         raise CheckpointError(f"{conversion.path}: {printable(error, 300)}") from error
 
 
 def check_identity(found: Card, expected: Card, path: Path) -> None:
-    """Refuses a model that differs from its card. Network arguments that the card omits may have any value.
+    """Refuses a file whose card `found` differs from the card `expected` in a field of `IDENTITY`.
+
+    Network arguments that `expected` omits may have any value.
 
     Raises:
-        CheckpointError: they differ; the message names the first difference.
+        CheckpointError: the cards differ; the message names the first difference.
     """
     for key in IDENTITY:
         difference = different(
@@ -67,8 +72,8 @@ def check_identity(found: Card, expected: Card, path: Path) -> None:
         if difference:
             where, card_value, file_value = difference
             raise CheckpointError(
-                f"{path}: its {where} is {printable(file_value, 60)}, but the card of {printable(expected.name)} says "
-                f"{printable(card_value, 60)}; not the same model"
+                f"{path}: {where} is {printable(file_value, 60)} in the file, but {printable(card_value, 60)} in the "
+                f"card of {printable(expected.name)}; they are different models"
             )
 
 
@@ -96,7 +101,7 @@ def convert_file(
     Args:
         settings: options of the format, by name.
         find_card: returns the card of a catalogue name.
-        say: called with each assumption.
+        say: called with one sentence for each setting whose value is assumed.
         like: the card of the released model of which the file is a variant.
         name: the name in the new card; by default the stem of `out`.
 
@@ -105,7 +110,7 @@ def convert_file(
 
     Raises:
         CheckpointError: the file is damaged, or not a model of this format.
-        UsageError: options that contradict the file, or required options that are missing.
+        UsageError: an option contradicts the file, or a required option is missing.
         OutputError: `out` cannot be written.
     """
     options = build_options(spec, settings)
@@ -120,7 +125,7 @@ def write(out: Path, card: Card, tensors: dict[str, Tensor], path: Path) -> None
     """Writes a native file, after checking that the tensors fit the card's network and are finite.
 
     Raises:
-        CheckpointError: a tensor does not fit or is not finite; the message names the first.
+        CheckpointError: a tensor does not fit or is not finite; the message names the first such tensor.
         OutputError: `out` cannot be written.
     """
     build(card, tensors, path)
@@ -131,7 +136,10 @@ def write(out: Path, card: Card, tensors: dict[str, Tensor], path: Path) -> None
 
 
 def find_format(name: str, where: str) -> FormatSpec:
-    """The format of that name.
+    """The format called `name`.
+
+    Args:
+        where: the place of the name, for the message.
 
     Raises:
         CheckpointError: there is no format of that name.
@@ -145,16 +153,17 @@ def choose_format(name: str | None, like: Card | None, path: Path) -> FormatSpec
     """The format to read a file with: `like`'s format, else the named one, else the one recognised from the file.
 
     Raises:
-        UsageError: an unknown name, or one that contradicts `like`.
+        UsageError: `name` is unknown or contradicts `like`, or the format of `like` cannot be converted.
         CheckpointError: the file is of no known format.
     """
     if like is not None:
         own = like.source.format if like.source else "native"
         if own not in FORMATS:
             raise UsageError(
-                f"--card {like.name}: not published in a format that can be converted; formats: {', '.join(FORMATS)}"
+                f"--card {like.name}: its published file is not in a format that gddim converts; formats: "
+                f"{', '.join(FORMATS)}"
             )
         if name not in (None, own):
-            raise UsageError(f"--format {name} contradicts --card {like.name}, whose files are {own}")
+            raise UsageError(f"--format {name} contradicts --card {like.name}, whose file is in the format {own}")
         return FORMATS[own]
     return recognize(path) if name is None else FORMATS.find(name, "--format")

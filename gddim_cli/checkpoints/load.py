@@ -1,4 +1,4 @@
-"""A checkpoint as a network with its card."""
+"""A checkpoint that is ready to sample: the network with its card."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gddim_cli.runtime.typed_yaml import typed
 from gddim_cli.samplers.base import Eps
 
 OWN_DIFFUSION: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
-"""Predictions that are not denoisers, because they are defined in the card's own diffusion."""
+"""Predictions that are defined in the card's own diffusion, each with the adapter that makes it a noise prediction."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Checkpoint:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its images."""
+        """Channels, height and width of the model's images."""
         return self.card.images.channels, self.card.images.size, self.card.images.size
 
     @cached_property
     def diffusion(self) -> Diffusion:
-        """The card's diffusion, in which it is sampled by default."""
+        """The card's diffusion, in which the model is sampled by default."""
         return self.card.make_diffusion()
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @cached_property
     def denoiser(self) -> IsotropicDenoiser | None:
-        """The model as `D(y, sigma, labels)`; None if it is not a denoiser."""
+        """The model as `D(y, sigma, labels)`; None if its prediction cannot be converted to an isotropic denoiser."""
         convention = convention_of(self.card)
         if convention is None:
             return None
@@ -86,14 +86,14 @@ class Checkpoint:
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        """The noise levels that the network supports, as standard deviations for images in [-1, 1].
+        """The range of noise levels that the network supports, as standard deviations for images in [-1, 1].
 
-        All levels for a model that is not an isotropic denoiser.
+        For a model that is not an isotropic denoiser, the range is 0 to infinity.
         """
         return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
 
     def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
-        """The noise levels to stay within in `diffusion`; None if the network predicts that diffusion's own noise."""
+        """The noise levels allowed in `diffusion`; None (any) if the network predicts the noise of that diffusion."""
         own = self.card.parameterization in OWN_DIFFUSION and diffusion == self.diffusion
         return None if own else self.sigma_range
 
@@ -114,7 +114,7 @@ class Checkpoint:
         Args:
             y: images in [-1, 1] plus noise, [N, C, H, W].
             sigma: the standard deviation of the noise, a number or [N].
-            labels: classes, [N], whole numbers; None: the empty class, which few networks have been trained with.
+            labels: class indices, [N], integers; None: the empty class, on which few networks have been trained.
 
         Raises:
             UsageError: the model is not an isotropic denoiser, or an argument has the wrong shape or is outside its range.
@@ -127,7 +127,7 @@ class Checkpoint:
         return denoise(denoiser.labelled(labels), y, sigma, self.image_shape)
 
     def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:
-        """The noise prediction of this model in `diffusion`, for `k`.
+        """The noise prediction of this model in `diffusion`, for K = `k`.
 
         Args:
             labels: classes of the images of a batch, [N]; None: the empty class.
@@ -140,18 +140,18 @@ class Checkpoint:
             return OWN_DIFFUSION[kind](self.network, diffusion, k, self.card.time_scale)
         if self.denoiser is None:
             raise UsageError(
-                f"{self.name} predicts the noise of its own {self.diffusion.name} and of no other diffusion; "
-                "leave --diffusion out, or sample a denoiser"
+                f"{self.name} predicts the noise of its own {self.diffusion.name} diffusion and of no other diffusion; "
+                "leave --diffusion out, or sample a model that is a denoiser"
             )
         plain = isinstance(self.denoiser.convention, Direct) and not self.classes
         return DenoiserEps(self.network if plain else self.denoiser.labelled(labels), diffusion, k)
 
 
 def convention_of(card: Card) -> Convention | None:
-    """How the card's prediction becomes an isotropic denoiser; None if it cannot.
+    """The convention that turns the card's prediction into an isotropic denoiser; None if this is impossible.
 
     Raises:
-        CheckpointError: an unknown parameterization, or parameters that it does not have.
+        CheckpointError: the parameterization is unknown, or does not have the parameters in `card.convention`.
     """
     if card.parameterization in OWN_DIFFUSION:
         diffusion = card.make_diffusion()
@@ -168,7 +168,11 @@ def convention_of(card: Card) -> Convention | None:
 
 
 def noise_range(card: Card, convention: Convention) -> tuple[float, float]:
-    """The noise levels that a network supports: the card's, else the levels it was trained on, else its convention's."""
+    """The lowest and highest noise level that the network supports.
+
+    They come from the card's `noise_range`; if that is None, from the training recipe; without a recipe, from the
+    convention.
+    """
     if card.noise_range is not None:
         return card.noise_range
     try:
@@ -179,41 +183,45 @@ def noise_range(card: Card, convention: Convention) -> tuple[float, float]:
 
 
 class Levels(msgspec.Struct):
-    """The noise levels of a training recipe."""
+    """The lowest and highest noise level of a training recipe."""
 
     min: NoiseLevel
     max: NoiseLevel
 
     def __post_init__(self) -> None:
         if not self.min < self.max:
-            raise ValueError("the levels do not rise")
+            raise ValueError("min is not below max")
 
 
 class Recipe(msgspec.Struct):
-    """The part of a training recipe that names the noise levels."""
+    """The part of a training recipe that gives the noise levels."""
 
     sigma: Levels
 
 
 class TrainedRange(msgspec.Struct):
-    """The part of a card's `training` that names the noise levels."""
+    """The part of a card's `training` that gives the noise levels."""
 
     recipe: Recipe
 
 
 def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
-    """The card's network with these weights: every tensor used once, none missing, shapes equal.
+    """The card's network with these weights, in evaluation mode and without gradients.
+
+    `tensors` must have the names and shapes of the network's state dict and hold floating-point numbers.
 
     Raises:
-        CheckpointError: a tensor or argument does not fit; the message names the first.
+        CheckpointError: a tensor or an argument does not fit; the message names the first.
     """
     module = empty_network(card, path)
     expected = module.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
-            raise CheckpointError(f"{path}: tensor {name} is missing; the network of the card has one")
+            raise CheckpointError(f"{path}: tensor {name} is missing; the network of the card needs it")
         if name not in expected:
-            raise CheckpointError(f"{path}: unexpected tensor {printable(name)}; the network of the card has none")
+            raise CheckpointError(
+                f"{path}: unexpected tensor {printable(name)}; the network of the card has no such tensor"
+            )
         if expected[name].shape != tensors[name].shape:
             shapes = list(tensors[name].shape), list(expected[name].shape)
             raise CheckpointError(f"{path}: tensor {name} is {shapes[0]}; the network of the card needs {shapes[1]}")
@@ -227,12 +235,15 @@ def empty_network(card: Card, path: Path) -> nn.Module:
     """The card's network with uninitialised weights.
 
     Raises:
-        CheckpointError: the card describes no network, or one that does not fit its images or what it predicts.
+        CheckpointError: the card does not describe a valid network, or the network does not match the card's images or
+            parameterization.
     """
     given = dict(card.network)
     kind = str(given.pop("kind", ""))
     if kind not in NETWORKS:
-        raise CheckpointError(f"{path}: its card names a network '{printable(kind)}'; {nearest(kind, NETWORKS)}")
+        raise CheckpointError(
+            f"{path}: its card names an unknown network '{printable(kind)}'; {nearest(kind, NETWORKS)}"
+        )
     spec = NETWORKS[kind]
     arguments = typed(given, spec.arguments, f"{path}: network of the card", CheckpointError)
     check_interface(card, kind, spec.interface(arguments), path)
@@ -247,7 +258,7 @@ def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> 
     """Refuses a network that does not take the card's images, or does not predict what the card says.
 
     Raises:
-        CheckpointError: they differ; the message names both.
+        CheckpointError: the card and the network's interface contradict each other; the message gives both.
     """
     if (kind == "denoiser") != (card.parameterization == "denoiser"):
         raise CheckpointError(f"{path}: its card says that a {kind} predicts '{printable(card.parameterization)}'")
@@ -256,14 +267,15 @@ def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> 
     diffusion = card.make_diffusion()
     dimension = diffusion.D if own else 1
     if card.parameterization == "mixed_score" and dimension != 2:
-        raise CheckpointError(f"{path}: its card says mixed_score, which needs a diffusion with a velocity")
+        raise CheckpointError(f"{path}: its card says mixed_score, which requires a diffusion with a velocity")
     out = channels * dimension if card.parameterization == "eps" else channels
-    outs = (out,) if own or kind == "denoiser" else (out, 2 * out)  # the other half of the channels is a variance
+    # A network with 2 * out channels also predicts a variance, in the second half of the channels.
+    outs = (out,) if own or kind == "denoiser" else (out, 2 * out)
     found = (interface.in_channels, interface.image_size, interface.classes)
     if found != (channels * dimension, card.images.size, card.labels) or interface.out_channels not in outs:
         expected = Interface(channels * dimension, out, card.images.size, card.labels)
         raise CheckpointError(
-            f"{path}: its card says {describe(expected)}, but its network is for {describe(interface)}"
+            f"{path}: its card requires {describe(expected)}, but its network has {describe(interface)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The one native format: a safetensors file with its card, as JSON, in the metadata under `gddim_card`."""
+"""The native format: a safetensors file whose metadata holds the card, as JSON, under the key `gddim_card`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SUFFIX = ".safetensors"
 
 
 def is_native(path: Path) -> bool:
-    """Whether a file is safetensors, the native format, by its name or its first bytes.
+    """Whether a file is in the native format, safetensors, judged by its suffix or its first bytes.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     if path.suffix == SUFFIX or not path.is_file():
         return path.is_file()
@@ -38,7 +38,7 @@ def is_native(path: Path) -> bool:
 
 
 def write(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
-    """Writes weights and card, atomically.
+    """Writes weights and card to one file, atomically.
 
     Raises:
         OutputError: the file cannot be written.
@@ -58,9 +58,8 @@ def save(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(contiguous, path, metadata={CARD: msgspec.json.encode(inside).decode()})
     except SafetensorError as error:
-        number = re.search(
-            r"os error (\d+)", str(error)
-        )  # the number of the system's error, which only the message keeps
+        # A SafetensorError has no errno attribute; the system's error number is only in its message.
+        number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
@@ -68,8 +67,7 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """The card and the tensors of a native file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, of another format, without a card, or holds numbers that are not
-            finite.
+        CheckpointError: the file is missing, truncated, of another format or without a card, or a tensor is not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -78,11 +76,14 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     except (SafetensorError, OSError) as error:
         what = f"cannot be read: {error}" if not path.is_file() else f"not a complete safetensors file ({error})"
         if "not valid UTF-8" in str(error):
-            raise CheckpointError(f"{path}: the path is not valid UTF-8, which safetensors needs; rename it") from error
+            raise CheckpointError(
+                f"{path}: the path is not valid UTF-8, as safetensors requires; rename the file"
+            ) from error
         raise CheckpointError(f"{path}: {what}; copy or convert it again") from error
     if CARD not in metadata:
         raise CheckpointError(
-            f"{path}: a safetensors file, but without gddim's card in it; a checkpoint of `gddim train` is needed"
+            f"{path}: a safetensors file without gddim's card in its metadata; give a file that gddim train or gddim "
+            "convert wrote"
         )
     try:
         raw = msgspec.json.decode(metadata[CARD])
@@ -95,7 +96,7 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no number is NaN or infinite: both survive in the minimum or maximum, so one pass suffices."""
+    """Whether all numbers are finite. One pass suffices: NaN and infinity show up in the minimum or maximum."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     wide = tensor.float() if tensor.element_size() < 4 else tensor  # aminmax does not support every small type

@@ -1,8 +1,8 @@
-"""What a pickle describes, without running it.
+"""Reads what a pickle describes, without running the pickle.
 
-A pickle is a program: loading one imports modules and calls what they hold. This reader interprets only the opcodes that
-build plain data. In place of an import it puts a `Name`, and in place of a call a `Call` with its arguments. There is no way
-from here to an import or a call, whatever the file says.
+A pickle is a program: loading it imports modules and calls functions from them. This reader interprets only the opcodes
+that build plain data. Where the pickle would import something, the reader records a `Name`; where it would call
+something, a `Call` with the arguments. Whatever the file contains, nothing is imported or called.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Buffer = bytes | memoryview
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 LONGEST_INTEGER = 64  # bytes
-LARGEST_TORCH_PICKLE = 64 << 20  # bytes, without the tensors; the released files have 0.5 MB
+LARGEST_TORCH_PICKLE = 64 << 20  # bytes, not counting the tensors; 0.5 MB in the released files
 KEYS = (str, int, float, bool, bytes, type(None))
 
 
 class OutlineError(Exception):
-    """Not a pickle, a damaged one, or one with opcodes that data does not need."""
+    """The file is not a pickle, is damaged, or has opcodes that plain data does not need."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Call:
     """Something that the pickle would call.
 
     Attributes:
-        name: what, with its module.
-        args: its arguments.
-        state: what the result would be given with `__setstate__`.
-        items: what would be put into the result.
+        name: the name of the function or class, with its module.
+        args: the arguments of the call.
+        state: what would be passed to `__setstate__` of the result.
+        items: the elements, or the alternating keys and values, that would be added to the result.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Persistent:
-    """A reference to data outside of the pickle: torch's storages."""
+    """A reference to data outside the pickle, such as a torch storage."""
 
     identity: Any
 
 
 class Mark:
-    """Where the arguments of an opcode begin on the stack."""
+    """An entry on the stack after which the arguments of an opcode begin."""
 
 
 MARK = Mark()
@@ -72,16 +72,16 @@ class Interpreter:
     Args:
         data: the bytes; long byte strings are returned as views of them.
         position: the offset at which the pickle begins.
-        refuse: called with the name of each import, before it is put down; may raise.
+        refuse: called with the name of each import, before the import is recorded; may raise an error.
     """
 
     def __init__(self, data: Buffer, position: int = 0, refuse: Callable[[str], object] = lambda _: None) -> None:
         self.data, self.position, self.refuse = data, position, refuse
         self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}  # by number: an index from the file never becomes a size
+        self.memo: dict[int, Any] = {}  # a dict, because an index in the file may be huge
 
     def run(self) -> Any:
-        """The value that the pickle describes; `position` then points behind it.
+        """The value that the pickle describes. Afterwards `position` is the offset at which the pickle has ended.
 
         Raises:
             OutlineError: the pickle is truncated or malformed.
@@ -98,7 +98,7 @@ class Interpreter:
             raise OutlineError(f"damaged before byte {self.position}") from error
 
     def take(self, count: int) -> Buffer:
-        """The next bytes."""
+        """The next `count` bytes."""
         found = self.data[self.position : self.position + count]
         if len(found) != count:
             raise OutlineError("truncated")
@@ -106,7 +106,7 @@ class Interpreter:
         return found
 
     def number(self, layout: str) -> Any:
-        """The next number, in `struct`'s notation."""
+        """The next number; `layout` is a format string of the module `struct`."""
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def line(self) -> str:
@@ -121,7 +121,7 @@ class Interpreter:
         self.stack.append(value)
 
     def marked(self) -> list[Any]:
-        """The items above the last mark, removed from the stack with the mark."""
+        """Removes the last mark and all items above it from the stack, and returns the items."""
         at = len(self.stack) - 1
         while self.stack[at] is not MARK:
             at -= 1
@@ -132,7 +132,7 @@ class Interpreter:
         return found
 
     def put_items(self, pairs: list[Any]) -> None:
-        """Puts keys and values, in turn, into the dictionary or the call on top."""
+        """Adds alternating keys and values to the dictionary or `Call` on top of the stack."""
         target = self.stack[-1]
         if isinstance(target, Call):
             target.items.extend(pairs)
@@ -143,7 +143,7 @@ class Interpreter:
             target[key] = value
 
     def put_elements(self, elements: list[Any]) -> None:
-        """Appends to the list, the set or the call on top."""
+        """Appends elements to the list or `Call` on top of the stack; a set is read as a list."""
         target = self.stack[-1]
         (target.items if isinstance(target, Call) else target).extend(elements)
 
@@ -154,7 +154,7 @@ class Interpreter:
         self.push(Name(f"{module}.{attribute}"))
 
     def call(self, args: Any) -> None:
-        """Puts down the call of the name on top."""
+        """Replaces the name on top of the stack by a `Call` of that name, or by {} for an OrderedDict."""
         called = self.stack.pop()
         if called == Name("collections.OrderedDict"):
             self.push({})
@@ -194,7 +194,7 @@ def pickled(opcode: str) -> int:
 
 
 STOP = pickled(".")
-# Opcodes by the names that the module `pickle` gives them.
+# What each opcode does. The names in the comments are those of the module `pickle`.
 ACTIONS: dict[int, Callable[[Interpreter], Any]] = {
     0x80: lambda it: it.take(1),  # PROTO
     0x95: lambda it: it.take(8),  # FRAME
@@ -253,7 +253,7 @@ ACTIONS: dict[int, Callable[[Interpreter], Any]] = {
 
 
 def read_outline(path: Path, refuse: Callable[[str], object] = lambda _: None) -> Any:
-    """What a pickle file describes; long byte strings are views of the file.
+    """The value that a pickle file describes; long byte strings are views of the file.
 
     Raises:
         OutlineError: the file is not a pickle, or is damaged.
@@ -264,22 +264,22 @@ def read_outline(path: Path, refuse: Callable[[str], object] = lambda _: None) -
 
 @lru_cache(maxsize=4)
 def cached_torch_outline(path: Path, size: int, modified: int) -> Any:
-    """`torch_outline`, kept for a file of that size and time."""
+    """`torch_outline`, cached until the size or the modification time of the file changes."""
     del size, modified
     if zipfile.is_zipfile(path):
         return Interpreter(torch_pickle(path)).run()
     interpreter = Interpreter(mapped(path))
     if interpreter.run() != TORCH_MAGIC:
-        raise OutlineError("no torch checkpoint")
+        raise OutlineError("not a torch checkpoint")
     values = [interpreter.run() for _ in range(3)]
     return values[2]
 
 
 def torch_outline(path: Path) -> Any:
-    """What a file by `torch.save` describes; tensors are calls of `torch._utils._rebuild_tensor_v2`.
+    """The value that a file written by `torch.save` describes; tensors are calls of `torch._utils._rebuild_tensor_v2`.
 
     Raises:
-        OutlineError: the file is not such a file, or is damaged.
+        OutlineError: `torch.save` did not write the file, or the file is damaged.
         OSError: the file cannot be read.
     """
     status = path.stat()
@@ -292,7 +292,7 @@ def torch_pickle(path: Path) -> bytes:
         with zipfile.ZipFile(path) as archive:
             names = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "data.pkl"]
             if len(names) != 1 or names[0].file_size > LARGEST_TORCH_PICKLE:
-                raise OutlineError("no torch checkpoint")
+                raise OutlineError("not a torch checkpoint")
             with archive.open(names[0]) as member:
                 return member.read(LARGEST_TORCH_PICKLE)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
@@ -300,7 +300,7 @@ def torch_pickle(path: Path) -> bytes:
 
 
 def mapped(path: Path) -> memoryview:
-    """A file's bytes, read as they are used."""
+    """The file's bytes, mapped into memory: they are read from disk when they are used."""
     with path.open("rb") as file:
         if not path.stat().st_size:
             raise OutlineError("empty")
@@ -308,5 +308,5 @@ def mapped(path: Path) -> memoryview:
 
 
 def keys(value: Any) -> set[Any]:
-    """The keys of a dictionary; none for anything else."""
+    """The keys of a dictionary; for any other value, an empty set."""
     return set(value) if isinstance(value, dict) else set()

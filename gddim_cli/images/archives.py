@@ -23,7 +23,7 @@ from gddim_cli.runtime.text import printable
 
 @dataclass(frozen=True)
 class Zip(Pictures):
-    """A .zip; `members` goes with `names`, since two members may have the same name."""
+    """A .zip. `members[i]` is the entry called `names[i]`; two entries of a .zip may have the same name."""
 
     members: Sequence[zipfile.ZipInfo]
 
@@ -66,7 +66,7 @@ class Zip(Pictures):
 
 @dataclass(frozen=True)
 class Tar(Pictures):
-    """A .tar without compression; `places` holds the offset and the length of each file in it, in bytes."""
+    """A .tar without compression; `places` holds the offset and the length of each picture file in it, in bytes."""
 
     places: Sequence[tuple[int, int]]
 
@@ -82,9 +82,8 @@ class Tar(Pictures):
         with named(path), tarfile.open(path, "r:") as archive:
             length = path.stat().st_size
             for member in archive:
-                if (
-                    member.offset <= end or member.size < 0
-                ):  # a damaged length can lead backwards, which would loop for ever
+                # A damaged length can lead back to an earlier member; the loop would then never end.
+                if member.offset <= end or member.size < 0:
                     raise DataError(f"{path}: {printable(member.name)} is damaged; make the archive again")
                 end = member.offset
                 if member.isdir():
@@ -124,14 +123,14 @@ class Tar(Pictures):
 
 @dataclass(frozen=True)
 class TarShards(Pictures):
-    """The shards of a run, one after another; `ends` holds the number of files up to the end of each."""
+    """The shards of a run, one after another. `ends[i]` is the number of files in shards 0 to i together."""
 
     parts: Sequence[Tar]
     ends: Sequence[int]
 
     @classmethod
     def of(cls, folder: Path, names: Sequence[str]) -> TarShards:
-        """The images of the shards of these names; raises DataError as `Tar.of`."""
+        """The images of the shards with these names. Raises DataError for the same reasons as `Tar.of`."""
         parts = [Tar.of(folder / name) for name in names]
         ends = list(accumulate(len(part.names) for part in parts))
         return cls(folder, [name for part in parts for name in part.names], 0, parts, ends)
@@ -150,10 +149,10 @@ class TarShards(Pictures):
 
 @contextmanager
 def named(what: object) -> Iterator[None]:
-    """Turns the errors of the archive modules into a DataError that names `what`.
+    """A context that turns errors of the archive modules into a DataError whose message begins with `what`.
 
     Raises:
-        DataError: the archive is damaged, encrypted, unreadable, or of an unknown compression.
+        DataError: the archive is damaged, encrypted, unreadable, or compressed in an unknown way.
     """
     try:
         yield
@@ -161,7 +160,7 @@ def named(what: object) -> Iterator[None]:
         OSError,
         EOFError,
         ValueError,
-        RuntimeError,  # and NotImplementedError, which zipfile raises for a compression
+        RuntimeError,  # includes the NotImplementedError of zipfile for an unknown compression
         OverflowError,
         IndexError,
         struct.error,

@@ -1,4 +1,4 @@
-"""Images in arrays: .npy files, and .npz archives, compressed or not."""
+"""Images in NumPy arrays: .npy files, and .npz archives, compressed or not."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class ArraySource(ImageSource):
 
 @dataclass(frozen=True)
 class ArchiveSource(ImageSource):
-    """The arrays of one or more .npz, one after another, read as streams and therefore by one thread.
+    """The images of one or more .npz, one archive after another. They are read as streams, and so by one thread only.
 
     Attributes:
         parts: for each archive, its path and number of images.
-        key: the array in each.
+        key: the name of the array with the images, the same in each archive.
     """
 
     parts: Sequence[tuple[Path, int]]
@@ -78,7 +78,8 @@ class ArchiveSource(ImageSource):
         """The images of these archives.
 
         Raises:
-            DataError: an array does not hold uint8 images, or not of the size of the first one.
+            DataError: an array does not hold uint8 images, or its images differ in size or channels from those of the
+                first archive.
         """
         shapes = [read_archive(path)[images_key(path, key)][1] for path in paths]
         for path, shape in zip(paths, shapes, strict=True):
@@ -98,15 +99,16 @@ class ArchiveSource(ImageSource):
 
 @dataclass
 class ArchiveReader:
-    """Reads images forwards from one or more .npz, one after another, as streams.
+    """Reads images from one or more .npz as streams, which allow rising indices only.
 
     Attributes:
         parts: for each archive, its path and number of images.
-        key: the array in each, uint8.
+        key: the name of the array, uint8, in each archive.
         shape: the shape of one image, (H, W, C).
         stack: closes the open archive.
-        number: the number of the open part.
-        member: the open part's array, from image `row` on.
+        number: the index in `parts` of the open archive; -1 if none has been opened.
+        row: the index, within the open archive, of the next image in `member`.
+        member: the array in the open archive, as a stream.
     """
 
     parts: Sequence[tuple[Path, int]]
@@ -118,7 +120,7 @@ class ArchiveReader:
     member: IO[bytes] = field(default_factory=io.BytesIO)
 
     def read(self, begin: int, end: int) -> Pixels:
-        """Images `begin` to `end`; `begin` is not before the last call's `end`.
+        """Images `begin` to `end` (exclusive). `begin` must not be smaller than `end` of the previous call.
 
         Raises:
             DataError: an archive is damaged.
@@ -143,7 +145,7 @@ class ArchiveReader:
         self.number, self.row = number, 0
         shape, fortran, _ = read_header(self.member)
         if fortran and len(shape) > 1:
-            raise DataError(f"{path}: in Fortran's order; save np.ascontiguousarray(x) instead")
+            raise DataError(f"{path}: the array is in Fortran order; save np.ascontiguousarray(x) instead")
 
     def _fill(self, images: Pixels, row: int) -> None:
         size = images[0].nbytes
@@ -156,7 +158,7 @@ class ArchiveReader:
 
 
 def images_key(path: Path, key: str | None) -> str:
-    """The array of an .npz that holds images: `key`, else `train_images`, else the only one that can.
+    """The name of the array with images in an .npz: `key` if given, else `train_images`, else the only array of images.
 
     Raises:
         DataError: there is no such array, or several.
@@ -177,26 +179,26 @@ def images_key(path: Path, key: str | None) -> str:
 
 
 def are_images(dtype: np.dtype[Any], shape: Shape) -> bool:
-    """Whether an array is [N, H, W] or [N, H, W, C] of uint8; [H, W, 3] is one image, not H of them 3 wide."""
+    """Whether an array is [N, H, W] or [N, H, W, C] of uint8. [H, W, 3] is taken as one image, not as H grey images."""
     if dtype != np.uint8 or len(shape) not in (3, 4) or min(shape) == 0:
         return False
     return (shape[3] in (1, 3)) if len(shape) == 4 else shape[2] not in (1, 3)
 
 
 def way_out(arrays: Sequence[tuple[np.dtype[Any], Shape]]) -> str:
-    """Advice on arrays of these types and shapes, none of which hold images."""
+    """Advice on how to save images, given the types and shapes of arrays that do not hold images as they should."""
     for dtype, shape in arrays:
         if len(shape) not in (3, 4) or min(shape) == 0:
             continue
         if dtype.kind == "f":
             return (
-                "floats: [0, 1] or [-1, 1]? convert them to uint8 first: np.round(255 * x) or "
-                "np.round(127.5 * (x + 1)), clipped to 0..255, .astype(np.uint8)"
+                "convert floats to uint8 first: np.round(255 * x) if they are in [0, 1], or np.round(127.5 * (x + 1)) "
+                "if they are in [-1, 1], clipped to 0..255, .astype(np.uint8)"
             )
         if dtype != np.uint8:
-            return f"{dtype}: bring them to 0..255 and convert them to uint8 first, .astype(np.uint8)"
+            return f"scale {dtype} values to 0..255 and convert them to uint8 first, .astype(np.uint8)"
         if len(shape) == 3:
-            return "one image? give at least two, as [N, H, W, C]"
+            return "this looks like one image; give at least two, as [N, H, W, C]"
         if shape[1] in (1, 3):
             return "the channels come first: save x.transpose(0, 2, 3, 1) instead"
     return "save the images as one array, np.savez(path, images=x)"
@@ -208,7 +210,7 @@ def image_shape(shape: Shape) -> tuple[int, int, int]:
 
 
 def combined(paths: Sequence[Path], *more: object) -> str:
-    """SHA-256 of files, and of whatever else distinguishes two sources."""
+    """SHA-256 of the files' contents together with `more`, the other values that distinguish two sources."""
     total = hashlib.sha256(repr(more).encode())
     for path in paths:
         with named(path):

@@ -1,4 +1,4 @@
-"""Picture files as uint8; refuses any whose content 8 bits of grey or RGB cannot hold."""
+"""Decodes picture files to uint8. Pictures that 8-bit grey or RGB cannot represent are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gddim_cli.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 LARGEST = 1 << 25
-"""The most pixels of a picture, an 8K screen's; a larger one is refused before it is decoded."""
+"""The largest accepted number of pixels, that of an 8K screen. A larger picture is refused before it is decoded."""
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -29,12 +29,13 @@ DAMAGE = (
     Image.DecompressionBombWarning,
 )
 """What Pillow may raise for a damaged file."""
-for category in (Image.DecompressionBombWarning, UserWarning):  # LARGEST is lower; damaged tags of a TIFF do not matter
+# Pillow's warnings about large pictures (LARGEST is stricter) and about damaged TIFF tags are of no use here.
+for category in (Image.DecompressionBombWarning, UserWarning):
     warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
 
 def decode(content: bytes, name: object) -> NDArray[np.uint8]:
-    """A picture file's content as uint8 [H, W, C]: one channel for grey (modes L and 1), else RGB, palettes included.
+    """A picture file's content as uint8 [H, W, C]: one channel for grey (modes L and 1), else RGB. Palettes become RGB.
 
     Args:
         content: the file's bytes.
@@ -51,36 +52,37 @@ def decode(content: bytes, name: object) -> NDArray[np.uint8]:
                 raise DataError(f"{name}: not a readable image: truncated or damaged; replace it or remove it")
             mode = "L" if image.mode in ("1", "L") else "RGB"
             raw = (image if image.mode == mode else image.convert(mode)).tobytes()
-            return np.frombuffer(raw, np.uint8).reshape(image.height, image.width, -1)  # quicker than np.asarray(image)
+            return np.frombuffer(raw, np.uint8).reshape(image.height, image.width, -1)  # faster than np.asarray(image)
     except DAMAGE as error:
-        reason = str(error).split("<")[0].strip()  # Pillow adds the address of an object
+        reason = str(error).split("<")[0].strip()  # what follows is the repr of an object, with its address
         raise DataError(f"{name}: not a readable image: {reason}; replace it or remove it") from error
 
 
 def _refuse_unfit(image: Image.Image, name: object) -> None:
-    """Refuses a picture that is too large, or that 8 bits of grey or RGB cannot hold."""
+    """Raises DataError for a picture that is too large, or that 8-bit grey or RGB cannot represent."""
     if image.width * image.height > LARGEST:
         raise DataError(
-            f"{name}: {image.width}x{image.height} pixels; at most {LARGEST} are read: shrink it or remove it"
+            f"{name}: {image.width}x{image.height} pixels, but at most {LARGEST} are accepted; shrink it or remove it"
         )
     mode, tiles = image.mode, getattr(image, "tile", [])
-    deep = bool(tiles) and ";16" in str(tiles[0][3])  # only here does Pillow say that its RGB was of 16 bits
+    # The mode of a 16-bit colour picture is RGB too; only the decoder's arguments tell that it has 16 bits.
+    deep = bool(tiles) and ";16" in str(tiles[0][3])
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        mode, way = f"{mode} with transparency", "lay it on a background, or drop the alpha, and save it as RGB"
+        mode, way = f"{mode} with transparency", "put it on a background, or drop the alpha channel, and save it as RGB"
     elif deep or mode.startswith(("I", "F")):
         mode = f"{mode} of 16 bits" if mode == "RGB" else mode
-        way = "bring it to 0..255 (16 bits: divide by 257) and save it as 8-bit"
+        way = "scale it to 0..255 (divide 16-bit values by 257) and save it with 8 bits"
     elif mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr"):
         way = "save it as RGB"
-    elif getattr(image, "is_animated", False) and image.format != "MPO":  # a camera's JPEG with its preview
+    elif getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a camera's JPEG with a preview
         raise DataError(f"{name}: holds several frames; save each as a separate image")
     else:
         return
-    raise DataError(f"{name}: its mode is {mode}; 8-bit images without alpha are needed: {way}")
+    raise DataError(f"{name}: its mode is {mode}, but 8-bit images without alpha are needed; {way}")
 
 
 def png_is_whole(content: bytes) -> bool:
-    """Whether the checksums of all chunks up to the last are right; Pillow does not check those of the pixels."""
+    """Whether the checksums of all chunks up to the last are right. Pillow does not check those of pixel data."""
     at = 8
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4])
@@ -93,11 +95,11 @@ def png_is_whole(content: bytes) -> bool:
 
 
 def refuse_mixed(shape: tuple[int, ...], name: object, first_shape: tuple[int, ...], first: object) -> None:
-    """Raises DataError if a picture [H, W, C] does not have the first one's size and kind."""
+    """Raises DataError if a picture [H, W, C] differs in size or channels from the first picture."""
     if shape != first_shape:
         raise DataError(
             f"{name}: {describe(shape)}, but {first} is {describe(first_shape)}; "
-            "images of one size and kind are needed: convert it or move it away"
+            "all images must have one size and be all grey or all RGB; convert it or move it away"
         )
 
 

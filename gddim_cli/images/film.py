@@ -18,9 +18,9 @@ from gddim_cli.runtime.files import replacing
 
 ENDINGS = (".gif", ".webp", ".mp4", ".png")
 MILLISECONDS, HOLD = 80, 2000
-"""How long each step is shown, and the last one, in milliseconds."""
+"""For how many milliseconds a step is shown, and for how many the last step is shown."""
 IN_STRIP, STEPS = 6, 10
-"""Images in a filmstrip, and the most steps."""
+"""The number of images in a filmstrip, and the largest number of steps that it shows."""
 
 
 def check_film(option: str, path: Path) -> None:
@@ -31,11 +31,11 @@ def check_film(option: str, path: Path) -> None:
     if ending == ".mp4" and shutil.which("ffmpeg") is None:
         raise UsageError(f"{option}: {path} needs the program ffmpeg, which is not installed; use .webp or .gif")
     if ending == ".webp" and not features.check("webp"):
-        raise UsageError(f"{option}: {path} needs Pillow with WebP, which this one lacks; use .gif")
+        raise UsageError(f"{option}: {path} needs WebP support, which the installed Pillow lacks; use .gif")
 
 
 def write_film(path: Path, steps: Sequence[Pixels], arranged: Callable[[Pixels], Pixels]) -> None:
-    """Writes a trajectory in the format of the file's ending, atomically.
+    """Writes a trajectory atomically, in the format that the file's suffix names.
 
     Args:
         steps: the images [N, H, W, C] after each step, the noise first.
@@ -62,7 +62,10 @@ def write_film(path: Path, steps: Sequence[Pixels], arranged: Callable[[Pixels],
 
 
 def strip(steps: Sequence[Pixels]) -> Pixels:
-    """A few images as rows, from the noise on the left to the image on the right; steps evenly chosen if there are many."""
+    """A filmstrip: one row per image, from the noise on the left to the finished image on the right.
+
+    It shows the first `IN_STRIP` images. If there are more than `STEPS` steps, it shows `STEPS` of them, evenly spaced.
+    """
     chosen = np.linspace(0, len(steps) - 1, min(len(steps), STEPS)).round().astype(int)
     columns = [enlarged(steps[number][:IN_STRIP]) for number in chosen]
     rows = np.stack(columns, axis=1)  # [images, steps, H, W, C]
@@ -70,13 +73,13 @@ def strip(steps: Sequence[Pixels]) -> Pixels:
 
 
 def write_mp4(path: Path, frames: Sequence[Pixels]) -> None:
-    """Writes pictures as H.264 through ffmpeg, the last one held.
+    """Writes pictures as an MP4 video through ffmpeg. The last picture is shown longer.
 
     Raises:
         OutputError: ffmpeg fails, or the file cannot be written.
     """
     height, width = frames[0].shape[:2]
-    even = ((0, height % 2), (0, width % 2), (0, 0))  # the format needs even sides
+    even = ((0, height % 2), (0, width % 2), (0, 0))  # yuv420p needs even sides
     pictures = [np.pad(np.broadcast_to(frame, (height, width, 3)), even) for frame in frames]
     pictures += [pictures[-1]] * (HOLD // MILLISECONDS)
     size = f"{width + width % 2}x{height + height % 2}"

@@ -1,4 +1,4 @@
-"""Picture files in a folder, searched through."""
+"""Picture files in a folder and its subfolders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gddim_cli.images.pictures import Content, Pictures, refuse_large
 from gddim_cli.runtime.text import printable
 
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
-"""Opens a pipe without waiting for its writer."""
+"""The flag of `os.open` that opens a pipe without waiting for a writer; 0 if the system has no such flag."""
 
 
 @dataclass(frozen=True)
 class Folder(Pictures):
-    """The picture files of a folder."""
+    """The picture files of a folder and its subfolders."""
 
     @classmethod
     def of(cls, path: Path) -> Folder:
@@ -38,7 +38,7 @@ class Folder(Pictures):
 
 
 def read_file(name: str) -> bytes:
-    """The content of a picture file, in half the time of Path.read_bytes, which matters for 50 000 small files.
+    """The content of a picture file. Takes half the time of Path.read_bytes, which matters for 50 000 small files.
 
     Raises:
         DataError: the file cannot be read, is too large, or is not a plain file (a pipe or a device).
@@ -57,10 +57,10 @@ def read_file(name: str) -> bytes:
 def find_images(folder: Path) -> tuple[list[str], int]:
     """The paths of the images below `folder`, in a fixed order, and the number of other files.
 
-    Hidden files and folders (a name that begins with a dot) are not images, whatever their suffix. Links are followed.
+    Hidden files, and files in hidden folders (whose names begin with a dot), are not images. Links are followed.
 
     Raises:
-        DataError: a folder cannot be read, or is reached twice, or there are no images.
+        DataError: a folder cannot be read, a folder is reached twice through a link, or there are no images.
     """
 
     def refuse(error: OSError) -> None:
@@ -71,7 +71,7 @@ def find_images(folder: Path) -> tuple[list[str], int]:
     for here, _, files in os.walk(folder, followlinks=True, onerror=refuse):
         real = Path(here).resolve()
         if real in seen:
-            raise DataError(f"{printable(here)}: a link to a folder that is searched already; remove the link")
+            raise DataError(f"{printable(here)}: a link to a folder that has already been searched; remove the link")
         seen.add(real)
         below = Path(here).relative_to(folder).as_posix()
         found = [name if below == "." else f"{below}/{name}" for name in files]
@@ -84,18 +84,18 @@ def find_images(folder: Path) -> tuple[list[str], int]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name, with / or \\ between folders, should be an image."""
+    """Whether a file counts as an image: a known suffix, and not hidden. Folders in `name` are separated by / or \\."""
     parts = name.replace("\\", "/").split("/")
     hidden = any(part.startswith(".") and part.strip(".") for part in parts)
     return name.lower().endswith(SUFFIXES) and not hidden
 
 
 def in_order(name: str) -> list[str]:
-    """Sorts names folder by folder, as paths are sorted."""
+    """A sort key that orders names folder by folder, as paths are ordered."""
     return name.split("/")
 
 
 def no_images(others: int) -> str:
-    """The message for a folder or an archive without images, but with other files."""
+    """The end of the message for a folder or archive without images; `others` is the number of its other files."""
     files = {0: "", 1: " and 1 other file"}.get(others, f" and {others} other files")
     return f"holds no images ({', '.join(SUFFIXES)}){files}; give images, or make some with gddim sample"

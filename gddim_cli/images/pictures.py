@@ -1,4 +1,4 @@
-"""Images in picture files, wherever the files are: `folders.Folder`, `archives.Zip`, `archives.Tar`."""
+"""Images in picture files, in a folder (`folders.Folder`) or in an archive (`archives.Zip`, `archives.Tar`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gddim_cli.runtime.text import printable
 
 Content = Callable[[int], bytes]
 LARGEST_FILE = 256 << 20
-"""The largest picture file that is read, in bytes."""
+"""The largest accepted size of a picture file, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Pictures(ABC):
     Attributes:
         path: the folder or the archive.
         names: the names of the files in it.
-        ignored: the number of files that were left out: other suffixes, hidden ones.
+        ignored: the number of files that were left out, because they have another suffix or are hidden.
     """
 
     path: Path
@@ -49,7 +49,7 @@ def refuse_large(size: int, name: object) -> None:
     """Raises DataError for a picture file that is larger than any real one."""
     if size > LARGEST_FILE:
         raise DataError(
-            f"{name}: {size} bytes; a picture file of at most {LARGEST_FILE} is read: remove it or shrink it"
+            f"{name}: {size} bytes, but a picture file may have at most {LARGEST_FILE}; remove it or shrink it"
         )
 
 
@@ -61,7 +61,7 @@ class PictureSource(ImageSource):
 
     @classmethod
     def of(cls, name: str, pictures: Pictures) -> PictureSource:
-        """The source whose images are all like the first one.
+        """The images of `pictures`, which must all have the size and channels of the first one.
 
         Raises:
             DataError: the first picture cannot be read.
@@ -73,7 +73,7 @@ class PictureSource(ImageSource):
     @property
     def _threads(self) -> int:
         height, width, _ = self.shape
-        return 2 if height * width >= 64 * 64 else 1  # Pillow holds Python's lock for most of a small picture
+        return 2 if height * width >= 64 * 64 else 1  # Pillow holds the GIL most of the time for small pictures
 
     @contextmanager
     def _opened(self) -> Iterator[Read]:

@@ -1,4 +1,4 @@
-"""Images in [-1, 1] as uint8."""
+"""Converts images in [-1, 1] to uint8."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Quantize = Literal["floor", "round"]
 def quantize(x: NDArray[np.floating], how: Quantize) -> Pixels:
     """Images in [-1, 1], [N, C, H, W], as uint8 [N, H, W, C].
 
-    `floor`: `floor(clip(255 (x + 1) / 2, 0, 255))`, as in both CLD programs; `round`: `127.5 x + 128`, clipped and
-    truncated, as in NVlabs/edm. The choice changes FID a little and belongs beside every number.
+    `floor`: `floor(clip(255 (x + 1) / 2, 0, 255))`, as in the programs of CLD-SGM and gDDIM. `round`: `127.5 x + 128`,
+    clipped and truncated, as in NVlabs/edm. The choice changes FID a little, so every reported FID should state it.
 
     Raises:
         NumericsError: a value is not finite.

@@ -1,4 +1,4 @@
-"""Images as files and on a terminal: PNG, grids, coloured characters."""
+"""Images as PNG files, as grids, and as coloured characters on a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def as_picture(pixels: Pixels) -> Image.Image:
 
 
 def write_png(path: Path, pixels: Pixels, make_folder: bool = True) -> None:
-    """Writes [H, W, C] as a PNG, atomically; `make_folder` as in `files.replacing`.
+    """Writes [H, W, C] as a PNG, atomically. `make_folder` has the same meaning as in `files.replacing`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -28,7 +28,7 @@ def write_png(path: Path, pixels: Pixels, make_folder: bool = True) -> None:
 
 
 def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
-    """[N, H, W, C] as one picture, row by row; nearly square unless `columns` is given."""
+    """Images [N, H, W, C] arranged row by row in one picture. The grid is nearly square unless `columns` is given."""
     n, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
@@ -40,7 +40,7 @@ def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
 
 
 def half_blocks(picture: Pixels, width: int) -> str:
-    """A picture [H, W, C] as lines of half blocks in 24-bit colour, two pixels per character, at most `width` characters wide."""
+    """A picture [H, W, C] as text: half blocks in 24-bit colour, two pixels per character, at most `width` per line."""
     image = as_picture(picture).convert("RGB")
     if image.width > width:
         image = image.resize((width, max(2, image.height * width // image.width)), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""The first images of a run, one PNG each with its checksum, for sheets of pictures."""
+"""The first images of a run, kept for sheets of pictures: for each, a PNG and a file with its checksum."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class FirstImages:
         return self.folder / f"{index}.png"
 
     def checksum(self, index: int) -> Path:
-        """The file with an image's SHA-256; each image has its own, so that several processes can write them."""
+        """The file with an image's SHA-256. Each image has a file of its own, so that several processes can write."""
         return self.folder / f"{index}.sha256"
 
     def is_whole(self, index: int) -> bool:
-        """Whether an image is there, with the checksum that was written beside it."""
+        """Whether an image exists and matches the checksum that was written beside it."""
         path, beside = self.path(index), self.checksum(index)
         if not (path.is_file() and beside.is_file()):
             return False
         return read_plain(beside, 1000) == sha256(path).encode()
 
     def missing(self) -> set[int]:
-        """The indices of the images that are not there, or damaged."""
+        """The indices of the images that are missing or damaged."""
         return {index for index in range(self.count) if not self.is_whole(index)}
 
     def keep(self, indices: Iterable[int], pixels: Pixels) -> None:
-        """Writes those of the images [N, H, W, C] that are missing.
+        """Of the images [N, H, W, C] with these indices, writes those that are missing or damaged.
 
         Raises:
             OutputError: a file cannot be written.
@@ -54,7 +54,7 @@ class FirstImages:
                     temporary.write_text(sha256(self.path(index)), encoding="ascii")
 
     def read(self) -> Pixels | None:
-        """The images, [count, H, W, C]; None if one is missing, or if there are none.
+        """The images, [count, H, W, C]; None if an image is missing or `count` is 0.
 
         Raises:
             DataError: a file is damaged.

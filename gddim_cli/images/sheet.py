@@ -18,17 +18,17 @@ from gddim_cli.images.render import as_picture, grid
 
 ABOUT = "gddim"
 SHOWN = 8
-"""Images in an entry of a sheet."""
+"""Number of images per entry of a sheet."""
 SMALLEST, LARGEST = 56, 112
-"""Side of the images in pixels: smaller ones are enlarged by a whole factor, larger ones reduced to `LARGEST`."""
+"""Limits on an image's larger side, in pixels. Smaller images are enlarged by a whole factor, larger ones shrunk."""
 GAP, APART, MARGIN, LABEL, LINE = 2, 16, 16, 168, 20
-"""Pixels between images and between entries, around the sheet, for the names of rows, and for a line of text."""
+"""In pixels: the gaps between images and between entries, the margin, the width of row names, the height of a line."""
 INK, PALE, PAPER = (24, 24, 27), (110, 110, 118), (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Images [N, H, W, C] with a caption below them; None leaves the place empty."""
+    """Images [N, H, W, C] with a caption below them. With `images` None, the place stays empty."""
 
     images: Pixels | None
     caption: str = ""
@@ -39,8 +39,8 @@ class Sheet:
     """A table of images.
 
     Attributes:
-        columns: the heads of the columns.
-        rows: entries by the name of their row, as many as there are columns.
+        columns: the headings of the columns.
+        rows: maps the name of each row to its entries, one for each column.
         caption: a line below the table.
     """
 
@@ -49,7 +49,7 @@ class Sheet:
     caption: str = ""
 
     def draw(self) -> Image.Image:
-        """The sheet as a picture: names of rows on the left, heads of columns above."""
+        """The sheet as a picture, with the names of the rows on the left and the headings of the columns at the top."""
         blocks = {
             name: [None if entry.images is None else block(entry.images) for entry in row]
             for name, row in self.rows.items()
@@ -85,7 +85,7 @@ class Sheet:
         return sheet
 
     def png(self, about: str = "") -> bytes:
-        """The sheet as a PNG file; `about` says how it was made, in the text chunk `ABOUT`."""
+        """The sheet as a PNG file. `about` says how the sheet was made; it is stored in the text chunk `ABOUT`."""
         file, info = BytesIO(), PngInfo()
         info.add_itxt(ABOUT, about)
         self.draw().save(file, "PNG", optimize=True, pnginfo=info)
@@ -102,7 +102,7 @@ def is_sheet(path: Path) -> bool:
 
 
 def block(images: Pixels) -> Image.Image:
-    """The images of an entry in rows of four; large images are limited to four, in rows of two."""
+    """The images of an entry as one picture, in rows of four. Above `LARGEST`, only four are shown, in rows of two."""
     side = max(images.shape[1:3])
     if side > LARGEST:
         size = (images.shape[2] * LARGEST // side, images.shape[1] * LARGEST // side)
@@ -114,7 +114,7 @@ def block(images: Pixels) -> Image.Image:
 
 
 def enlarged(images: Pixels) -> Pixels:
-    """Images [N, H, W, C] with each pixel repeated until a side has at least `SMALLEST` pixels."""
+    """Images [N, H, W, C] with each pixel repeated until the larger side has at least `SMALLEST` pixels."""
     times = -(-SMALLEST // max(images.shape[1:3]))
     return images.repeat(times, axis=1).repeat(times, axis=2)
 

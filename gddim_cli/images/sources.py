@@ -1,4 +1,4 @@
-"""Any number of images, read batch by batch and never all held in memory."""
+"""Any number of images, read batch by batch, so that they need not fit into memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.subset import chosen
 
-AHEAD = 2  # batches read while the caller works on one
+AHEAD = 2  # batches that are read in advance while the caller works on one
 Read = Callable[[int, int], Pixels]
 
 
@@ -27,12 +27,12 @@ class ImageSource(ABC):
     Attributes:
         name: the path, as the user gave it.
         count: the number of images.
-        shape: the shape of each, (H, W, C); C is 1 or 3.
-        quantize: how they became uint8, "floor" or "round", if a `run.json` says so.
-        ignored: the number of other files in the same place.
-        is_run: whether they are a run of gddim, whose order is random.
+        shape: the shape of each image, (H, W, C); C is 1 or 3.
+        quantize: how the images were converted to uint8, "floor" or "round"; None if no `run.json` records it.
+        ignored: the number of files in the same place that were left out.
+        is_run: whether the images are a run of gddim; their order is random, so the first ones are a random sample.
         rows: for each image, its index among all images of the source.
-        chosen_from: if the images are a random choice, the number of those that they were chosen from.
+        chosen_from: if the images are a random subset, the number of images from which it was chosen.
     """
 
     name: str
@@ -45,12 +45,12 @@ class ImageSource(ABC):
     chosen_from: int | None = field(default=None, kw_only=True)
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Pixels]:
-        """The images `start` to `stop` (as in a slice), uint8 [B, H, W, C] with B = `size`, or less in the last.
+        """The images `start` to `stop` (as in a slice), uint8 [B, H, W, C]; B is `size`, or less in the last batch.
 
         The following batches are read in the background.
 
         Raises:
-            DataError: an image cannot be read; raised when its turn comes, naming it.
+            DataError: an image cannot be read. The error names the image and is raised when its batch is due.
         """
         first, last, _ = slice(start, stop).indices(self.count)
         waiting: deque[Future[Pixels]] = deque()
@@ -62,11 +62,15 @@ class ImageSource(ABC):
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
-            finally:  # also if the caller stops early: batches that are being read are awaited, others not begun
+            finally:
+                # If the caller stops early, this waits for the batches that are being read and cancels the others.
                 pool.shutdown(cancel_futures=True)
 
     def at_most(self, num: int) -> Self:
-        """The source itself, or `num` of its images: the first ones of a run, else a fixed random choice, in their order."""
+        """The source itself if it has at most `num` images, else `num` of them, in their order.
+
+        Of a run, these are the first images; of any other source, a fixed random subset.
+        """
         if num >= self.count:
             return self
         if self.is_run:
@@ -87,13 +91,13 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256, hexadecimal, of the images' names and content: any change changes it."""
+        """A SHA-256, hexadecimal, which changes with any change to the images or to the names of picture files."""
 
     @property
     def _threads(self) -> int:
-        """Threads that read; with one, the batches are read in their order."""
+        """The number of threads that read batches. With one thread, batches are read in their order."""
         return 1
 
     @abstractmethod
     def _opened(self) -> AbstractContextManager[Read]:
-        """A function that reads the images from one index to another."""
+        """A context with a function that reads the images from one index to another (exclusive)."""

@@ -1,4 +1,4 @@
-"""A fixed random choice of some of many: files are often sorted by class, so the first ones are not a fair sample."""
+"""Fixed random subsets. Files are often sorted by class, so the first ones would not be a fair sample."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 
 def chosen(count: int, num: int) -> NDArray[np.int64]:
-    """`num` of the indices 0 to `count` - 1, rising and the same in every call; a larger `num` adds others to them."""
+    """A fixed random choice of `num` indices from 0 to `count` - 1, in rising order. A larger `num` adds to them."""
     return np.sort(np.random.default_rng(0).permutation(count)[:num])
 
 
 def some(rows: NDArray[Any], most: int) -> NDArray[Any]:
-    """At most `most` rows of an array [N, ...], in their order; equal N give equal choices."""
+    """At most `most` rows of an array [N, ...], in their order. For equal N, the choice is the same."""
     return rows if len(rows) <= most else rows[chosen(len(rows), most)]
 
 
 def unbroken(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Rising indices as the first and the end of each unbroken run."""
+    """Splits rising indices into runs of consecutive numbers: the first index and the end (exclusive) of each run."""
     for _, group in itertools.groupby(enumerate(rows), lambda pair: pair[1] - pair[0]):
         run = [row for _, row in group]
         yield run[0], run[-1] + 1

@@ -151,7 +151,7 @@ def tensors_of(network, layout):
             lambda t: t.pop("8.GroupNorm_0.weight"),
             "tensor 8.GroupNorm_0.weight, needed for down.1.blocks.0.norm_in.weight, is missing",
         ),
-        (lambda t: t.update({"7.Extra": torch.zeros(1)}), "unexpected tensor 7.Extra; this network has none"),
+        (lambda t: t.update({"7.Extra": torch.zeros(1)}), "unexpected tensor 7.Extra; this network has no such tensor"),
         (lambda t: t.update({"2.weight": torch.zeros(3, 3)}), r"tensor 2.weight is \[3, 3\]; \[32, 32\] is needed"),
         (lambda t: t.update({"2.bias": torch.zeros(32).double()}), "tensor 2.bias is float64; float32 is needed"),
         (lambda t: t.update({"2.bias": torch.zeros(32).int()}), "tensor 2.bias is int32; float32 is needed"),

@@ -108,9 +108,9 @@ def test_a_released_model_from_download_to_denoiser(card, gddim, golden_file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": 0}, "its labels is 10, but the card of small says 0; not the same model"),
-        ({"parameterization": "ve_residual", "convention": {}}, "its parameterization is edm"),
-        ({"images": {"channels": 3, "size": 64}}, "its images.size is 32"),
+        ({"labels": 0}, "labels is 10 in the file, but 0 in the card of small; they are different models"),
+        ({"parameterization": "ve_residual", "convention": {}}, "parameterization is edm in the file"),
+        ({"images": {"channels": 3, "size": 64}}, "images.size is 32 in the file"),
     ],
 )
 def test_another_model_than_the_card_says(card, gddim, change, message):
@@ -121,7 +121,7 @@ def test_another_model_than_the_card_says(card, gddim, change, message):
     assert kept(card.home) == []
     card.made["network"]["resample_filter"] = [1, 1]
     card.write(labels=10, parameterization="edm", images={"channels": 3, "size": 32}, convention={"sigma_data": 0.5})
-    assert "its network.resample_filter is [1, 3, 3, 1]" in gddim("download", "small").err
+    assert "network.resample_filter is [1, 3, 3, 1] in the file" in gddim("download", "small").err
 
 
 @pytest.mark.parametrize("kind", ["announced", "endless", "compressed"])

@@ -19,9 +19,9 @@ BAD = {
     "empty": (b"", "not a readable image"),
     "not an image": (b"hello", "not a readable image"),
     "truncated JPEG": (saved("RGB", "JPEG", (64, 64))[:-40], "not a readable image"),
-    "16-bit grey": (saved("I;16"), "mode is I;16.*divide by 257"),
-    "16-bit colour": (deep_rgb(), "mode is RGB of 16 bits.*divide by 257"),
-    "float": (saved("F", "TIFF"), "mode is F;.*bring it to 0..255"),
+    "16-bit grey": (saved("I;16"), "mode is I;16.*divide 16-bit values by 257"),
+    "16-bit colour": (deep_rgb(), "mode is RGB of 16 bits.*divide 16-bit values by 257"),
+    "float": (saved("F", "TIFF"), "mode is F,.*scale it to 0..255"),
     "RGBA": (saved("RGBA"), "mode is RGBA with transparency.*background"),
     "LA": (saved("LA"), "mode is LA with transparency"),
     "palette with transparency": (saved("P", transparency=0), "mode is P with transparency"),
@@ -101,15 +101,15 @@ def test_arrays_that_cannot_be_used_are_named(tmp_path: Path) -> None:
             with pytest.raises(DataError, match=rf"{path.name}: .*{message}"):
                 open_images(path)
 
-    refuse(r"float32\[5, 4, 4, 3\]; floats: \[0, 1\] or \[-1, 1\]\?", np.zeros((5, 4, 4, 3), np.float32))
-    refuse(r"float64\[5, 4, 4\]; floats", np.zeros((5, 4, 4)))
-    refuse(r"int64\[5, 4, 4, 3\]; int64: .*astype\(np.uint8\)", np.zeros((5, 4, 4, 3), np.int64))
+    refuse(r"float32\[5, 4, 4, 3\]; convert floats to uint8 first", np.zeros((5, 4, 4, 3), np.float32))
+    refuse(r"float64\[5, 4, 4\]; convert floats", np.zeros((5, 4, 4)))
+    refuse(r"int64\[5, 4, 4, 3\]; scale int64 values .*astype\(np.uint8\)", np.zeros((5, 4, 4, 3), np.int64))
     refuse(
         r"uint8\[5, 3, 4, 4\]; the channels come first: save x.transpose\(0, 2, 3, 1\)",
         np.zeros((5, 3, 4, 4), np.uint8),
     )
     refuse(r"uint8\[5, 1, 4, 4\]; the channels come first", np.zeros((5, 1, 4, 4), np.uint8))
-    refuse(r"uint8\[4, 4, 3\]; one image\?", np.zeros((4, 4, 3), np.uint8))
+    refuse(r"uint8\[4, 4, 3\]; this looks like one image", np.zeros((4, 4, 3), np.uint8))
     refuse(r"uint8\[0, 4, 4, 3\]; save the images", np.zeros((0, 4, 4, 3), np.uint8))
     refuse(r"uint8\[5, 4, 4, 4\]", np.zeros((5, 4, 4, 4), np.uint8))
     np.savez(tmp_path / "two.npz", a=random_images(2, 4, 4), b=random_images(3, 4, 4))
@@ -117,7 +117,7 @@ def test_arrays_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         open_images(tmp_path / "two.npz")
     np.testing.assert_array_equal(all_of(open_images(tmp_path / "two.npz", "b"))[..., 0], random_images(3, 4, 4))
     np.savez(tmp_path / "fortran.npz", np.asfortranarray(random_images(5, 4, 4, 3)))
-    with pytest.raises(DataError, match=r"fortran.npz: in Fortran's order; save np.ascontiguousarray"):
+    with pytest.raises(DataError, match=r"fortran.npz: the array is in Fortran order; save np.ascontiguousarray"):
         all_of(open_images(tmp_path / "fortran.npz"))
     for pack in (np.savez, np.savez_compressed):
         pack(tmp_path / "damaged.npz", random_images(50, 8, 8, 3))
@@ -139,7 +139,7 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
     refuse("notes.txt: not a supported kind of file; give a folder", tmp_path / "x" / "notes.txt")
     refuse("--key: .*x is not an .npz", tmp_path / "x", "images")
     (tmp_path / "x" / "loop").symlink_to(tmp_path / "x")
-    refuse("loop: a link to a folder that is searched already", tmp_path / "x")
+    refuse("loop: a link to a folder that has already been searched", tmp_path / "x")
     (tmp_path / "x" / "loop").unlink()
     (tmp_path / "x" / "1.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(DataError, match=r"1.png: cannot be read: No such file"):
@@ -173,7 +173,7 @@ def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(photos / "a.png")
     Image.new("RGB", (4, 4)).save(photos / "b.png")
     Image.new("I;16", (4, 4)).save(photos / "0.png")
-    refuse("0.png: its mode is I;16; 8-bit images without alpha are needed", photos)
+    refuse("0.png: its mode is I;16, but 8-bit images without alpha are needed", photos)
     (photos / "0.png").unlink()
     refuse("--key: .*photos is not an .npz", photos, "x")
     refuse(r"b.png: 4x4 RGB, but a.png is 4x4 grey", photos)

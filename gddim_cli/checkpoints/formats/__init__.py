@@ -1,1 +1,1 @@
-"""Readers of the files that other programs wrote, one format a file."""
+"""Readers for checkpoints of other programs, one module per format."""

@@ -1,4 +1,4 @@
-"""How a checkpoint format of another program is declared: recognised, read, and converted to a card and native tensors."""
+"""How a checkpoint format of another program is declared: functions that recognise, read and convert its files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Contents:
     """What a file holds.
 
     Attributes:
-        tensors: the weights to sample with (the averaged ones, if there are several), under the file's names.
+        tensors: the weights to sample with (the averaged ones, if the file has others too), under the file's names.
         facts: what else the file records about the model, such as the arguments of its architecture.
     """
 
@@ -44,10 +44,10 @@ class Conversion:
         path: the file's path, for messages.
         name: the name of the new card.
         options: the format's options, as the user gave them.
-        like: the card of the released model that the file is a variant of; None: the format's `convert` chooses.
-        exact: the file must be the released model itself, and `like` is its card.
-        find_card: the card of a catalogue name.
-        say: called with each assumption, one sentence.
+        like: the card of the released model of which the file is a variant; if None, `FormatSpec.convert` chooses one.
+        exact: whether the file must be the released model itself, whose card is `like`.
+        find_card: returns the card of a catalogue name.
+        say: called with one sentence for each setting whose value is assumed.
     """
 
     path: Path
@@ -67,13 +67,15 @@ class FormatSpec(Spec):
     """A checkpoint format.
 
     Attributes:
-        title: what it is, for lists and messages.
-        detect: whether a file or folder is of this format. Must be fast, executes nothing from the file, and answers
-            False for a path that cannot be read.
-        read: the contents of a file or folder; raises CheckpointError if it is damaged, hostile or incomplete.
-        convert: a card and native tensors from the contents; raises CheckpointError if they are not such a model's, and
-            UsageError if options contradict them or are missing.
-        options: settings that the tensors do not determine, under the original program's names; declared with `settings.about`.
+        title: a short description, for lists and messages.
+        detect: tells whether a file or folder is of this format. Must be fast and must not execute anything from the
+            file; may raise OSError if the path cannot be read.
+        read: returns the contents of a file or folder; raises CheckpointError if the file is damaged, hostile or
+            incomplete.
+        convert: makes a card and native tensors from the contents; raises CheckpointError if the contents are not
+            those of a model in this format, and UsageError if an option is missing or contradicts the contents.
+        options: a struct of the settings that the tensors do not determine, named as in the original program and
+            declared with `settings.about`.
     """
 
     title: str = field(kw_only=False)
@@ -84,7 +86,7 @@ class FormatSpec(Spec):
 
 
 def parse_settings(spec: FormatSpec, words: Sequence[str]) -> dict[str, Any]:
-    """The values of `--set name=value ...`.
+    """The values that `--set name=value ...` gives, by name.
 
     Raises:
         UsageError: a text without `=`, or a value of the wrong type.
@@ -104,7 +106,7 @@ def build_options(spec: FormatSpec, given: Mapping[str, Any], where: str = "--se
 
     Args:
         given: values by name.
-        where: how messages name a setting's place, with `{}` for its name.
+        where: what messages begin with, with `{}` for the name of the setting.
 
     Raises:
         UsageError: an unknown name (the nearest is suggested), or a value of the wrong type or outside its range.
@@ -113,6 +115,6 @@ def build_options(spec: FormatSpec, given: Mapping[str, Any], where: str = "--se
 
 
 def given_values(options: msgspec.Struct) -> dict[str, Any]:
-    """The options that were given, by name."""
+    """The options that the user gave, by name."""
     kept = {name: getattr(options, name) for name in options.__struct_fields__}
     return {name: value for name, value in kept.items() if value is not None}

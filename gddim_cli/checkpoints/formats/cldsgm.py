@@ -1,4 +1,4 @@
-"""CLD-SGM's training states (Dockhorn et al., arXiv 2112.07068): the mixed score of the velocity."""
+"""CLD-SGM's training states (Dockhorn et al., arXiv 2112.07068). The network predicts the velocity's mixed score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gddim_cli.checkpoints.formats.torch_outline import ncsnpp_channels
 
 
 def detect(path: Path) -> bool:
-    """Whether the file is a training state whose network takes two images and gives one."""
+    """Whether the file is a training state whose network takes two images (position and velocity) and returns one."""
     channels = ncsnpp_channels(path)
     return channels is not None and channels[0] == 2 * channels[1]
 
@@ -23,7 +23,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """A variant of the released model, whose network is read off the tensors."""
+    """The card and tensors of a variant of the released model; the tensors determine the network."""
     like = conversion.like or conversion.find_card("cldsgm-cifar10")
     return ncsnpp.convert(contents, conversion, "torch", like)
 

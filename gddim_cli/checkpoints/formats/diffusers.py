@@ -1,4 +1,4 @@
-"""Folders of the diffusers library with a `UNet2DModel`. Needs the extra `gddim[diffusers]`."""
+"""Folders that the diffusers library wrote, with a `UNet2DModel`. Needs the extra `gddim[diffusers]`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_c
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The scheduler's values, by their names in `scheduler_config.json`. Default: the folder's."""
+    """The scheduler's settings, named as in `scheduler_config.json`. Default: the values in that file."""
 
     beta_schedule: (
         Annotated[Literal["linear", "scaled_linear", "squaredcos_cap_v2"], about("Noise schedule.")] | None
     ) = None
     beta_start: Annotated[float, about("beta of the first step.", gt=0, lt=1)] | None = None
     beta_end: Annotated[float, about("beta of the last step.", gt=0, lt=1)] | None = None
-    num_train_timesteps: Annotated[int, about("Steps of the noise schedule.", ge=2, le=100_000)] | None = None
+    num_train_timesteps: Annotated[int, about("Number of steps in the noise schedule.", ge=2, le=100_000)] | None = None
     prediction_type: (
         Annotated[Literal["epsilon", "sample", "v_prediction"], about("What the network predicts.")] | None
     ) = None
@@ -70,7 +70,7 @@ def unet_folder(path: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A configuration file.
+    """The content of a configuration file.
 
     Raises:
         CheckpointError: the file is missing, too large, or not a JSON object.
@@ -87,7 +87,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> Contents:
-    """The tensors under the library's names (old names are brought up to date by it), and both configurations.
+    """The tensors under the library's names, and the configurations of the network and of the scheduler.
+
+    The library renames the tensors of old files to its present names.
 
     Raises:
         CheckpointError: the library is missing, or the folder is incomplete or damaged.
@@ -100,7 +102,7 @@ def read(path: Path) -> Contents:
     try:
         with quiet_library():
             library: Any = import_module("diffusers")
-        with quiet_library():  # its import sets the level of its log
+        with quiet_library():  # again, because the import resets the level of the library's log
             unet, info = library.UNet2DModel.from_pretrained(
                 str(folder), local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
             )
@@ -136,10 +138,10 @@ def quiet_library() -> Iterator[None]:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card of a prediction at the steps of a discrete schedule, and its tensors.
+    """The card of a model that was trained on a discrete noise schedule, and the tensors.
 
     Raises:
-        CheckpointError: the scheduler is not variance preserving.
+        CheckpointError: the scheduler is not supported, or a configuration is invalid.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
     from gddim_cli.models.networks.diffusers_unet import Arguments
@@ -165,16 +167,17 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
 
 
 def scheduler_of(found: dict[str, Any], conversion: Conversion) -> Scheduler:
-    """The scheduler of the folder, with the user's values in place of its own.
+    """The settings of the folder's scheduler, except where the user gave other values.
 
     Raises:
-        CheckpointError: values outside their range, or a scheduler class with another kind of noise.
+        CheckpointError: a value is outside its range, or the scheduler does not add noise as DDPM does.
     """
     options, name = conversion.options, str(found.get("_class_name", "DDPMScheduler"))
     where = f"{conversion.path}: scheduler_config.json"
     if any(word in name for word in ("Sde", "Flow", "Karras", "CM")) or found.get("rescale_betas_zero_snr"):
         raise CheckpointError(
-            f"{where}: {printable(name)} is not supported; use a scheduler of DDPM's kind, with noise at every step"
+            f"{where}: {printable(name)} is not supported; use a scheduler with DDPM's noise, such as DDIMScheduler, "
+            "without rescale_betas_zero_snr"
         )
     for key in options.__struct_fields__:
         if key not in found and getattr(options, key) is None:
@@ -187,7 +190,7 @@ def scheduler_of(found: dict[str, Any], conversion: Conversion) -> Scheduler:
 
 
 def schedule_of(scheduler: Scheduler, path: Path) -> DiscreteSchedule:
-    """The steps of the scheduler.
+    """The scheduler's noise schedule.
 
     Raises:
         CheckpointError: the betas do not form a noise schedule.

@@ -1,7 +1,7 @@
 """EDM's pickles (Karras et al., arXiv 2206.00364): released networks and training snapshots.
 
-The original loads them by executing the Python source inside. Here the pickle is only described (`pickle_outline`): the few
-names that real files import are accepted, and the numbers are taken from where they lie in the file.
+EDM's own program executes Python source that the pickle contains. Here nothing is executed: `pickle_outline` reads what
+the pickle describes, only the imports that real files contain are accepted, and the weights are copied out of the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TRAINING_ONLY = ("augment_dim", "label_dropout")
 
 
 def detect(path: Path) -> bool:
-    """Whether the file is a pickle that begins with a persistent object of EDM's program under `ema`."""
+    """Whether the file is a pickle whose first bytes mention `ema` and a persistent object of EDM's program."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -45,16 +45,17 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged network's tensors, `model.enc.32x32_conv.weight` and so on, and the arguments of its classes.
+    """The averaged network: its tensors by name (such as `model.enc.32x32_conv.weight`), and its classes' arguments.
 
     Raises:
-        CheckpointError: the file is damaged, holds more than such files do, or is not such a network.
+        CheckpointError: the file is damaged, would import a name outside `ALLOWED`, or does not hold a network as EDM's
+            program saves it.
     """
 
     def refuse(name: str) -> None:
         if name not in ALLOWED and name not in DTYPES:
             raise CheckpointError(
-                f"{path}: refused: it would run {printable(name, 60)}, and a checkpoint has no need to run anything"
+                f"{path}: refused: it would run {printable(name, 60)} when loaded; no checkpoint needs to run anything"
             )
 
     try:
@@ -85,7 +86,7 @@ def read(path: Path) -> Contents:
 
 
 def state_of(module: Any) -> dict[str, Any]:
-    """The attributes of a module in the outline.
+    """The attributes of a module that the pickle describes.
 
     Raises:
         TypeError: the value is not a module.
@@ -107,7 +108,8 @@ def walk(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A module and all modules inside it, each with the prefix of its tensors' names.
 
     Raises:
-        ValueError: more or deeper modules than any network has, for example modules that contain themselves.
+        ValueError: there are more modules, or more levels of nesting, than in any real network, for example because a
+            module contains itself.
     """
     waiting = [(prefix, module)]
     for _ in range(MOST_MODULES):
@@ -123,14 +125,14 @@ def walk(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def named(prefix: str, values: Any) -> Iterator[tuple[str, Any]]:
-    """The tensors of a module by their full names."""
+    """The tensors of a module, each with its full name."""
     for name, value in (values or {}).items():
         if value is not None:
             yield f"{prefix}{name}", value
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers, texts and lists of numbers among attributes."""
+    """The public attributes that are numbers, strings or lists."""
     kept = (bool, int, float, str, list)
     return {name: value for name, value in values.items() if isinstance(value, kept) and not name.startswith("_")}
 
@@ -139,7 +141,7 @@ def tensor_of(value: Any, refuse: Any) -> Tensor:
     """A tensor as float32, copied out of the file.
 
     Raises:
-        ValueError, TypeError: the value is not a tensor, or claims more numbers than the file holds.
+        ValueError, TypeError: the value is not a tensor, or the tensor claims more numbers than its storage holds.
     """
     import numpy as np
     import torch
@@ -160,9 +162,10 @@ def tensor_of(value: Any, refuse: Any) -> Tensor:
 
 
 def numbers_of(storage: Any, refuse: Any) -> Any:
-    """The numbers of a storage that was saved by torch inside the pickle, as a view of the file.
+    """The numbers of a storage that torch saved inside the pickle, as a view of the file.
 
-    Three pickles (a magic number, a version, the system), the storage's description, its keys, its length, its numbers.
+    Such a storage consists of five pickles (a magic number, a version, the system, a description of the storage, its
+    keys), the number of its elements, and the elements.
 
     Raises:
         ValueError, TypeError, OutlineError: the bytes are not such a storage.
@@ -184,10 +187,10 @@ def numbers_of(storage: Any, refuse: Any) -> Any:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card of the preconditioned network, and its tensors under their names without `model.`.
+    """The card of the preconditioned network, and its tensors, whose names lose the prefix `model.`.
 
     Raises:
-        CheckpointError: a class that is not EDM's, or attributes outside their range.
+        CheckpointError: a class is not supported, or an attribute is missing or outside its range.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
     from gddim_cli.checkpoints.formats.edm_preconditioning import PRECONDITIONINGS, preconditioning_of

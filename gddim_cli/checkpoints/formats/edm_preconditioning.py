@@ -1,4 +1,4 @@
-"""EDM's four preconditionings (Karras et al., arXiv 2206.00364, Table 1): what their attributes say about a network."""
+"""EDM's four preconditionings (Karras et al., arXiv 2206.00364, Table 1), and what their attributes mean for a card."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gddim_cli.models.networks.ranges import Channels, Classes, Scale, Side
 from gddim_cli.runtime.typed_yaml import typed
 
 SAMPLED = (0.002, 80.0)
-"""The noise levels of EDM's sampler, since the preconditioning itself has no limits."""
+"""The range of noise levels in EDM's sampler. It is used for `EDMPrecond`, which itself sets no limits."""
 MOST_EXPONENT = 40.0
-"""The largest `int_0^1 beta` that is accepted, a noise level of 5e8."""
+"""The largest accepted value of `int_0^1 beta`; it corresponds to a noise level of 5e8."""
 
 
 class Preconditioning(msgspec.Struct, frozen=True):
-    """The attributes that all preconditionings have. Other attributes are ignored."""
+    """The attributes that all preconditionings have. Attributes that a class does not list are ignored."""
 
     img_channels: Channels
     img_resolution: Side
@@ -31,7 +31,7 @@ class Preconditioning(msgspec.Struct, frozen=True):
 
 
 class EDMPrecond(Preconditioning, frozen=True):
-    """EDM's own: `c_skip y + c_out F`."""
+    """EDM's own preconditioning: `D = c_skip y + c_out F`."""
 
     sigma_data: Scale = 0.5
 
@@ -46,7 +46,7 @@ class EDMPrecond(Preconditioning, frozen=True):
 
 
 class VPPrecond(Preconditioning, frozen=True):
-    """Score-SDE's VP: `y - sigma eps`."""
+    """The preconditioning of Score-SDE's VP: `D = y - sigma eps`."""
 
     beta_min: Positive = 0.1
     beta_d: Positive = 19.9
@@ -68,7 +68,7 @@ class VPPrecond(Preconditioning, frozen=True):
 
 
 class VEPrecond(Preconditioning, frozen=True):
-    """Score-SDE's VE: `y + sigma F`."""
+    """The preconditioning of Score-SDE's VE: `D = y + sigma F`."""
 
     sigma_min: Positive = 0.02
     sigma_max: Positive = 100.0
@@ -86,7 +86,7 @@ class VEPrecond(Preconditioning, frozen=True):
 
 
 class IDDPMPrecond(Preconditioning, frozen=True):
-    """Improved DDPM's, which takes the nearest of its steps."""
+    """The preconditioning of improved DDPM: `D = y - sigma eps`, with the nearest of the M steps as the time."""
 
     M: Steps = 1000
 
@@ -109,7 +109,7 @@ PRECONDITIONINGS: dict[str, type[Preconditioning]] = {
 
 
 def preconditioning_of(name: str, attributes: dict[str, Any], path: Path) -> Preconditioning:
-    """The preconditioning of that class with these attributes.
+    """The preconditioning of the class `name` with these attributes.
 
     Raises:
         CheckpointError: an attribute is missing, of the wrong type, or outside its range.

@@ -1,7 +1,7 @@
-"""The gDDIM authors' format: a training state as one Flax msgpack map, of which only `params_ema` is ever held.
+"""The gDDIM authors' format: a training state as one Flax msgpack map. Only `params_ema` is kept in memory.
 
-Arrays are msgpack extension type 1, which holds msgpack of (shape, dtype name, raw little-endian bytes); type 2 is a
-complex number, type 3 a NumPy scalar.
+An array is a msgpack extension of type 1, whose data is (shape, dtype name, raw little-endian bytes), again as msgpack.
+Type 2 is a complex number, type 3 a NumPy scalar.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from gddim_cli.errors import CheckpointError
 
 WEIGHTS = "params_ema"
-LARGEST_ARRAY = 1 << 28  # bytes; the largest of the released ones is 4.7 MB
+LARGEST_ARRAY = 1 << 28  # bytes; the largest array in the released files has 4.7 MB
 MOST_ENTRIES = 100_000
 READ = 1 << 20
 DEEPEST = 8
@@ -26,13 +26,13 @@ BROKEN = (ValueError, TypeError, msgpack.UnpackException, RecursionError, Overfl
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The averaged weights by their names, `Conv_0/kernel` and so on, float32 as stored. The rest is skipped.
+    """The averaged weights by name (such as `Conv_0/kernel`), in the dtype in which they are stored.
 
-    Memory: the averaged weights, one array and a read buffer, whatever the size of the file.
+    The rest of the file is skipped. Memory holds only the averaged weights, one array and a read buffer.
 
     Raises:
-        CheckpointError: the file is truncated or not msgpack, has absurd lengths or no `params_ema`, or that holds anything but
-            arrays.
+        CheckpointError: the file is truncated or not msgpack, declares absurd lengths, or has no `params_ema`, or
+            `params_ema` holds anything but arrays of floating-point numbers.
     """
     found: Any = None
     try:
@@ -50,15 +50,17 @@ def read(path: Path) -> dict[str, Tensor]:
     except BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{path}: not a Flax msgpack training state ({reason}); fetch it again, or give its format with --format"
+            f"{path}: not a Flax msgpack training state ({reason}); fetch it again, or name its format with --format"
         ) from error
     if not isinstance(found, dict) or not found:
-        raise CheckpointError(f"{path}: has no '{WEIGHTS}', the averaged weights; not a training state of gDDIM's")
+        raise CheckpointError(
+            f"{path}: has no '{WEIGHTS}', the averaged weights; it is not a training state of gDDIM's program"
+        )
     return flatten(found, path)
 
 
 def limits() -> dict[str, Any]:
-    """The reader's limits: far above the sizes in released files, far below the memory."""
+    """The reader's limits: far above the sizes in released files, far below the memory of a computer."""
     return {
         "ext_hook": decode,
         "max_buffer_size": LARGEST_ARRAY + 2 * READ,
@@ -71,10 +73,10 @@ def limits() -> dict[str, Any]:
 
 
 def decode(code: int, data: bytes) -> Any:
-    """An extension: an array [its shape] as a NumPy array, a complex number, a NumPy scalar.
+    """The value of a msgpack extension of type `code`: a NumPy array (1), a complex number (2) or a NumPy scalar (3).
 
     Raises:
-        ValueError: another extension type, an unknown dtype, or a shape that the bytes do not fill.
+        ValueError: the extension type or the dtype is unknown, or the number of bytes does not match the shape.
     """
     if code == 2:
         real, imaginary = msgpack.unpackb(data)
@@ -93,10 +95,10 @@ DTYPES = frozenset(["bool", *INTEGERS, "float16", "float32", "float64", "complex
 
 
 def flatten(tree: dict[Any, Any], path: Path, above: str = "", depth: int = 0) -> dict[str, Tensor]:
-    """Nested maps of arrays as `a/b/c` to tensors.
+    """Nested maps of arrays as one dictionary of tensors, whose names have the form `a/b/c`.
 
     Raises:
-        CheckpointError: an entry that is neither a map nor an array.
+        CheckpointError: an entry is neither a map nor an array of floating-point numbers, or is nested too deeply.
     """
     flat: dict[str, Tensor] = {}
     for key, value in tree.items():
@@ -112,7 +114,10 @@ def flatten(tree: dict[Any, Any], path: Path, above: str = "", depth: int = 0) -
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """The array without a copy; it is never written to, though torch cannot know that of NumPy's read-only memory."""
+    """The array as a tensor, without a copy.
+
+    torch warns that NumPy's memory is read-only. The warning is silenced, because the tensor is never written to.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(array)

@@ -1,4 +1,4 @@
-"""The gDDIM authors' training states: CLD and BDM networks, one Flax msgpack map."""
+"""The gDDIM authors' training states of CLD and BDM networks. Each file is one Flax msgpack map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEYS = ("step", "optimizer", "lr", "model_state", "ema_rate", "params_ema", "rng
 
 
 def detect(path: Path) -> bool:
-    """Whether the file begins as a msgpack map with one of the state's keys."""
+    """Whether the file begins with a msgpack map whose first key is one of `KEYS`."""
     import msgpack
 
     if not path.is_file():
@@ -28,14 +28,14 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged weights by their names, `Conv_0/kernel` and so on."""
+    """The averaged weights by name, `Conv_0/kernel` and so on."""
     from gddim_cli.checkpoints.formats import flax_msgpack
 
     return Contents(flax_msgpack.read(path))
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of CLD if the network takes two images (position and velocity), of BDM if it takes one."""
+    """Converts to a CLD model if the network takes two images (position and velocity), else to a BDM model."""
     first = contents.tensors.get("Conv_0/kernel")
     velocity = first is not None and first.dim() == 4 and first.shape[2] % 2 == 0
     like = conversion.like or conversion.find_card("cld-cifar10" if velocity else "bdm-cifar10")

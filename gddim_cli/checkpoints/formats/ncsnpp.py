@@ -1,4 +1,7 @@
-"""NCSN++ checkpoints of three programs: architecture from the tensors where they determine it, else from options or a card."""
+"""NCSN++ checkpoints of three programs.
+
+The architecture is inferred from the tensors; what the tensors do not determine comes from options or a card.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +27,30 @@ FIR_CONV, PLAIN_CONV = "Conv2d_0", "Conv_0"
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The arguments of NCSN++, by the names in the configurations of its authors."""
+    """The arguments of NCSN++, named as in the configurations of its authors."""
 
-    image_size: Annotated[int, about("Side of the images.", ge=1, le=1024)] | None = None
-    attn_resolutions: Annotated[list[int], about("Sides of the levels with attention, for example 16,8.")] | None = None
-    fir: Annotated[bool, about("Resample with the FIR filter 1,3,3,1 instead of mean and repetition.")] | None = None
-    nf: Annotated[int, about("Channels of the first level.", ge=4, le=4096)] | None = None
-    ch_mult: Annotated[list[int], about("Channels of each level in units of nf, for example 1,2,2,2.")] | None = None
+    image_size: Annotated[int, about("Side of the images, in pixels.", ge=1, le=1024)] | None = None
+    attn_resolutions: Annotated[list[int], about("Resolutions with attention, for example 16,8.")] | None = None
+    fir: Annotated[bool, about("Resample with the FIR filter 1,3,3,1, not by averaging and repetition.")] | None = None
+    nf: Annotated[int, about("Number of channels at the first level.", ge=4, le=4096)] | None = None
+    ch_mult: Annotated[list[int], about("Channels of each level, as multiples of nf: 1,2,2,2.")] | None = None
     num_res_blocks: Annotated[int, about("Residual blocks per level.", ge=1, le=64)] | None = None
     progressive_input: (
-        Annotated[Literal["residual", "none"], about("Whether each level also sees the image itself.")] | None
+        Annotated[
+            Literal["residual", "none"], about("Whether each level also receives the downsampled input (residual).")
+        ]
+        | None
     ) = None
     embedding_type: (
         Annotated[Literal["fourier", "positional"], about("Embedding of the time or noise level.")] | None
     ) = None
-    in_channels: Annotated[int, about("Input channels.", ge=1, le=64)] | None = None
-    out_channels: Annotated[int, about("Output channels.", ge=1, le=64)] | None = None
+    in_channels: Annotated[int, about("Number of input channels.", ge=1, le=64)] | None = None
+    out_channels: Annotated[int, about("Number of output channels.", ge=1, le=64)] | None = None
 
 
 @dataclass(frozen=True)
 class Residual:
-    """Widths of a residual block as its tensors have them."""
+    """A residual block, as read off its tensors: its numbers of channels, and whether it changes the resolution."""
 
     width_in: int
     width_out: int
@@ -53,11 +59,11 @@ class Residual:
 
 @dataclass(frozen=True)
 class Inferred:
-    """What the tensors determine.
+    """What the tensors determine about the architecture.
 
     Attributes:
         arguments: the network's arguments that the tensors determine.
-        attention: the levels with attention, counted from 0; None if the names leave several choices.
+        attention: the indices of the levels with attention (0: full resolution); None if several choices are possible.
     """
 
     arguments: dict[str, Any]
@@ -65,7 +71,7 @@ class Inferred:
 
 
 class Modules:
-    """A file's tensors grouped by the module that has them, in call order within each kind."""
+    """A file's tensors grouped by module. Modules of the same kind are in the order in which they are called."""
 
     def __init__(self, shapes: Shapes, layout: Layout, source: object) -> None:
         self.flax, self.source = layout == "flax", source
@@ -80,12 +86,12 @@ class Modules:
         self.groups = dict(sorted(groups.items(), key=lambda item: int(item[0].rpartition("_")[2])))
 
     def having(self, *parts: str) -> list[tuple[str, Shapes]]:
-        """The modules that have a tensor in one of these parts."""
+        """The modules that have a tensor inside one of the submodules `parts`."""
         found = self.groups.items()
         return [(name, group) for name, group in found if any(key.rpartition(".")[0] in parts for key in group)]
 
     def plain(self, dims: int) -> list[tuple[str, Shapes]]:
-        """The modules that are one layer with a kernel of that many axes."""
+        """The modules that consist of one layer whose kernel has `dims` axes."""
         return [
             (name, group)
             for name, group in self.groups.items()
@@ -93,12 +99,12 @@ class Modules:
         ]
 
     def widths(self, group: Shapes, part: str = "") -> tuple[int, int]:
-        """Channels in and out of a convolution."""
+        """The numbers of input and output channels of a convolution: the submodule `part`, or the module itself."""
         for leaf in ("weight", "kernel"):
             shape = group.get(f"{part}.{leaf}" if part else leaf)
             if shape is not None and len(shape) == 4:
                 return (shape[2], shape[3]) if self.flax else (shape[1], shape[0])
-        raise CheckpointError(f"{self.source}: a convolution {part} without its 4-axis kernel; not an NCSN++")
+        raise CheckpointError(f"{self.source}: a convolution {part} has no 4-axis kernel; not an NCSN++")
 
 
 def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
@@ -111,7 +117,7 @@ def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
     convolutions, blocks = modules.plain(4), modules.having("Conv_1")
     if len(convolutions) != 2 or not blocks:
         raise CheckpointError(
-            f"{source}: {len(convolutions)} plain convolutions and {len(blocks)} residual blocks are not an NCSN++"
+            f"{source}: {len(convolutions)} plain convolutions and {len(blocks)} residual blocks do not form an NCSN++"
         )
     in_channels, nf = modules.widths(convolutions[0][1])
     _, out_channels = modules.widths(convolutions[1][1])
@@ -121,7 +127,7 @@ def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
     widths = [residuals[level * (number + 1)].width_out for level in range(levels)] if number > 0 and not odd else []
     if not widths or any(width % nf for width in widths):
         raise CheckpointError(
-            f"{source}: {len(residuals)} residual blocks of first width {nf} do not make {levels} levels of an NCSN++"
+            f"{source}: {len(residuals)} residual blocks of base width {nf} do not form an NCSN++ of {levels} levels"
         )
     pyramid = modules.having(FIR_CONV) or [item for item in modules.having(PLAIN_CONV) if len(item[1]) == 2]
     fourier = any("W" in group for group in modules.groups.values())
@@ -140,7 +146,7 @@ def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
 
 
 def residual(modules: Modules, group: Shapes) -> Residual:
-    """The block's widths. One that keeps its width and still has a skip convolution resamples."""
+    """A residual block, as read off its tensors. It resamples if it has a skip convolution but keeps its width."""
     width_in, width_out = modules.widths(group, "Conv_0")
     has_skip = any(key.startswith("Conv_2.") for key in group)
     return Residual(width_in, width_out, has_skip and width_in == width_out)
@@ -149,7 +155,11 @@ def residual(modules: Modules, group: Shapes) -> Residual:
 def attention_levels(
     modules: Modules, blocks: list[tuple[str, Shapes]], number: int, widths: list[int]
 ) -> tuple[int, ...] | None:
-    """The levels with attention: each has `number` attention blocks down and one up; one more is in the middle."""
+    """The levels with attention; None if several choices fit.
+
+    Such a level has `number` attention blocks on the downsampling path and one on the upsampling path. The middle of
+    the network has one more.
+    """
     levels = len(widths)
     attentions = modules.having("NIN_0")
     if not modules.flax:
@@ -183,11 +193,11 @@ def complete(
     Args:
         inferred: the result of `infer`.
         given: the options by name.
-        otherwise: a card's network.
-        say: called with each argument that was taken from the card.
+        otherwise: the network of a card.
+        say: called with one sentence for each argument that was taken from the card.
 
     Raises:
-        UsageError: an option that contradicts the tensors, or is needed and missing.
+        UsageError: an option contradicts the tensors, or a required option is missing.
     """
     for key, value in inferred.arguments.items():
         if key in given and given[key] != value:
@@ -210,7 +220,9 @@ def complete(
         arguments["attn_resolutions"] = sides
     elif "attn_resolutions" not in given:
         if side != otherwise["image_size"]:
-            raise UsageError("--set attn_resolutions=... is needed: the tensors tell neither it nor the image size")
+            raise UsageError(
+                "--set attn_resolutions=... is needed, because the tensors determine neither it nor the image size"
+            )
         arguments["attn_resolutions"] = list(otherwise["attn_resolutions"])
         say(f"attn_resolutions={arguments['attn_resolutions']} is assumed, because the tensors leave several choices")
     return arguments
@@ -220,11 +232,11 @@ def convert(contents: Contents, conversion: Conversion, layout: Layout, like: Ca
     """The card and the native tensors of an NCSN++.
 
     Args:
-        like: the card of the released model that this one is, or is a variant of.
+        like: the card of the released model that the file holds, or of which the file holds a variant.
 
     Raises:
-        CheckpointError: the first tensor that does not fit.
-        UsageError: options that contradict the tensors, or arguments that make no network.
+        CheckpointError: a tensor does not fit; the message names the first.
+        UsageError: an option contradicts the tensors, or the arguments do not describe a valid network.
     """
     from gddim_cli.checkpoints.formats.ncsnpp_names import rename
     from gddim_cli.checkpoints.load import empty_network

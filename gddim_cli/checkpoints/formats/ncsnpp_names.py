@@ -1,4 +1,7 @@
-"""Where each tensor of an NCSN++ is in the originals' files: modules are numbered in torch, kinds counted in Flax."""
+"""The names of NCSN++ tensors in the original programs' files.
+
+In torch files, the modules are numbered in call order. In Flax files, the modules of each kind are numbered separately.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,8 @@ class Place:
         name: its name in the network.
         original: its name in the file.
         shape: its shape in the network.
-        axes: the file's axes in the network's order; None if they are the same. Axes that the file lacks have length 1.
+        axes: the permutation that brings the file's axes to the network's order; None if the order is the same. Any
+            further axes of the network's tensor have length 1.
     """
 
     name: str
@@ -72,7 +76,7 @@ class Place:
 
 
 def call_order(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
-    """The parts that the originals number, by their names in the network, in the order of the calls."""
+    """The modules that the original programs number, in call order, each together with its name in `network`."""
     if isinstance(network.embed, FourierEmbedding):
         yield "embed", network.embed
     for name in ("time_in", "time_out", "conv_in"):
@@ -106,7 +110,7 @@ def places(network: NCSNpp, layout: Layout) -> Iterator[Place]:
     counted: Counter[str] = Counter()
     for number, (name, part) in enumerate(call_order(network)):
         if layout == "torch":
-            # Score-SDE's positional embedding has no module; Fourier's is number 0.
+            # In Score-SDE a positional embedding is not a module and has no number; a Fourier embedding is number 0.
             original = str(number)
         else:
             kind = FLAX_KINDS[type(part)]
@@ -117,7 +121,7 @@ def places(network: NCSNpp, layout: Layout) -> Iterator[Place]:
 
 
 def place(name: str, part: nn.Module, inner: str, shape: tuple[int, ...], original: str, layout: Layout) -> Place:
-    """The place of the tensor `inner` of the part `name`, which the file calls `original`."""
+    """The place of the tensor `inner` of the module `part`, called `name` in the network and `original` in the file."""
     separator = "/" if layout == "flax" else "."
     child, _, leaf = inner.rpartition(".")
     module = part.get_submodule(child)
@@ -134,17 +138,18 @@ def place(name: str, part: nn.Module, inner: str, shape: tuple[int, ...], origin
     elif layout == "flax":
         if leaf == "weight" and not isinstance(module, nn.GroupNorm):
             axes = (3, 2, 0, 1) if isinstance(module, nn.Conv2d) else (1, 0)
-        # The originals' FIR convolution is a module of their own, which says `weight` where Flax's says `kernel`.
+        # The original program has its own FIR convolution, which names its kernel `weight`; Flax's layers say `kernel`.
         if between != FIR_CONV and leaf == "weight":
             leaf = "scale" if isinstance(module, nn.GroupNorm) else "kernel"
     return Place(f"{name}.{inner}", separator.join(filter(None, (original, between, leaf))), shape, axes)
 
 
 def rename(tensors: dict[str, Tensor], network: NCSNpp, layout: Layout, source: object) -> dict[str, Tensor]:
-    """The file's tensors under the network's names and in its layout; each is used once. Empties `tensors`.
+    """The file's tensors under the network's names and in its layout. Empties `tensors`, to save memory.
 
     Raises:
-        CheckpointError: naming the first that is missing, unexpected, not finite, or of another shape or dtype.
+        CheckpointError: a tensor is missing, unexpected, not finite, or of another shape or dtype; the message names
+            the first.
     """
     ours: dict[str, Tensor] = {}
     for where in places(network, layout):
@@ -162,5 +167,5 @@ def rename(tensors: dict[str, Tensor], network: NCSNpp, layout: Layout, source: 
             raise CheckpointError(f"{source}: tensor {name} holds NaN or infinity; the file is damaged, fetch it again")
         ours[where.name] = where.take(tensor)
     if tensors:
-        raise CheckpointError(f"{source}: unexpected tensor {printable(min(tensors))}; this network has none")
+        raise CheckpointError(f"{source}: unexpected tensor {printable(min(tensors))}; this network has no such tensor")
     return ours

@@ -19,29 +19,31 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 NAMES = ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")
-"""Tensors that every such network has."""
+"""Tensors that every U-Net of these programs has."""
 RESCALED = 1000
-"""Steps that the network's time counts, with `rescale_timesteps`."""
+"""With `rescale_timesteps`, the network's time is scaled to the range 0 to 1000, whatever the number of steps."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tensors do not determine, by the names of the programs' flags."""
+    """Settings that the tensors do not determine, named as the flags of OpenAI's programs."""
 
-    image_size: Annotated[int, about("Side of the images.", ge=1, le=1024)] | None = None
-    num_heads: Annotated[int, about("Attention heads.", ge=1, le=64)] | None = None
+    image_size: Annotated[int, about("Side of the images, in pixels.", ge=1, le=1024)] | None = None
+    num_heads: Annotated[int, about("Number of attention heads.", ge=1, le=64)] | None = None
     num_heads_upsample: (
-        Annotated[int, about("Attention heads on the way up. Default: num_heads.", ge=1, le=64)] | None
+        Annotated[int, about("Number of attention heads on the upsampling path. Default: num_heads.", ge=1, le=64)]
+        | None
     ) = None
-    num_head_channels: Annotated[int, about("Channels of an attention head, in place of num_heads.", ge=1, le=4096)] | (
+    num_head_channels: Annotated[int, about("Channels per attention head (give this or num_heads).", ge=1, le=4096)] | (
         None
     ) = None
     use_new_attention_order: (
-        Annotated[bool, about("Query, key and value are split before the heads. Default: false.")] | None
+        Annotated[bool, about("Split channels into query, key and value first, then into heads. Default: false.")]
+        | None
     ) = None
     noise_schedule: Annotated[Literal["linear", "cosine"], about("Noise schedule.")] | None = None
-    diffusion_steps: Annotated[int, about("Steps of the noise schedule.", ge=2, le=100_000)] | None = None
+    diffusion_steps: Annotated[int, about("Number of steps in the noise schedule.", ge=2, le=100_000)] | None = None
     rescale_timesteps: (
-        Annotated[bool, about("The network's time runs to 1000 whatever the number of steps.")] | None
+        Annotated[bool, about("Scale the network's time to 0..1000, whatever the number of steps.")] | None
     ) = None
     predict_xstart: (
         Annotated[bool, about("The network predicts the clean image, not the noise. Default: false.")] | None
@@ -54,18 +56,20 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The tensors by their names."""
+    """The tensors, under their names in the file."""
     from gddim_cli.checkpoints.formats import torch_pickle
 
     return Contents(torch_pickle.read_state_dict(path))
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card of a noise prediction at the steps of a discrete schedule, and its tensors under their names.
+    """The card of a model that was trained on a discrete noise schedule, and the tensors under their original names.
+
+    The model predicts the noise or, with `predict_xstart`, the clean image.
 
     Raises:
-        CheckpointError: tensors that are not such a network's.
-        UsageError: a setting that is needed and missing.
+        CheckpointError: the tensors are not those of a U-Net of OpenAI's programs.
+        UsageError: a required setting is missing.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
 
@@ -90,7 +94,7 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
 
 
 def require(conversion: Conversion, names: tuple[str, ...]) -> None:
-    """Refuses a conversion without these settings.
+    """Refuses a conversion for which the user did not give all of these settings.
 
     Raises:
         UsageError: settings are missing; the message names all of them.
@@ -102,13 +106,13 @@ def require(conversion: Conversion, names: tuple[str, ...]) -> None:
     if missing:
         shown = ", ".join("num_heads (or num_head_channels)" if name == "num_heads" else name for name in missing)
         raise UsageError(
-            f"{conversion.path}: the tensors do not determine {shown}; give the values of the training program's flags, each as "
-            "--set NAME=VALUE, to gddim sample, or once to gddim convert"
+            f"{conversion.path}: the tensors do not determine {shown}; pass the values used in training as --set "
+            "NAME=VALUE, either to every gddim sample or once to gddim convert"
         )
 
 
 def heads(conversion: Conversion) -> dict[str, Any]:
-    """The network's arguments for attention heads."""
+    """The network's arguments that concern attention heads."""
     options: Options = conversion.options
     if options.use_new_attention_order is None:
         conversion.say(
@@ -121,10 +125,11 @@ def heads(conversion: Conversion) -> dict[str, Any]:
 
 
 def schedule_of(conversion: Conversion) -> DiscreteSchedule:
-    """The steps and the times that the network is given at them.
+    """The noise schedule, and the time passed to the network at each of its steps.
 
     Raises:
-        UsageError: `rescale_timesteps` matters and is missing; the two programs have different defaults.
+        UsageError: the schedule does not have 1000 steps and `rescale_timesteps` is missing (the two programs have
+            different defaults), or a linear schedule has too few steps.
     """
     from gddim_cli.models.conventions.schedules import DiscreteSchedule
 
@@ -135,7 +140,8 @@ def schedule_of(conversion: Conversion) -> DiscreteSchedule:
     scale = RESCALED / steps if options.rescale_timesteps else 1.0
     if options.noise_schedule == "cosine":
         return DiscreteSchedule("cosine", steps=steps, time_scale=scale)
-    # The programs shorten the steps of a longer schedule, so that its ends stay.
+    # The programs scale the betas by 1000 / steps, so that the continuous-time schedule (beta from 0.1 to 20) does not
+    # depend on the number of steps.
     start, end = 1e-4 * RESCALED / steps, 0.02 * RESCALED / steps
     if end >= 1:
         raise UsageError(f"{conversion.path}: diffusion_steps={steps} is too few for the linear schedule")
@@ -145,8 +151,8 @@ def schedule_of(conversion: Conversion) -> DiscreteSchedule:
 def infer(shapes: Shapes, path: Path, image_size: int) -> dict[str, Any]:
     """The only network arguments that fit these tensors.
 
-    Blocks on the way up tell the levels: each level has one block more than on the way down, and all but the last end in
-    a layer that doubles the side.
+    The levels are read off the upsampling path: there, each level has one block more than on the downsampling path, and
+    every level except the last ends with a layer that doubles the resolution.
 
     Raises:
         CheckpointError: the tensors do not fit any such network.
@@ -178,10 +184,10 @@ def infer(shapes: Shapes, path: Path, image_size: int) -> dict[str, Any]:
 
 
 def count_levels(blocks: list[set[str]]) -> tuple[int, int]:
-    """The levels, and the blocks of each on the way up.
+    """The number of levels, and the number of blocks per level on the upsampling path.
 
     Raises:
-        ValueError: levels of different lengths.
+        ValueError: the levels have different numbers of blocks.
     """
     ends = [i for i, layers in enumerate(blocks) if "up" in layers]
     levels = len(ends) + 1
@@ -192,10 +198,12 @@ def count_levels(blocks: list[set[str]]) -> tuple[int, int]:
 
 
 def up_blocks(shapes: Shapes) -> list[set[str]]:
-    """The layers after the first residual block in each block on the way up: `attention`, `up`, `block` if `up` is residual.
+    """For each entry of `output_blocks`, what follows its first residual block.
+
+    Possible layers are `attention` and `up` (upsampling); `block` is added if a residual block does the upsampling.
 
     Raises:
-        ValueError: blocks that are not numbered from 0.
+        ValueError: the entries are not numbered 0, 1, 2, ...
     """
     found: dict[int, set[str]] = {}
     for name in shapes:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from gddim_cli.checkpoints.card import Card
 
 LIKE = {"vesde": "ve-cifar10", "vpsde": "vp-cifar10", "subvpsde": "subvp-cifar10"}
-"""Released models by the names of their SDE."""
+"""For each SDE, the catalogue name of a released model that was trained in it."""
 
 
 class Options(ncsnpp.Options, frozen=True, kw_only=True):
-    """What the tensors do not determine, under the names in Score-SDE's configurations."""
+    """Settings that the tensors do not determine, named as in Score-SDE's configurations."""
 
     sde: (
         Annotated[
             Literal["vesde", "vpsde", "subvpsde"],
-            about("SDE that it was trained in. Default: vesde with a Fourier embedding, else vpsde."),
+            about("SDE used in training. Default: vesde if the embedding is Fourier, else vpsde."),
         ]
         | None
     ) = None
@@ -35,7 +35,7 @@ class Options(ncsnpp.Options, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    beta_max: Annotated[float, about("beta at t = 1, of vpsde and subvpsde. Default: 20.", gt=0.1, le=1e3)] | None = (
+    beta_max: Annotated[float, about("beta at t = 1, for vpsde and subvpsde. Default: 20.", gt=0.1, le=1e3)] | None = (
         None
     )
 
@@ -47,7 +47,7 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged weights by their names, `3.weight` and so on, and the ends of the table of noise levels."""
+    """The averaged weights by name (`3.weight` and so on), and the lowest and highest of the file's noise levels."""
     from gddim_cli.checkpoints.formats import torch_pickle
 
     weights, levels = torch_pickle.training_state(path)
@@ -55,7 +55,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """A variant of the released model in the same SDE, whose network is read off the tensors."""
+    """The card and tensors of a variant of the model released for this SDE; the tensors determine the network."""
     like = conversion.like
     if like is None:
         like = conversion.find_card(LIKE[sde_of(contents, conversion)])
@@ -65,7 +65,7 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
 
 
 def sde_of(contents: Contents, conversion: Conversion) -> str:
-    """The SDE that the user names, else the one that released models with this embedding were trained in."""
+    """The SDE that the user names, else the SDE in which the released models with the same embedding were trained."""
     named: str | None = conversion.options.sde
     if named is not None:
         return named
@@ -75,14 +75,12 @@ def sde_of(contents: Contents, conversion: Conversion) -> str:
 
 
 def with_rates(card: Card, contents: Contents, options: Options) -> Card:
-    """The card with the ends of its SDE taken from the file or the user."""
+    """The card, with the noise levels or betas of its SDE taken from the file or the user."""
     diffusion: dict[str, Any] = dict(card.diffusion)
     if card.parameterization == "ve_score":
         low, high = contents.facts.get("sigmas") or (0.01, 50.0)
-        low, high = (
-            2 * low,
-            2 * (options.sigma_max or high),
-        )  # images in [-1, 1] have twice the noise of those in [0, 1]
+        # The file's levels are for images in [0, 1]. For images in [-1, 1], as in the card, they are twice as high.
+        low, high = 2 * low, 2 * (options.sigma_max or high)
         return msgspec.structs.replace(
             card, noise_range=(low, high), diffusion={**diffusion, "sigma_min": low, "sigma_max": high}
         )

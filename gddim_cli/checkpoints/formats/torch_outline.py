@@ -1,4 +1,4 @@
-"""What kind of file `torch.save` wrote, from the outline of its pickle: no tensor is read and nothing is run."""
+"""Recognises what a file of `torch.save` holds by the structure of its pickle. No tensor is read and nothing is run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PREFIX = "module.all_modules."
 
 
 def outline_of(path: Path) -> Any:
-    """The file's outline; None if `torch.save` did not write the file."""
+    """What the file's pickle describes (see `torch_outline`); None if `torch.save` did not write the file."""
     try:
         return torch_outline(path) if path.is_file() else None
     except OutlineError:
@@ -20,7 +20,7 @@ def outline_of(path: Path) -> Any:
 
 
 def tensor_shapes(state: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors that a dictionary holds directly, by name."""
+    """The shapes of the tensors that are values of the dictionary `state`, by name."""
     found = {}
     for name, value in state.items() if isinstance(state, dict) else ():
         shape = shape_of(value)
@@ -43,7 +43,7 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def ncsnpp_channels(path: Path) -> tuple[int, int] | None:
-    """Channels in and out of a training state of CLD-SGM's or Score-SDE's program; None for any other file."""
+    """The network's input and output channels in a training state of CLD-SGM or Score-SDE; None for any other file."""
     state = outline_of(path)
     if not isinstance(state, dict) or not {"model", "ema"} <= set(state):
         return None

@@ -1,6 +1,6 @@
-"""Files written by `torch.save`, read as tensors and numbers only; and the training states of CLD-SGM and Score-SDE.
+"""Reads files that `torch.save` wrote, restricted to tensors and numbers, and training states of CLD-SGM and Score-SDE.
 
-Such a state is `{optimizer, model, ema, step}`: `model` maps names with a data-parallel prefix to tensors;
+A training state is `{optimizer, model, ema, step}`: `model` maps names with a data-parallel prefix to tensors;
 `ema["shadow_params"]` is a list in the order of the model's trained parameters. Files are unpickled with `weights_only=True`.
 """
 
@@ -25,7 +25,7 @@ from gddim_cli.runtime.text import printable
 
 UNUSED = "module.sigmas"
 FROZEN = re.compile(r"\d+\.W")
-# What torch's restricted unpickler raises on damaged or hostile files; it has no error of its own for them.
+# What torch's restricted unpickler raises on damaged or hostile files; it has no exception of its own for them.
 BROKEN = (
     OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError,
     pickle.UnpicklingError, struct.error, zipfile.BadZipFile, MemoryError, NotImplementedError, RecursionError,
@@ -33,22 +33,22 @@ BROKEN = (
 
 
 def read_training_state(path: Path) -> dict[str, Tensor]:
-    """The weights of `training_state`."""
+    """The averaged weights alone, as in `training_state`."""
     return training_state(path)[0]
 
 
 def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
-    """The averaged weights by their names, `3.weight` and so on (without `module.all_modules.`), as stored.
+    """The averaged weights by name (`3.weight` and so on, without `module.all_modules.`), as stored.
 
-    The frozen Fourier `W` comes from `model`, all else from the averages. Score-SDE's table `module.sigmas`, which no
-    network uses, is checked and left out.
+    The frozen Fourier `W` comes from `model`, all other tensors come from the averages. Score-SDE's table
+    `module.sigmas`, which no network uses, is checked and left out.
 
     Returns:
-        The weights; and the lowest and highest noise level of that table, or None without one.
+        The weights; and the lowest and highest noise level of the table, or None if the file has no table.
 
     Raises:
-        CheckpointError: the file is truncated, is not such a state, or holds more than tensors and numbers, or the averages do
-            not fit.
+        CheckpointError: the file is truncated, is not such a state, or holds more than tensors and numbers, or the
+            averages do not match the model's tensors.
     """
     state = unpickle(path)
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("model", "ema")):
@@ -86,7 +86,7 @@ def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] |
 
 
 def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
-    """A dictionary of tensors, as stored.
+    """A dictionary of tensors by name, with floating-point tensors as float32.
 
     Args:
         key: key under which the file's dictionary holds the tensors; None if the file itself is that dictionary.
@@ -123,22 +123,22 @@ def unpickle(path: Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        # Mapped into memory if the layout allows it, so that the optimizer's moments are never read.
+        # A zip file is mapped into memory, so that the optimizer's moments are never read.
         mapped = zipfile.is_zipfile(path)
         if mapped:
             refuse_compressed(path)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd pickles, which are read or refused below
+            warnings.simplefilter("ignore")  # torch warns of unusual pickles; the next line reads or refuses them
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except BROKEN as error:
         text = " ".join(str(error).split())
         refused = re.search(r"(?:GLOBAL|global|class|function)[: ]+([\w.]+\.[\w.]+)", text)
         if isinstance(error, pickle.UnpicklingError) and refused:
             raise CheckpointError(
-                f"{path}: refused: it would run {refused[1]}, and a checkpoint has no need to run anything"
+                f"{path}: refused: it would run {refused[1]} when loaded; no checkpoint needs to run anything"
             ) from error
         raise CheckpointError(
-            f"{path}: not a complete torch checkpoint ({text[:120]}); fetch it again, or give its format with --format"
+            f"{path}: not a complete torch checkpoint ({text[:120]}); fetch it again, or name its format with --format"
         ) from error
 
 
@@ -154,7 +154,7 @@ def refuse_compressed(path: Path) -> None:
 
 
 def check_plain(tensors: Iterable[Tensor], path: Path) -> None:
-    """Refuses tensors that are not dense arrays in memory: sparse, nested, quantized ones, and those without numbers (`meta`).
+    """Refuses tensors that are not dense arrays in memory: sparse, nested, quantized, or without data (device `meta`).
 
     Raises:
         CheckpointError: a tensor is not dense.
@@ -187,5 +187,7 @@ def ends_of_sigmas(sigmas: Tensor | None, path: Path) -> tuple[float, float] | N
         return None
     levels = sigmas.dim() == 1 and sigmas.is_floating_point() and len(sigmas) > 1
     if not levels or not bool((sigmas[1:] < sigmas[:-1]).all()) or not bool(sigmas[-1] > 0):
-        raise CheckpointError(f"{path}: {UNUSED} is not a table of falling noise levels; not a file of Score-SDE's")
+        raise CheckpointError(
+            f"{path}: {UNUSED} is not a table of falling noise levels; not a file of Score-SDE's program"
+        )
     return float(sigmas[-1]), float(sigmas[0])

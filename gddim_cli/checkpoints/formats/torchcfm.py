@@ -15,50 +15,58 @@ from gddim_cli.settings import about
 
 AVERAGE = "ema_model"
 KNOWN = (0.001, 999.0)
-"""Noise levels (1 - t) / t for t from 0.999 to 0.001: at t = 0 there is no image left."""
+"""The range of noise levels (1 - t) / t, for t from 0.999 to 0.001. At t = 0 the level would be infinite."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tensors do not determine, by the names of the program's flags."""
+    """Settings that the tensors do not determine, named as the flags of torchcfm's program."""
 
     model: (
-        Annotated[Literal["icfm", "fm", "otcfm", "si"], about("Flow matcher that it was trained with: icfm or fm.")]
+        Annotated[
+            Literal["icfm", "fm", "otcfm", "si"],
+            about("Flow matcher used in training. Only icfm and fm are supported."),
+        ]
         | None
     ) = None
-    image_size: Annotated[int, about("Side of the images. Default: 32.", ge=1, le=1024)] | None = None
-    num_heads: Annotated[int, about("Attention heads, in place of num_head_channels.", ge=1, le=64)] | None = None
-    num_head_channels: Annotated[int, about("Channels of an attention head. Default: 64.", ge=1, le=4096)] | None = None
+    image_size: Annotated[int, about("Side of the images, in pixels. Default: 32.", ge=1, le=1024)] | None = None
+    num_heads: (
+        Annotated[int, about("Number of attention heads (give this or num_head_channels).", ge=1, le=64)] | None
+    ) = None
+    num_head_channels: Annotated[int, about("Channels per attention head. Default: 64.", ge=1, le=4096)] | None = None
 
 
 def detect(path: Path) -> bool:
-    """Whether the file is a training state whose average is such a network."""
+    """Whether the file is a training state whose averaged network is OpenAI's U-Net."""
     state = outline_of(path)
     return isinstance(state, dict) and set(openai.NAMES) <= set(tensor_shapes(state.get(AVERAGE)))
 
 
 def read(path: Path) -> Contents:
-    """The averaged weights by their names."""
+    """The averaged weights by name."""
     from gddim_cli.checkpoints.formats import torch_pickle
 
     return Contents(torch_pickle.read_state_dict(path, AVERAGE))
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card of a velocity along straight paths, and its tensors under their names.
+    """The card of a model that predicts the velocity along straight paths, and the tensors under their original names.
 
     Raises:
-        CheckpointError: tensors that are not such a network's.
-        UsageError: the flow matcher is missing, or its network is not a denoiser of isotropic noise.
+        CheckpointError: the tensors are not those of OpenAI's U-Net.
+        UsageError: the flow matcher is not given or not supported.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
 
     options: Options = conversion.options
     openai.require(conversion, ("model",))
     if options.model in ("otcfm", "si"):
-        reason = "pairs images with noise" if options.model == "otcfm" else "follows other paths"
+        reason = (
+            "pairs images with noise, so the noise is not isotropic"
+            if options.model == "otcfm"
+            else "follows curved paths"
+        )
         raise UsageError(
-            f"{conversion.path}: model={options.model} {reason}, so its velocity is not that of isotropic noise on images; "
-            "icfm and fm can be sampled"
+            f"{conversion.path}: model={options.model} {reason}; only models trained with icfm or fm can be sampled"
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
     heads = {"num_heads": options.num_heads} if options.num_heads else {}
