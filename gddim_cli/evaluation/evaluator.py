@@ -26,10 +26,10 @@ class Evaluator:
     """A feature extractor, a reference and a metric, with or without a published protocol.
 
     Attributes:
-        extractor: images to features.
-        reference: the reference to compare with; None for a metric that needs none.
+        extractor: the network that maps images to features.
+        reference: the reference to compare with; None for a metric that needs no reference.
         metric: the metric, with its options.
-        protocol: the published protocol that fixes the three above, or None.
+        protocol: the published protocol that fixes the extractor and the reference, or None.
     """
 
     extractor: Extractor
@@ -38,13 +38,13 @@ class Evaluator:
     protocol: Protocol | None = None
 
     def evaluate(self, features: NDArray[np.floating], on_step: OnStep = lambda _: None) -> dict[str, float]:
-        """The metric's numbers for features [N, d]; `value` is the one that tables show.
+        """The metric's numbers for features [N, d]; `value` is the number that tables show.
 
         Args:
             on_step: called with the share of the work that has been done since the last call.
 
         Raises:
-            UsageError: as `check_count`.
+            UsageError: the metric needs more images.
             DataError: the features are not finite.
             NumericsError: the computation failed.
         """
@@ -64,8 +64,8 @@ class Evaluator:
         """A copy with another metric.
 
         Raises:
-            UsageError: an unknown metric, or one that needs another network, class scores that the network does not give,
-                or features that the reference does not have.
+            UsageError: the metric is unknown, or needs another network, a reference (there is none), class scores that the
+                network does not give, or features that the reference does not have.
         """
         chosen = find_metric(metric) if isinstance(metric, str) else metric
         spec, option = chosen.spec, f"--metrics {chosen.text}"
@@ -86,7 +86,10 @@ class Evaluator:
         return replace(self, metric=chosen)
 
     def label(self, n: int | None = None) -> str:
-        """The metric's name in tables, `FID` or `FD(lenet-mnist)`; with `n` below 50 000, `FID@n` if the number matters."""
+        """The metric's name in tables: `FID` or `FD(lenet-mnist)`.
+
+        Given `n` below 50 000 images, `FID@n`, if the metric's value depends on the number of images.
+        """
         label = self.metric.label(self.extractor)
         return f"{label}@{n}" if n is not None and n < FULL and self.metric.spec.depends_on_count else label
 
@@ -98,7 +101,7 @@ class Evaluator:
             "metric_name": self.metric.spec.name,
             "metric_options": settings.values(self.metric.options),
             "metric_sha256": self.metric.sha256,
-            # The sha256 identifies the file, not its folder.
+            # Only the file's name is kept: the sha256 identifies its content, whatever its folder.
             "reference": printable(Path(reference.name).name) if reference else None,
             "reference_title": reference.title if reference else None,
             "reference_n": reference.n if reference else None,
@@ -110,14 +113,14 @@ class Evaluator:
         }
 
     def network_notes(self) -> list[str]:
-        """Notes on the network: whether the value can be compared with published ones."""
+        """A note if the network is not the published one, so that the value cannot be compared with published values."""
         if self.metric.official(self.extractor):
             return []
         official = self.metric.spec.title.format(**settings.values(self.metric.options))
         return [f"{self.label()} is not {official} and cannot be compared with published {official} values"]
 
     def notes(self, features: NDArray[np.floating], shape: Shape) -> list[str]:
-        """Notes for the reader of the value, given the features and the images' height, width and channels."""
+        """Notes for the reader of the value. `shape` is the images' height, width and channels."""
         found = list(self.metric.spec.notes(features, self.reference))
         reference, extractor = self.reference, self.extractor
         if reference and not reference.stated:
@@ -126,13 +129,13 @@ class Evaluator:
                 "assumed"
             )
         if reference and reference.shape not in (None, shape):
-            of_reference = f"those of the reference {reference.name} {describe(reference.shape)}"
-            found.append(f"the images are {describe(shape)}, {of_reference}")
+            of_reference = f"those of the reference {reference.name} are {describe(reference.shape)}"
+            found.append(f"the images are {describe(shape)}, but {of_reference}")
         return found
 
 
 def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
-    """The images to measure: all of them, or as many as the protocol requires, as `ImageSource.at_most` takes them.
+    """The images to measure: all images of the source, or the number that the protocol requires.
 
     Raises:
         UsageError: the images' quantisation is not the protocol's.
