@@ -64,8 +64,8 @@ class Evaluator:
         """A copy with another metric.
 
         Raises:
-            UsageError: the metric is unknown, or needs another network, a reference (there is none), class scores that the
-                network does not give, or features that the reference does not have.
+            UsageError: the metric is unknown, or it needs another network, a reference if there is none, class scores
+                that the network does not give, or features that the reference does not have.
         """
         chosen = find_metric(metric) if isinstance(metric, str) else metric
         spec, option = chosen.spec, f"--metrics {chosen.text}"
@@ -113,7 +113,7 @@ class Evaluator:
         }
 
     def network_notes(self) -> list[str]:
-        """A note if the network is not the published one, so that the value cannot be compared with published values."""
+        """A note if the network is not the published one, since the value cannot be compared with published values."""
         if self.metric.official(self.extractor):
             return []
         official = self.metric.spec.title.format(**settings.values(self.metric.options))

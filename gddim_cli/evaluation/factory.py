@@ -77,7 +77,8 @@ class EvaluatorFactory:
 
         Raises:
             UsageError: options contradict each other, a name is unknown, or there is no reference for this shape.
-            DataError: a file is missing (the message names the command that gets it), damaged, or belongs to another network.
+            DataError: a file is missing (the message names the command that gets it), damaged, or belongs to another
+                network.
         """
         chosen = find_metric(metric) if isinstance(metric, str) else metric
         fixed = find_protocol(self.protocol) if self.protocol else None
@@ -107,13 +108,13 @@ class EvaluatorFactory:
         """
         if self.protocol and metric.spec.mode not in (None, fixed := find_protocol(self.protocol).mode):
             raise UsageError(
-                f"--metrics {metric.text}: is measured in mode {metric.spec.mode}, but --protocol {self.protocol} fixes the mode "
-                f"to {fixed}; leave out one of the two options"
+                f"--metrics {metric.text}: is measured in mode {metric.spec.mode}, but --protocol {self.protocol} "
+                f"fixes the mode to {fixed}; leave out one of the two options"
             )
         return metric.spec.mode or (own.MODE if self.features is not None else self.mode)
 
     def fits(self, metric: Metric, ref: str | None) -> bool:
-        """Whether a reference may have features in the mode that a metric is tied to, judging by its name or its file."""
+        """Whether a reference may have features in the mode that a metric is tied to, judging by its name or file."""
         mode = metric.spec.mode
         if mode is None or ref is None:
             return True
@@ -123,10 +124,11 @@ class EvaluatorFactory:
         return not statistics_files.is_statistics(name) or statistics_files.mode_of(name) in (None, mode)
 
     def extractor(self, mode: str | None = None) -> Extractor:
-        """The extractor of a mode, by default of the mode that the options choose, else of the one for images of this shape.
+        """The extractor of a mode. By default, the mode that the options choose, else the one for images of this shape.
 
         Raises:
-            UsageError, DataError: as in `load_extractor` and `load_own`; or the network does not take images of this shape.
+            UsageError, DataError: as in `load_extractor` and `load_own`; or the network does not take images of this
+                shape.
         """
         mode = mode or (own.MODE if self.features is not None else self.mode or mode_for(None, self.shape))
         if mode not in self._extractors:
@@ -202,8 +204,8 @@ def reference_for(shape: Shape | None, mode: str | None = None) -> str:
     if mode in ("dinov2", own.MODE):
         option = "--mode dinov2" if mode == "dinov2" else "--features"
         raise UsageError(
-            f"--ref: needed with {option}, for which there is no built-in reference; give a folder of images, or an .npz made "
-            f"by gddim fid stats with {option}"
+            f"--ref: needed with {option}, for which there is no built-in reference; give a folder of images, or an "
+            f".npz made by gddim fid stats with {option}"
         )
     if found:
         return found
@@ -216,9 +218,9 @@ def reference_for(shape: Shape | None, mode: str | None = None) -> str:
 def mode_for(name: str | Path | None, shape: Shape | None) -> str:
     """The mode in which images are compared with a reference.
 
-    For a named reference, legacy_tensorflow if it has statistics in that mode, else its first mode. For a statistics file, the
-    mode that it states, else legacy_tensorflow. For other references or none, lenet if `shape` is that of digits, else
-    legacy_tensorflow.
+    For a named reference, legacy_tensorflow if it has statistics in that mode, else its first mode. For a statistics
+    file, the mode that it states, else legacy_tensorflow. For other references or none, lenet if `shape` is that of
+    digits, else legacy_tensorflow.
     """
     if isinstance(name, str):
         modes = REFERENCES[name].files

@@ -42,9 +42,9 @@ def features_of(
 ) -> NDArray[np.float32]:
     """The features, [N, d], of images, as a memory map of a file in `folder`.
 
-    The file's name is a hash of the images, the weights and the mode, so changed images get a new file. Each row carries a
-    checksum, and rows whose checksum is wrong are measured again. Several processes divide up the same batches that a single
-    process would use, so that they compute the same features.
+    The file's name is a hash of the images, the weights and the mode, so changed images get a new file. Each row
+    carries a checksum, and rows whose checksum is wrong are measured again. Several processes divide up the same
+    batches that a single process would use, so that they compute the same features.
 
     Args:
         on_images: called with the number of images that are already measured, then with the number in each batch.
@@ -71,7 +71,7 @@ def features_of(
                     on_wait()
                     lock.acquire()
             rows = unfinished(path, num, extractor.dimension)
-        # The set of finished rows is read once, before any process adds to it, so that all processes divide the same batches.
+        # Finished rows are read once, before any process adds to them, so that all processes divide the same batches.
         rows, done = group.broadcast((rows, rows.done(num) if rows else set()))
         if rows is None:
             on_images(num)
@@ -148,8 +148,8 @@ def measure(
     group, num = world(), source.count
     if not eventually(rows.partial.exists, PATIENCE):
         raise OutputError(
-            f"{rows.partial}: not visible to {group.name}; all processes must share one folder for features: set GDDIM_HOME to "
-            "a folder on a shared file system"
+            f"{rows.partial}: not visible to {group.name}; all processes must share one folder for features: set "
+            "GDDIM_HOME to a folder on a shared file system"
         )
     on_images(len(done))
     missing = sorted({row // batch_size for row in range(num) if row not in done})

@@ -14,11 +14,11 @@ from gddim_cli.evaluation.moments import Gaussian
 EPS = float(np.finfo(np.float64).eps)
 LARGEST = 1e100
 ROUNDED = 1e-5
-"""A negative eigenvalue of a covariance counts as a rounding error if its magnitude is at most this fraction of the largest
-eigenvalue; files often hold float32."""
+"""A negative eigenvalue of a covariance counts as a rounding error if its magnitude is at most this fraction of the
+largest eigenvalue; files often hold float32."""
 TOLERANCE = 1e-9
-"""`nuclear_norm` uses eigenvalues if the estimated relative error of the sum is at most this; otherwise it uses an SVD, which
-takes four times as long."""
+"""`nuclear_norm` uses eigenvalues if the estimated relative error of the sum is at most this; otherwise it uses an SVD,
+which takes four times as long."""
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
@@ -33,8 +33,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise DataError(
-            f"the features have {len(a.mean)} dimensions, but the reference's have {len(b.mean)}: they come from different "
-            "networks"
+            f"the features have {len(a.mean)} dimensions, but the reference's have {len(b.mean)}: they come from "
+            "different networks"
         )
     shift = a.mean - b.mean
     traces = float(np.trace(a.covariance) + np.trace(b.covariance))
@@ -56,8 +56,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 def nuclear_norm(matrix: Tensor) -> float:
     """The sum of the singular values of M: the square roots of the eigenvalues of `M^T M`, if they are accurate enough.
 
-    The error of an eigenvalue w is about `eps w_max`, and the error of its square root is about `eps w_max / (2 sqrt(w))`:
-    near w = 0, half the digits are lost.
+    The error of an eigenvalue w is about `eps w_max`, and the error of its square root is about
+    `eps w_max / (2 sqrt(w))`: near w = 0, half the digits are lost.
     """
     if not min(matrix.shape):
         return 0.0
@@ -71,7 +71,7 @@ def nuclear_norm(matrix: Tensor) -> float:
 
 
 def factor(gaussian: Gaussian) -> Tensor:
-    """A, [d, r], with `A A^T = covariance`: the Cholesky factor if it is well conditioned, else one made of eigenvectors.
+    """A, [d, r], with `A A^T = covariance`: the Cholesky factor if it is well conditioned, else one from eigenvectors.
 
     Raises:
         DataError: the covariance is not finite, or has a negative eigenvalue beyond rounding.
@@ -89,8 +89,8 @@ def factor(gaussian: Gaussian) -> Tensor:
     floor = len(values) * EPS * float(values[-1])
     if float(values[0]) < -ROUNDED * float(values[-1]):
         raise DataError(
-            f"a covariance matrix has the negative eigenvalue {values[0]:g}, so it is not a valid covariance; the statistics are "
-            "damaged"
+            f"a covariance matrix has the negative eigenvalue {values[0]:g}, so it is not a valid covariance; the "
+            "statistics are damaged"
         )
     kept = values > floor
     return vectors[:, kept] * values[kept].sqrt()

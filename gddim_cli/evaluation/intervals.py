@@ -2,9 +2,9 @@
 
 Up to a constant and terms of third order, a metric of N independent images is
 `sum_i a_i p(x_i) + sum_ij A_ij h(x_i, x_j) / 2` (Hoeffding's decomposition, von Mises' expansion). Its variance is
-`first sum_i a_i^2 + second sum_{i != j} A_ij^2 / 2` with `first = Var p` and `second = E h^2`. The first term dominates if the
-images are distributed far from the reference. If they are distributed like the reference, p vanishes and only the second term
-is left; the bootstrap would count that term more than once.
+`first sum_i a_i^2 + second sum_{i != j} A_ij^2 / 2` with `first = Var p` and `second = E h^2`. The first term dominates
+if the images are distributed far from the reference. If they are distributed like the reference, p vanishes and only
+the second term is left; the bootstrap would count that term more than once.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from gddim_cli.images.subset import some
 NORMAL = 1.959964
 """A normally distributed value lies within this many standard deviations of its mean with probability 0.95."""
 FLOOR = 0.6
-"""Lower bound on the variance, as a fraction of the second-order term, because the estimate of `first` may be negative."""
+"""Lower bound on the variance, as a fraction of the second-order term: the estimate of `first` may be negative."""
 ROWS = 5000
-"""Maximum number of images from which the variance of the Frechet distance is estimated: a random choice of a larger set."""
+"""The variance of the Frechet distance is estimated from at most this many images, chosen at random if there are more."""
 BLOCK = 1000
 PAIRS = 4000
 LEAST = 2
-"""The expansion of the Frechet distance needs at least this many images per dimension of the space that the features span."""
+"""Minimum number of images for the expansion of the Frechet distance, as a multiple of the features' rank."""
 
 
 def interval(value: float, first: float, second: float) -> dict[str, float]:
-    """`standard_error`, `low` and `high` of a value from its variance `first + second`: the first- and second-order terms."""
+    """`standard_error`, `low` and `high` of a value from the first- and second-order terms of its variance."""
     error = max(first + second, FLOOR * second, 0.0) ** 0.5
     return {"standard_error": error, "low": value - NORMAL * error, "high": value + NORMAL * error}
 
@@ -62,15 +62,16 @@ def frechet_expansion(features: NDArray[np.floating[Any]], gaussian: Gaussian, r
         p(x)    = 2 (m - m_r) . c + |c|^2 - sum_k s_k w_k^2
         h(x, y) = 2 sum_k s_k w_k v_k + 2 sum_kl W_kl (w_k w_l - delta_kl) (v_k v_l - delta_kl)
 
-    where w belongs to x, v belongs to y, and `W_kl = s_k s_l / (2 (s_k + s_l))`. Here p is evaluated at the same images that m
-    and S come from, which makes its variance too large. Two corrections compensate for this: `h(x, x) / (2 N)` is subtracted
-    from p, and `second / N` from the variance.
+    where w belongs to x, v belongs to y, and `W_kl = s_k s_l / (2 (s_k + s_l))`. Here p is evaluated at the same images
+    that m and S come from, which makes its variance too large. Two corrections compensate for this: `h(x, x) / (2 N)`
+    is subtracted from p, and `second / N` from the variance.
 
     Args:
         features: the features, [N, d], whose mean and covariance `gaussian` holds.
 
     Returns:
-        None if there are fewer than three images, or fewer than twice the rank of the features, or if all images are equal.
+        None if there are fewer than three images, or fewer than twice the rank of the features, or if all images are
+        equal.
     """
     n = len(features)
     spectrum, vectors = np.linalg.eigh(gaussian.covariance)

@@ -21,8 +21,8 @@ class Gaussian:
         mean: float64 [d].
         covariance: float64 [d, d], with n - 1 degrees of freedom.
         n: the number of feature vectors; None if unknown.
-        factor: A, [d, r], with `A A^T = covariance`; given if n <= d. The covariance is then singular, and a square root
-            computed from it would have only half the digits.
+        factor: A, [d, r], with `A A^T = covariance`; given if n <= d. The covariance is then singular, and a square
+            root computed from it would have only half the digits.
     """
 
     mean: Array
@@ -80,7 +80,7 @@ class Moments:
             self._take(other.n, other.mean, other.scatter.copy())
 
     def _take(self, n: int, mean: Array, scatter: Array) -> None:
-        """Adds a set in place. May keep the array `scatter` itself instead of a copy: at d = 2048 a copy takes 32 MiB."""
+        """Adds a set in place. May keep the array `scatter` itself: at d = 2048, a copy of it would take 32 MiB."""
         if not self.n:
             self.n, self.mean, self.scatter = n, mean, scatter
             return

@@ -1,4 +1,4 @@
-"""Published protocols: each fixes reference, mode, quantisation and number of images. This module does not import torch."""
+"""Published protocols, which fix reference, mode, quantisation and number of images. This module imports no torch."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from gddim_cli.runs.folder import read_run
 
 
 def published_advice(folder: Path, n: int) -> str | None:
-    """A note for a run of only `n` images: the commands that measure FID as the model's authors did for their published value.
+    """A note for a run of only `n` images: the commands that measure the FID that the model's authors published.
 
     None if there are enough images, or if no published FID is known.
     """

@@ -1,4 +1,4 @@
-"""Named references: published statistics, and bundled statistics of MNIST. Importing this module does not import torch."""
+"""Named references: published statistics, and bundled ones of MNIST. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def check_recorded(file: str, found: Reference) -> None:
     record = read_record(file) if file in file_names() else None
     if record and record.sha256 != found.sha256:
         raise DataError(
-            f"--ref {found.name}: {file} has changed since it was downloaded (its sha256 was {record.sha256[:12]}... and is now "
-            f"{found.sha256[:12]}...); remove the file and run: gddim download {file}"
+            f"--ref {found.name}: {file} has changed since it was downloaded (its sha256 was {record.sha256[:12]}... "
+            f"and is now {found.sha256[:12]}...); remove the file and run: gddim download {file}"
         )
 
 

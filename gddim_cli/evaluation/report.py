@@ -21,8 +21,8 @@ UNCERTAINTY = ("standard_error", "low", "high")
 class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `gddim fid --json` prints.
 
-    The top level describes the first metric, `metrics` holds every metric against its first reference, and `results` holds
-    every metric against every reference.
+    The top level describes the first metric, `metrics` holds every metric against its first reference, and `results`
+    holds every metric against every reference.
 
     Attributes:
         metric: the first metric's label: `FID`, or `FD(network)`, which is not comparable with FID.
@@ -31,11 +31,12 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
             known.
         n: the number of images.
         chosen_from: if the images are a fixed random subset, the number of images that they were chosen from.
-        metrics: for each metric, under the text that chooses it in `--metrics`: its labels without and with the number of
-            images (`metric` and `label`), and all its numbers.
+        metrics: for each metric, under the text that chooses it in `--metrics`: its labels without and with the number
+            of images (`metric` and `label`), and all its numbers.
         results: for each metric and reference: what identifies them and the network, the reference as the user gave it
             (`ref`), and all `numbers`.
-        protocol_followed: whether the number of images and their quantisation are the protocol's; None without a protocol.
+        protocol_followed: whether the number of images and their quantisation are the protocol's; None without a
+            protocol.
         files_left_aside: the number of files in the images' folder or archive whose names are not those of images.
         quantize: how the images were quantised to uint8, as their run.json says; None if unknown.
     """

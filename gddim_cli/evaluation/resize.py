@@ -41,8 +41,8 @@ def keys(x: Array) -> Array:
 def bicubic(images: Tensor, target: int) -> Tensor:
     """Resizes images [N, C, H, W] of numbers in [0, 255] to [N, C, target, target] and clips them to [0, 255].
 
-    Equals clean-fid's resize (`Image.resize(..., BICUBIC)` of each channel in mode F, then `clip(0, 255)`) to within 1e-4, but
-    uses two matrix products, one along the rows and one along the columns.
+    Equals clean-fid's resize (`Image.resize(..., BICUBIC)` of each channel in mode F, then `clip(0, 255)`) to within
+    1e-4, but uses two matrix products, one along the rows and one along the columns.
     """
     rows, columns = (torch.from_numpy(bicubic_matrix(n, target)).to(images) for n in images.shape[2:])
     return (rows @ (images @ columns.T)).clamp_(0, 255)

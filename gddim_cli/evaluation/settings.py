@@ -12,11 +12,12 @@ from gddim_cli.settings import about
 PROTOCOL = "A published protocol for FID, which fixes reference, mode, quantisation and number of images."
 MODE = (
     "The network and how images are resized for it: legacy_tensorflow, clean, legacy_pytorch (as in clean-fid), dinov2 or "
-    "lenet. Default: the mode the reference was made with; for a reference of digit images, lenet; else legacy_tensorflow."
+    "lenet. Default: the mode the reference was made with; for a reference of digit images, lenet; else "
+    "legacy_tensorflow."
 )
 FEATURES = (
-    "A network of your own that maps images [N, C, H, W] in [0, 255] to features [N, d]: a TorchScript file, or a function in a "
-    "Python file that returns the network (mine.py:build). The result is named after the file."
+    "A network of your own that maps images [N, C, H, W] in [0, 255] to features [N, d]: a TorchScript file, or a "
+    "function in a Python file that returns the network (mine.py:build). The result is named after the file."
 )
 INCEPTION = "Another network with Inception's interface. The result is then FD(FILE), which is not FID."
 

@@ -1,4 +1,4 @@
-"""Statistics files: mean and covariance of features, or the features themselves. gddim's own files also state their origin."""
+"""Statistics files: mean and covariance of features, or the features themselves. gddim's files also state an origin."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ABOUT = "gddim"
 ARRAYS = {"mu": 1, "sigma": 2, "pool_3": 2}
 """The arrays of statistics files, with the number of axes of each."""
 LARGEST = 1 << 30
-"""Maximum size of an array in a statistics file, in bytes; enough for the Inception features of 131 072 images in float32."""
+"""Maximum size of an array in a statistics file, in bytes: 131 072 Inception feature vectors in float32."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def read_statistics(
         title, n, shape: title, number and shape of the reference's images; ignored if the file states them.
 
     Raises:
-        DataError: the file cannot be read, its dimension or network is not the extractor's, or it is not finite or all zero.
+        DataError: the file cannot be read, its dimension or network is not the extractor's, or it is not finite or all
+            zero.
     """
     arrays = read_archive(path)
     check_arrays({key: arrays[key] for key in ARRAYS if key in arrays}, extractor, name)
@@ -150,8 +151,8 @@ def check_network(about: About, extractor: Extractor, name: str) -> None:
     if (about.weights_sha256, about.mode) != (extractor.sha256, extractor.mode):
         raise DataError(
             f"--ref {name}: made by {printable(about.network)} in mode {printable(about.mode)} (weights "
-            f"{printable(about.weights_sha256, 12)}), but the images are measured by {extractor.name} in mode {extractor.mode} "
-            f"(weights {extractor.sha256[:12]}...); features of different networks are not comparable"
+            f"{printable(about.weights_sha256, 12)}), but the images are measured by {extractor.name} in mode "
+            f"{extractor.mode} (weights {extractor.sha256[:12]}...); features of different networks are not comparable"
         )
 
 
@@ -213,7 +214,7 @@ def write_statistics(
     title: str,
     shape: Shape | None = None,
 ) -> None:
-    """Writes `mu`, `sigma`, the features as `pool_3` if given, and their origin as `gddim`. Equal content gives equal bytes.
+    """Writes `mu`, `sigma`, any features as `pool_3`, and their origin as `gddim`. Equal content gives equal bytes.
 
     Raises:
         OutputError: the file cannot be written.

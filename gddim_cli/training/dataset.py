@@ -93,16 +93,16 @@ def read_dataset(
     """The images at a path, as `open_images` finds them, with class labels if asked for.
 
     Args:
-        path: a folder (if it is a run of `gddim sample`, only the run's images are read), a .zip or .tar of images, an .npz, or
-            an .npy.
+        path: a folder (if it is a run of `gddim sample`, only the run's images are read), a .zip or .tar of images, an
+            .npz, or an .npy.
         key: the array of an .npz that holds the images.
         num: at most this many images: the first ones of a run of `gddim sample`, else a fixed random choice.
         conditional: whether to read labels: from the first folder in each image's path, or from an array of the .npz.
         label_key: the array of an .npz that holds the labels; by default `train_labels`. Implies `conditional`.
 
     Raises:
-        DataError: there are no images; the images are not square, differ in size or kind, or do not fit in memory; labels are
-            missing, or are not whole numbers, one per image.
+        DataError: there are no images; the images are not square, differ in size or kind, or do not fit in memory;
+            labels are missing, or are not whole numbers, one per image.
     """
     source = open_images(path, key, num)
     height, width, channels = source.shape

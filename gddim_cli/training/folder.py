@@ -31,8 +31,8 @@ class Record(msgspec.Struct):
         settings: the settings of the run.
         files: every file that the run wrote, with its sha256; while a file is being replaced, also the sha256 of its next
             version.
-        checksum: SHA-256, hexadecimal, of the record as compact JSON with an empty checksum. A wrong checksum means that the
-            record itself is damaged, rather than that files have changed.
+        checksum: SHA-256, hexadecimal, of the record as compact JSON with an empty checksum. A wrong checksum means
+            that the record itself is damaged, rather than that files have changed.
     """
 
     gddim: str
@@ -49,8 +49,8 @@ class Record(msgspec.Struct):
 class TrainingFolder:
     """The files of one training run.
 
-    `train.json` lists each file with its sha256, which is added before the file is renamed into place. The run can therefore
-    tell whether a file is its own and unchanged, no matter when the run was interrupted.
+    `train.json` lists each file with its sha256, which is added before the file is renamed into place. The run can
+    therefore tell whether a file is its own and unchanged, no matter when the run was interrupted.
     """
 
     def __init__(self, path: Path, settings: RunSettings, force: bool = False) -> None:
@@ -82,13 +82,13 @@ class TrainingFolder:
         if changed and not self.force:
             raise UsageError(
                 f"{self.path / name}: that run had other settings: {'; '.join(changed)}; choose another --out, use the "
-                "recipe and images that it was begun with (of the recipe, only steps, license and the section data may change), "
-                "or replace it with --force"
+                "recipe and images that it was begun with (of the recipe, only steps, license and the section data may "
+                "change), or replace it with --force"
             )
         return not changed
 
     def own_state(self) -> None:
-        """Allows `state.pt` to be replaced, even if `train.json` does not list it: its content tells which run it belongs to.
+        """Lets `state.pt` be replaced even if `train.json` does not list it: its content tells which run it belongs to.
 
         Raises:
             DataError: the file has changed since this run wrote it and may be damaged, and `force` is false.
@@ -105,7 +105,7 @@ class TrainingFolder:
         self._seen[STATE] = signature(path)
 
     def refuse_foreign(self, names: Iterable[str]) -> None:
-        """Refuses to replace files that this run did not write; with `force`, such files count as the run's own from then on.
+        """Refuses to replace files that this run did not write; with `force`, they count as the run's own from then on.
 
         Raises:
             OutputError: a file exists that this run did not write, or that has changed since.
@@ -138,8 +138,8 @@ class TrainingFolder:
         """A context with a temporary path, which is renamed to `name` when the block succeeds.
 
         Raises:
-            OutputError: the existing file is not this run's; another process has written to the run; or the folder cannot be
-                written.
+            OutputError: the existing file is not this run's; another process has written to the run; or the folder
+                cannot be written.
         """
         with replacing(self.path / name, make_folder=False) as temporary:
             yield temporary
@@ -155,8 +155,8 @@ class TrainingFolder:
         """Raises OutputError if the record has changed since this process wrote it: another process may be training here."""
         if self._record_content() != self._written:
             raise OutputError(
-                f"{self.path / RECORD}: another process has written to this run in the meantime; run the same command again to "
-                "resume from what it wrote"
+                f"{self.path / RECORD}: another process has written to this run in the meantime; run the same command "
+                "again to resume from what it wrote"
             )
 
     def _write_record(self) -> None:

@@ -27,8 +27,8 @@ BYTES_PER_PARAMETER = 20
 class Trainer:
     """Trains a denoiser step by step.
 
-    Batch `i` depends only on (`recipe.seed`, `i`), so interrupted and uninterrupted runs give the same weights (bit for bit on a
-    CPU with the same number of threads).
+    Batch `i` depends only on (`recipe.seed`, `i`), so interrupted and uninterrupted runs give the same weights (bit for
+    bit on a CPU with the same number of threads).
 
     Attributes:
         network, average: the weights that are trained, and their exponential moving average.
@@ -96,7 +96,7 @@ class Trainer:
         return value
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate: linear warm-up, plateau, decay as 1/sqrt(step), and linear decay to 0 in the last `cooldown` steps.
+        """Linear warm-up, plateau, decay as 1/sqrt(step), and linear decay to zero over the last `cooldown` steps.
 
         In a run shorter than three cooldowns, the last third of the steps is the cooldown.
         """
@@ -194,7 +194,7 @@ def refuse_large_batch(recipe: Recipe, data: Dataset) -> None:
 
 
 def least_activations(network: Network, size: int) -> int:
-    """A lower bound on the number of activations that a step keeps for each image, in residual blocks and attention maps."""
+    """A lower bound on the activations that a step keeps for each image, in residual blocks and attention maps."""
     sides = [(size // network.patch) >> level for level in range(len(network.channels))]
     blocks = sum(12 * network.blocks * width * side**2 for width, side in zip(network.channels, sides, strict=True))
     return blocks + 2 * max(1, network.channels[-1] // 32) * sides[-1] ** 4

@@ -36,13 +36,13 @@ class Extractor:
         dimension: d, the length of a feature vector.
         published: whether the weights are the published ones of the mode; only then may a distance have its usual name.
         network: maps images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
-        channels: number of channels that the network takes; if 3, the channel of grey images is repeated. None if the network
-            takes both grey and colour images.
+        channels: number of channels that the network takes; if 3, the channel of grey images is repeated. None if the
+            network takes both grey and colour images.
         size: side of the images that the network takes; None if images of any size are accepted.
         device: the device that the network runs on.
         prepare: converts uint8 [N, H, W, C] to uint8 [N, C, H, W] of the size that the network takes, on the CPU.
-        head: weights [c, d] of the last linear layer, which gives the class scores `features head^T`. None if the network
-            has no such layer.
+        head: weights [c, d] of the last linear layer, which gives the class scores `features head^T`. None if the
+            network has no such layer.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Extractor:
         return features
 
     def class_scores(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Class scores [N, c] of features [N, d]: logarithms of the class probabilities, up to a constant for each image."""
+        """Class scores [N, c] of features [N, d]: logarithms of class probabilities, up to a constant per image."""
         assert self.head is not None
         parts = range(0, len(features), ROWS)
         return np.concatenate([(features[at : at + ROWS] @ self.head.T).astype(np.float32) for at in parts])
@@ -94,8 +94,9 @@ class Extractor:
         """Raises DataError for images that the network does not take."""
         if self.size is not None and (height, width, channels) != (self.size, self.size, self.channels):
             raise DataError(
-                f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, but the network "
-                f"takes {self.size}x{self.size} with {self.channels}; Inception takes any images, for example with --ref cifar10"
+                f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, but the "
+                f"network takes {self.size}x{self.size} with {self.channels}; Inception takes any images, for example "
+                "with --ref cifar10"
             )
 
 
@@ -105,7 +106,7 @@ def first_line(error: Exception) -> str:
 
 
 def last_line(error: Exception) -> str:
-    """The last line of a library's error message, where TorchScript says what is wrong; or the name of the error's type."""
+    """The last line of a library's error message, where TorchScript says what is wrong, or the name of its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 

@@ -31,12 +31,12 @@ Loaded = tuple[Callable[[Tensor], Tensor], NDArray[np.float64] | None]
 def load_inception(mode: str, device: torch.device, file: Path | None = None) -> Extractor:
     """The Inception network of a clean-fid mode, or the network in `file`, which has the same interface.
 
-    In mode `legacy_tensorflow` the network itself resizes the images, as for the FID of TensorFlow, StyleGAN and EDM. In mode
-    `clean` Pillow's bicubic filter resizes them, and the result is not quantised. In mode `legacy_pytorch` they are resized
-    bilinearly, and the weights are pytorch-fid's port.
+    In mode `legacy_tensorflow` the network itself resizes the images, as for the FID of TensorFlow, StyleGAN and EDM.
+    In mode `clean` Pillow's bicubic filter resizes them, and the result is not quantised. In mode `legacy_pytorch` they
+    are resized bilinearly, and the weights are pytorch-fid's port.
 
-    The class scores leave out the bias of the last layer, as in the original computation of the Inception Score (Salimans et
-    al., arXiv 1606.03498).
+    The class scores leave out the bias of the last layer, as in the original computation of the Inception Score
+    (Salimans et al., arXiv 1606.03498).
 
     Raises:
         DataError: the weights are not on this machine, do not match their card, or cannot be read.
@@ -111,7 +111,7 @@ def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Loaded:
 
 
 def pytorch_architecture() -> Any:
-    """torchvision's Inception v3 without weights; where pytorch-fid's blocks differ, clean-fid's copies of them are used."""
+    """torchvision's Inception v3 without weights. Where pytorch-fid's blocks differ, clean-fid's copies are used."""
     with quiet(), SkipInit():
         from cleanfid import inception_pytorch as blocks
         from torchvision.models import inception_v3

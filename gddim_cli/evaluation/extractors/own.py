@@ -21,18 +21,19 @@ from gddim_cli.runtime.user_file import function_of, guarded, is_function
 MODE = "own"
 PROBES = 3
 TOLERANCE = 1e-2
-"""The features of an image alone and in a batch may differ by this share of the largest feature, because of rounding."""
+"""Because of rounding, an image's features alone and in a batch may differ by this share of the largest feature."""
 KINDS = "give a function in a Python file, mine.py:build, or a TorchScript file"
 
 
 def load_own(reference: str, device: torch.device, shape: tuple[int, int, int]) -> Extractor:
     """The extractor of `FILE.py:FUNCTION` or of a TorchScript file, tried on random images of the shape (H, W, C).
 
-    `FUNCTION(device)` returns a callable that maps float32 images [N, C, H, W] in [0, 255] on the device to features [N, d].
+    `FUNCTION(device)` returns a callable that maps float32 images [N, C, H, W] in [0, 255] on the device to features
+    [N, d].
 
     Raises:
-        DataError: the file cannot be used, or its network does not follow this interface. Calling the extractor may raise
-            the same error.
+        DataError: the file cannot be used, or its network does not follow this interface. Calling the extractor may
+            raise the same error.
     """
     name = f"--features {reference}"
     network: Any
@@ -87,7 +88,7 @@ def tried(network: Callable[[Tensor], Any], device: torch.device, shape: tuple[i
     """The dimension of the features, from a trial on random images.
 
     Raises:
-        DataError: the network fails, or does not return finite features [N, d] in which each row depends on one image only.
+        DataError: the network fails, or does not return finite features [N, d] whose rows depend on one image each.
     """
     height, width, channels = shape
     pixels = np.random.default_rng(0).integers(0, 256, (PROBES, channels, height, width), np.uint8)
@@ -101,7 +102,8 @@ def tried(network: Callable[[Tensor], Any], device: torch.device, shape: tuple[i
         raise DataError(f"{name}: its features are not all finite real numbers (dtype {features.dtype})")
     if alone.shape != features[:1].shape or (alone - features[:1]).abs().max() > TOLERANCE * features.abs().max():
         raise DataError(
-            f"{name}: an image has different features alone and in a batch; they must not depend on other images or on chance"
+            f"{name}: an image has different features alone and in a batch; they must not depend on other images or on "
+            "chance"
         )
     return features.shape[1]
 

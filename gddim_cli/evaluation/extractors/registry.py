@@ -15,7 +15,7 @@ from gddim_cli.evaluation.protocols import INCEPTION_MODES, MODES
 
 
 def load_extractor(mode: str, device: torch.device, inception: Path | None = None) -> Extractor:
-    """The extractor of a mode. In the modes of Inception, the file `inception`, if given, replaces the published network.
+    """The extractor of a mode. In Inception's modes, the file `inception`, if given, replaces the published network.
 
     Raises:
         UsageError: an unknown mode, or `inception` for a mode of another network.
@@ -25,7 +25,8 @@ def load_extractor(mode: str, device: torch.device, inception: Path | None = Non
         return load_inception(mode, device, inception)
     if inception is not None and mode in ("lenet", SCORES):
         raise UsageError(
-            "--inception: this reference is measured with lenet-mnist, not with Inception; choose a mode of Inception with --mode"
+            "--inception: this reference is measured with lenet-mnist, not with Inception; choose a mode of Inception "
+            "with --mode"
         )
     if inception is not None:
         raise UsageError(

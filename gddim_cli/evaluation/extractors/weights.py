@@ -45,7 +45,8 @@ def weights_of(name: str, file: Path | None = None) -> Weights:
     expected = pinned(name)
     if file is None and not digest.startswith(expected):
         raise DataError(
-            f"{path}: sha256 {digest[:16]}... differs from {expected[:16]}... on its card; run gddim download {name} again"
+            f"{path}: sha256 {digest[:16]}... differs from {expected[:16]}... on its card; run gddim download {name} "
+            "again"
         )
     return Weights(path, digest, file is None or bool(expected and digest.startswith(expected)))
 
@@ -61,8 +62,8 @@ def weights_path(name: str, file: Path | None) -> Path:
         raise DataError(f"--inception: {file}: {'not a plain file' if file.exists() else 'no such file'}")
     if path is None:
         raise DataError(
-            f"the weights of {name} are not on this machine; get them with: gddim download {name} (without internet, download "
-            "the file elsewhere and add --from FILE), or measure digits offline with --ref mnist"
+            f"the weights of {name} are not on this machine; get them with: gddim download {name} (without internet, "
+            "download the file elsewhere and add --from FILE), or measure digits offline with --ref mnist"
         )
     return path
 

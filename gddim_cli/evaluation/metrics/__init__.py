@@ -1,1 +1,1 @@
-"""Metrics on features, one per file. Importing them does not import torch, so that help and shell completion stay fast."""
+"""Metrics on features, one per file. Importing them does not import torch, so help and shell completion are fast."""

@@ -1,4 +1,4 @@
-"""The spec of a metric. Each spec stands beside the metric's code and is listed in a registry, to which plugins can add."""
+"""The spec of a metric. It stands beside the metric's code and is listed in a registry, to which plugins can add."""
 
 from __future__ import annotations
 
@@ -45,19 +45,21 @@ class MetricSpec(Spec):
 
     Attributes:
         name: what users call it, in `--metrics` and in plans.
-        title: its name in tables if the features come from the published network. The name of an option in braces, as in
-            `"{value}"`, is replaced by the option's value.
+        title: its name in tables if the features come from the published network. The name of an option in braces, as
+            in `"{value}"`, is replaced by the option's value.
         compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is printed
             in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
         generic_title: its name if the features come from any other network, whose name is appended: `FD` becomes
-            `FD(lenet-mnist)`. Default: `title`. The published network is that of `mode`, or Inception if `mode` is None.
+            `FD(lenet-mnist)`. Default: `title`. The published network is that of `mode`, or Inception if `mode` is
+            None.
         lower_is_better: whether images nearer to the reference have lower values.
         needs_reference: whether the metric compares with a reference; if not, `compute` is given None.
         needs_features: whether the reference's features are needed, not only their mean and covariance.
         needs_scores: whether `compute` takes the network's class scores [N, c] (logarithms of probabilities up to a constant)
             in place of features.
         mode: the mode in which the metric is always measured; None for the mode that the command chooses.
-        depends_on_count: whether the expected value depends on the number of images; labels then state it, as in `FID@2000`.
+        depends_on_count: whether the expected value depends on the number of images; labels then state it, as in
+            `FID@2000`.
         options: a struct of its settings, each with a default.
         least_images: `least_images(dimension, options)` returns the minimum number of images.
         notes: `notes(features, reference)` returns notes for the reader of the value, one sentence each.
@@ -98,7 +100,7 @@ class Metric:
 
     @property
     def text(self) -> str:
-        """The text that chooses the metric on the command line: its name or file, and the options not at their defaults."""
+        """The text that chooses the metric on the command line: its name or file, and options not at their defaults."""
         return ":".join(
             [self.file or self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())]
         )

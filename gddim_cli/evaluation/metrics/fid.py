@@ -17,9 +17,9 @@ FEW = 4
 
 
 def compute(features: Features, reference: Reference, _options: NoOptions, on_step: OnStep) -> dict[str, float]:
-    """`value`, the Frechet distance of features [N, d] to the reference, and the 95 % interval of its mean over N-image sets.
+    """`value`, the Frechet distance of features [N, d] to the reference, and the 95 % interval of its expected value.
 
-    There is no interval if N is less than twice the rank of the features.
+    The expected value is that over sets of N images. There is no interval if N is less than twice the features' rank.
     """
     from gddim_cli.evaluation.frechet import frechet_distance
     from gddim_cli.evaluation.intervals import frechet_expansion

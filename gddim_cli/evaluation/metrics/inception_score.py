@@ -28,12 +28,16 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: OnStep) -> dict[str, float]:
-    """`value`, the mean over random splits of `exp E KL(p(y|x) || p(y))`, and the 95 % interval of its mean over N-image sets.
+    """`value`, the mean over random splits of `exp E KL(p(y|x) || p(y))`, and the 95 % interval of its expected value.
 
-    Let S be the score of a split of n images, p_xk the probability of class k for image x, and q_k the mean of p_xk over the
-    split. The terms of the expansion that gives the interval (see `intervals`) are `p(x_i) = (n - 1) (S - S_i)`, where S_i is the
-    split's score without image i, and `h(x, y) = -S sum_k (p_xk - q_k) (p_yk - q_k) / q_k`. The variance of these `p(x_i)` is
-    too large by `second / n`, which is therefore subtracted from it.
+    Let S be the score of a split of n images, p_xk the probability of class k for image x, and q_k the mean of p_xk
+    over the split. The expansion that gives the interval (see `intervals`) has the terms
+
+        p(x_i)  = (n - 1) (S - S_i)
+        h(x, y) = -S sum_k (p_xk - q_k) (p_yk - q_k) / q_k
+
+    where S_i is the split's score without image i. The variance of these `p(x_i)` is too large by `second / n`, which
+    is therefore subtracted from it.
 
     Args:
         scores: class scores [N, c]; the probabilities are their softmax.

@@ -54,8 +54,8 @@ class Kernels:
     def components(self) -> Array:
         """Unbiased estimates of the five variances in the expansion of the distance (see `intervals`), [5].
 
-        Two are of first order: the variance of `E k(x, x') - E k(x, y)` over x, and its counterpart over y. Three are of second
-        order: the mean squares of xx, yy and xy after their row and column means are subtracted.
+        Two are of first order: the variance of `E k(x, x') - E k(x, y)` over x, and its counterpart over y. Three are
+        of second order: the mean squares of xx, yy and xy after their row and column means are subtracted.
         """
         n = len(self.xx)
         xx, yy = (centred(k - np.diag(np.diag(k)), others_mean(k), others_mean(k)) for k in (self.xx, self.yy))
@@ -94,10 +94,10 @@ def kid(
     options: KidOptions | None = None,
     on_step: OnStep = lambda _: None,
 ) -> dict[str, float]:
-    """`value`, the mean of the distance over random pairs of subsets, and the 95 % interval of the distributions' distance.
+    """`value`, the mean distance of random pairs of subsets, and the 95 % interval of the distributions' distance.
 
-    Both sets are treated as random samples. The interval accounts for features, and pairs of features, that occur in several
-    subsets. If the subsets would be the whole sets, the sets are compared only once.
+    Both sets are treated as random samples. The interval accounts for features, and pairs of features, that occur in
+    several subsets. If the subsets would be the whole sets, the sets are compared only once.
 
     Args:
         x, y: features [N, d] and [M, d].

@@ -25,10 +25,11 @@ ROWS = 500
 def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int) -> dict[str, float]:
     """Precision, recall, density and coverage, from balls around features.
 
-    The ball around a feature reaches to its k-th nearest neighbour in its own set. Precision is the share of fake features that
-    lie in the ball of a real one, and recall the share of real features that lie in the ball of a fake one. Density is the mean
-    number of real features' balls that contain a fake feature, divided by k. Coverage is the share of real features whose
-    ball contains a fake one. Of a set of more than 10 000 features, a random choice of 10 000 is used.
+    The ball around a feature reaches to its k-th nearest neighbour in its own set. Precision is the share of fake
+    features that lie in the ball of a real one, and recall the share of real features that lie in the ball of a fake
+    one. Density is the mean number of real features' balls that contain a fake feature, divided by k. Coverage is the
+    share of real features whose ball contains a fake one. Of a set of more than 10 000 features, a random choice of
+    10 000 is used.
 
     Args:
         real, fake: features [N, d] and [M, d].
