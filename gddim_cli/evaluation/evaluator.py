@@ -88,7 +88,8 @@ class Evaluator:
     def label(self, n: int | None = None) -> str:
         """The metric's name in tables: `FID` or `FD(lenet-mnist)`.
 
-        Given `n` below 50 000 images, `FID@n`, if the metric's value depends on the number of images.
+        If `n` is given and below 50 000, and the metric depends on the number of images, the name ends in `@n`:
+        `FID@2000`.
         """
         label = self.metric.label(self.extractor)
         return f"{label}@{n}" if n is not None and n < FULL and self.metric.spec.depends_on_count else label
@@ -101,7 +102,7 @@ class Evaluator:
             "metric_name": self.metric.spec.name,
             "metric_options": settings.values(self.metric.options),
             "metric_sha256": self.metric.sha256,
-            # Only the file's name is kept: the sha256 identifies its content, whatever its folder.
+            # Only the file's name is recorded, not its folder: the sha256 identifies the content.
             "reference": printable(Path(reference.name).name) if reference else None,
             "reference_title": reference.title if reference else None,
             "reference_n": reference.n if reference else None,

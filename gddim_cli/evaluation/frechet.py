@@ -54,7 +54,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def nuclear_norm(matrix: Tensor) -> float:
-    """The sum of the singular values of M: the square roots of the eigenvalues of `M^T M`, if they are accurate enough.
+    """The sum of the singular values of M, computed from the eigenvalues of `M^T M` if these are accurate enough.
 
     The error of an eigenvalue w is about `eps w_max`, and the error of its square root is about
     `eps w_max / (2 sqrt(w))`: near w = 0, half the digits are lost.

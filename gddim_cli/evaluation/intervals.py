@@ -23,7 +23,7 @@ NORMAL = 1.959964
 FLOOR = 0.6
 """Lower bound on the variance, as a fraction of the second-order term: the estimate of `first` may be negative."""
 ROWS = 5000
-"""The variance of the Frechet distance is estimated from at most this many images, chosen at random if there are more."""
+"""Maximum number of images from which the variance of the Frechet distance is estimated; chosen at random from more."""
 BLOCK = 1000
 PAIRS = 4000
 LEAST = 2
@@ -38,7 +38,7 @@ def interval(value: float, first: float, second: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Expansion:
-    """The expansion of a metric in its independent images: what the variance needs of it (see the top of this module).
+    """The variances of the two terms of a metric's expansion (see the top of this module).
 
     Attributes:
         first: the variance of p.

@@ -171,9 +171,8 @@ def checked(mean: NDArray[Any], covariance: NDArray[Any], n: int | None) -> Gaus
     if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max():
         raise DataError("sigma is not symmetric; the file is damaged, fetch or make it again")
     gaussian = Gaussian(mean, covariance / 2 + covariance.T / 2, n)
-    factor(
-        gaussian
-    )  # Called for its check: refused here, a matrix that is not a covariance is reported with the file's name.
+    # Refuses a matrix that is not a covariance. If it were refused only later, the error would not name the file.
+    factor(gaussian)
     return gaussian
 
 

@@ -93,7 +93,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: Annotated[
         int,
         about(
-            "Number of last steps, over which the learning rate falls linearly to zero; at most a third of all steps.",
+            "Number of final steps, over which the learning rate falls linearly to zero; at most a third of all steps.",
             ge=1,
             le=10**9,
         ),

@@ -168,7 +168,7 @@ def check_sigma(subject: Subject) -> Result:
 
 
 def check_r(subject: Subject) -> Result:
-    """Checks `dR/dt = (F + 1/2 GG Sigma^{-1}) R` and `R R^T = Sigma`, relative to the standard deviations."""
+    """Checks `dR/dt = (F + 1/2 GG Sigma^{-1}) R` and `R R^T = Sigma`, relative to `sqrt(Sigma_ii)`."""
     d, rows = subject.diffusion, subject.scale[..., :, None]
     r = d.R(subject.nodes)
     residual = subject.residual(d.R, lambda t: subject.rate(t) @ d.R(t)) / rows

@@ -101,12 +101,12 @@ class Extractor:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's error message, or the name of the error's type if there is no message."""
+    """The first line of a library's error message; the name of the error's type if there is no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def last_line(error: Exception) -> str:
-    """The last line of a library's error message, where TorchScript says what is wrong, or the name of its type."""
+    """The last line of a library's error message, where TorchScript says what is wrong; else as `first_line`."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 

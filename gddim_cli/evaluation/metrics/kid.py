@@ -126,10 +126,8 @@ def kid(
     if n < 4:
         return found
     single_x, single_y, xx, yy, xy = np.mean(components, axis=0)
-    both_x, both_y = (
-        in_x @ in_x.T,
-        in_y @ in_y.T,
-    )  # The number of features that two subsets share, for each pair of subsets.
+    # For each pair of subsets, the number of features that they share.
+    both_x, both_y = in_x @ in_x.T, in_y @ in_y.T
     first = 4 * (single_x * both_x.sum() + single_y * both_y.sum()) / (subsets * n) ** 2
     within = (xx * (both_x * (both_x - 1)).sum() + yy * (both_y * (both_y - 1)).sum()) / (subsets * n * (n - 1)) ** 2
     between = xy * (both_x * both_y).sum() / (subsets * n * n) ** 2
