@@ -28,10 +28,10 @@ class Evaluator:
     """A feature extractor, a reference and a metric, with or without a published protocol.
 
     Attributes:
-        extractor: images to features.
-        reference: the reference to compare with; None for a metric that needs none.
+        extractor: the network that maps images to features.
+        reference: the reference to compare with; None for a metric that needs no reference.
         metric: the metric, with its options.
-        protocol: the published protocol that fixes the three above, or None.
+        protocol: the published protocol that fixes the extractor and the reference, or None.
     """
 
     extractor: Extractor
@@ -40,13 +40,13 @@ class Evaluator:
     protocol: Protocol | None = None
 
     def evaluate(self, features: NDArray[np.floating], on_step: OnStep = lambda _: None) -> dict[str, float]:
-        """The metric's numbers for features [N, d]; `value` is the one that tables show.
+        """The metric's numbers for features [N, d]; `value` is the number that tables show.
 
         Args:
             on_step: called with the share of the work that has been done since the last call.
 
         Raises:
-            UsageError: as `check_count`.
+            UsageError: the metric needs more images.
             DataError: the features are not finite.
             NumericsError: the computation failed.
         """
@@ -79,8 +79,8 @@ class Evaluator:
         """A copy with another metric.
 
         Raises:
-            UsageError: an unknown metric, or one that needs another network, class scores that the network does not give,
-                or features that the reference does not have.
+            UsageError: the metric is unknown, or it needs another network, a reference if there is none, class scores
+                that the network does not give, or features that the reference does not have.
         """
         chosen = find_metric(metric) if isinstance(metric, str) else metric
         spec, option = chosen.spec, f"--metrics {chosen.text}"
@@ -101,7 +101,11 @@ class Evaluator:
         return replace(self, metric=chosen)
 
     def label(self, n: int | None = None) -> str:
-        """The metric's name in tables, `FID` or `FD(lenet-mnist)`; with `n` below 50 000, `FID@n` if the number matters."""
+        """The metric's name in tables: `FID` or `FD(lenet-mnist)`.
+
+        If `n` is given and below 50 000, and the metric depends on the number of images, the name ends in `@n`:
+        `FID@2000`.
+        """
         label = self.metric.label(self.extractor)
         return f"{label}@{n}" if n is not None and n < FULL and self.metric.spec.depends_on_count else label
 
@@ -113,7 +117,7 @@ class Evaluator:
             "metric_name": self.metric.spec.name,
             "metric_options": settings.values(self.metric.options),
             "metric_sha256": self.metric.sha256,
-            # The sha256 identifies the file, not its folder.
+            # Only the file's name is recorded, not its folder: the sha256 identifies the content.
             "reference": printable(Path(reference.name).name) if reference else None,
             "reference_title": reference.title if reference else None,
             "reference_n": reference.n if reference else None,
@@ -125,14 +129,14 @@ class Evaluator:
         }
 
     def network_notes(self) -> list[str]:
-        """Notes on the network: whether the value can be compared with published ones."""
+        """A note if the network is not the published one, since the value cannot be compared with published values."""
         if self.metric.official(self.extractor):
             return []
         official = self.metric.spec.title.format(**settings.values(self.metric.options))
         return [f"{self.label()} is not {official} and cannot be compared with published {official} values"]
 
     def notes(self, features: NDArray[np.floating], shape: Shape) -> list[str]:
-        """Notes for the reader of the value, given the features and the images' height, width and channels."""
+        """Notes for the reader of the value. `shape` is the images' height, width and channels."""
         found = list(self.metric.spec.notes(features, self.reference))
         reference, extractor = self.reference, self.extractor
         if reference and not reference.stated:
@@ -141,13 +145,13 @@ class Evaluator:
                 "assumed"
             )
         if reference and reference.shape not in (None, shape):
-            of_reference = f"those of the reference {reference.name} {describe(reference.shape)}"
-            found.append(f"the images are {describe(shape)}, {of_reference}")
+            of_reference = f"those of the reference {reference.name} are {describe(reference.shape)}"
+            found.append(f"the images are {describe(shape)}, but {of_reference}")
         return found
 
 
 def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
-    """The images to measure: all of them, or as many as the protocol requires, as `ImageSource.at_most` takes them.
+    """The images to measure: all images of the source, or the number that the protocol requires.
 
     Raises:
         UsageError: the images' quantisation is not the protocol's.

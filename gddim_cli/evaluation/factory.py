@@ -1,4 +1,4 @@
-"""Evaluators from the options that choose them: mode, reference, protocol, the user's own networks."""
+"""Opens evaluators from the options that choose them: mode, reference, protocol, the user's own networks."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ FeaturesOf = Callable[[ImageSource, Extractor], NDArray[np.float32]]
 
 @dataclass
 class EvaluatorFactory:
-    """Opens evaluators for images of one shape, each network and each reference once.
+    """Opens evaluators for images of one shape, and loads each network and each reference only once.
 
     Attributes:
         shape: height, width, channels of the images, if they are known.
         protocol: the name of a protocol, which fixes reference and mode.
-        mode: the network and its resizing; None chooses the mode that the reference was made with, else legacy_tensorflow.
+        mode: the network, and how images are resized for it; None chooses by the reference, as `mode_for` does.
         inception: a file to use in place of the published weights of Inception.
         features: the user's own network, `FILE.py:FUNCTION` or a TorchScript file, for metrics that are not tied to one
             network.
-        features_of: computes the features of a reference that is a set of images; without it such a reference is refused.
+        features_of: computes the features of a reference that is a set of images; if None, such references are refused.
     """
 
     device: torch.device
@@ -72,12 +72,13 @@ class EvaluatorFactory:
         """The evaluator of a metric. Computes features only if the reference is a set of images.
 
         Args:
-            metric: its name, with options as in `prdc:k=3`.
-            ref: a named reference, a path, or None, which chooses by the images' shape.
+            metric: the metric, or its name with any options, as in `prdc:k=3`.
+            ref: a named reference, a path, or None to choose a built-in reference by the images' shape.
 
         Raises:
-            UsageError: options that contradict each other, an unknown name, or no reference for this shape.
-            DataError: a file that is missing (the message names the command that gets it), damaged, or of another network.
+            UsageError: options contradict each other, a name is unknown, or there is no reference for this shape.
+            DataError: a file is missing (the message names the command that gets it), damaged, or belongs to another
+                network.
         """
         chosen = find_metric(metric) if isinstance(metric, str) else metric
         fixed = find_protocol(self.protocol) if self.protocol else None
@@ -107,13 +108,13 @@ class EvaluatorFactory:
         """
         if self.protocol and metric.spec.mode not in (None, fixed := find_protocol(self.protocol).mode):
             raise UsageError(
-                f"--metrics {metric.text}: is measured in mode {metric.spec.mode}, --protocol {self.protocol} fixes the mode "
-                f"to {fixed}; leave out one of the two options"
+                f"--metrics {metric.text}: is measured in mode {metric.spec.mode}, but --protocol {self.protocol} "
+                f"fixes the mode to {fixed}; leave out one of the two options"
             )
         return metric.spec.mode or (own.MODE if self.features is not None else self.mode)
 
     def fits(self, metric: Metric, ref: str | None) -> bool:
-        """Whether a reference has features in the mode that a metric is tied to, as far as its name or file says."""
+        """Whether a reference may have features in the mode that a metric is tied to, judging by its name or file."""
         mode = metric.spec.mode
         if mode is None or ref is None:
             return True
@@ -123,10 +124,11 @@ class EvaluatorFactory:
         return not statistics_files.is_statistics(name) or statistics_files.mode_of(name) in (None, mode)
 
     def extractor(self, mode: str | None = None) -> Extractor:
-        """The extractor of a mode; by default the one for statistics of these images.
+        """The extractor of a mode. By default, the mode that the options choose, else the one for images of this shape.
 
         Raises:
-            UsageError, DataError: as `load_extractor` and `load_own`; images that the network does not take.
+            UsageError, DataError: as in `load_extractor` and `load_own`; or the network does not take images of this
+                shape.
         """
         mode = mode or (own.MODE if self.features is not None else self.mode or mode_for(None, self.shape))
         if mode not in self._extractors:
@@ -153,12 +155,12 @@ def open_evaluator(
     metric: str | Metric = "fid",
     features: str | None = None,
 ) -> Evaluator:
-    """The evaluator that these options choose, as `EvaluatorFactory.open`."""
+    """The evaluator that these options choose; see `EvaluatorFactory.open`."""
     return EvaluatorFactory(device, shape, protocol, mode, inception, features, features_of).open(metric, ref)
 
 
 def require_files(name: str | Path | None, mode: str, inception: Path | None) -> None:
-    """Raises DataError for all missing files, the reference's and the network's, before either is read."""
+    """Raises one DataError for all missing files of the reference and of the network, before either is read."""
     missing = []
     try:
         if isinstance(name, str):
@@ -175,7 +177,7 @@ def require_files(name: str | Path | None, mode: str, inception: Path | None) ->
 
 
 def fixed_by(protocol: Protocol | None, ref: str | None, mode: str | None) -> tuple[str | None, str | None]:
-    """Reference and mode: the protocol's if there is one, else the given ones.
+    """The reference and the mode that a protocol fixes; without a protocol, the given ones.
 
     Raises:
         UsageError: the given reference or mode is not the protocol's.
@@ -191,7 +193,7 @@ def fixed_by(protocol: Protocol | None, ref: str | None, mode: str | None) -> tu
 
 
 def reference_for(shape: Shape | None, mode: str | None = None) -> str:
-    """The name of the reference for images of this shape.
+    """The name of the built-in reference for images of this shape.
 
     Raises:
         UsageError: there is no built-in reference for this shape and mode.
@@ -202,19 +204,24 @@ def reference_for(shape: Shape | None, mode: str | None = None) -> str:
     if mode in ("dinov2", own.MODE):
         option = "--mode dinov2" if mode == "dinov2" else "--features"
         raise UsageError(
-            f"--ref: needed with {option}, for which there is no built-in reference: a folder of images, or an .npz of "
-            f"gddim fid stats with {option}"
+            f"--ref: needed with {option}, for which there is no built-in reference; give a folder of images, or an "
+            f".npz made by gddim fid stats with {option}"
         )
     if found:
         return found
     images = f" for images of {describe(shape)}" if shape else ""
     raise UsageError(
-        f"--ref: needed{images}: {', '.join(REFERENCES)}, a folder of images, or an .npz of gddim fid stats"
+        f"--ref: needed{images}; give {', '.join(REFERENCES)}, a folder of images, or an .npz made by gddim fid stats"
     )
 
 
 def mode_for(name: str | Path | None, shape: Shape | None) -> str:
-    """The mode that a reference was made with if that is known, else legacy_tensorflow, or lenet for digits."""
+    """The mode in which images are compared with a reference.
+
+    For a named reference, legacy_tensorflow if it has statistics in that mode, else its first mode. For a statistics
+    file, the mode that it states, else legacy_tensorflow. For other references or none, lenet if `shape` is that of
+    digits, else legacy_tensorflow.
+    """
     if isinstance(name, str):
         modes = REFERENCES[name].files
         return DEFAULT_MODE if DEFAULT_MODE in modes else next(iter(modes))
@@ -224,7 +231,7 @@ def mode_for(name: str | Path | None, shape: Shape | None) -> str:
 
 
 def read_reference(name: str | Path, extractor: Extractor, features_of: FeaturesOf | None) -> Reference:
-    """A named reference, a statistics file, or images, whose features are then computed."""
+    """Reads a named reference or a statistics file, or computes the features of a set of images."""
     if isinstance(name, str):
         return references.read_named(name, extractor)
     if statistics_files.is_statistics(name):

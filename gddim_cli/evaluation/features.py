@@ -1,4 +1,4 @@
-"""Features of images on disk, by content: measured once, found again, completed after an interruption."""
+"""A cache of features on disk, keyed by the images' content. An interrupted computation of features can be resumed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from gddim_cli.runtime.files import eventually, writing
 from gddim_cli.runtime.row_file import RowFile
 
 LIMIT = 8 << 30
-"""Bytes of features that are kept; the least recently used files are removed first."""
+"""Maximum size of the cache in bytes. Beyond it, the least recently used files are removed."""
 VERSION = 2
 """The version of the files' content; files of another version are not used."""
 PATIENCE = 60.0
-"""Seconds within which a file written by another machine must appear in a shared folder."""
+"""Seconds to wait until a file written by another machine appears in a shared folder."""
 LARGEST_BATCH = 256 << 20
-"""Bytes of pixels in a batch; very large images are measured in smaller batches."""
+"""Maximum number of bytes of pixels in a batch; batches of very large images hold fewer images."""
 
 OnImages = Callable[[int], None]
 
@@ -40,11 +40,11 @@ def features_of(
     on_images: OnImages,
     on_wait: Callable[[], object] = lambda: None,
 ) -> NDArray[np.float32]:
-    """Features, [N, d], of images, as a memory map of a file in `folder`.
+    """The features, [N, d], of images, as a memory map of a file in `folder`.
 
-    The file's name is a hash of the images, the weights and the mode: a changed folder has another file. Each row carries a
-    checksum, and altered rows are measured again. Several processes share the images by whole batches, so that they find what a
-    single process would.
+    The file's name is a hash of the images, the weights and the mode, so changed images get a new file. Each row
+    carries a checksum, and rows whose checksum is wrong are measured again. Several processes divide up the same
+    batches that a single process would use, so that they compute the same features.
 
     Args:
         on_images: called with the number of images that are already measured, then with the number in each batch.
@@ -52,7 +52,7 @@ def features_of(
 
     Raises:
         DataError: images that cannot be read, or that the network does not take.
-        OutputError: the folder cannot be written, or not by all processes.
+        OutputError: the folder cannot be written, or the processes do not share it.
     """
     group, num = world(), source.count
     content = source.fingerprint()
@@ -71,7 +71,7 @@ def features_of(
                     on_wait()
                     lock.acquire()
             rows = unfinished(path, num, extractor.dimension)
-        # What is done is read once, before any process adds to it: all must share the same batches.
+        # Finished rows are read once, before any process adds to them, so that all processes divide the same batches.
         rows, done = group.broadcast((rows, rows.done(num) if rows else set()))
         if rows is None:
             on_images(num)
@@ -80,15 +80,15 @@ def features_of(
         found: NDArray[np.float32] = read_array(path, memory_map=True)[:, :-1]
         group.barrier()
     finally:
-        lock.release()  # the file stays: removing it would let two processes in
+        lock.release()  # The lock file stays: if it were removed, two processes could hold the lock at once.
     return found
 
 
 def unfinished(path: Path, num: int, dimension: int) -> RowFile | None:
-    """The rows to fill in: of an interrupted call, of a file with damaged rows, or new ones.
+    """The file of rows to complete: left by an interrupted call, finished but with damaged rows, or new.
 
     Returns:
-        None if all features are there and sound.
+        None if all features are present and undamaged.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -98,7 +98,7 @@ def unfinished(path: Path, num: int, dimension: int) -> RowFile | None:
         damaged = damaged_rows(path, (num, dimension + 1))
         with writing(path):
             if damaged is not None and not len(damaged):
-                path.touch()  # the most recently used
+                path.touch()  # Marks the file as the most recently used.
                 return None
             path.replace(partial)
     damaged = damaged_rows(partial, (num, dimension + 1)) if partial.exists() else None
@@ -109,7 +109,7 @@ def unfinished(path: Path, num: int, dimension: int) -> RowFile | None:
 
 
 def damaged_rows(path: Path, shape: tuple[int, int]) -> NDArray[np.int64] | None:
-    """The rows of a file whose checksum is wrong or missing; None if it does not hold an array of this shape."""
+    """The indices of rows whose checksum is wrong or missing; None if the file holds no float32 array of this shape."""
     try:
         found = read_array(path, memory_map=True)
     except DataError:
@@ -120,7 +120,7 @@ def damaged_rows(path: Path, shape: tuple[int, int]) -> NDArray[np.int64] | None
 
 
 def checksum(features: NDArray[np.float32]) -> float:
-    """24 bits of the CRC-32 of an image's features, which float32 holds exactly."""
+    """The upper 24 bits of the CRC-32 of an image's features; float32 can hold any 24-bit integer exactly."""
     return float(zlib.crc32(np.ascontiguousarray(features, "<f4").data) >> 8)
 
 
@@ -139,16 +139,17 @@ def measure(
     batch_size: int,
     on_images: OnImages,
 ) -> None:
-    """Measures the features that are not `done`, a batch at a time; the file gets its final name when it is complete.
+    """Computes the rows that are not in `done`, a batch at a time; the file gets its final name when it is complete.
 
     Raises:
         DataError: the images no longer have the fingerprint `content`; the features are removed.
+        OutputError: the file is not visible to this process, or cannot be written.
     """
     group, num = world(), source.count
     if not eventually(rows.partial.exists, PATIENCE):
         raise OutputError(
-            f"{rows.partial}: does not exist for {group.name}; all processes need one folder for features: set GDDIM_HOME to "
-            "one on a shared file system"
+            f"{rows.partial}: not visible to {group.name}; all processes must share one folder for features: set "
+            "GDDIM_HOME to a folder on a shared file system"
         )
     on_images(len(done))
     missing = sorted({row // batch_size for row in range(num) if row not in done})

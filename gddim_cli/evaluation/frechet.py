@@ -14,9 +14,11 @@ from gddim_cli.evaluation.moments import Gaussian
 EPS = float(np.finfo(np.float64).eps)
 LARGEST = 1e100
 ROUNDED = 1e-5
-"""Negative eigenvalues of a covariance up to this share of the largest count as rounding, since files often hold float32."""
+"""A negative eigenvalue of a covariance counts as a rounding error if its magnitude is at most this fraction of the
+largest eigenvalue; files often hold float32."""
 TOLERANCE = 1e-9
-"""Relative error of the overlap up to which eigenvalues replace singular values, which take four times as long."""
+"""`nuclear_norm` uses eigenvalues if the estimated relative error of the sum is at most this; otherwise it uses an SVD,
+which takes four times as long."""
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
@@ -31,7 +33,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise DataError(
-            f"features of {len(a.mean)} numbers against a reference of {len(b.mean)}: they are from different networks"
+            f"the features have {len(a.mean)} dimensions, but the reference's have {len(b.mean)}: they come from "
+            "different networks"
         )
     shift = a.mean - b.mean
     traces = float(np.trace(a.covariance) + np.trace(b.covariance))
@@ -41,7 +44,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
         raise NumericsError(
             f"the Frechet distance could not be computed: {error}; are the covariances finite?"
         ) from error
-    with np.errstate(over="ignore"):  # of damaged means, which are refused below
+    with np.errstate(over="ignore"):  # Damaged means may overflow; the check below refuses them.
         squared = float(shift @ shift)
     distance = squared + traces - 2 * overlap
     rounding = (TOLERANCE + 100 * len(shift) * EPS) * (traces + squared)
@@ -51,10 +54,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def nuclear_norm(matrix: Tensor) -> float:
-    """The sum of the singular values of M, as roots of the eigenvalues of `M^T M` unless rounding spoils the small ones.
+    """The sum of the singular values of M, computed from the eigenvalues of `M^T M` if these are accurate enough.
 
-    The error of an eigenvalue w is about `eps w_max`, that of its root `eps w_max / (2 sqrt(w))`: near w = 0 half the digits
-    are lost.
+    The error of an eigenvalue w is about `eps w_max`, and the error of its square root is about
+    `eps w_max / (2 sqrt(w))`: near w = 0, half the digits are lost.
     """
     if not min(matrix.shape):
         return 0.0
@@ -68,7 +71,7 @@ def nuclear_norm(matrix: Tensor) -> float:
 
 
 def factor(gaussian: Gaussian) -> Tensor:
-    """A, [d, r], with `A A^T = covariance`: Cholesky's factor if it is well conditioned, else from the eigenvectors.
+    """A, [d, r], with `A A^T = covariance`: the Cholesky factor if it is well conditioned, else one from eigenvectors.
 
     Raises:
         DataError: the covariance is not finite, or has a negative eigenvalue beyond rounding.
@@ -77,7 +80,7 @@ def factor(gaussian: Gaussian) -> Tensor:
         return torch.from_numpy(gaussian.factor)
     covariance = torch.from_numpy(gaussian.covariance)
     if not covariance.isfinite().all() or float(covariance.abs().max()) > LARGEST:
-        raise DataError("a covariance is infinite, NaN or impossibly large; the statistics are damaged")
+        raise DataError("a covariance has infinite, NaN or impossibly large entries; the statistics are damaged")
     noise = len(covariance) * EPS * float(covariance.abs().max())
     lower, failed = torch.linalg.cholesky_ex(covariance)
     if not failed and float(lower.diagonal().min()) ** 2 > 1e3 * noise:
@@ -85,6 +88,9 @@ def factor(gaussian: Gaussian) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     floor = len(values) * EPS * float(values[-1])
     if float(values[0]) < -ROUNDED * float(values[-1]):
-        raise DataError(f"a covariance has the eigenvalue {values[0]:g}, so it is not one; the statistics are damaged")
+        raise DataError(
+            f"a covariance matrix has the negative eigenvalue {values[0]:g}, so it is not a valid covariance; the "
+            "statistics are damaged"
+        )
     kept = values > floor
     return vectors[:, kept] * values[kept].sqrt()

@@ -1,9 +1,10 @@
-"""95 % intervals of metrics, from how a metric changes with single images and with pairs of them.
+"""95 % intervals of metrics, from the effects of single images and of pairs of images on a metric.
 
-A metric of N independent images is, up to terms of third order, `sum_i a_i p(x_i) + sum_ij A_ij h(x_i, x_j) / 2` (Hoeffding's
-decomposition, von Mises' expansion). Its variance is `first sum_i a_i^2 + second sum_{i != j} A_ij^2 / 2` with `first = Var p`
-and `second = E h^2`. Far from the reference the first term dominates; at the reference p vanishes and the second one is left,
-where the bootstrap counts it more than once.
+Up to a constant and terms of third order, a metric of N independent images is
+`sum_i a_i p(x_i) + sum_ij A_ij h(x_i, x_j) / 2` (Hoeffding's decomposition, von Mises' expansion). Its variance is
+`first sum_i a_i^2 + second sum_{i != j} A_ij^2 / 2` with `first = Var p` and `second = E h^2`. The first term dominates
+if the images are distributed far from the reference. If they are distributed like the reference, p vanishes and only
+the second term is left; the bootstrap would count that term more than once.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ from gddim_cli.evaluation.moments import Gaussian
 from gddim_cli.images.subset import some
 
 NORMAL = 1.959964
-"""The standard normal distribution lies within this many standard deviations with probability 0.95."""
+"""A normally distributed value lies within this many standard deviations of its mean with probability 0.95."""
 FLOOR = 0.6
-"""The least variance, as a share of the second-order term: the estimate of `first` may come out negative."""
+"""Lower bound on the variance, as a fraction of the second-order term: the estimate of `first` may be negative."""
 ROWS = 5000
-"""Most images from which the variance of the Frechet distance is estimated; a random choice of larger sets."""
+"""Maximum number of images from which the variance of the Frechet distance is estimated; chosen at random from more."""
 BLOCK = 1000
 PAIRS = 4000
 LEAST = 2
-"""Images that the expansion of the Frechet distance needs, in units of the features' rank."""
+"""Minimum number of images for the expansion of the Frechet distance, as a multiple of the features' rank."""
 
 
 def interval(value: float, first: float, second: float) -> dict[str, float]:
-    """`standard_error`, `low` and `high` of a value whose variance is `first + second`, in orders of the expansion."""
+    """`standard_error`, `low` and `high` of a value from the first- and second-order terms of its variance."""
     error = max(first + second, FLOOR * second, 0.0) ** 0.5
     return {"standard_error": error, "low": value - NORMAL * error, "high": value + NORMAL * error}
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """The expansion of a metric in independent images.
+    """The variances of the two terms of a metric's expansion (see the top of this module).
 
     Attributes:
         first: the variance of p.
-        second: the mean square of h over pairs.
+        second: the mean square of h over pairs of images.
     """
 
     first: float
@@ -53,21 +54,24 @@ class Expansion:
 
 
 def frechet_expansion(features: NDArray[np.floating[Any]], gaussian: Gaussian, reference: Gaussian) -> Expansion | None:
-    """The expansion of the Frechet distance to a fixed reference in the images, float64.
+    """The expansion, in the images, of the Frechet distance to a fixed reference; float64.
 
-    With `S = A A^T` the images' covariance, `A^T S_r A = U diag(s^2) U^T`, `c = x - m` and `w = U^T A^+ c`,
+    Let m and `S = A A^T` be the mean and covariance of the images' features, m_r and S_r those of the reference's. With
+    `A^T S_r A = U diag(s^2) U^T`, `c = x - m` and `w = U^T A^+ c`,
 
         p(x)    = 2 (m - m_r) . c + |c|^2 - sum_k s_k w_k^2
         h(x, y) = 2 sum_k s_k w_k v_k + 2 sum_kl W_kl (w_k w_l - delta_kl) (v_k v_l - delta_kl)
 
-    with w of x, v of y and `W_kl = s_k s_l / (2 (s_k + s_l))`. If p is evaluated at the images that m and S came from, its
-    variance is too large by the variance of `h(x, x) / (2 N)`, which is therefore subtracted from p, and by `second / N`.
+    where w belongs to x, v belongs to y, and `W_kl = s_k s_l / (2 (s_k + s_l))`. Here p is evaluated at the same images
+    that m and S come from, which makes its variance too large. Two corrections compensate for this: `h(x, x) / (2 N)`
+    is subtracted from p, and `second / N` from the variance.
 
     Args:
-        features: the features of `gaussian`, [N, d].
+        features: the features, [N, d], whose mean and covariance `gaussian` holds.
 
     Returns:
-        None if there are fewer images than three or than twice the rank of the features, or all images are equal.
+        None if there are fewer than three images, or fewer than twice the rank of the features, or if all images are
+        equal.
     """
     n = len(features)
     spectrum, vectors = np.linalg.eigh(gaussian.covariance)
@@ -84,7 +88,7 @@ def frechet_expansion(features: NDArray[np.floating[Any]], gaussian: Gaussian, r
     shift = gaussian.mean - reference.mean
 
     def kernel(products: NDArray[np.float64], trace: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`h` of pairs, from the products `w_k v_k` and `sum_k s_k (w_k^2 + v_k^2) / 4`."""
+        """`h` of pairs, from `products = w_k v_k` and `trace = sum_k s_k (w_k^2 + v_k^2) / 4`."""
         return 2 * (products @ s + ((products @ pair) * products).sum(axis=1) - trace + s.sum() / 4)
 
     chosen = np.random.default_rng(0).permutation(np.asarray(some(features, ROWS)))

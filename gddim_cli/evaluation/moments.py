@@ -1,4 +1,4 @@
-"""Mean and covariance of features, streamed in float64 and mergeable."""
+"""Mean and covariance of features in float64, accumulated batch by batch; results of several sets can be merged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gddim_cli.numerics.quadrature import Array
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean and covariance of a set of features.
+    """Mean and covariance of a set of n feature vectors of dimension d.
 
     Attributes:
         mean: float64 [d].
         covariance: float64 [d, d], with n - 1 degrees of freedom.
-        n: the number of features; None if unknown.
-        factor: A, [d, r], with `A A^T = covariance`, if there are no more features than dimensions: the covariance alone
-            would lose half its digits.
+        n: the number of feature vectors; None if unknown.
+        factor: A, [d, r], with `A A^T = covariance`; given if n <= d. The covariance is then singular, and a square
+            root computed from it would have only half the digits.
     """
 
     mean: Array
@@ -33,10 +33,10 @@ class Gaussian:
 
 @dataclass
 class Moments:
-    """Count, mean and scatter `sum (x - mean)(x - mean)^T` of features; memory does not depend on their number.
+    """Number, mean and scatter `sum (x - mean)(x - mean)^T` of feature vectors; the memory needed does not grow with n.
 
     Attributes:
-        n: the number of features so far.
+        n: the number of feature vectors so far.
         mean: float64 [d].
         scatter: float64 [d, d].
     """
@@ -47,19 +47,19 @@ class Moments:
 
     @classmethod
     def empty(cls, dimension: int) -> Self:
-        """The moments of an empty set of features of this dimension."""
+        """The moments of an empty set of feature vectors of this dimension."""
         return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
     @classmethod
     def of(cls, features: NDArray[np.floating], rows: int = 16384) -> Self:
-        """The moments of features [N, d], which may be a memory map; they are read `rows` rows at a time."""
+        """The moments of features [N, d], which may be a memory map and are read `rows` rows at a time."""
         moments = cls.empty(features.shape[1])
         for first in range(0, len(features), rows):
             moments.add(features[first : first + rows])
         return moments
 
     def add(self, features: NDArray[np.floating]) -> None:
-        """Includes features [N, d].
+        """Adds features [N, d] to the set.
 
         Raises:
             DataError: the features hold NaN or infinity.
@@ -75,12 +75,12 @@ class Moments:
         self._take(len(x), mean, x.T @ x)
 
     def merge(self, other: Moments) -> None:
-        """Includes another set, by Chan, Golub & LeVeque's update, which does not subtract large numbers."""
+        """Adds another set by the update of Chan, Golub & LeVeque, which avoids cancellation between large numbers."""
         if other.n:
             self._take(other.n, other.mean, other.scatter.copy())
 
     def _take(self, n: int, mean: Array, scatter: Array) -> None:
-        """Includes a set in place, and may keep its `scatter`: with 2048 features a copy takes 32 MiB."""
+        """Adds a set in place. May keep the array `scatter` itself: at d = 2048, a copy of it would take 32 MiB."""
         if not self.n:
             self.n, self.mean, self.scatter = n, mean, scatter
             return
@@ -96,7 +96,7 @@ class Moments:
         """The Gaussian of these moments.
 
         Raises:
-            DataError: fewer than two features.
+            DataError: there are fewer than two feature vectors.
         """
         if self.n < 2:
             raise DataError(f"{self.n} image{'s' * (self.n != 1)}: a covariance needs at least two")
@@ -107,7 +107,7 @@ def gaussian_of(features: NDArray[np.floating]) -> Gaussian:
     """The Gaussian of features [N, d], with an exact factor if N <= d.
 
     Raises:
-        DataError: fewer than two features, or NaN or infinity among them.
+        DataError: there are fewer than two feature vectors, or the features hold NaN or infinity.
     """
     gaussian = Moments.of(features).gaussian()
     if len(features) > features.shape[1]:
@@ -117,7 +117,7 @@ def gaussian_of(features: NDArray[np.floating]) -> Gaussian:
 
 
 def check_finite(features: NDArray[np.floating]) -> None:
-    """Raises DataError if a row holds NaN or infinity; the message names the first."""
+    """Raises DataError if a row holds NaN or infinity; the message names the first such row."""
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Published ways of measuring: reference, mode, quantisation and count together. Imports no torch."""
+"""Published protocols, which fix reference, mode, quantisation and number of images. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 INCEPTION_MODES: tuple[Mode, ...] = ("legacy_tensorflow", "clean", "legacy_pytorch")
 DEFAULT_MODE: Mode = "legacy_tensorflow"
 FULL = 50_000
-"""The number of images in published FIDs; with fewer, the label states it: FID@N."""
+"""The number of images in published FID values. If fewer are measured, the label states their number: FID@N."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ PROTOCOLS = {
 
 
 def find_mode(name: str) -> Mode:
-    """The mode of that name; raises UsageError for an unknown one."""
+    """The mode of that name; raises UsageError for an unknown name."""
     if name not in MODES:
         raise UsageError(f"--mode: there is no '{name}'; {nearest(name, MODES)}")
     return name
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name; raises UsageError for an unknown one."""
+    """The protocol of that name; raises UsageError for an unknown name."""
     if name not in PROTOCOLS:
         raise UsageError(f"--protocol: there is no '{name}'; {nearest(name, PROTOCOLS)}")
     return PROTOCOLS[name]

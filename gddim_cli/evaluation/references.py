@@ -1,4 +1,4 @@
-"""Named references: published statistics, and the bundled ones of MNIST. Importing the names imports no torch."""
+"""Named references: published statistics, and bundled ones of MNIST. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gddim_cli.evaluation.statistics import Reference, Shape
 
 KEPT = 5000
-"""Features that a bundled reference keeps, for KID and PRDC."""
+"""Number of feature vectors that a bundled reference stores, for KID and PRDC."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Named:
     """A named reference.
 
     Attributes:
-        title: its images, in words.
+        title: a description of its images.
         n: the number of images.
-        files: the published file for each mode; the keys are the modes that it supports.
+        files: the published file for each mode; the keys are the modes that the reference supports.
         shape: height, width and channels of its images.
     """
 
@@ -34,7 +34,7 @@ class Named:
 
 
 def inception_of_2015(name: str) -> dict[str, str]:
-    """A file of features of TensorFlow's Inception, the network of legacy_tensorflow."""
+    """The `files` of a reference with a single file, made with TensorFlow's Inception (mode legacy_tensorflow)."""
     return {"legacy_tensorflow": name}
 
 
@@ -64,7 +64,7 @@ ALIASES = {f"{name}:train": name for name in ("mnist", "cifar10")}
 
 
 def canonical(name: str) -> str:
-    """The name under which a reference is known: `cifar10:train` is `cifar10`."""
+    """The main name of a reference: `cifar10` for its alias `cifar10:train`."""
     return ALIASES.get(name, name)
 
 
@@ -106,23 +106,23 @@ def read_named(name: str, extractor: Extractor) -> Reference:
 
 
 def check_recorded(file: str, found: Reference) -> None:
-    """Raises DataError for a downloaded file that has changed since."""
+    """Raises DataError if the file has changed since it was downloaded."""
     from gddim_cli.hub.store import file_names, read_record
 
     record = read_record(file) if file in file_names() else None
     if record and record.sha256 != found.sha256:
         raise DataError(
-            f"--ref {found.name}: {file} has changed since it was downloaded (sha256 {found.sha256[:12]}..., then "
-            f"{record.sha256[:12]}...); remove it and run: gddim download {file}"
+            f"--ref {found.name}: {file} has changed since it was downloaded (its sha256 was {record.sha256[:12]}... "
+            f"and is now {found.sha256[:12]}...); remove the file and run: gddim download {file}"
         )
 
 
 def find(name: str) -> str | Path:
-    """A known reference's name, or a path.
+    """The main name of a known reference, or a path.
 
     Raises:
         UsageError: the name is empty.
-        DataError: neither a known name nor an existing path.
+        DataError: `name` is neither a known name nor an existing path.
     """
     if not name:
         raise UsageError(f"--ref: is empty; known: {', '.join(REFERENCES)}, or a path")

@@ -1,4 +1,4 @@
-"""A measurement with everything that it depends on."""
+"""Measured values with everything that they depend on."""
 
 from __future__ import annotations
 
@@ -19,22 +19,26 @@ UNCERTAINTY = ("standard_error", "low", "high")
 
 
 class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `gddim fid --json` prints: the first metric at the top level, the first reference under `metrics`, all in `results`.
+    """What `gddim fid --json` prints.
+
+    The top level describes the first metric, `metrics` holds every metric against its first reference, and `results`
+    holds every metric against every reference.
 
     Attributes:
-        metric: its label: `FID`, or `FD(network)`, which is not comparable with FID.
-        metric_name, metric_options: what `--metrics` calls it.
+        metric: the first metric's label: `FID`, or `FD(network)`, which is not comparable with FID.
+        metric_name, metric_options: the first metric's name and options, as in `--metrics`.
         value: the value of the first metric; `standard_error`, `low` and `high` are its standard error and 95 % interval if
             known.
         n: the number of images.
-        chosen_from: if they are a fixed random subset, the number of images that they were chosen from.
-        metrics: all numbers of each metric against its first reference, under the text that chooses the metric; `label` is
-            `metric` with the number of images.
-        results: for each metric and reference, what identifies it (metric, reference, network), the reference as
-            the user gave it (`ref`), and its `numbers`.
-        protocol_followed: whether count and quantisation are the protocol's too; None without a protocol.
-        files_left_aside: files in the images' folder or archive that are not images by their names.
-        quantize: how the images became uint8, as their run.json says; None if unknown.
+        chosen_from: if the images are a fixed random subset, the number of images that they were chosen from.
+        metrics: for each metric, under the text that chooses it in `--metrics`: its labels without and with the number
+            of images (`metric` and `label`), and all its numbers.
+        results: for each metric and reference: what identifies them and the network, the reference as the user gave it
+            (`ref`), and all `numbers`.
+        protocol_followed: whether the number of images and their quantisation are the protocol's; None without a
+            protocol.
+        files_left_aside: the number of files in the images' folder or archive whose names are not those of images.
+        quantize: how the images were quantised to uint8, as their run.json says; None if unknown.
     """
 
     metric: str
@@ -76,15 +80,15 @@ def report(
     features: Callable[[Extractor], NDArray[np.floating]],
     on_step: Callable[[float], object],
 ) -> Measurement:
-    """The metrics of images, from their features.
+    """Computes the metrics of images from their features.
 
     Args:
-        evaluators: one for each metric and reference, under one protocol or none.
+        evaluators: one for each metric and reference, all with the same protocol or all without one.
         features: returns the images' features from an extractor.
         on_step: called with the share of a metric that has been computed since the last call.
 
     Raises:
-        UsageError, DataError, NumericsError: as `Evaluator.evaluate`.
+        UsageError, DataError, NumericsError: as in `Evaluator.evaluate`.
     """
     first, n, notes = evaluators[0], source.count, list[str]()
     metrics: dict[str, dict[str, Any]] = {}
@@ -121,13 +125,16 @@ def report(
 
 
 def followed(source: ImageSource, evaluator: Evaluator) -> bool | None:
-    """Whether count and quantisation are the protocol's; the evaluator has already checked reference, mode and network."""
+    """Whether the number of images and their quantisation are the protocol's; None without a protocol.
+
+    The reference, mode and network were checked when the evaluator was opened.
+    """
     protocol = evaluator.protocol
     return None if protocol is None else (source.count, source.quantize) == (protocol.num, protocol.quantize)
 
 
 def protocol_notes(source: ImageSource, evaluator: Evaluator) -> Iterator[str]:
-    """The images' departures from the protocol, one sentence each."""
+    """The ways in which the images deviate from the protocol, one sentence each."""
     protocol = evaluator.protocol
     if protocol and source.count != protocol.num:
         yield f"protocol {protocol.name} requires {protocol.num} images; there are {source.count}"
@@ -138,7 +145,7 @@ def protocol_notes(source: ImageSource, evaluator: Evaluator) -> Iterator[str]:
 
 
 def lines(found: Measurement) -> list[str]:
-    """The measurement as text: a line for each metric, or a table if there are several references; then what they depend on."""
+    """The measurement as text: a line per metric, or a table for several references; then what the values depend on."""
     count = f"a fixed random subset of {found.n} of {found.chosen_from}" if found.chosen_from else f"{found.n}"
     quantised = f"quantised by {found.quantize}" if found.quantize else "quantisation unknown"
     rows = [("images", f"{found.images}, {count}, {quantised}")]
@@ -166,7 +173,7 @@ def values(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def brief(numbers: Mapping[str, Any] | None) -> str:
-    """A metric's value and interval for a cell of a table; a dash if there are none."""
+    """A metric's value and interval for a cell of a table; a dash if the metric was not computed."""
     if numbers is None:
         return "-"
     interval = f" ({numbers['low']:.4g} to {numbers['high']:.4g})" if "low" in numbers else ""
@@ -174,7 +181,7 @@ def brief(numbers: Mapping[str, Any] | None) -> str:
 
 
 def reference(result: Mapping[str, Any]) -> str:
-    """The reference of a result in words; nothing if there is none."""
+    """A description of a result's reference; empty if it has none."""
     if not result["ref"]:
         return ""
     title, of = result["reference_title"], result["reference_n"]
@@ -183,7 +190,7 @@ def reference(result: Mapping[str, Any]) -> str:
 
 
 def network(result: Mapping[str, Any]) -> str:
-    """The network of a result in words."""
+    """A description of a result's network."""
     return f"{result['network']}, sha256 {result['weights_sha256'][:12]}, mode {result['mode']}"
 
 

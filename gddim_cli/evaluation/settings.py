@@ -9,14 +9,15 @@ import msgspec
 from gddim_cli.evaluation.protocols import MODES, PROTOCOLS
 from gddim_cli.settings import about
 
-PROTOCOL = "A published way to measure FID: fixes reference, mode, quantisation and number of images."
+PROTOCOL = "A published protocol for FID, which fixes reference, mode, quantisation and number of images."
 MODE = (
     "The network and how images are resized for it: legacy_tensorflow, clean, legacy_pytorch (as in clean-fid), dinov2 or "
-    "lenet. Default: the mode the reference was made with, else legacy_tensorflow."
+    "lenet. Default: the mode the reference was made with; for a reference of digit images, lenet; else "
+    "legacy_tensorflow."
 )
 FEATURES = (
-    "A network of your own, as a function in a Python file that returns it (mine.py:build) or a TorchScript file. Maps images "
-    "[N, C, H, W] in [0, 255] to features [N, d]; the result is named after the file."
+    "A network of your own that maps images [N, C, H, W] in [0, 255] to features [N, d]: a TorchScript file, or a "
+    "function in a Python file that returns the network (mine.py:build). The result is named after the file."
 )
 INCEPTION = "Another network with Inception's interface. The result is then FD(FILE), which is not FID."
 

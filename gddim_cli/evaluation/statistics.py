@@ -1,4 +1,4 @@
-"""Statistics files: a mean and a covariance of features, or the features, and in gddim's own files what made them."""
+"""Statistics files: mean and covariance of features, or the features themselves. gddim's files also state an origin."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Shape = tuple[int, int, int]
 Header = tuple[np.dtype[Any], tuple[int, ...]]
 ABOUT = "gddim"
 ARRAYS = {"mu": 1, "sigma": 2, "pool_3": 2}
-"""The arrays of statistics files, with their number of axes."""
+"""The arrays of statistics files, with the number of axes of each."""
 LARGEST = 1 << 30
-"""Largest array in a statistics file, in bytes: 128 000 Inception features in float32."""
+"""Maximum size of an array in a statistics file, in bytes: 131 072 Inception feature vectors in float32."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The features that others are compared with.
+    """The features with which those of the measured images are compared.
 
     Attributes:
-        name: as the user gave it.
-        title: its images, in words.
+        name: the reference as the user gave it.
+        title: a description of its images.
         gaussian: mean and covariance of the features.
         features: the features, or some of them, [N, d]; None if the file has only mean and covariance.
         sha256: SHA-256 of the file, or of the images' content.
@@ -57,7 +57,7 @@ class Reference:
 
 
 class About(msgspec.Struct, frozen=True):
-    """What made a statistics file of gddim, as JSON in the array `gddim`."""
+    """The origin of a statistics file of gddim, stored as JSON in the array `gddim`."""
 
     title: str
     n: Annotated[int, msgspec.Meta(ge=2, le=10**12)]
@@ -68,7 +68,7 @@ class About(msgspec.Struct, frozen=True):
 
 
 def is_statistics(path: Path) -> bool:
-    """Whether a path is an .npz of statistics or features, not of images.
+    """Whether a path is an .npz of statistics or features rather than images.
 
     Raises:
         DataError: the .npz cannot be read.
@@ -82,10 +82,11 @@ def read_statistics(
     """The reference in an .npz with `mu` and `sigma`, or with the features as `pool_3` [N, d].
 
     Args:
-        title, n, shape: the images' title, number and shape, unless the file states them.
+        title, n, shape: title, number and shape of the reference's images; ignored if the file states them.
 
     Raises:
-        DataError: the file is unreadable, of another dimension or network than the images' features, not finite, or all zero.
+        DataError: the file cannot be read, its dimension or network is not the extractor's, or it is not finite or all
+            zero.
     """
     arrays = read_archive(path)
     check_arrays({key: arrays[key] for key in ARRAYS if key in arrays}, extractor, name)
@@ -107,21 +108,23 @@ def read_statistics(
 
 
 def gaussian_in(path: Path, features: NDArray[Any] | None, n: int | None, statistics: bool) -> Gaussian:
-    """The Gaussian of a file's features if they are of all n images, else of its mean and covariance.
+    """The Gaussian of a file's features if the file has those of all n images, else of the file's mean and covariance.
 
     Args:
         n: the number of images, if known.
         statistics: whether the file has a mean and a covariance.
 
     Raises:
-        DataError: the features are not finite, all zero, too few or too many; or as `checked`.
+        DataError: the features are not finite, all zero, too few or too many; or as in `checked`.
     """
     if features is not None:
         check_finite(features)
         if n is not None and len(features) > n:
-            raise DataError(f"{len(features)} features of {n} images; the file is damaged, fetch or make it again")
+            raise DataError(
+                f"pool_3 has {len(features)} rows for {n} images; the file is damaged, fetch or make it again"
+            )
     if features is not None and (len(features) == n or not statistics):
-        gaussian = gaussian_of(features)  # exact even if there are no more features than dimensions
+        gaussian = gaussian_of(features)  # Has an exact factor even if the covariance is singular.
     else:
         gaussian = checked(read_member(path, "mu", LARGEST), read_member(path, "sigma", LARGEST), n)
     if not gaussian.mean.any() and not gaussian.covariance.any():
@@ -148,16 +151,16 @@ def check_network(about: About, extractor: Extractor, name: str) -> None:
     if (about.weights_sha256, about.mode) != (extractor.sha256, extractor.mode):
         raise DataError(
             f"--ref {name}: made by {printable(about.network)} in mode {printable(about.mode)} (weights "
-            f"{printable(about.weights_sha256, 12)}), the images are measured by {extractor.name} in mode {extractor.mode} "
-            f"({extractor.sha256[:12]}...); features of different networks are not comparable"
+            f"{printable(about.weights_sha256, 12)}), but the images are measured by {extractor.name} in mode "
+            f"{extractor.mode} (weights {extractor.sha256[:12]}...); features of different networks are not comparable"
         )
 
 
 def checked(mean: NDArray[Any], covariance: NDArray[Any], n: int | None) -> Gaussian:
-    """The Gaussian of a file's arrays.
+    """The Gaussian with a file's mean and covariance, which are checked.
 
     Raises:
-        DataError: shapes that do not match, NaN or infinity, or a matrix that is not symmetric.
+        DataError: the shapes do not match, a number is not finite, or the matrix is not symmetric or not a covariance.
     """
     d = mean.size
     if covariance.shape != (d, d):
@@ -168,12 +171,13 @@ def checked(mean: NDArray[Any], covariance: NDArray[Any], n: int | None) -> Gaus
     if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max():
         raise DataError("sigma is not symmetric; the file is damaged, fetch or make it again")
     gaussian = Gaussian(mean, covariance / 2 + covariance.T / 2, n)
-    factor(gaussian)  # refuses a matrix that is not a covariance, here with the file's name
+    # Refuses a matrix that is not a covariance. If it were refused only later, the error would not name the file.
+    factor(gaussian)
     return gaussian
 
 
 def mode_of(path: Path) -> str | None:
-    """The mode that a statistics file states; None if it states none.
+    """The mode that a statistics file states; None if the file does not state its mode.
 
     Raises:
         DataError: the file cannot be read.
@@ -182,7 +186,7 @@ def mode_of(path: Path) -> str | None:
 
 
 def title_of(path: Path) -> str | None:
-    """The title of the images that a statistics file of gddim states; None for any other file."""
+    """The title that a statistics file of gddim gives its images; None for any other file."""
     try:
         return read_about(path).title if is_statistics(path) and ABOUT in read_archive(path) else None
     except DataError:
@@ -209,7 +213,7 @@ def write_statistics(
     title: str,
     shape: Shape | None = None,
 ) -> None:
-    """Writes `mu`, `sigma`, the features as `pool_3` if given, and `gddim`: what made them. Equal content makes equal bytes.
+    """Writes `mu`, `sigma`, any features as `pool_3`, and their origin as `gddim`. Equal content gives equal bytes.
 
     Raises:
         OutputError: the file cannot be written.
@@ -221,7 +225,7 @@ def write_statistics(
     arrays[ABOUT] = np.array(msgspec.json.encode(about).decode())
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
-            # A fixed date: with the time, as NumPy writes it, equal statistics would differ.
+            # The date is fixed. With the current time, which NumPy writes, files of equal statistics would differ.
             entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as member:

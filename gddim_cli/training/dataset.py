@@ -25,7 +25,7 @@ BATCH = 256
 LARGEST_SIDE = 1024
 MOST_CLASSES = 100_000
 LABELS = "train_labels"
-"""The array of an .npz that holds class labels by default."""
+"""The default name of the array of class labels in an .npz."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Classes:
     Attributes:
         labels: int64 [N], from 0 to `count` - 1.
         count: number of classes.
-        names: the names of the classes, if they are folders.
+        names: the names of the classes, if each class is a folder.
     """
 
     labels: NDArray[np.int64]
@@ -75,7 +75,7 @@ class Dataset:
         return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
 
     def root_mean_square(self) -> float:
-        """The root mean square of all pixels in [-1, 1], `sigma_data`, to four decimals."""
+        """`sigma_data`: the root mean square of all pixels, scaled to [-1, 1], rounded to four decimals."""
         counts = np.zeros(256, np.int64)
         for begin in range(0, len(self.images), BATCH):
             counts += np.bincount(self.images[begin : begin + BATCH].reshape(-1), minlength=256)
@@ -93,15 +93,16 @@ def read_dataset(
     """The images at a path, as `open_images` finds them, with class labels if asked for.
 
     Args:
-        path: a folder (of `gddim sample`: only the run's images), a .zip or .tar of images, an .npz or .npy.
+        path: a folder (if it is a run of `gddim sample`, only the run's images are read), a .zip or .tar of images, an
+            .npz, or an .npy.
         key: the array of an .npz that holds the images.
         num: at most this many images: the first ones of a run of `gddim sample`, else a fixed random choice.
         conditional: whether to read labels: from the first folder in each image's path, or from an array of the .npz.
         label_key: the array of an .npz that holds the labels; by default `train_labels`. Implies `conditional`.
 
     Raises:
-        DataError: there are no images; they are not square, not all of one size and kind, or do not fit in memory; labels are
-            missing, or are not whole numbers, one per image.
+        DataError: there are no images; the images are not square, differ in size or kind, or do not fit in memory;
+            labels are missing, or are not whole numbers, one per image.
     """
     source = open_images(path, key, num)
     height, width, channels = source.shape
@@ -128,7 +129,7 @@ def read_classes(path: Path, source: ImageSource, label_key: str | None) -> Clas
     """The class labels of a source's images.
 
     Raises:
-        DataError: there are no labels, or they cannot be used.
+        DataError: there are no labels, or the labels cannot be used.
     """
     if path.is_dir() and (path / RUN).exists():
         raise DataError(
@@ -146,7 +147,7 @@ def read_classes(path: Path, source: ImageSource, label_key: str | None) -> Clas
 
 
 def folder_classes(path: Path, names: Sequence[str]) -> Classes:
-    """The first folder in each image's path as its class, numbered in alphabetical order.
+    """The class of each image, which is the first folder in its path. Classes are numbered in alphabetical order.
 
     Raises:
         DataError: an image is not in a folder, or there are fewer than two folders.

@@ -1,4 +1,4 @@
-"""A training run's folder: files that the run wrote itself may be replaced, all others are left alone."""
+"""A training run's folder. The run replaces only files that it wrote itself and leaves all others alone."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Record(msgspec.Struct):
         settings: the settings of the run.
         files: every file that the run wrote, with its sha256; while a file is being replaced, also the sha256 of its next
             version.
-        checksum: SHA-256, hexadecimal, of the record with an empty checksum as compact JSON: it distinguishes a damaged record
-            from changed files.
+        checksum: SHA-256, hexadecimal, of the record as compact JSON with an empty checksum. A wrong checksum means
+            that the record itself is damaged, rather than that files have changed.
     """
 
     gddim: str
@@ -49,12 +49,12 @@ class Record(msgspec.Struct):
 class TrainingFolder:
     """The files of one training run.
 
-    `train.json` lists each file with its sha256, which is added before the file is renamed into place. The run therefore
-    recognises its own unchanged files, whenever it was interrupted.
+    `train.json` lists each file with its sha256, which is added before the file is renamed into place. The run can
+    therefore tell whether a file is its own and unchanged, no matter when the run was interrupted.
     """
 
     def __init__(self, path: Path, settings: RunSettings, force: bool = False) -> None:
-        """The folder must be locked.
+        """Removes temporary files from the folder, which the caller must have locked, and reads `train.json`.
 
         Args:
             force: also replace files that this run did not write.
@@ -73,22 +73,22 @@ class TrainingFolder:
             self._files = record.files
 
     def is_this_run(self, found: RunSettings, name: str) -> bool:
-        """Whether a file of these settings belongs to this run; with `force` the answer may be no.
+        """Whether the file `name`, whose settings are `found`, belongs to this run.
 
         Raises:
-            UsageError: it does not belong to this run, and `force` is false.
+            UsageError: the file belongs to another run, and `force` is false.
         """
         changed = found.changes(self.settings)
         if changed and not self.force:
             raise UsageError(
-                f"{self.path / name}: that run had other settings: {'; '.join(changed)}; choose another --out, or the recipe and "
-                "images it was begun with (of the recipe, only steps, license and the section data may change), or --force to "
-                "replace it"
+                f"{self.path / name}: that run had other settings: {'; '.join(changed)}; choose another --out, use the "
+                "recipe and images that it was begun with (of the recipe, only steps, license and the section data may "
+                "change), or replace it with --force"
             )
         return not changed
 
     def own_state(self) -> None:
-        """Takes `state.pt`, which is this run's if its content says so.
+        """Lets `state.pt` be replaced even if `train.json` does not list it: its content tells which run it belongs to.
 
         Raises:
             DataError: the file has changed since this run wrote it and may be damaged, and `force` is false.
@@ -105,7 +105,7 @@ class TrainingFolder:
         self._seen[STATE] = signature(path)
 
     def refuse_foreign(self, names: Iterable[str]) -> None:
-        """Refuses to replace files that this run did not write; with `force` they count as its own from now on.
+        """Refuses to replace files that this run did not write; with `force`, they count as the run's own from then on.
 
         Raises:
             OutputError: a file exists that this run did not write, or that has changed since.
@@ -138,7 +138,8 @@ class TrainingFolder:
         """A context with a temporary path, which is renamed to `name` when the block succeeds.
 
         Raises:
-            OutputError: the file is not this run's; another process has written to the run; the folder cannot be written.
+            OutputError: the existing file is not this run's; another process has written to the run; or the folder
+                cannot be written.
         """
         with replacing(self.path / name, make_folder=False) as temporary:
             yield temporary
@@ -154,8 +155,8 @@ class TrainingFolder:
         """Raises OutputError if the record has changed since this process wrote it: another process may be training here."""
         if self._record_content() != self._written:
             raise OutputError(
-                f"{self.path / RECORD}: another process has written to this run since; run the same command again to resume "
-                "from there"
+                f"{self.path / RECORD}: another process has written to this run in the meantime; run the same command "
+                "again to resume from what it wrote"
             )
 
     def _write_record(self) -> None:
@@ -195,7 +196,7 @@ class TrainingFolder:
             return read_plain(path, LARGEST_RECORD) if possible else b""
 
     def _sweep(self) -> None:
-        """Removes what a killed process left half-written."""
+        """Removes half-written temporary files that a killed process left behind."""
         own = output_files(self.settings.recipe.name)
         with writing(self.path):
             for file in list(self.path.iterdir()):
@@ -210,7 +211,7 @@ def output_files(name: str) -> set[str]:
 
 
 def model_files(name: str) -> tuple[str, str]:
-    """The weights and the card of a model."""
+    """The names of a model's weights file and card file."""
     return f"{name}.safetensors", f"{name}.yaml"
 
 

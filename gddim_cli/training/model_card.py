@@ -17,13 +17,13 @@ MOST_NAMES = 1000
 
 
 def model_card(trainer: Trainer, data: Dataset, fingerprint: str, machine: str) -> Card:
-    """The card of the averaged weights so far.
+    """The model card of the current averaged weights.
 
-    The recipe's information on images and licences is copied if it is about these images.
+    The recipe's information on images and licences is copied only if it describes these images.
 
     Args:
         fingerprint: the images' fingerprint.
-        machine: the machine on which the weights were trained, in words.
+        machine: a description of the machine on which the weights were trained.
     """
     recipe = trainer.recipe
     channels, size, _ = data.image_shape
@@ -61,18 +61,18 @@ def is_about(recipe: Recipe, fingerprint: str) -> bool:
 
 
 def described(data: Dataset) -> str:
-    """Number and shape of the images, in words."""
+    """A description of the images: their number, their shape and any number of classes."""
     channels, size, _ = data.image_shape
     text = f"{len(data.images)} images of {size}x{size}x{channels}"
     return text + (f" in {data.classes.count} classes" if data.classes else "")
 
 
 def class_names(data: Dataset) -> dict[str, Any]:
-    """The names of the classes, if they have any."""
+    """The card's entry with the names of the classes; empty if the classes have no names."""
     return {"class_names": list(data.classes.names[:MOST_NAMES])} if data.classes and data.classes.names else {}
 
 
 def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:
-    """The parts of a recipe that are recorded in the card and stand nowhere else in it."""
+    """The parts of a recipe that the card records under `recipe`: those that it does not record elsewhere."""
     elsewhere = {"data", "license", "network", "name"} | (set() if conditional else {"label_dropout"})
     return {key: value for key, value in msgspec.to_builtins(recipe).items() if key not in elsewhere}

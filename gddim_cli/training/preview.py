@@ -1,4 +1,4 @@
-"""Sample images of a network in training."""
+"""Sample images that show the progress of a training run."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from gddim_cli.training.trainer import Trainer
 
 NFE = 20
 WIDTH = 1024
-"""Approximate width of the grid, in pixels of its images."""
+"""Approximate width of the grid, in pixels."""
 MOST_ROWS = 16
 
 
 def columns_for(size: int) -> int:
-    """Images in a row of the grid: 8, or fewer if they are large."""
+    """The number of images in a row of the grid: 8, or fewer if images of this size are large."""
     return min(max(WIDTH // size, 2), 8)
 
 
 def preview(trainer: Trainer, card: Card) -> tuple[Pixels, int]:
-    """Images [N, H, W, C] from the averaged weights, always from the same noise, and how many make a row of the grid.
+    """Samples images [N, H, W, C] with the averaged weights, always from the same noise.
 
-    With class labels, each row shows one class.
+    With class labels, each row of the grid shows one class.
+
+    Returns:
+        The images, and the number of images in a row of the grid.
 
     Raises:
         CapacityError: not even one image fits in memory.
@@ -49,7 +52,7 @@ def preview(trainer: Trainer, card: Card) -> tuple[Pixels, int]:
 
     sampler = OomRetry(draw, release=prepared.release)
     count = rows * columns
-    # A batch of training takes more memory than a batch of the same size here.
+    # Sampling a batch takes less memory than training on a batch of the same size, which fitted.
     size = min(count, trainer.recipe.batch_size)
     batches = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
     images = np.concatenate([made for batch in batches for made in sampler(batch)])

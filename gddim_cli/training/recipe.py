@@ -42,11 +42,13 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NoiseLevels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The distribution of noise levels: `ln sigma` is normal, except for a share that is uniform from `min` to `max`."""
+    """The distribution of noise levels: `ln sigma` is normal, except for a share `even` that is uniform."""
 
     mean: Annotated[float, about("Mean of ln(sigma).", ge=-20, le=20)] = -0.6
     std: Annotated[float, about("Standard deviation of ln(sigma).", gt=0, le=20)] = 1.4
-    even: Annotated[float, about("Share of ln(sigma) drawn uniformly from ln(min) to ln(max).", ge=0, le=1)] = 0.15
+    even: Annotated[
+        float, about("Share of noise levels whose ln(sigma) is drawn uniformly from ln(min) to ln(max).", ge=0, le=1)
+    ] = 0.15
     min: Annotated[float, about("Lowest noise level; lower draws are raised to it.", ge=1e-6, le=1e6)] = 0.001
     max: Annotated[float, about("Highest noise level; higher draws are lowered to it.", ge=1e-6, le=1e6)] = 260.0
 
@@ -91,14 +93,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: Annotated[
         int,
         about(
-            "Last steps, over which the learning rate falls linearly to zero; at most a third of all steps.",
+            "Number of final steps, over which the learning rate falls linearly to zero; at most a third of all steps.",
             ge=1,
             le=10**9,
         ),
     ] = 1000
-    ema: Annotated[float, about("Decay per step of the averaged weights, which the checkpoint holds.", ge=0, le=1)] = (
-        0.9995
-    )
+    ema: Annotated[
+        float, about("Decay per step of the moving average of the weights, which the checkpoint holds.", ge=0, le=1)
+    ] = 0.9995
     seed: Annotated[int, about("Seed of the initial weights and of every batch.", ge=0, le=10**12)] = 0
     flip: Annotated[bool, about("Mirror half of the images left to right, at random.")] = False
     label_dropout: Annotated[
@@ -129,7 +131,7 @@ def read_recipe(reference: str) -> Recipe:
 
 
 def with_changes(recipe: Recipe, steps: int | None, name: str | None) -> Recipe:
-    """The recipe with the command line's values in place of its own.
+    """The recipe with the values of `--steps` and `--name`, where given, in place of its own.
 
     Raises:
         UsageError: a value outside its range.

@@ -31,9 +31,10 @@ from gddim_cli.training.trainer import Trainer
 
 @dataclass
 class TrainingRun:
-    """A training run and its folder, which must be locked.
+    """A training run and its folder, which the caller must have locked.
 
     Attributes:
+        force: replace files that this run did not write.
         log: the rows of `log.csv`.
     """
 
@@ -82,7 +83,7 @@ class TrainingRun:
         return loss
 
     def save(self) -> None:
-        """Writes `state.pt` and `log.csv` (step, mean loss since the row before, seconds), each atomically.
+        """Writes `state.pt` and `log.csv` (step, mean loss since the previous row, seconds), each atomically.
 
         Raises:
             NumericsError: a weight is not finite.
@@ -114,10 +115,10 @@ class TrainingRun:
         return self.out / name, picture
 
     def export(self, machine: str) -> Path:
-        """Writes the averaged weights as `NAME.safetensors`, with the model card inside and as `NAME.yaml` beside it.
+        """Writes the averaged weights with their model card as `NAME.safetensors`, and the card again as `NAME.yaml`.
 
         Args:
-            machine: the machine that the card names, in words.
+            machine: a description of the machine on which the weights were trained, for the card.
 
         Raises:
             OutputError: as `save`.
@@ -132,7 +133,7 @@ class TrainingRun:
         return self.out / weights
 
     def card(self, machine: str = "") -> Card:
-        """The model card of the weights so far."""
+        """The model card of the current averaged weights."""
         return model_card(self.trainer, self.data, self.settings.images, machine)
 
     def _read_state(self) -> tuple[Saved, dict[str, Any]] | None:
@@ -156,15 +157,16 @@ class TrainingRun:
         except DataError:
             if not self.force:
                 raise
-            self.trainer = Trainer(self.recipe, self.data, self.device)  # drops what was restored in part
+            self.trainer = Trainer(self.recipe, self.data, self.device)  # Discards what was restored.
 
 
 def refuse_unusable_levels(recipe: Recipe) -> None:
-    """Raises DataError if the noise levels do not overlap those of sampling through CLD, the default."""
+    """Raises DataError if the noise levels do not overlap those that sampling through CLD, the default, needs."""
     diffusion, levels = CLD(), recipe.sigma
     highest, lowest = (sigma_eff(diffusion, t) for t in (diffusion.sampling.t_start, diffusion.sampling.t_end))
     if levels.max <= lowest or levels.min >= highest:
         raise DataError(
             f"recipe {recipe.name}: noise levels from sigma.min {levels.min:g} to sigma.max {levels.max:g} cannot be sampled: "
-            f"{diffusion.name} goes from {lowest:.3g} to {highest:.3g}; the defaults, 0.001 and 260, cover it"
+            f"{diffusion.name} uses noise levels from {lowest:.3g} to {highest:.3g}, which the defaults, 0.001 and "
+            "260, cover"
         )

@@ -18,7 +18,7 @@ from gddim_cli.training.recipe import Recipe
 from gddim_cli.training.trainer import Trainer
 
 LogRow = tuple[int, float, float]
-"""Step, mean loss since the row before, seconds of training."""
+"""Step, mean loss since the previous row, seconds of training so far."""
 FREE = ("steps", "data", "license")
 """Parts of a recipe that may change while a run is under way."""
 
@@ -27,8 +27,8 @@ class RunSettings(msgspec.Struct, frozen=True):
     """The settings that identify a training run.
 
     Attributes:
-        recipe: the recipe, of which `steps`, `data` and `license` are not compared.
-        images, labels: fingerprints of the dataset.
+        recipe: the recipe, whose `steps`, `data` and `license` are not compared.
+        images, labels: fingerprints of the images and of the class labels; `labels` is None for unconditional training.
     """
 
     recipe: Recipe
@@ -36,7 +36,7 @@ class RunSettings(msgspec.Struct, frozen=True):
     labels: str | None = None
 
     def changes(self, other: RunSettings) -> list[str]:
-        """The differences of `other`, as `name: this -> other`; fingerprints by name only."""
+        """The settings in which `other` differs, as `name: this -> other`; `images` and `class labels` by name only."""
         ours, theirs = flat(msgspec.to_builtins(self.recipe)), flat(msgspec.to_builtins(other.recipe))
         changed = [f"{key}: {ours[key]} -> {theirs[key]}" for key in ours if ours[key] != theirs[key]]
         changed += ["images"] if self.images != other.images else []
@@ -49,7 +49,7 @@ def settings_of(recipe: Recipe, data: Dataset) -> RunSettings:
 
 
 def flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a recipe that identify a run, without nesting: `network.blocks` and so on."""
+    """The parts of a recipe that identify a run, in one flat dict with keys such as `network.blocks`."""
     found: dict[str, Any] = {}
     for key, value in recipe.items():
         if isinstance(value, dict) and key not in FREE:
@@ -96,14 +96,14 @@ def write_state(path: Path, trainer: Trainer, settings: RunSettings, log: list[L
     try:
         with path.open("wb") as file:
             torch.save({**msgspec.to_builtins(saved), **tensors}, file)
-    except RuntimeError as error:  # torch's own, which follows the file's
+    except RuntimeError as error:  # torch raises this while it handles an OSError of the file.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from error
         raise
 
 
 def read_state(path: Path) -> tuple[Saved, dict[str, Any]]:
-    """The state in a file: the data of the run, and its tensors by `TENSORS`.
+    """The state in a file: its plain values, and its tensors under the names in `TENSORS`.
 
     Raises:
         DataError: the file is not a state, or is damaged.
@@ -124,10 +124,10 @@ def read_state(path: Path) -> tuple[Saved, dict[str, Any]]:
 
 
 def restore(trainer: Trainer, saved: Saved, tensors: dict[str, Any], path: Path) -> None:
-    """Puts a state into a trainer.
+    """Loads a state into a trainer.
 
     Raises:
-        DataError: the tensors' names, shapes or kinds differ from the trainer's.
+        DataError: the tensors' names, shapes or types differ from the trainer's.
     """
     try:
         trainer.network.load_state_dict(tensors["network"])

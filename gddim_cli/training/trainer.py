@@ -27,8 +27,8 @@ BYTES_PER_PARAMETER = 20
 class Trainer:
     """Trains a denoiser step by step.
 
-    Batch `i` depends on (`recipe.seed`, `i`) only, so interrupted and uninterrupted runs make the same weights (bit for bit on a
-    CPU with the same number of threads).
+    Batch `i` depends only on (`recipe.seed`, `i`), so interrupted and uninterrupted runs give the same weights (bit for
+    bit on a CPU with the same number of threads).
 
     Attributes:
         network, average: the weights that are trained, and their exponential moving average.
@@ -43,9 +43,8 @@ class Trainer:
         self.classes = data.classes.count if data.classes else 0
         self.arguments = network_arguments(recipe, data)
         self.sigma_data: float = self.arguments["sigma_data"]
-        if (
-            device.type == "cpu"
-        ):  # the system may promise memory that it does not have, and end the program when it is used
+        # On a CPU, too large an allocation may raise no error: the system kills the program when it uses the memory.
+        if device.type == "cpu":
             refuse_large_batch(recipe, data)
         torch.manual_seed(recipe.seed)
         try:
@@ -114,7 +113,7 @@ class Trainer:
         return ((estimate - clean).square().mean(dim=(1, 2, 3)) * weight).mean()
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Images in [-1, 1], standard normal noise, noise levels [B] and class labels [B], -1 where hidden."""
+        """Images in [-1, 1], standard normal noise, noise levels [B] and class labels [B]; a hidden label is -1."""
         recipe, levels = self.recipe, self.recipe.sigma
         generator = torch.Generator(self.device).manual_seed(recipe.seed * 1_000_003 + step)
         random: dict[str, Any] = {"generator": generator, "device": self.device}
@@ -146,7 +145,7 @@ class Trainer:
 def with_classes(sigma: Tensor, labels: Tensor, classes: int) -> Tensor:
     """The condition of a class-conditional network, [B, 1 + classes]: sigma, then the label as one-hot columns.
 
-    A label of -1 gives zeros: no class.
+    A label of -1 stands for no class and gives zeros in all of these columns.
     """
     one_hot = labels[:, None] == torch.arange(classes, device=labels.device)
     return torch.cat([sigma[:, None], one_hot.to(sigma)], dim=1)
@@ -181,7 +180,7 @@ def network_arguments(recipe: Recipe, data: Dataset) -> dict[str, Any]:
 
 
 def refuse_large_batch(recipe: Recipe, data: Dataset) -> None:
-    """Raises DataError if the numbers that a step keeps for its gradient cannot fit in memory."""
+    """Raises DataError if the activations that a step keeps for the backward pass cannot fit in memory."""
     _, size, _ = data.image_shape
     each = 4 * least_activations(recipe.network, size)
     needed = data.images.nbytes + recipe.batch_size * each
@@ -195,7 +194,7 @@ def refuse_large_batch(recipe: Recipe, data: Dataset) -> None:
 
 
 def least_activations(network: Network, size: int) -> int:
-    """A lower bound on the numbers that a step keeps for each image: in residual blocks, and for pairs of pixels in attention."""
+    """A lower bound on the activations that a step keeps for each image, in residual blocks and attention maps."""
     sides = [(size // network.patch) >> level for level in range(len(network.channels))]
     blocks = sum(12 * network.blocks * width * side**2 for width, side in zip(network.channels, sides, strict=True))
     return blocks + 2 * max(1, network.channels[-1] // 32) * sides[-1] ** 4

@@ -21,18 +21,18 @@ NUMBERS_COMPARED = 6144
 """Approximate number of pixel values of the given images on which corrections are compared."""
 CLASSES_TRIED = 16
 FULL_RANGE, TOO_FAR = 1.3, 1.4
-"""Bounds on the quantiles of images in [-1, 1]: at least this far apart, none beyond +-1.4."""
+"""The 1 % and 99 % quantiles of images in [-1, 1] must be at least 1.3 apart, and must not lie beyond -1.4 or 1.4."""
 
 
 class Images(Protocol):
-    """The images on which the readings of a network are compared.
+    """The images on which readings, that is interpretations of a network's output, are compared.
 
     Attributes:
-        title: the images in words.
-        passes: the largest mean ratio that passes.
-        convincing: the mean ratio below which no corrections are tried; 0 if they are always tried.
-        count, compared: the number of images whose errors are measured, and on which corrections are compared.
-        evaluations: network evaluations per image that finding the images takes.
+        title: a description of the images.
+        passes: the largest mean ratio (see `mean_ratio`) with which a model passes.
+        convincing: the mean ratio below which no corrections are tried; 0 if corrections are always tried.
+        count, compared: the number of images on which the model is tested, and on which corrections are compared.
+        evaluations: network evaluations per image that it takes to obtain the images.
     """
 
     title: str
@@ -43,19 +43,19 @@ class Images(Protocol):
     evaluations: int
 
     def of(self, reading: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
-        """The images to test a reading on, their classes, and the linear denoiser of such images."""
+        """`count` images to test a reading on, their classes, and a linear denoiser that is fitted to such images."""
 
 
 class GivenImages:
-    """The user's images: the first are tested, and the linear denoiser is fitted to the rest.
+    """The user's images in random order: the model is tested on the first, and a linear denoiser is fitted to the rest.
 
     Args:
         pixels: uint8 [N, H, W, C].
-        num: how many to test; at most half of the images are.
+        num: how many images to test the model on; at most half of the images are used for this.
         title: the images' name.
 
     Raises:
-        DataError: there are too few images, or their shape is not the model's.
+        DataError: there are too few images, or they differ in shape from the model's.
     """
 
     passes, convincing, evaluations = 1.5, 0.0, 0
@@ -81,7 +81,7 @@ class GivenImages:
 
 
 class DrawnImages:
-    """Images that each reading of the network draws itself: a correct reading draws images that it denoises well."""
+    """Images drawn with the reading under test. A correct reading draws images that it denoises well."""
 
     passes, convincing, evaluations = 1.2, 0.75, 14
     count, compared = 32, 16
@@ -91,7 +91,7 @@ class DrawnImages:
         self.shape, self.device = model.image_shape, device
 
     def of(self, reading: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
-        """Other images for each reading. Values that are not finite become 0."""
+        """Images that the reading draws. Values that are not finite become 0."""
         assert isinstance(reading, IsotropicDenoiser)
         labels = None
         if reading.classes:
@@ -105,7 +105,10 @@ class DrawnImages:
 
 @torch.inference_mode()
 def likeliest_classes(model: Model, images: Tensor) -> Tensor | None:
-    """For each image the class, of at most 16, with which a conditional model denoises it best at sigma = 1, [N]."""
+    """For each image, the class with which a conditional model denoises it best at sigma = 1, [N].
+
+    At most 16 randomly chosen classes are tried. None if the model takes no classes or is not a denoiser.
+    """
     denoiser = getattr(model, "denoiser", None)
     if not model.classes or denoiser is None:
         return None
@@ -117,6 +120,6 @@ def likeliest_classes(model: Model, images: Tensor) -> Tensor | None:
 
 
 def fills_range(images: Tensor) -> bool:
-    """Whether the values of images reach from about -1 to about 1 and not far beyond."""
+    """Whether the values of images range from about -1 to about 1."""
     low, high = np.quantile(images.cpu().numpy(), [0.01, 0.99])
     return bool(high - low >= FULL_RANGE and max(-low, high) <= TOO_FAR)

@@ -18,13 +18,13 @@ from gddim_cli.verification.frequencies import parts_to_test
 EQUATION_BOUND = 1e-8
 ONE_STEP_BOUND = 1e-11
 LARGEST_GROWTH = 1e6
-"""The largest norm of Psi over a tested step, by which rounding errors grow."""
+"""The largest norm of Psi over a tested step. Rounding errors grow by this factor."""
 IMAGE_BOUND = 0.2
 PRIOR_BOUND = 0.05
 SLOPE_BOUND = 0.2
 FIRST_STEPS, MAX_STEPS = 160, 5120
 CONVERGED = 1e-12
-"""Errors up to this are rounding, from which no slope can be measured."""
+"""Errors up to this size are rounding errors, from which no slope can be measured."""
 LAST_FRACTION = 0.05
 """Orders of convergence are measured from `t_start` to this fraction of it."""
 
@@ -36,7 +36,7 @@ class Result:
     Attributes:
         check: what was tested.
         value: what was found.
-        bound: the largest value, or the largest distance of a slope from its order.
+        bound: the bound on the value, or on the difference between a slope and the expected slope.
         expected: the values that pass, in words.
         passed: whether it passed.
         message: for a failed check, what is wrong and what to do about it, in one sentence.
@@ -67,7 +67,7 @@ class Subject:
 
     @cached_property
     def edges(self) -> Array:
-        """Panels of [t_end, t_start] that resolve all matrices and on which they change little, [P + 1]."""
+        """The edges, [P + 1], of panels of [t_end, t_start] so short that all matrices change little within one."""
         d = self.diffusion
 
         def matrices(t: Array) -> Array:
@@ -77,7 +77,7 @@ class Subject:
         return short_edges(d.F, short_edges(self.rate, resolving_edges(matrices, self.end, self.start)))
 
     def rate(self, t: Array) -> Array:
-        """`F + 1/2 GG Sigma^{-1}`, at which R changes."""
+        """`F + 1/2 GG Sigma^{-1}`, the matrix M of R's equation `dR/dt = M R`."""
         d = self.diffusion
         return d.F(t) + 0.5 * d.GG(t) @ np.linalg.inv(d.Sigma(t))
 
@@ -92,9 +92,13 @@ class Subject:
         return np.sqrt(np.diagonal(self.diffusion.Sigma(self.nodes), axis1=-2, axis2=-1))
 
     def residual(self, value: Callable[[Array], Array], rate: Callable[[Array], Array]) -> Array:
-        """`X(t) - X(a) - int_a^t dX/dt`, for t at the nodes and a the left edge of their panel, [P, n, D, D].
+        """`X(t) - X(a) - int_a^t dX/dt`, where t is a node and a the left edge of its panel, [P, n, D, D].
 
-        The integral is spectrally accurate, and unlike a finite difference it has no step to choose.
+        The integral is spectrally accurate and, unlike a finite difference, needs no choice of a step size.
+
+        Args:
+            value: X.
+            rate: dX/dt.
         """
         _, to_nodes = running_integral()
         change = np.einsum("p,nm,pmij->pnij", np.diff(self.edges) / 2, to_nodes, rate(self.nodes))
@@ -112,30 +116,32 @@ def largest(values: Array) -> float:
 
 
 def norms(matrices: Array) -> Array:
-    """The Frobenius norms of matrices [..., D, D], [..., 1, 1]."""
+    """The Frobenius norms, [..., 1, 1], of matrices [..., D, D]."""
     return np.linalg.norm(matrices, axis=(-2, -1), keepdims=True)
 
 
 def check_psi(subject: Subject) -> Result:
-    """`Psi(s, s) = I`, `dPsi/dt = F Psi` from the left edge of each panel, and `Psi(t, s) = Psi(t, a) Psi(a, s)` for three s."""
+    """Checks `Psi(s, s) = I`, `dPsi/dt = F Psi` and `Psi(t, s) = Psi(t, a) Psi(a, s)`.
+
+    Here t is a node and a the left edge of its panel. The equation is checked from a to t, the product for three s.
+    """
     d, nodes, edges = subject.diffusion, subject.nodes, subject.edges
-    a = edges[:-1, None]  # the left edge of each panel
+    a = edges[:-1, None]
     here = d.Psi(nodes, a)
     _, to_nodes = running_integral()
     change = np.einsum("p,nm,pmij->pnij", np.diff(edges) / 2, to_nodes, d.F(nodes) @ here)
     errors = [largest(d.Psi(edges, edges) - np.eye(d.D)), largest((here - np.eye(d.D) - change) / norms(here))]
     for s in (subject.end, 0.5 * (subject.start + subject.end), subject.start):
         whole, before = d.Psi(nodes, s), d.Psi(a, s)
-        finite = np.isfinite(whole).all(axis=(-2, -1)) & np.isfinite(before).all(
-            axis=(-2, -1)
-        )  # far back it may overflow
+        # Psi may overflow if s and t are far apart.
+        finite = np.isfinite(whole).all(axis=(-2, -1)) & np.isfinite(before).all(axis=(-2, -1))
         errors.append(largest(((whole - here @ before) / (norms(here) * norms(before)))[finite]))
-    message = "Psi does not solve dPsi/dt = F Psi with Psi(s, s) = I; leave it out to have it computed from F"
+    message = "Psi does not solve dPsi/dt = F Psi with Psi(s, s) = I; leave Psi out to have it computed from F"
     return below("dPsi/dt = F Psi, Psi(s, s) = I", max(errors), EQUATION_BOUND, message)
 
 
 def check_noise(subject: Subject) -> Result:
-    """GG is symmetric and positive semidefinite, relative to its largest entry."""
+    """Checks that GG is symmetric and positive semidefinite. Deviations are relative to its largest entry."""
     gg = subject.diffusion.GG(subject.nodes)
     transposed = gg.swapaxes(-1, -2)
     lowest = float(np.linalg.eigvalsh(0.5 * (gg + transposed)).min())
@@ -145,7 +151,7 @@ def check_noise(subject: Subject) -> Result:
 
 
 def check_sigma(subject: Subject) -> Result:
-    """`dSigma/dt = F Sigma + Sigma F^T + GG`, relative to `sqrt(Sigma_ii Sigma_jj)`, and `Sigma(0) = Sigma_0`."""
+    """Checks `dSigma/dt = F Sigma + Sigma F^T + GG` relative to `sqrt(Sigma_ii Sigma_jj)`, and `Sigma(0) = Sigma_0`."""
     d = subject.diffusion
 
     def rate(t: Array) -> Array:
@@ -162,25 +168,26 @@ def check_sigma(subject: Subject) -> Result:
 
 
 def check_r(subject: Subject) -> Result:
-    """`dR/dt = (F + 1/2 GG Sigma^{-1}) R` and `R R^T = Sigma`, each row relative to its standard deviation."""
+    """Checks `dR/dt = (F + 1/2 GG Sigma^{-1}) R` and `R R^T = Sigma`, relative to `sqrt(Sigma_ii)`."""
     d, rows = subject.diffusion, subject.scale[..., :, None]
     r = d.R(subject.nodes)
     residual = subject.residual(d.R, lambda t: subject.rate(t) @ d.R(t)) / rows
     square = (r @ r.swapaxes(-1, -2) - d.Sigma(subject.nodes)) / (rows * rows.swapaxes(-1, -2))
-    message = "R does not solve its equation with R R^T = Sigma; leave it out to have it computed"
+    message = "R does not solve dR/dt = (F + GG Sigma^-1 / 2) R with R R^T = Sigma; leave R out to have it computed"
     value = max(largest(residual), largest(square))
     return below("dR/dt = (F + GG Sigma^-1 / 2) R, R R^T = Sigma", value, EQUATION_BOUND, message)
 
 
 def check_image_left(subject: Subject) -> Result:
-    """The part of the image that is left at t_start: `sqrt(psi^T Sigma^{-1} psi)`, `psi = Psi(t_start, 0) e_x`."""
+    """Checks how much of the image is left at t_start: `sqrt(psi^T Sigma^{-1} psi)`, `psi = Psi(t_start, 0) e_x`."""
     d = subject.diffusion
     psi = d.Psi(subject.start, 0.0)[:, 0]
     value = float(np.sqrt(psi @ np.linalg.solve(d.Sigma(subject.start), psi)))
     later = f"a later t_start (the diffusion ends at T = {d.T:g}) or " if subject.start < d.T else ""
     factor = np.asarray(d.prior_factor, dtype=np.float64)
     widths = np.sqrt(np.diagonal(factor @ factor.T))
-    left = float((np.abs(psi) * widths[0] / widths).max())  # of a velocity in the units of the image
+    # Each component of the state is rescaled so that its prior is as wide as the image component's.
+    left = float((np.abs(psi) * widths[0] / widths).max())
     later = (
         f"choose a later t_start (the diffusion ends at T = {d.T:g})"
         if subject.start < d.T
@@ -194,7 +201,7 @@ def check_image_left(subject: Subject) -> Result:
 
 
 def check_prior(subject: Subject) -> Result:
-    """The distance of the covariance at t_start from the prior's: the largest `|eig - 1|` of `S^{-1} Sigma S^{-T}`."""
+    """Checks Sigma at t_start against the prior's covariance `S S^T`: the largest `|eig(S^{-1} Sigma S^{-T}) - 1|`."""
     d = subject.diffusion
     check = "Sigma(t_start) against the prior's covariance"
     s, sigma = np.asarray(d.prior_factor, dtype=np.float64), d.Sigma(subject.start)
@@ -211,19 +218,20 @@ def check_prior(subject: Subject) -> Result:
 
 
 def check_one_step(subject: Subject) -> Result:
-    """One step of order 0 on the exact score of a point, relative to `|Psi(t, s)| |u_s|`, across all of [t_end, t_start]."""
+    """Checks that a step of order 0 from s to t is exact, given the exact score of a single image.
+
+    The error is relative to `|Psi(t, s)| |u_s|` and is the largest over steps that cover [t_end, t_start].
+    """
     d, flow, worst = subject.diffusion, PointFlow(subject.diffusion), 0.0
     for s, t in long_steps(subject):
         growth = float(np.linalg.norm(d.Psi(t, s), 2))
         worst = max(worst, flow.step_error(s, t) / (max(growth, 1.0) * max(1.0, float(flow.at(s).abs().max()))))
-    message = (
-        "a step of gDDIM of order 0 is not exact, although it should be, so its coefficients are not accurate enough"
-    )
+    message = "a step of gDDIM of order 0 should be exact but is not, so its coefficients are not accurate enough"
     return below("one step of order 0 on one image, relative to Psi", worst, ONE_STEP_BOUND, message)
 
 
 def long_steps(subject: Subject) -> Iterator[tuple[float, float]]:
-    """Pairs (s, t) with s > t that cover [t_end, t_start], each as long as Psi(t, s) permits, and some within them."""
+    """Steps from s to t < s that cover [t_end, t_start], as long as `LARGEST_GROWTH` permits, and shorter ones."""
     grid = power_grid(subject.start, subject.end, 200)
     first = 0
     while first < len(grid) - 1:
@@ -235,7 +243,10 @@ def long_steps(subject: Subject) -> Iterator[tuple[float, float]]:
 
 
 def check_order(order: int, subject: Subject) -> Result:
-    """The error of gDDIM on a mixture falls as h^(order + 1). Steps are doubled until the slope settles there."""
+    """Checks that the error of gDDIM on a mixture falls as h^(order + 1).
+
+    The number of steps is doubled until the measured slope settles at order + 1.
+    """
     check, expected = f"gDDIM of order {order}: error falls as h^{order + 1}", f"{order + 1} within {SLOPE_BOUND:g}"
     exact, steps, errors = subject.flow, [FIRST_STEPS], []
     errors.append(error_of(exact, informed_end(exact, order, FIRST_STEPS)))
@@ -269,19 +280,19 @@ CHECKS: tuple[Callable[[Subject], Result], ...] = (
 
 
 def checks_of(diffusion: Diffusion) -> list[Callable[[Subject], Result]]:
-    """The checks of a diffusion. If it is sampled with K = L, R is not needed and may be undefined, so R is not checked."""
+    """The checks for a diffusion. If it is sampled with K = L, R may be undefined; checks of R are then left out."""
     return [check for check in CHECKS if diffusion.sampling.k == "R" or check not in (check_r, check_one_step)]
 
 
 def examine(diffusion: Diffusion) -> Iterator[Result]:
-    """The results of the diffusion's checks, each as soon as it is known.
+    """Yields the result of each of the diffusion's checks as soon as it is known.
 
     Raises:
-        NumericsError: the diffusion's matrices are not finite, not smooth, or the K that it is sampled with is not defined.
-        UsageError: sampling goes outside the diffusion's times, or it cannot be tested in frequency space.
+        NumericsError: the matrices are not finite or not smooth, or the K for sampling is undefined.
+        UsageError: sampling goes outside the diffusion's times, or the diffusion cannot be tested in frequency space.
     """
     subjects = [Subject(part) for part in parts_to_test(diffusion)]
     for check in checks_of(diffusion):
-        with np.errstate(all="ignore"):  # NaN and infinity fail the check
+        with np.errstate(all="ignore"):  # NaN and infinity make the check fail, so they need no warning.
             results = [check(subject) for subject in subjects]
         yield min(results, key=lambda result: (result.passed, -result.value))

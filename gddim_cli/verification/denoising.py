@@ -1,4 +1,4 @@
-"""How well a model denoises: its errors on known images at several noise levels, compared with a linear denoiser's."""
+"""How well a model denoises: its errors on known images at several noise levels, relative to a linear denoiser's."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ from gddim_cli.verification.linear_denoiser import LinearDenoiser
 BATCH = 16
 """Images per batch."""
 LOWEST, HIGHEST = 0.002, 80.0
-"""The noise levels between which a model without a stated range is tested."""
+"""The noise levels between which a model is tested if it does not state a range."""
 TINY = 1e-15
-"""Stands in for an error of zero."""
+"""Lower bound on errors, so that their ratios are neither zero nor infinite."""
 DRAWN_FROM, DRAWN_TO = 80.0, 0.01
 """The noise levels between which images are drawn from a model."""
 
 
 @dataclass(frozen=True)
 class OwnDiffusionReading:
-    """A noise prediction as an estimate of the clean image, on states u_t of its own diffusion.
+    """Turns a noise prediction into an estimate of the clean image x_0, on states u_t of the model's own diffusion.
 
-    With `u - psi x_0 = K eps`, the estimate is `w^T (u - K eps)` for the weights w of the isotropic view. A model for K = L
-    may predict only the last component of eps; the estimate then solves `(K^{-1} (u - psi x_0))_D = eps_D`.
+    Let `psi = Psi(t, 0) e_x`. Since `u - psi x_0 = K eps`, the estimate is `w^T (u - K eps)` with the weights w of
+    `isotropic_view`. A model for K = L may predict only the last component of eps, so for K = L the estimate solves the
+    last row of the equation, `(K^{-1} (u - psi x_0))_D = eps_D`.
 
     Attributes:
         model: the model, a dataclass.
-        k: the K that its prediction is taken to be for.
+        k: the K for which the model is assumed to predict eps.
     """
 
     model: Model
@@ -59,7 +60,11 @@ class OwnDiffusionReading:
         return dataclasses.replace(self, model=dataclasses.replace(model, network=Counted(network)))
 
     def __call__(self, x: Tensor, t: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The isotropic views y of states at t, and the estimates of x from the states, both [N, C, H, W]."""
+        """Draws states at t from the images x.
+
+        Returns:
+            The isotropic views y of the states (see `isotropic_view`), and the estimates of x, both [N, C, H, W].
+        """
         d = self.model.diffusion
         weights, _, psi = isotropic_view(d, t)
         z = normal((len(x), d.D, *x.shape[1:]), generator, x)
@@ -73,7 +78,7 @@ class OwnDiffusionReading:
 
 
 Reading = IsotropicDenoiser | OwnDiffusionReading
-"""An interpretation of a network's output."""
+"""An interpretation of a network's output as an estimate of the clean image."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Level:
 
 
 def normal(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Normal numbers that do not depend on the device."""
+    """Standard normal numbers, drawn on the CPU so that they do not depend on the device."""
     return torch.randn(shape, generator=generator).to(like)
 
 
@@ -107,7 +112,8 @@ class LevelError:
 
     Attributes:
         sigma: the noise level.
-        model, linear: the errors of the model and of the linear denoiser; infinite if the model's output is not finite.
+        model: the model's error; infinite if its output is not finite.
+        linear: the linear denoiser's error.
     """
 
     sigma: float
@@ -157,7 +163,11 @@ def draw_images(
     labels: Tensor | None,
     evaluations: int,
 ) -> Tensor:
-    """Images of the probability flow `dy/dsigma = (y - D) / sigma` by a two-step method, [count, C, H, W], unclipped."""
+    """Images drawn by a two-step method along the probability flow `dy/dsigma = (y - D) / sigma`, not clipped.
+
+    Returns:
+        [count, C, H, W].
+    """
     high, low = min(denoiser.sigma_max, DRAWN_FROM), max(denoiser.sigma_min, DRAWN_TO)
     sigmas = np.linspace(high ** (1 / 7), low ** (1 / 7), evaluations) ** 7
     y = high * normal((count, *shape), torch.Generator().manual_seed(0), torch.empty(0, device=device))
@@ -171,12 +181,12 @@ def draw_images(
 
 
 def levels_of(denoiser: IsotropicDenoiser, count: int) -> list[Level]:
-    """Noise levels in equal ratios, from the lowest to the highest that a denoiser supports."""
+    """Noise levels in geometric progression, from the lowest to the highest that a denoiser supports."""
     low, high = denoiser.sigma_min or LOWEST, denoiser.sigma_max if math.isfinite(denoiser.sigma_max) else HIGHEST
     return [Level(float(sigma)) for sigma in np.geomspace(low, high, count)]
 
 
 def levels_in(diffusion: Diffusion, t_start: float, t_end: float, count: int) -> list[Level]:
-    """The noise levels at times in equal ratios, from t_end to t_start."""
+    """The noise levels at times in geometric progression, from t_end to t_start."""
     times = [float(t) for t in np.geomspace(t_end, t_start, count)]
     return [Level(isotropic_view(diffusion, t)[1], t) for t in times]

@@ -24,33 +24,34 @@ TWO_PIXELS = (1, 1, 2)
 
 
 def example_mixture(std: float = 0.5) -> Mixture:
-    """Three Gaussians in the plane of two pixels."""
+    """A mixture of three Gaussians, over images of two pixels."""
     means = torch.tensor([[1.0, -0.5], [-0.8, 0.7], [0.1, 1.2]], dtype=torch.float64).view(3, *TWO_PIXELS)
     return Mixture(means, std, torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64))
 
 
 def prior_states(diffusion: Diffusion, count: int) -> Tensor:
-    """Draws of u_T on two pixels, float64 [count, D, 1, 1, 2]; the same at every call."""
+    """Draws from the prior for images of two pixels, float64 [count, D, 1, 1, 2]; every call returns the same draws."""
     z = np.random.default_rng(0).standard_normal((count, diffusion.D, *TWO_PIXELS))
     return torch.from_numpy(np.einsum("de,be...->bd...", diffusion.prior_factor, z))
 
 
 @dataclass(frozen=True)
 class PointFlow:
-    """The probability flow of one image, `u_t = psi_t m + R_t R_T^{-1} (u_T - psi_T m)` (gDDIM, Prop. 4), from 16 prior states.
+    """The probability flow of one image m, from 16 draws of the prior.
 
-    One step of gDDIM of order 0 with K = R is exact on it, whatever its length.
+    `u_t = psi_t m + R_t R_T^{-1} (u_T - psi_T m)` (gDDIM, Prop. 4), where psi_t is the first column of `Psi(t, 0)` and
+    T is `t_start`. One step of gDDIM of order 0 with K = R is exact on this flow, whatever the length of the step.
     """
 
     diffusion: Diffusion
 
     @cached_property
     def point(self) -> Mixture:
-        """The image, as a mixture of one point."""
+        """The image, as a mixture of a single Gaussian with standard deviation 0."""
         return Mixture(example_mixture().means[:1], 0.0, torch.ones(1, dtype=torch.float64))
 
     def at(self, t: float) -> Tensor:
-        """The states at t, [16, D, 1, 1, 2]."""
+        """The states u_t, [16, D, 1, 1, 2]."""
         start, u = self.diffusion.sampling.t_start, prior_states(self.diffusion, 16)
         turn = to_tensor_like(self.diffusion.R(t) @ np.linalg.inv(self.diffusion.R(start)), u)
         return self._mean(t) + combine([turn], [u - self._mean(start)])
@@ -60,7 +61,7 @@ class PointFlow:
         return psi.view(1, -1, 1, 1, 1) * self.point.means[:1, None]
 
     def step_error(self, s: float, t: float) -> float:
-        """The largest error of one step of order 0 with K = R and the exact score from s to t, which is rounding."""
+        """The largest error of one step from s to t, of order 0, with K = R and the exact score: rounding errors."""
         c = gddim_coefficients(self.diffusion, np.array([s, t]), order=0, k="R")
         end = final_state(multistep(self.point.eps(self.diffusion, "R"), self.at(s), c))
         return float((end - self.at(t)).abs().max())
@@ -74,7 +75,7 @@ def one_step_errors(diffusion: Diffusion, times: Sequence[float]) -> list[float]
 
 @dataclass(frozen=True)
 class ExactFlow:
-    """The probability flow of a mixture from a few prior states, to about 1e-13.
+    """The probability flow of a mixture from a few draws of the prior, accurate to about 1e-13.
 
     Attributes:
         start: the states at the diffusion's `t_start`, [B, D, 1, 1, 2].
@@ -98,13 +99,13 @@ class ExactFlow:
 def exact_flow(
     diffusion: Diffusion, k: KChoice = "R", t_end: float = 0.05, mixture: Mixture | None = None
 ) -> ExactFlow:
-    """The flow of `mixture` (by default the example) from eight prior states to `t_end`."""
+    """The flow of `mixture` (by default the example) from eight draws of the prior to `t_end`."""
     mixture, u = mixture or example_mixture(), prior_states(diffusion, 8)
     return ExactFlow(diffusion, mixture, k, u, probability_flow(diffusion, mixture, u, t_end), t_end)
 
 
 def probability_flow(diffusion: Diffusion, mixture: Mixture, u: Tensor, t_end: float) -> Callable[[float], Tensor]:
-    """The solution of `du/dt = F u - 1/2 GG grad log p_t(u)` from `u` at t_start down to t_end, by DOP853 at 1e-13."""
+    """The solution of `du/dt = F u - 1/2 GG grad log p_t(u)` from `u` at t_start to t_end, by DOP853 to about 1e-13."""
     score = mixture.score(diffusion)
 
     def drift(t: float, flat: np.ndarray) -> np.ndarray:
@@ -118,7 +119,7 @@ def probability_flow(diffusion: Diffusion, mixture: Mixture, u: Tensor, t_end: f
 
 
 def informed_end(exact: ExactFlow, order: int, steps: int) -> Tensor:
-    """The end of gDDIM's run if its first `order` evaluations are taken on the exact flow."""
+    """The final states of gDDIM without warm-up: its first `order` evaluations are taken on the exact flow."""
     c = gddim_coefficients(exact.diffusion, grid_of(exact, steps), order, exact.k)
     times = c.t.tolist()
     eps = exact.mixture.eps(exact.diffusion, exact.k, times=times)
@@ -127,7 +128,7 @@ def informed_end(exact: ExactFlow, order: int, steps: int) -> Tensor:
 
 
 def error_of(exact: ExactFlow, end: Tensor) -> float:
-    """The largest error of the states at the flow's end."""
+    """The largest error of the states `end`, compared with the exact flow at its end."""
     return float((end - exact.at(exact.t_end)).abs().max())
 
 
@@ -140,8 +141,9 @@ def convergence(exact: ExactFlow, order: int, steps: Sequence[int]) -> tuple[lis
     """Errors of gDDIM at the end of the flow, for each number of steps.
 
     Returns:
-        The errors with an exact history, which fall as h^(order + 1); and the effect of the warm-up, the largest
-        difference between starting with and without an exact history, which falls as h^2 (its first step has order 0).
+        The errors with an exact history, which fall as h^(order + 1); and the effects of the warm-up, which are the
+        largest differences between the final states with and without an exact history. These fall as h^2, because the
+        first step of the warm-up has order 0.
     """
     errors, warm_up = [], []
     for count in steps:
@@ -169,6 +171,6 @@ def corrected_errors(exact: ExactFlow, order: int, steps: Sequence[int]) -> list
 
 
 def slopes(steps: Sequence[int], errors: Sequence[float]) -> list[float]:
-    """`-d log(error) / d log(steps)` between neighbours."""
+    """`-d log(error) / d log(steps)`, from each number of steps to the next."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return (-np.diff(np.log(errors)) / np.diff(np.log(steps))).tolist()

@@ -13,11 +13,11 @@ from gddim_cli.numerics.quadrature import Array
 
 SIDE = 4
 TESTED = ((0, 0), (1, 2), (3, 3))
-"""The mean, a middle frequency and the highest one."""
+"""The frequencies (row, column) to test: 0, which is the mean of an image, a middle one, and the highest one."""
 
 
 class OneFrequency(Diffusion):
-    """One frequency of a spectral diffusion. Frequencies do not mix, so a property of each holds for the whole."""
+    """One frequency of a spectral diffusion. Frequencies do not mix, so a property of each holds for the diffusion."""
 
     D = 1
 
@@ -61,7 +61,7 @@ class OneFrequency(Diffusion):
 
 
 def parts_to_test(diffusion: Diffusion) -> list[Diffusion]:
-    """The diffusion itself; for a diffusion in frequency space, three of its frequencies, on images of 4x4 pixels.
+    """The diffusion itself or, if it is in frequency space, three of its frequencies on images of 4x4 pixels.
 
     Raises:
         UsageError: the diffusion is in frequency space, but not a dataclass with a field `image_size`.
@@ -70,8 +70,8 @@ def parts_to_test(diffusion: Diffusion) -> list[Diffusion]:
         return [diffusion]
     if not dataclasses.is_dataclass(diffusion) or "image_size" not in parameters_of(diffusion):
         raise UsageError(
-            f"{diffusion.name} differs by frequency and is tested on images of {SIDE}x{SIDE} pixels; make it a dataclass with a "
-            "field image_size"
+            f"{diffusion.name} differs by frequency, so it has to be tested on images of {SIDE}x{SIDE} pixels; make it "
+            "a dataclass with a field image_size"
         )
     small: Diffusion = dataclasses.replace(diffusion, image_size=SIDE)
     return [OneFrequency(small, row, column) for row, column in TESTED]

@@ -9,9 +9,10 @@ from gddim_cli.numerics.dct import dct, idct
 
 
 class LinearDenoiser:
-    """`E[x_0 | y]` for Gaussian images with the mean of given images and, at each frequency, their covariance of the channels.
+    """`E[x_0 | y]` for Gaussian images with the mean m of the given images and their covariance S at each frequency.
 
-    `D(y, sigma) = m + S (S + sigma^2 I)^{-1} (y - m)`, where S is block-diagonal after a 2-D DCT; float64.
+    `D(y, sigma) = m + S (S + sigma^2 I)^{-1} (y - m)` in float64. S neglects correlations between frequencies: in the
+    basis of the 2-D DCT it is block-diagonal, with one block [C, C] per frequency.
 
     Args:
         images: [N, C, H, W].

@@ -23,11 +23,11 @@ Change = Callable[[Scaling, Tensor], Scaling]
 
 @dataclass(frozen=True)
 class Correction:
-    """A model in which one convention is replaced by another one.
+    """A model in which one convention is replaced by another.
 
     Attributes:
         kind: the convention that differs: `sign`, `data range`, `scale`, `time` or `parameterization`.
-        message: what looks wrong if this correction is right, as a clause.
+        message: a clause that says what is wrong with the model if this correction is right.
         reading: the corrected model.
     """
 
@@ -37,7 +37,7 @@ class Correction:
 
 
 class Changed(Convention, frozen=True):
-    """A convention whose scaling is changed, at noise levels multiplied by a factor."""
+    """A convention whose scaling is evaluated at `factor` times the noise levels, and then changed by `change`."""
 
     base: Convention
     change: Change = lambda scaling, _: scaling
@@ -61,7 +61,7 @@ OUTPUTS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "EDM's preconditioned F": edm_output,
     "the velocity of a flow": lambda s: (1 / (1 + s), s / (1 + s)),
 }
-"""`skip` and `out` of the quantities that a network may predict."""
+"""The quantities that a network may predict, with their `skip` and `out` (see `Scaling`) at noise levels s."""
 
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "y": lambda s: s**0,
@@ -69,7 +69,7 @@ INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "y / sqrt(0.25 + sigma^2)": lambda s: (s**2 + 0.25).rsqrt(),
     "y / (1 + sigma)": lambda s: 1 / (1 + s),
 }
-"""The inputs that a network may expect."""
+"""The inputs that a network may expect, with the factor of the noisy images y at noise levels s."""
 
 VP_TIME = LinearSchedule(time_scale=1.0)
 LEVELS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -81,7 +81,7 @@ LEVELS: dict[str, Callable[[Tensor], Tensor]] = {
     "999 t, t the time of a linear VP schedule": lambda s: 999 * VP_TIME.time(s),
     "the time 1/(1 + sigma) of a flow": lambda s: 1 / (1 + s),
 }
-"""The times or noise levels that a network may expect."""
+"""The times or noise levels that a network may expect, as functions of the noise levels s."""
 
 RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
 
@@ -90,7 +90,7 @@ FACTORS = ((1000.0, "1000 times"), (1e-3, "1/1000 of"), (2.0, "twice"), (0.5, "h
 
 
 def corrections(reading: Reading) -> Iterator[Correction]:
-    """The model with each of its conventions replaced by those that it is often mistaken for, the likeliest first."""
+    """The model with one of its conventions replaced by another that is often confused with it, the likeliest first."""
     if isinstance(reading, OwnDiffusionReading):
         yield from corrections_in_own_diffusion(reading)
     elif isinstance(reading, IsotropicDenoiser):
@@ -98,7 +98,7 @@ def corrections(reading: Reading) -> Iterator[Correction]:
 
 
 def corrections_of_denoiser(denoiser: IsotropicDenoiser) -> Iterator[Correction]:
-    """Other signs, data ranges, scales, times, outputs and parameterizations of an isotropic denoiser."""
+    """Corrections of the sign, data range, scale, time, output and parameterization of an isotropic denoiser."""
 
     def changed(kind: str, message: str, change: Change, factor: float = 1.0) -> Correction:
         convention = Changed(denoiser.convention, change, factor)
@@ -133,7 +133,7 @@ def corrections_of_denoiser(denoiser: IsotropicDenoiser) -> Iterator[Correction]
 
 
 def corrections_in_own_diffusion(reading: OwnDiffusionReading) -> Iterator[Correction]:
-    """The other sign, times and K of a noise prediction."""
+    """Corrections of the sign, the time and K of a noise prediction."""
 
     def changed(kind: str, message: str, network: Network) -> Correction:
         return Correction(kind, message, reading.with_network(network))
@@ -148,7 +148,7 @@ def corrections_in_own_diffusion(reading: OwnDiffusionReading) -> Iterator[Corre
 
 
 def given(expected: str) -> str:
-    """The message about a wrong time."""
+    """The message about a wrong time or noise level."""
     return f"the time or noise level given to the network looks wrong: it expects {expected}"
 
 

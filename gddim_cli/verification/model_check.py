@@ -1,4 +1,4 @@
-"""`gddim check --checkpoint`: whether a model denoises as its conventions say, and between which noise levels."""
+"""`gddim check --checkpoint`: whether a model denoises as its conventions say, and at which noise levels it does so."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ LEVELS = 12
 COMPARED = slice(1, None, 2)
 """The levels at which corrections are compared."""
 TRUSTED = 1.25
-"""The largest error, relative to the linear denoiser's, at which a model is trusted."""
+"""The largest error, relative to the linear denoiser's, with which a model is trusted at a noise level."""
 BETTER = 0.85
 """A correction is reported only if it reduces the error to at most this fraction."""
 EXPLAINED = 1.15
-"""A correction is reported only if the mean ratio under it is at most this."""
+"""A correction is reported only if the corrected model's mean ratio is below this."""
 HOPELESS = 20.0
-"""The ratio at a single level beyond which a correction explains nothing."""
+"""A correction is ruled out if the corrected model's ratio exceeds this at any level."""
 TIE = 1.02
-"""Corrections whose mean ratios differ by less than this factor are equally good; the first one is reported."""
+"""Corrections whose mean ratios are within this factor of the best count as equally good; the first one is reported."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What looks wrong.
+    """A problem that the check found.
 
     Attributes:
         kind: `sign`, `data range`, `scale`, `time`, `parameterization` or `unexplained`.
-        message: the finding in a sentence.
+        message: a sentence that describes the problem.
     """
 
     kind: str
@@ -56,12 +56,13 @@ class ModelReport:
     """The outcome of a check.
 
     Attributes:
-        model: its name.
-        images: the images that it was tested on, in words.
+        model: the model's name.
+        images: a description of the images that the model was tested on.
         levels: the errors at each noise level.
-        mean_ratio: the geometric mean of the model's error relative to the linear denoiser's.
-        trusted: the noise levels between which that ratio is small enough; None if there are none or the check failed.
-        findings: what looks wrong; empty if the check passed.
+        mean_ratio: the ratio of the model's error to the linear denoiser's, as a geometric mean over the levels.
+        trusted: the lowest and highest of the noise levels between which the ratio is small enough; None if it is small
+            at none of them, or if the check failed.
+        findings: the problems found; empty if the check passed.
     """
 
     model: str
@@ -73,7 +74,7 @@ class ModelReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing looks wrong."""
+        """Whether no problem was found."""
         return not self.findings
 
 
@@ -88,7 +89,9 @@ def reading_of(model: Model) -> tuple[Reading, list[Level]]:
         return denoiser, levels_of(denoiser, LEVELS)
     diffusion = model.diffusion
     if diffusion.spectral:
-        raise UsageError(f"{model.name}: not checked, since in {diffusion.name} the noise level differs by frequency")
+        raise UsageError(
+            f"{model.name}: cannot be checked, because in {diffusion.name} the noise level differs by frequency"
+        )
     config = model.config(diffusion)
     levels = levels_in(diffusion, config.t_start, config.t_end, LEVELS)
     return OwnDiffusionReading(model, config.k), levels
@@ -101,7 +104,7 @@ class ModelCheck:
         images: the images to test it on.
 
     Raises:
-        UsageError: the model cannot be checked, or only on given images.
+        UsageError: the model cannot be checked, or it can be checked only on given images and `images` draws them.
     """
 
     def __init__(self, model: Model, images: Images) -> None:
@@ -115,11 +118,11 @@ class ModelCheck:
 
     @property
     def total(self) -> int:
-        """The largest number of readings that are tried, including the first."""
+        """The largest possible number of readings to try: the model's own and all corrections."""
         return 1 + len(self.corrections)
 
     def run(self, advance: Callable[[int], object] = lambda _: None) -> ModelReport:
-        """The report.
+        """Checks the model and returns the report.
 
         Args:
             advance: called with 1 after each reading.
@@ -135,11 +138,11 @@ class ModelCheck:
         return ModelReport(self.name, self.images.title, errors, ratio, trusted, [finding] if finding else [])
 
     def _plausible(self, images: Tensor) -> bool:
-        """Whether drawn images look like images; the user's always do."""
+        """Whether images look like images: drawn ones have to fill the range [-1, 1], the user's count as plausible."""
         return isinstance(self.images, GivenImages) or fills_range(images)
 
     def _score(self, reading: Reading, most: float = math.inf) -> float:
-        """The mean ratio of a reading; infinite if it draws no images, or if its ratio at one level is above `most`."""
+        """The mean ratio of a reading; infinite if its images are implausible, or a level's ratio exceeds `most`."""
         images, labels, linear = self.images.of(reading, self.images.compared)
         if not self._plausible(images):
             return math.inf
@@ -151,7 +154,7 @@ class ModelCheck:
         return mean_ratio(errors)
 
     def _explanation(self, plausible: bool, advance: Callable[[int], object]) -> Finding | None:
-        """The likeliest correction, if it makes the errors much smaller, or implausible images plausible."""
+        """The finding that a correction makes errors much smaller or images plausible; None if no correction does."""
         before = self._score(self.reading)
         scores = []
         for correction in self.corrections:
@@ -164,7 +167,9 @@ class ModelCheck:
         if plausible and before < math.inf:
             change = f"the error falls from {before:.3g} to {best:.2g} times that of a linear filter"
         else:
-            change = f"the model draws images, which it denoises with {best:.2g} times the error of a linear filter"
+            change = (
+                f"the model draws plausible images and denoises them with {best:.2g} times the error of a linear filter"
+            )
         return Finding(likeliest.kind, f"{likeliest.message}. With this corrected, {change}")
 
     def _verdict(self, ratio: float, plausible: bool) -> Finding | None:
@@ -175,13 +180,13 @@ class ModelCheck:
         problem = large if plausible else f"the images that the model draws do not fill the range [-1, 1], and {large}"
         return Finding(
             "unexplained",
-            f"{problem}, and no convention that is tried here explains it: check the weights, the network's architecture and "
-            "the kind of images",
+            f"{problem}, and none of the conventions tried explains it: check the weights, the network's architecture "
+            "and the kind of images",
         )
 
 
 def trusted_range(errors: Sequence[LevelError]) -> tuple[float, float] | None:
-    """The longest run of noise levels at which the model is trusted."""
+    """The ends of the longest run of adjacent noise levels at which the model is trusted; None if there is none."""
     runs: list[list[float]] = [[]]
     for error in errors:
         if error.ratio <= TRUSTED:

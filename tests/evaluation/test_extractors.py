@@ -88,7 +88,9 @@ def test_the_published_weights_are_called_fid_and_verified(
     place = tmp_path / "files" / store.file_card_of("inception").source.file
     place.parent.mkdir()
     place.write_bytes(inception.read_bytes())
-    with pytest.raises(DataError, match=r"is not its card's f58cb9b6ec323ed6.*download inception again"):
+    with pytest.raises(
+        DataError, match=r"differs from f58cb9b6ec323ed6.* on its card; run gddim download inception again"
+    ):
         load_extractor("clean", CPU)
     digest = hashlib.sha256(inception.read_bytes()).hexdigest()
     monkeypatch.setattr(weights, "pinned", lambda name: digest)
@@ -130,5 +132,5 @@ def test_lenet_takes_digits_only() -> None:
     features = lenet(images)
     assert features.shape == (5, 84)
     np.testing.assert_allclose(lenet(images[3:4])[0], features[3], rtol=1e-4, atol=1e-4)
-    with pytest.raises(DataError, match="32x32 with 3 channels, but it takes 28x28 with 1"):
+    with pytest.raises(DataError, match="32x32 with 3 channels, but the network takes 28x28 with 1"):
         lenet(pictures(1, 32, 3))

@@ -272,7 +272,7 @@ def test_without_weights_it_says_which_command_would_help(gddim: Callable, colou
         assert found.status == 1
         assert command in found.err + " ", words
     found = gddim("fid", colour, "--ref", "mnist")
-    assert "32x32 with 3 channels, but it takes 28x28 with 1" in found.err
+    assert "32x32 with 3 channels, but the network takes 28x28 with 1" in found.err
 
 
 def fetched(home: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
@@ -319,7 +319,7 @@ def test_protocols_fix_reference_mode_quantisation_and_count(
         found = gddim("fid", colour, "--protocol", "gddim-paper", *words)
         assert (found.status, "fixes it to" in found.err) == (2, True)
     grey = folder_of(colour.parent / "grey", pictures(4, 28, 1))
-    assert "the images are 28x28 grey, those of the reference cifar10-edm 32x32 RGB" in gddim(
+    assert "the images are 28x28 grey, but those of the reference cifar10-edm are 32x32 RGB" in gddim(
         "fid", grey, "--ref", "cifar10-edm").err  # fmt: skip
 
 
@@ -343,9 +343,9 @@ def test_another_network_is_never_called_fid(gddim: Callable, colour: Path, ince
         ({"pool_3": np.full((90, 84), np.nan)}, "features of 90 of 90 images are not finite"),
         ({"mu": np.full(84, np.nan), "sigma": np.eye(84)}, "mu or sigma holds NaN"),
         ({"mu": np.zeros(84), "sigma": np.triu(np.ones((84, 84)))}, "sigma is not symmetric"),
-        ({"mu": np.zeros(84), "sigma": -np.eye(84)}, "has the eigenvalue -1"),
+        ({"mu": np.zeros(84), "sigma": -np.eye(84)}, "has the negative eigenvalue -1"),
         ({"sigma": np.eye(84)}, "mu and sigma, or pool_3, are needed"),
-        ({"mu": np.zeros(84), "sigma": np.full((84, 84), 1e308)}, "a covariance is infinite, NaN or impossibly large"),
+        ({"mu": np.zeros(84), "sigma": np.full((84, 84), 1e308)}, "a covariance has infinite, NaN or impossibly large"),
         ({"pool_3": np.zeros(84)}, "pool_3 is float64[84]; real numbers with 2 axes are needed"),
         ({"pool_3": np.zeros((5, 1, 84))}, "pool_3 is float64[5, 1, 84]"),
         ({"pool_3": np.full((9, 84), "a")}, "pool_3 is <U1[9, 84]; real numbers"),

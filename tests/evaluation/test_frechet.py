@@ -100,7 +100,7 @@ def test_what_is_no_covariance_is_refused() -> None:
     good = Gaussian(np.zeros(2), np.eye(2))
     with pytest.raises(DataError, match="eigenvalue -1"):
         frechet_distance(Gaussian(np.zeros(2), np.diag([1.0, -1.0])), good)
-    with pytest.raises(DataError, match="3 numbers against a reference of 2"):
+    with pytest.raises(DataError, match="the features have 3 dimensions, but the reference's have 2"):
         frechet_distance(Gaussian(np.zeros(3), np.eye(3)), good)
     with pytest.raises(NumericsError, match=r"damaged|not found"):
         frechet_distance(Gaussian(np.array([np.nan, 0]), np.eye(2)), good)

@@ -186,10 +186,10 @@ class Bad(nn.Module):
         (1, r"returned a tensor \[1, 3\]"),
         (2, r"its features are not all finite real numbers"),
         (3, r"its features are not all finite real numbers \(dtype torch.int64\)"),
-        (4, r"an image alone has other features than in a batch"),
+        (4, r"an image has different features alone and in a batch"),
         (
             5,
-            r"an image alone has other features than in a batch; features must depend on one image and on nothing random",
+            r"an image has different features alone and in a batch; they must not depend on other images or on chance",
         ),
         (6, r"fails on float32 images \[3, 3, 32, 32\] in \[0, 255\]: .*mat1 and mat2"),
     ],

@@ -77,7 +77,7 @@ def test_force_starts_another_run_in_the_folder(train, tmp_path: Path, config: P
     before = content(tmp_path / "run")
     result = train(recipe=other)
     assert result.status == 2
-    assert "that run had other settings: seed: 0 -> 4; choose another --out, or the recipe and images" in result.err
+    assert "that run had other settings: seed: 0 -> 4; choose another --out, use the recipe and images" in result.err
     assert content(tmp_path / "run") == before
     result = train("--force", recipe=other)
     assert result.status == 0
@@ -223,7 +223,7 @@ def test_an_older_step_is_not_written_over_a_newer_one(tmp_path: Path, squares: 
     second.save()
     before = content(tmp_path)
     first.step()
-    with pytest.raises(OutputError, match="another process has written to this run since; run the same command again"):
+    with pytest.raises(OutputError, match="another process has written to this run in the meantime; run the same"):
         first.save()
     assert content(tmp_path) == before
     with pytest.raises(OutputError, match="another process has written to this run"):

@@ -167,7 +167,7 @@ class NoPrior(Fading):
 
 
 WRONG = [
-    (WrongPsi(), "dPsi/dt", "leave it out to have it computed from F"),
+    (WrongPsi(), "dPsi/dt", "leave Psi out to have it computed from F"),
     (WrongStart(), "dPsi/dt", "Psi(s, s) = I"),
     (WrongSigma(), "dSigma/dt", "Sigma does not solve"),
     (WrongR(), "dR/dt", "R does not solve"),

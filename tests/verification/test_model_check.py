@@ -253,7 +253,7 @@ def test_models_that_are_no_denoisers(change, message):
 
 
 def test_models_in_frequency_space_are_not_checked():
-    with pytest.raises(UsageError, match="not checked, since in bdm the noise level differs by frequency"):
+    with pytest.raises(UsageError, match="cannot be checked, because in bdm the noise level differs by frequency"):
         ModelCheck(OwnNoise(gddim.BDM(image_size=6)), DrawnImages(OwnNoise(gddim.BDM(image_size=6)), CPU))
 
 

@@ -1,1 +1,1 @@
-"""Networks that turn uint8 images into features, one kind a file."""
+"""Networks that turn uint8 images into features, one kind per file."""

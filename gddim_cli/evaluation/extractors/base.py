@@ -1,4 +1,4 @@
-"""What an extractor is: a network from images to features, with everything that identifies it."""
+"""An extractor: a network that maps images to features, and everything that identifies the network."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ ROWS = 4096
 
 
 def channels_first(images: Pixels) -> Tensor:
-    """uint8 [N, H, W, C] as uint8 [N, C, H, W]."""
+    """Converts uint8 [N, H, W, C] to uint8 [N, C, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Images to features.
+    """A network that maps images to features.
 
     Attributes:
         name: the network's name: `inception`, `inception-pytorch`, `dinov2-vitl14`, `lenet-mnist`, or the file's name.
         mode: the network, and how images are resized for it.
         sha256: SHA-256 of the weights.
         dimension: d, the length of a feature vector.
-        published: whether these are the published weights of the mode: only then may a distance have its usual name.
+        published: whether the weights are the published ones of the mode; only then may a distance have its usual name.
         network: maps images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
-        channels: number of channels that it takes; if 3, grey images are repeated. None if it takes both kinds.
-        size: side of the images that it takes; None if it resizes them.
-        device: the device that it runs on.
+        channels: number of channels that the network takes; if 3, the channel of grey images is repeated. None if the
+            network takes both grey and colour images.
+        size: side of the images that the network takes; None if images of any size are accepted.
+        device: the device that the network runs on.
         prepare: converts uint8 [N, H, W, C] to uint8 [N, C, H, W] of the size that the network takes, on the CPU.
-        head: the last linear layer, [c, d]: class scores are `features head^T`. None without one.
+        head: weights [c, d] of the last linear layer, which gives the class scores `features head^T`. None if the
+            network has no such layer.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Extractor:
 
     @property
     def defines_fid(self) -> bool:
-        """Whether these are the published weights of Inception: only then may a distance be called FID."""
+        """Whether the weights are Inception's published ones; only then may a distance be called FID."""
         return self.published and self.mode in INCEPTION_MODES
 
     def __call__(self, images: Pixels) -> NDArray[np.float32]:
@@ -73,15 +75,17 @@ class Extractor:
         features: NDArray[np.float32] = found.flatten(1).float().cpu().numpy()
         if features.shape != (len(images), self.dimension):
             raise DataError(
-                f"{self.name}: gives features {list(features.shape)} for {len(images)} images; "
-                f"[{len(images)}, {self.dimension}] is needed; the file is another network's"
+                f"{self.name}: returned features of shape {list(features.shape)} for {len(images)} images; expected "
+                f"[{len(images)}, {self.dimension}]; the file belongs to another network"
             )
         if not np.isfinite(features).all():
-            raise DataError(f"{self.name}: its features are NaN or infinite; the weights are damaged, fetch them again")
+            raise DataError(
+                f"{self.name}: returned features that are NaN or infinite; the weights are damaged, fetch them again"
+            )
         return features
 
     def class_scores(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Class scores [N, c] of features [N, d], the logarithms of class probabilities up to a constant."""
+        """Class scores [N, c] of features [N, d]: logarithms of class probabilities, up to a constant per image."""
         assert self.head is not None
         parts = range(0, len(features), ROWS)
         return np.concatenate([(features[at : at + ROWS] @ self.head.T).astype(np.float32) for at in parts])
@@ -90,24 +94,25 @@ class Extractor:
         """Raises DataError for images that the network does not take."""
         if self.size is not None and (height, width, channels) != (self.size, self.size, self.channels):
             raise DataError(
-                f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, but it takes "
-                f"{self.size}x{self.size} with {self.channels}; --ref cifar10, for example, measures any images with Inception"
+                f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, but the "
+                f"network takes {self.size}x{self.size} with {self.channels}; Inception takes any images, for example "
+                "with --ref cifar10"
             )
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, or the error's name."""
+    """The first line of a library's error message; the name of the error's type if there is no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def last_line(error: Exception) -> str:
-    """The last line of a library's message, where TorchScript says what is wrong, or the error's name."""
+    """The last line of a library's error message, where TorchScript says what is wrong; else as `first_line`."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences libraries' warnings about each other, about which a user can do nothing."""
+    """Silences the warnings that libraries issue about each other, since users cannot act on them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -25,13 +25,13 @@ SIDE, PATCH = 224, 14
 GRID = SIDE // PATCH
 WIDTH_OF_HEAD = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's colours, of numbers in [0, 1]."""
+"""Mean and standard deviation of ImageNet's colours, on a scale from 0 to 1."""
 OFFSET = 0.1
-"""Added to the grid's size when the position embedding is resized, as by the authors."""
+"""Added to the grid's size when the position embedding is resized, as in the authors' code."""
 
 
 def load_dinov2(device: torch.device) -> Extractor:
-    """ViT-L/14 with the authors' weights: the class token of the last layer, normalised, 1024 features.
+    """ViT-L/14 with the authors' weights. Its 1024 features are the normalised class token of the last layer.
 
     Raises:
         UsageError: timm is not installed.
@@ -53,16 +53,16 @@ def load_dinov2(device: torch.device) -> Extractor:
 
 
 def resized(images: Pixels) -> Tensor:
-    """uint8 images [N, H, W, C] by Pillow's bicubic filter as uint8 [N, C, 224, 224], as dgm-eval resizes them."""
+    """Resizes uint8 images [N, H, W, C] with Pillow's bicubic filter, as dgm-eval does, to uint8 [N, C, 224, 224]."""
     pictures = (Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image) for image in images)
     large = [np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for picture in pictures]
     return channels_first(np.stack(large).reshape(len(images), SIDE, SIDE, -1))
 
 
 def vision_transformer(state: dict[str, Tensor]) -> VisionTransformer:
-    """The network of a state dict in the authors' layout, for images of 224x224.
+    """timm's network with the weights of a state dict in the authors' layout, for images of 224x224.
 
-    timm uses the authors' names. The mask token is used in training only.
+    timm names the tensors as the authors do. The mask token is dropped, since it is used only in training.
 
     Raises:
         UsageError: timm is not installed.
@@ -89,7 +89,7 @@ def vision_transformer(state: dict[str, Tensor]) -> VisionTransformer:
 
 
 def positions(embedding: Tensor) -> Tensor:
-    """The position embedding [1, 1 + n^2, d] for a grid of 16x16 patches, [1, 257, d], resized as the authors resize it."""
+    """Resizes a position embedding [1, 1 + n^2, d], as the authors do, to a grid of 16x16 patches: [1, 257, d]."""
     token, patches = embedding[:, :1], embedding[:, 1:]
     side = round(patches.shape[1] ** 0.5)
     if side == GRID:

@@ -31,11 +31,12 @@ Loaded = tuple[Callable[[Tensor], Tensor], NDArray[np.float64] | None]
 def load_inception(mode: str, device: torch.device, file: Path | None = None) -> Extractor:
     """The Inception network of a clean-fid mode, or the network in `file`, which has the same interface.
 
-    `legacy_tensorflow`: the network resizes (FID as TensorFlow, StyleGAN and EDM measure it). `clean`: Pillow's bicubic
-    without quantisation before it. `legacy_pytorch`: bilinear, and pytorch-fid's port of the weights.
+    In mode `legacy_tensorflow` the network itself resizes the images, as for the FID of TensorFlow, StyleGAN and EDM.
+    In mode `clean` Pillow's bicubic filter resizes them, and the result is not quantised. In mode `legacy_pytorch` they
+    are resized bilinearly, and the weights are pytorch-fid's port.
 
-    The class scores leave out the bias of the last layer, as the Inception Score was first computed (Salimans et al.,
-    arXiv 1606.03498).
+    The class scores leave out the bias of the last layer, as in the original computation of the Inception Score
+    (Salimans et al., arXiv 1606.03498).
 
     Raises:
         DataError: the weights are not on this machine, do not match their card, or cannot be read.
@@ -50,7 +51,7 @@ def load_inception(mode: str, device: torch.device, file: Path | None = None) ->
 
 
 def torchscript_inception(path: Path, mode: str, device: torch.device) -> Loaded:
-    """The Inception of a TorchScript file through clean-fid's `InceptionV3W`, from any path and never downloaded.
+    """Loads Inception from a TorchScript file at any path through clean-fid's `InceptionV3W`; downloads nothing.
 
     Raises:
         DataError: the file is not TorchScript, or lacks Inception's interface.
@@ -59,12 +60,12 @@ def torchscript_inception(path: Path, mode: str, device: torch.device) -> Loaded
 
     inside = mode == "legacy_tensorflow"
     try:
-        # InceptionV3W takes the folder and expects the name.
+        # InceptionV3W takes a folder and looks in it for a file of this name.
         with quiet(), tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "inception-2015-12-05.pt").symlink_to(path.absolute())
             network = InceptionV3W(folder, download=False, resize_inside=inside)
     except AttributeError as error:
-        raise DataError(f"{path}: TorchScript without the submodule 'layers', so not {INTERFACE}") from error
+        raise DataError(f"{path}: TorchScript without the submodule 'layers'; expected {INTERFACE}") from error
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{path}: not a TorchScript Inception ({INTERFACE}): {first_line(error)}") from error
     network = network.to(device).eval()
@@ -110,7 +111,7 @@ def pytorch_inception(path: Path, _mode: str, device: torch.device) -> Loaded:
 
 
 def pytorch_architecture() -> Any:
-    """torchvision's Inception v3 with clean-fid's blocks where pytorch-fid's differs, without weights."""
+    """torchvision's Inception v3 without weights. Where pytorch-fid's blocks differ, clean-fid's copies are used."""
     with quiet(), SkipInit():
         from cleanfid import inception_pytorch as blocks
         from torchvision.models import inception_v3

@@ -22,17 +22,17 @@ from gddim_cli.runtime.files import replacing, sha256
 LENET = "lenet-mnist"
 CLASSES = 10
 SCORES = "lenet-classes"
-"""The mode whose features are class scores. The scores cannot be computed from the features of `lenet`, which saturate."""
+"""The mode whose features are class scores, which cannot be computed from the saturating features of mode `lenet`."""
 CARD = "gddim_classifier"
 
 
 def scaled(images: Pixels) -> Tensor:
-    """uint8 [N, H, W, C] as [N, C, H, W] in [-1, 1]."""
+    """Converts uint8 [N, H, W, C] to [N, C, H, W] in [-1, 1]."""
     return channels_first(images).float() / 127.5 - 1
 
 
 def load_lenet(device: torch.device, path: Path | None = None, mode: str = "lenet") -> Extractor:
-    """The bundled classifier of digits: its features, or in the mode `lenet-classes` its class scores as features.
+    """The bundled classifier of digits. In mode `lenet-classes`, its class scores take the place of its features.
 
     Raises:
         DataError: the classifier's file is damaged.
@@ -44,7 +44,7 @@ def load_lenet(device: torch.device, path: Path | None = None, mode: str = "lene
         network = LeNet()
         network.load_state_dict(tensors)
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise DataError(f"{path}: not the classifier that ships with gddim ({error}); install it again") from error
+        raise DataError(f"{path}: not the classifier that ships with gddim ({error}); install gddim again") from error
     network = network.to(device).eval().requires_grad_(False)
 
     layer, dimension, head = network.features, LeNet.dimension, None

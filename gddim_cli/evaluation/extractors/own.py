@@ -21,18 +21,19 @@ from gddim_cli.runtime.user_file import function_of, guarded, is_function
 MODE = "own"
 PROBES = 3
 TOLERANCE = 1e-2
-"""Largest difference, relative to the largest feature, that counts as rounding between an image alone and in a batch."""
+"""Because of rounding, an image's features alone and in a batch may differ by this share of the largest feature."""
 KINDS = "give a function in a Python file, mine.py:build, or a TorchScript file"
 
 
 def load_own(reference: str, device: torch.device, shape: tuple[int, int, int]) -> Extractor:
     """The extractor of `FILE.py:FUNCTION` or of a TorchScript file, tried on random images of the shape (H, W, C).
 
-    `FUNCTION(device)` returns a callable from float32 images [N, C, H, W] in [0, 255] on the device to features [N, d].
+    `FUNCTION(device)` returns a callable that maps float32 images [N, C, H, W] in [0, 255] on the device to features
+    [N, d].
 
     Raises:
-        DataError: the file cannot be used, or its network does not follow this interface. Calls of the extractor raise the
-            same.
+        DataError: the file cannot be used, or its network does not follow this interface. Calling the extractor may
+            raise the same error.
     """
     name = f"--features {reference}"
     network: Any
@@ -62,7 +63,7 @@ def load_own(reference: str, device: torch.device, shape: tuple[int, int, int]) 
 
 
 def given(images: Tensor) -> str:
-    """The input of a network, in words."""
+    """A description, for error messages, of the input that a network was given."""
     return f"float32 images {list(images.shape)} in [0, 255]"
 
 
@@ -87,7 +88,7 @@ def tried(network: Callable[[Tensor], Any], device: torch.device, shape: tuple[i
     """The dimension of the features, from a trial on random images.
 
     Raises:
-        DataError: the network fails, or returns anything but finite features [N, d] that depend on one image each.
+        DataError: the network fails, or does not return finite features [N, d] whose rows depend on one image each.
     """
     height, width, channels = shape
     pixels = np.random.default_rng(0).integers(0, 256, (PROBES, channels, height, width), np.uint8)
@@ -101,13 +102,14 @@ def tried(network: Callable[[Tensor], Any], device: torch.device, shape: tuple[i
         raise DataError(f"{name}: its features are not all finite real numbers (dtype {features.dtype})")
     if alone.shape != features[:1].shape or (alone - features[:1]).abs().max() > TOLERANCE * features.abs().max():
         raise DataError(
-            f"{name}: an image alone has other features than in a batch; features must depend on one image and on nothing random"
+            f"{name}: an image has different features alone and in a batch; they must not depend on other images or on "
+            "chance"
         )
     return features.shape[1]
 
 
 def digest_of(path: Path, label: str, network: object) -> str:
-    """A sha256 of a Python file, of the function chosen in it, and of the weights if it built a module."""
+    """One sha256 of a Python file, the name of the chosen function and, if the function built a module, its weights."""
     found = hashlib.sha256(f"{sha256(path)} {label}".encode())
     weights = network.state_dict() if isinstance(network, nn.Module) else {}
     for name, tensor in sorted(weights.items()):

@@ -15,7 +15,7 @@ from gddim_cli.evaluation.protocols import INCEPTION_MODES, MODES
 
 
 def load_extractor(mode: str, device: torch.device, inception: Path | None = None) -> Extractor:
-    """The extractor of a mode. For the modes of Inception, `inception` replaces the published network, if given.
+    """The extractor of a mode. In Inception's modes, the file `inception`, if given, replaces the published network.
 
     Raises:
         UsageError: an unknown mode, or `inception` for a mode of another network.
@@ -24,9 +24,14 @@ def load_extractor(mode: str, device: torch.device, inception: Path | None = Non
     if mode in INCEPTION_MODES:
         return load_inception(mode, device, inception)
     if inception is not None and mode in ("lenet", SCORES):
-        raise UsageError("--inception: this reference is measured with lenet-mnist, not with Inception; add --mode")
+        raise UsageError(
+            "--inception: this reference is measured with lenet-mnist, not with Inception; choose a mode of Inception "
+            "with --mode"
+        )
     if inception is not None:
-        raise UsageError(f"--inception: mode {mode} uses another network than Inception; leave out one of the two")
+        raise UsageError(
+            f"--inception: mode {mode} uses another network than Inception; leave out one of the two options"
+        )
     if mode in ("lenet", SCORES):
         return load_lenet(device, mode=mode)
     if mode == "dinov2":

@@ -1,4 +1,4 @@
-"""The weights of published networks: found, and verified against their card."""
+"""Finds the weights of published networks and verifies them against their cards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Weights:
 
 
 def weights_of(name: str, file: Path | None = None) -> Weights:
-    """The weights in `file`, or those that `gddim download` fetched, verified.
+    """The weights in `file`, or those that `gddim download` fetched, verified against their card.
 
     Raises:
         DataError: the file is missing, or has changed since its download.
@@ -45,7 +45,8 @@ def weights_of(name: str, file: Path | None = None) -> Weights:
     expected = pinned(name)
     if file is None and not digest.startswith(expected):
         raise DataError(
-            f"{path}: sha256 {digest[:16]}... is not its card's {expected[:16]}...; gddim download {name} again"
+            f"{path}: sha256 {digest[:16]}... differs from {expected[:16]}... on its card; run gddim download {name} "
+            "again"
         )
     return Weights(path, digest, file is None or bool(expected and digest.startswith(expected)))
 
@@ -61,12 +62,12 @@ def weights_path(name: str, file: Path | None) -> Path:
         raise DataError(f"--inception: {file}: {'not a plain file' if file.exists() else 'no such file'}")
     if path is None:
         raise DataError(
-            f"the weights of {name} are not on this machine; get them with: gddim download {name} (without internet, on another "
-            "machine), or measure digits offline with --ref mnist"
+            f"the weights of {name} are not on this machine; get them with: gddim download {name} (without internet, "
+            "download the file elsewhere and add --from FILE), or measure digits offline with --ref mnist"
         )
     return path
 
 
 def pinned(name: str) -> str:
-    """The sha256 that the card of a published file states, or its beginning."""
+    """The sha256 of a published file, or its first digits, as its card states it; empty if the card does not."""
     return file_card_of(name).source.sha256 or ""

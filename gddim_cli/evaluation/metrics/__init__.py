@@ -1,1 +1,1 @@
-"""Metrics on features, one a file. Importing them imports no torch: `gddim fid --help` and shell completion stay quick."""
+"""Metrics on features, one per file. Importing them does not import torch, so help and shell completion are fast."""

@@ -1,4 +1,4 @@
-"""What a metric is: a spec, beside its code, that a registry lists and a plugin can add to."""
+"""The spec of a metric. It stands beside the metric's code and is listed in a registry, to which plugins can add."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OnStep = Callable[[float], object]
 
 
 class NoOptions(msgspec.Struct, frozen=True):
-    """The options of a metric without options."""
+    """The (empty) options of a metric that has none."""
 
 
 def no_notes(_features: Features, _reference: Reference | None) -> Iterable[str]:
@@ -36,7 +36,7 @@ def no_notes(_features: Features, _reference: Reference | None) -> Iterable[str]
 
 
 def two(_dimension: int, _options: object) -> int:
-    """The fewest images of most metrics."""
+    """The minimum number of images for most metrics."""
     return 2
 
 
@@ -46,20 +46,23 @@ class MetricSpec(Spec):
 
     Attributes:
         name: what users call it, in `--metrics` and in plans.
-        title: its name in tables with the published network. An option in braces stands for that option's value: `"{value}"`.
+        title: its name in tables if the features come from the published network. The name of an option in braces, as
+            in `"{value}"`, is replaced by the option's value.
         compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is printed
             in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
-        generic_title: its name with any other network, to which the network's name is appended: `FD` makes
-            `FD(lenet-mnist)`. By default the title. The published network is `mode`'s, or Inception.
+        generic_title: its name if the features come from any other network, whose name is appended: `FD` becomes
+            `FD(lenet-mnist)`. Default: `title`. The published network is that of `mode`, or Inception if `mode` is
+            None.
         lower_is_better: whether images nearer to the reference have lower values.
         needs_reference: whether the metric compares with a reference; if not, `compute` is given None.
         needs_features: whether the reference's features are needed, not only their mean and covariance.
         needs_scores: whether `compute` takes the network's class scores [N, c] (logarithms of probabilities up to a constant)
             in place of features.
-        mode: the mode in which it is always measured; by default the command's.
-        depends_on_count: whether the expected value depends on the number of images; a label then states it, as `FID@2000`.
+        mode: the mode in which the metric is always measured; None for the mode that the command chooses.
+        depends_on_count: whether the expected value depends on the number of images; labels then state it, as in
+            `FID@2000`.
         options: a struct of its settings, each with a default.
-        least_images: `least_images(dimension, options)` returns the fewest images that it can be computed from.
+        least_images: `least_images(dimension, options)` returns the minimum number of images.
         notes: `notes(features, reference)` returns notes for the reader of the value, one sentence each.
     """
 
@@ -96,7 +99,7 @@ class Metric:
     """A metric with its options, as `--metrics prdc:k=3` chooses it.
 
     Attributes:
-        file: the Python file that defines it, or None.
+        file: the Python file that defines the metric; None for a metric in the registry.
         sha256: SHA-256 of that file.
     """
 
@@ -107,7 +110,7 @@ class Metric:
 
     @property
     def text(self) -> str:
-        """The text that chooses it on the command line: its name or file, and the options that are not at their defaults."""
+        """The text that chooses the metric on the command line: its name or file, and options not at their defaults."""
         return ":".join(
             [self.file or self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())]
         )
@@ -122,7 +125,10 @@ class Metric:
         return extractor.published and extractor.mode == self.spec.mode if self.spec.mode else extractor.defines_fid
 
     def label(self, extractor: Extractor) -> str:
-        """Its name in tables, which names the features' network: `FID`, `FD(lenet-mnist)`, `KID (size 500)`."""
+        """The metric's name in tables: `FID`, `FD(lenet-mnist)`, `KID (size 500)`.
+
+        The name states any network other than the published one, and the options that are not at their defaults.
+        """
         known, given = settings.declared(self.spec.options), settings.values(self.options)
         official = self.official(extractor)
         own = self.spec.title if official else self.spec.generic_title or self.spec.title

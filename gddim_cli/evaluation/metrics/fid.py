@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from gddim_cli.evaluation.statistics import Reference
 
 FEW = 4
-"""A reference with at most this many images per feature biases the distance visibly."""
+"""A reference with at most this many images per dimension of the features biases the distance noticeably."""
 
 
 def compute(features: Features, reference: Reference, _options: NoOptions, on_step: OnStep) -> dict[str, float]:
-    """`value`, the Frechet distance of features [N, d] to the reference, and the interval of its mean over sets of N images.
+    """`value`, the Frechet distance of features [N, d] to the reference, and the 95 % interval of its expected value.
 
-    There is no interval for fewer than twice as many images as features.
+    The expected value is that over sets of N images. There is no interval if N is less than twice the features' rank.
     """
     from gddim_cli.evaluation.frechet import frechet_distance
     from gddim_cli.evaluation.intervals import frechet_expansion
@@ -37,7 +37,7 @@ def compute(features: Features, reference: Reference, _options: NoOptions, on_st
 
 
 def notes(features: Features, reference: Reference) -> Iterator[str]:
-    """Notes on what biases the distance."""
+    """Notes about small numbers of images, which bias the distance."""
     n, dimension = features.shape
     if n <= dimension:
         yield f"{n} images give a covariance of rank {n - 1} of {dimension}: the distance is strongly biased upwards"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gddim_cli.evaluation.statistics import Reference
 
 LEAST = 5
-"""Images that the extrapolation needs, in units of the features' dimension."""
+"""The extrapolation needs at least this many images per dimension of the features."""
 
 
 class InfinityOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +26,13 @@ class InfinityOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compute(features: Features, reference: Reference, options: InfinityOptions, on_step: OnStep) -> dict[str, float]:
-    """`value`, the distance at N -> infinity by a straight line in 1/N, and the interval of the distance there.
+    """`value`, the distance extrapolated to N -> infinity by a straight line in 1/N, and its 95 % interval.
 
     The bias of the distance is c/N up to higher orders in 1/N, which matter unless N is well above the dimension d. The
-    line is therefore fitted to random subsets whose sizes are evenly spaced from `max(N/5, 2.5 d)` to N. The value is
-    `sum_k c_k D(S_k)` over the subsets S_k, so image i has the weight
-    `sum_k c_k [i in S_k] / |S_k|`, and a pair of images likewise.
+    line is therefore fitted to random subsets whose sizes are evenly spaced from `max(N/5, 2.5 d)` to N. The value is a
+    linear combination `sum_k b_k D(S_k)` of the distances of the subsets S_k. In the expansion that gives the interval
+    (see `intervals`), image i therefore has the weight `sum_k b_k [i in S_k] / |S_k|`, and the pair of images i and j
+    has the weight `sum_k b_k [i, j in S_k] / |S_k|^2`.
     """
     import numpy as np
 
@@ -60,7 +61,7 @@ def compute(features: Features, reference: Reference, options: InfinityOptions, 
 
 
 def least_images(dimension: int, _options: InfinityOptions) -> int:
-    """The smallest number of images that the extrapolation needs."""
+    """The minimum number of images for the extrapolation."""
     return LEAST * dimension
 
 

@@ -16,24 +16,31 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 LEAST = 10
-"""Images that a split needs."""
+"""Minimum number of images in a split."""
 
 
 class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of the Inception Score; the default is its authors'."""
+    """The options of the Inception Score, with its authors' default."""
 
-    splits: Annotated[int, about("Random parts of the images to average over.", panel="Metrics", ge=1, le=1000)] = 10
+    splits: Annotated[
+        int, about("Number of random parts of the images to average over.", panel="Metrics", ge=1, le=1000)
+    ] = 10
 
 
 def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: OnStep) -> dict[str, float]:
-    """`value`, the mean over random splits of `exp E KL(p(y|x) || p(y))`, and the interval of its mean over sets of N images.
+    """`value`, the mean over random splits of `exp E KL(p(y|x) || p(y))`, and the 95 % interval of its expected value.
 
-    The orders of the interval (see `intervals`) are, for a split of n images with the mean q of their probabilities p:
-    `p(x_i) = (n - 1) (S - S_i)`, where S_i is the split's score without image i, whose variance is too large by `second / n`;
-    and `h(x, y) = -S sum_k (p_xk - q_k) (p_yk - q_k) / q_k`.
+    Let S be the score of a split of n images, p_xk the probability of class k for image x, and q_k the mean of p_xk
+    over the split. The expansion that gives the interval (see `intervals`) has the terms
+
+        p(x_i)  = (n - 1) (S - S_i)
+        h(x, y) = -S sum_k (p_xk - q_k) (p_yk - q_k) / q_k
+
+    where S_i is the split's score without image i. The variance of these `p(x_i)` is too large by `second / n`, which
+    is therefore subtracted from it.
 
     Args:
-        scores: class scores [N, c], of which p is the softmax.
+        scores: class scores [N, c]; the probabilities are their softmax.
     """
     from gddim_cli.evaluation.intervals import Expansion
 
@@ -77,7 +84,7 @@ def pair_variance(p: Array, q: Array) -> float:
 
 
 def least_images(_dimension: int, options: ScoreOptions) -> int:
-    """The fewest images that leave each split enough."""
+    """The minimum number of images, so that each split has enough."""
     return LEAST * options.splits
 
 

@@ -22,16 +22,18 @@ Array = NDArray[np.float64]
 class KidOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of KID; the defaults are clean-fid's."""
 
-    subsets: Annotated[int, about("Pairs of random subsets to average over.", panel="Metrics", ge=1, le=10_000)] = 100
-    size: Annotated[int, about("Largest size of a subset.", panel="Metrics", ge=2, le=100_000)] = 1000
+    subsets: Annotated[
+        int, about("Number of pairs of random subsets to average over.", panel="Metrics", ge=1, le=10_000)
+    ] = 100
+    size: Annotated[int, about("Maximum number of images in a subset.", panel="Metrics", ge=2, le=100_000)] = 1000
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernel `(x . y / d + 1)^3` among the features of two subsets of equal size, in float64.
+    """Values of the kernel `(x . y / d + 1)^3` for two subsets x and y of n feature vectors each, in float64.
 
     Attributes:
-        xx, yy, xy: its values, [n, n].
+        xx, yy, xy: the values within x, within y, and between x and y, each [n, n].
     """
 
     xx: Array
@@ -40,7 +42,7 @@ class Kernels:
 
     @classmethod
     def of(cls, x: NDArray[np.floating], y: NDArray[np.floating]) -> Kernels:
-        """The kernel of features [n, d] and [n, d]."""
+        """The values for features x and y, both [n, d]."""
         a, b = x.astype(np.float64), y.astype(np.float64)
         return cls(cubic(a, a), cubic(b, b), cubic(a, b))
 
@@ -50,10 +52,10 @@ class Kernels:
         return float(others_mean(self.xx).mean() + others_mean(self.yy).mean() - 2 * self.xy.mean())
 
     def components(self) -> Array:
-        """The variance of the distance by terms of its expansion, unbiased, [5].
+        """Unbiased estimates of the five variances in the expansion of the distance (see `intervals`), [5].
 
-        The variance of `E k(x, x') - E k(x, y)` over x, the same over y, then the mean squares of the kernels with
-        their row and column means taken off: xx, yy and xy.
+        Two are of first order: the variance of `E k(x, x') - E k(x, y)` over x, and its counterpart over y. Three are
+        of second order: the mean squares of xx, yy and xy after their row and column means are subtracted.
         """
         n = len(self.xx)
         xx, yy = (centred(k - np.diag(np.diag(k)), others_mean(k), others_mean(k)) for k in (self.xx, self.yy))
@@ -77,7 +79,7 @@ def others_mean(square: Array) -> Array:
 
 
 def centred(kernel: Array, rows: Array, columns: Array) -> Array:
-    """A kernel with its row and column means taken off."""
+    """A kernel matrix with its row and column means subtracted."""
     return kernel - rows[:, None] - columns + rows.mean()
 
 
@@ -92,16 +94,16 @@ def kid(
     options: KidOptions | None = None,
     on_step: OnStep = lambda _: None,
 ) -> dict[str, float]:
-    """`value`, the mean over random pairs of subsets, and the interval of the distance of the two distributions.
+    """`value`, the mean distance of random pairs of subsets, and the 95 % interval of the distributions' distance.
 
-    Both sets count as random samples. The interval accounts for features and pairs of features that occur in several subsets.
-    If a subset would hold the whole sets, they are compared once.
+    Both sets are treated as random samples. The interval accounts for features, and pairs of features, that occur in
+    several subsets. If the subsets would be the whole sets, the sets are compared only once.
 
     Args:
         x, y: features [N, d] and [M, d].
 
     Raises:
-        DataError: fewer than two features on a side.
+        DataError: x or y has fewer than two rows.
     """
     from gddim_cli.evaluation.intervals import interval
 
@@ -124,7 +126,8 @@ def kid(
     if n < 4:
         return found
     single_x, single_y, xx, yy, xy = np.mean(components, axis=0)
-    both_x, both_y = in_x @ in_x.T, in_y @ in_y.T  # the features that two subsets share
+    # For each pair of subsets, the number of features that they share.
+    both_x, both_y = in_x @ in_x.T, in_y @ in_y.T
     first = 4 * (single_x * both_x.sum() + single_y * both_y.sum()) / (subsets * n) ** 2
     within = (xx * (both_x * (both_x - 1)).sum() + yy * (both_y * (both_y - 1)).sum()) / (subsets * n * (n - 1)) ** 2
     between = xy * (both_x * both_y).sum() / (subsets * n * n) ** 2

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from gddim_cli.evaluation.statistics import Reference
 
 LARGEST = 10_000
-"""Most features of a set that are compared; a random choice of larger sets."""
+"""Maximum number of feature vectors to compare from a set; if a set is larger, that many are chosen at random."""
 ROWS = 500
 
 
 def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int) -> dict[str, float]:
     """Precision, recall, density and coverage, from balls around features.
 
-    A ball around a feature reaches to its k-th nearest neighbour in its own set. precision: the share of fakes in a ball of
-    a real; recall: the share of reals in a ball of a fake; density: the mean number of reals' balls around a fake, over k;
-    coverage: the share of reals whose ball holds a fake. Of larger sets, a random choice of 10 000 is used.
+    The ball around a feature reaches to its k-th nearest neighbour in its own set. Precision is the share of fake
+    features that lie in the ball of a real one, and recall the share of real features that lie in the ball of a fake
+    one. Density is the mean number of real features' balls that contain a fake feature, divided by k. Coverage is the
+    share of real features whose ball contains a fake one. Of a set of more than 10 000 features, a random choice of
+    10 000 is used.
 
     Args:
         real, fake: features [N, d] and [M, d].
@@ -57,17 +59,17 @@ def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int) -> dict
 
 
 def radii(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Squared distance of each feature to its k-th nearest neighbour; itself is its 0-th."""
+    """Squared distance of each feature to its k-th nearest neighbour; the 0-th neighbour is the feature itself."""
     return np.concatenate([np.partition(squares, k, axis=1)[:, k] for _, squares in distances(x, x)])
 
 
 def distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Squared distances of all of y to x, a few rows of x at a time."""
+    """Yields the squared distances from a few rows of x at a time, given as a slice, to all rows of y."""
     squares_y = (y * y).sum(axis=1)
     for first in range(0, len(x), ROWS):
         part = x[first : first + ROWS]
         squares = (part * part).sum(axis=1)[:, None] + squares_y - 2 * part @ y.T
-        if x is y:  # rounding must not move a feature away from itself
+        if x is y:  # The distance of a feature to itself must be exactly 0, whatever the rounding errors.
             squares[np.arange(len(part)), first + np.arange(len(part))] = 0.0
         yield slice(first, first + len(part)), np.maximum(squares, 0.0)
 
@@ -77,9 +79,9 @@ class PrdcOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     value: Annotated[
         Literal["precision", "recall", "density", "coverage"],
-        about("The one of the four that tables print.", panel="Metrics"),
+        about("Which of the four numbers to show in tables.", panel="Metrics"),
     ] = "precision"
-    k: Annotated[int, about("Nearest neighbours that a ball reaches to.", panel="Metrics", ge=1, le=1000)] = 5
+    k: Annotated[int, about("Number of nearest neighbours in a ball.", panel="Metrics", ge=1, le=1000)] = 5
 
 
 def compute(
@@ -93,7 +95,7 @@ def compute(
 
 
 def least_images(_dimension: int, options: PrdcOptions) -> int:
-    """The fewest images such that each has k neighbours."""
+    """The minimum number of images, so that each has k neighbours."""
     return options.k + 1
 
 

@@ -26,7 +26,7 @@ def find_metric(text: str, where: str = "--metrics") -> Metric:
     For example `kid`, `prdc:k=3:value=recall`, `mine.py`.
 
     Args:
-        where: how a message names the place.
+        where: the option or key that `text` was given for, as messages name it.
 
     Raises:
         UsageError: an unknown metric or option, or a value outside an option's range.
@@ -39,7 +39,7 @@ def find_metric(text: str, where: str = "--metrics") -> Metric:
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals or key in given:
-            raise UsageError(f"{where} {text}: '{part}' is not one option as key=value")
+            raise UsageError(f"{where} {text}: '{part}' is not an option as key=value, or is given twice")
         known = settings.declared(spec.options)
         given[key] = known[key].parse(value, f"{where} {name}:{key}") if key in known else value
     chosen = settings.build(spec.options, given, f"the metric {name}", lambda key: f"{where} {name}:{key}")
