@@ -310,7 +310,7 @@ def test_euler_is_the_reverse_drift_written_out() -> None:
         ("em", CLD(), "R", {"corrector": True}, "--corrector: unsupported by em; an option of gddim"),
         ("gddim", CLD(), "R", {"corrector": True, "lam": 0.5}, "--corrector: unsupported by stochastic gDDIM"),
         ("gddim", CLD(), "R", {"order": 2, "lam": 0.5}, "--order: stochastic gDDIM has order 0"),
-        ("gddim", CLD(), "L", {"lam": 0.5}, "--lambda: stochastic gDDIM needs K = R and the whole score"),
+        ("gddim", CLD(), "L", {"lam": 0.5}, "--lambda: stochastic gDDIM needs K = R and the score of all"),
         ("gddim", CLD(), "R", {"lam": -0.1}, "--lambda: -0.1: expected a number from 0 to 10"),
         ("heun", CLD(), "R", {"order": 2}, "--order: unsupported by heun; an option of gddim"),
         ("heun", CLD(), "R", {"order": 0}, "--order: unsupported by heun; an option of gddim"),
