@@ -33,7 +33,7 @@ def predict_correct_steps(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Yields steps that predict with gDDIM, evaluate eps at the predicted state, and redo the step with this added node.
+    """Yields predictor-corrector steps: gDDIM predicts the next state, and the step is redone with eps there as a node.
 
     Takes two evaluations per step, and one for the denoising step. The global order is `predictor.order + 2` once the
     history is full. With `first_step` and `history` (latest first, as in `multistep`), the loop can start with a
