@@ -211,7 +211,7 @@ class Diffusion(ABC):
         return drift + 0.5 * noise - half_lower
 
     def theta(self, t: ArrayLike) -> Array:
-        """The angle of `R_t = L_t Rot(theta_t)` for D = 2, in radians, [...]."""
+        """For D = 2, the angle theta_t in `R_t = L_t Rot(theta_t)`, in radians, [...]."""
         start = self._turn_at_0
         return self._theta(np.asarray(t, dtype=np.float64)) + np.arctan2(start[1, 0], start[0, 0])
 

@@ -145,7 +145,7 @@ def check_length(shape: Shape, dtype: np.dtype[Any], length: int) -> int:
         raise ValueError(f"its shape is {list(shape)}")
     needed = math.prod(shape) * dtype.itemsize
     if needed > length:
-        raise ValueError(f"truncated: {dtype}{list(shape)} takes {needed} bytes, and there are {max(length, 0)}")
+        raise ValueError(f"truncated: {dtype}{list(shape)} takes {needed} bytes, but there are only {max(length, 0)}")
     return needed
 
 

@@ -55,7 +55,7 @@ class RowFile:
                 file.write(old[row].tobytes() if old is not None and row < len(old) else missing)
 
     def done(self, num: int) -> set[int]:
-        """The indices of the rows that exist."""
+        """The indices of the rows that have been written."""
         if self.complete:
             return set(range(num))
         states = read_array(self.partial, memory_map=True)
@@ -112,7 +112,7 @@ class PartialRows:
         return RowFile(self.path, num, (width,), self.run, None, overwrite=found is None or found.shape != (num, width))
 
     def done(self) -> int:
-        """The number of rows that exist."""
+        """The number of rows that have been written."""
         rows = self._read()
         return 0 if rows is None else int((~np.isnan(rows[:, -1])).sum())
 

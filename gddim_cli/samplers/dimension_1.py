@@ -57,7 +57,7 @@ def require_dimension_1(diffusion: Diffusion, sampler: str) -> None:
     """Raises UsageError if the state dimension per pixel of the diffusion is above 1."""
     if diffusion.D != 1:
         raise UsageError(
-            f"--sampler {sampler}: needs a diffusion of state dimension 1 per pixel, and {diffusion.name} has "
+            f"--sampler {sampler}: needs a diffusion of state dimension 1 per pixel, but {diffusion.name} has "
             f"{diffusion.D}; use --sampler gddim"
         )
 
