@@ -1,1 +1,1 @@
-"""Linear diffusions as matrices: one file each, a registry of names, and users' own files."""
+"""Linear diffusions, defined by their matrices: one module each, a registry by name, and a loader for users' files."""

@@ -18,20 +18,21 @@ from gddim_cli.numerics.quadrature import Antiderivative, Array, antiderivative,
 
 KChoice = Literal["R", "L"]
 SINGULAR = 1e-14
-"""The smallest eigenvalue of a `Sigma_0` that counts as positive definite."""
+"""`Sigma_0` counts as singular if its smallest eigenvalue is below this."""
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a diffusion is sampled: its own defaults, those of a model card, or the settings of one run.
+    """How a diffusion is sampled: the defaults of the diffusion, those of a model card, or the settings of one run.
 
     Attributes:
         t_start: the first time, at which u is drawn from the prior; at most the diffusion's T.
         t_end: the last time, above 0.
-        grid_power: p of the time grid, evenly spaced in `t^(1/p)`, or the name of another grid (`samplers.time_grids`).
-        denoise: whether a denoising step, with one more evaluation, follows at `t_end`.
-        k: the factor K_t of the noise prediction, `R` (gDDIM) or `L` (Cholesky).
-        quantize: how images in [-1, 1] become uint8, by truncation (`floor`) or rounding (`round`).
+        grid_power: the time grid: a power p, for times evenly spaced in `t^(1/p)`, or the name of another grid (see
+            `samplers.time_grids`).
+        denoise: whether sampling ends with a denoising step at `t_end`, which takes one more evaluation.
+        k: which factor K_t defines the noise prediction, `R` (gDDIM) or `L` (Cholesky).
+        quantize: how images in [-1, 1] are converted to uint8: by truncation (`floor`) or rounding (`round`).
     """
 
     t_start: float = 1.0
@@ -48,20 +49,24 @@ class Diffusion(ABC):
     The state of a pixel has D components, of which the first is the image; matrices are D x D blocks that all pixels
     share. Times are arrays of any shape `[...]`, matrices `[..., D, D]`, all float64 and without units.
 
-    A subclass gives `name`, `D` and four members: `F`, `GG`, `Sigma_0` and `prior_factor`. All else is computed
-    numerically, and a subclass may override it with closed forms. `gddim check` tests that they agree.
+    A subclass defines `name`, `D` and four members: `F`, `GG`, `Sigma_0` and `prior_factor`. The other members are
+    computed from these numerically. A subclass may override them with closed forms; `gddim check` tests that
+    these agree with the four members.
     """
 
     name: ClassVar[str]
-    """Its name in `--diffusion`, `run.json` and messages."""
+    """The name of the diffusion in `--diffusion`, `run.json` and messages."""
     D: ClassVar[int]
     """The state dimension per pixel."""
     T: float = 1.0
     """The last time."""
     spectral: ClassVar[bool] = False
-    """Whether blocks differ by frequency: then D = 1 and matrices are [..., H, W, 1, 1], on the image's 2-D DCT-II."""
+    """Whether the diffusion acts on the image's 2-D DCT-II with blocks that differ by frequency.
+
+    Then D = 1 and matrices are [..., H, W, 1, 1].
+    """
     sampling: ClassVar[SamplingConfig] = SamplingConfig()
-    """How it is sampled if neither a model card nor the user says otherwise."""
+    """The default settings for sampling, which a model card or the user may override."""
 
     @abstractmethod
     def F(self, t: ArrayLike) -> Array:
@@ -74,17 +79,17 @@ class Diffusion(ABC):
     @property
     @abstractmethod
     def Sigma_0(self) -> Array:
-        """The covariance at t = 0 of a pixel whose image is known, [D, D]."""
+        """The covariance of a pixel's state at t = 0, given the image, [D, D]."""
 
     @property
     @abstractmethod
     def prior_factor(self) -> Array:
-        """`S` with `u_T = S z`, `z ~ N(0, I)`, [D, D]."""
+        """The matrix `S` for drawing from the prior: `u_T = S z` with `z ~ N(0, I)`, [D, D]."""
 
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
         """The transition matrix: `dPsi/dt = F_t Psi`, `Psi(s, s) = I`.
 
-        Numerically, from collocation on panels of [0, T] (`numerics.flow`).
+        Computed by collocation on panels of [0, T] (see `numerics.flow`).
 
         Raises:
             NumericsError: F is not smooth or not finite, or a time is outside [0, T].
@@ -94,8 +99,8 @@ class Diffusion(ABC):
     def noise_covariance(self, t: ArrayLike) -> Array:
         """`int_0^t Psi(t, s) GG_s Psi(t, s)^T ds`, which is `Sigma_t` for `Sigma_0 = 0`.
 
-        Numerically, by Gauss-Legendre quadrature from the last panel edge before t; the covariance at that edge is
-        propagated to t by Psi. All terms are positive semidefinite, so nothing cancels.
+        The integral from the last panel edge before t is computed by Gauss-Legendre quadrature, and the covariance at
+        that edge is propagated to t by Psi. All terms are positive semidefinite, so nothing cancels.
         """
         times = np.asarray(t, dtype=np.float64)
         edges, before = self._accumulated
@@ -103,7 +108,7 @@ class Diffusion(ABC):
         return self._carried(times, edges[panel], before[panel])
 
     def _carried(self, t: Array, start: Array, before: Array) -> Array:
-        """The noise covariance at t from that at `start`, in the same panel."""
+        """Propagates the noise covariance `before` from the time `start` to t, a time in the same panel."""
         points, weights, _ = rule()
         half = 0.5 * (t - start)[..., None]
         s = start[..., None] + half * (1 + points)
@@ -114,7 +119,7 @@ class Diffusion(ABC):
 
     @cached_property
     def _accumulated(self) -> tuple[Array, Array]:
-        """Panel edges [P + 1], and the noise covariance at each but the last [P, D, D]."""
+        """The panel edges, [P + 1], and the noise covariance at each edge except the last, [P, D, D]."""
 
         def both(t: Array) -> Array:
             return np.concatenate([self.F(t), self.GG(t)], axis=-1).reshape(len(t), -1)
@@ -126,7 +131,7 @@ class Diffusion(ABC):
         return edges, np.stack(found)
 
     def Sigma(self, t: ArrayLike) -> Array:
-        """`Sigma_t`: `dSigma/dt = F Sigma + Sigma F^T + GG`, from `Sigma_0`."""
+        """`Sigma_t`, the solution of `dSigma/dt = F Sigma + Sigma F^T + GG` that starts from `Sigma_0`."""
         psi = self.Psi(t, 0.0)
         return psi @ self.Sigma_0 @ psi.swapaxes(-1, -2) + self.noise_covariance(t)
 
@@ -146,9 +151,10 @@ class Diffusion(ABC):
     def R(self, t: ArrayLike) -> Array:
         """The factor of `Sigma_t` with `dR/dt = (F + 1/2 GG Sigma^{-1}) R` (gDDIM, arXiv 2206.05564, Eq. 17).
 
-        `R_0` is the symmetric root `Sigma_0^{1/2}`, as in the paper; another orthogonal factor at t = 0 would give the
-        same samples for the same score, but networks that predict `eps_R` are trained with this one. `R_t = L_t Q_t`
-        with Q_t orthogonal: 1 for D = 1, a rotation by one scalar quadrature for D = 2, a matrix equation for D > 2.
+        `R_0` is the symmetric root `Sigma_0^{1/2}`, as in the paper. Another orthogonal factor at t = 0 would give the
+        same samples for the same score, but networks that predict `eps_R` are trained with this one. R is computed as
+        `R_t = L_t Q_t` with an orthogonal Q_t. For D = 1, Q_t is 1; for D = 2, it is a rotation by an angle that is
+        found by scalar quadrature; for D > 2, it is the solution of a matrix equation.
 
         Raises:
             NumericsError: D > 1 and `Sigma_0` is singular, so `Q_0` is not defined.
@@ -159,14 +165,15 @@ class Diffusion(ABC):
         return lower @ (self._rotation(t) if self.D == 2 else self._turn(t) @ self._turn_at_0)
 
     def K(self, t: ArrayLike, choice: KChoice) -> Array:
-        """`K_t` of the noise prediction `score = -K_t^{-T} eps`: `R_t` or `L_t`."""
+        """The factor `K_t` that defines the noise prediction by `score = -K_t^{-T} eps`: either `R_t` or `L_t`."""
         return self.R(t) if choice == "R" else self.L(t)
 
     def Psi_hat(self, t: ArrayLike, s: ArrayLike, lam: float) -> Array:
-        """`dPsihat/dt = (F + (1 + lambda^2)/2 GG Sigma^{-1}) Psihat`, `Psihat(s, s) = I` (gDDIM, Eq. 22).
+        """Solves `dPsihat/dt = (F + (1 + lambda^2)/2 GG Sigma^{-1}) Psihat`, `Psihat(s, s) = I` (gDDIM, Eq. 22).
 
-        At lambda = 0 it is `R_t R_s^{-1}`; for D = 1, `Psi ((R_t / R_s) / Psi)^{1 + lambda^2}`. Otherwise
-        `L_t Y(t, s) L_s^{-1}` with `Y' = (W + lambda^2/2 L^{-1} GG L^{-T}) Y`, `W` the `rotation_rate`.
+        For lambda = 0, Psihat is `R_t R_s^{-1}`; for D = 1, it is `Psi ((R_t / R_s) / Psi)^{1 + lambda^2}`. In all
+        other cases it is `L_t Y(t, s) L_s^{-1}`, where `Y' = (W + lambda^2/2 L^{-1} GG L^{-T}) Y` and W is the
+        `rotation_rate`.
         """
         if lam == 0:
             return self.R(t) @ np.linalg.inv(self.R(s))
@@ -176,7 +183,7 @@ class Diffusion(ABC):
         return self.L(t) @ self._whitened_flow(lam)(t, s) @ np.linalg.inv(self.L(s))
 
     def _whitened_flow(self, lam: float) -> Flow:
-        """`Y` of `Psi_hat`; one flow is kept for each lambda."""
+        """The flow `Y` that `Psi_hat` uses, cached for each lambda."""
         flows: dict[float, Flow] = self.__dict__.setdefault("_flows", {})
         if lam not in flows:
 
@@ -189,10 +196,11 @@ class Diffusion(ABC):
         return flows[lam]
 
     def rotation_rate(self, t: ArrayLike) -> Array:
-        """`W` with `dQ/dt = W Q` for `R = L Q`, antisymmetric, [..., D, D].
+        """The antisymmetric `W` in `dQ/dt = W Q`, where Q is the orthogonal factor in `R = L Q`, [..., D, D].
 
-        `W = L^{-1} (F + 1/2 GG Sigma^{-1}) L - Phi(L^{-1} Sigma' L^{-T})`, `Phi` the lower triangle with half the diagonal:
-        the derivative of a Cholesky factor is `L' = L Phi(L^{-1} Sigma' L^{-T})`.
+        `W = L^{-1} (F + 1/2 GG Sigma^{-1}) L - Phi(L^{-1} Sigma' L^{-T})`, where `Phi(X)` is the lower triangle of X
+        with the diagonal halved. The second term is `L^{-1} L'`, since a Cholesky factor has the derivative
+        `L' = L Phi(L^{-1} Sigma' L^{-T})`.
         """
         f, gg, lower = self.F(t), self.GG(t), self.L(t)
         inverse = np.linalg.inv(lower)
@@ -203,7 +211,7 @@ class Diffusion(ABC):
         return drift + 0.5 * noise - half_lower
 
     def theta(self, t: ArrayLike) -> Array:
-        """The angle of `R_t = L_t Rot(theta_t)` for D = 2, in radians, [...]."""
+        """For D = 2, the angle theta_t in `R_t = L_t Rot(theta_t)`, in radians, [...]."""
         start = self._turn_at_0
         return self._theta(np.asarray(t, dtype=np.float64)) + np.arctan2(start[1, 0], start[0, 0])
 
@@ -215,19 +223,19 @@ class Diffusion(ABC):
 
     @cached_property
     def _theta(self) -> Antiderivative:
-        """`theta_t - theta_0`."""
+        """`theta_t - theta_0` as a function of t."""
         self._require_regular_start()
         return antiderivative(lambda s: self.rotation_rate(s)[:, 1, 0], 0.0, self.T)
 
     @cached_property
     def _turn(self) -> Flow:
-        """`Q_t Q_s^{-1}`."""
+        """`Q_t Q_s^{-1}` as a function of t and s."""
         self._require_regular_start()
         return Flow(self.rotation_rate, self.D, self.T)
 
     @cached_property
     def _turn_at_0(self) -> Array:
-        """`Q_0 = L_0^{-1} Sigma_0^{1/2}`, orthogonal; I where Sigma_0 is diagonal."""
+        """The orthogonal matrix `Q_0 = L_0^{-1} Sigma_0^{1/2}`; the identity if `Sigma_0` is diagonal."""
         sigma = np.asarray(self.Sigma_0, dtype=np.float64)
         if not np.any(sigma - np.diag(np.diag(sigma))):
             return np.eye(self.D)
@@ -249,10 +257,10 @@ class Diffusion(ABC):
 
 
 def check_times(diffusion: Diffusion, config: SamplingConfig) -> None:
-    """Checks that sampling stays within the times of the diffusion.
+    """Checks that the configured times lie within those of the diffusion.
 
     Raises:
-        UsageError: not `0 < t_end < t_start <= T`.
+        UsageError: `0 < t_end < t_start <= T` does not hold.
     """
     if not 0 < config.t_start <= diffusion.T:
         raise UsageError(

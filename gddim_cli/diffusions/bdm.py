@@ -1,4 +1,4 @@
-"""The blurring diffusion (Hoogeboom & Salimans, arXiv 2209.05557) with the schedules of gDDIM's authors: VP with a blur."""
+"""The blurring diffusion (Hoogeboom & Salimans, arXiv 2209.05557): VP with a blur. The schedules are gDDIM's."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ OFFSET, SPAN = 0.004, 1.008
 
 @dataclass(frozen=True)
 class BDM(KnownVariance):
-    """A diffusion of the image's orthonormal DCT-II; matrices are [..., H, W, 1, 1], one number for each frequency (i, j).
+    """A diffusion of the image's orthonormal DCT-II. Matrices are [..., H, W, 1, 1]: one number per frequency (i, j).
 
     `u_t = sqrt(abar_t) d_t x_0 + sqrt(1 - abar_t) eps`, `abar = cos^2((t + 0.004) / 1.008 pi/2)`,
     `d = e^{-lambda tau} (1 - m) + m`, `lambda = (pi i / H)^2 + (pi j / W)^2`, `tau = (s sin^2(pi t / 2))^2 / 2`.
 
-    As a linear diffusion `F = (log sqrt(abar) d)'` and `GG = -abar'/abar - 2 (d'/d) (1 - abar)`. At t = 0 the noise is not
-    zero but `Sigma_0 = 1 - abar_0 = 3.9e-5`, and the mean of `u_0` is `sqrt(abar_0) x_0`.
+    Written as a linear diffusion, it has `F = (log sqrt(abar) d)'` and `GG = -abar'/abar - 2 (d'/d) (1 - abar)`. At
+    time 0 there is already noise, of variance `Sigma_0 = 1 - abar_0 = 3.9e-5`, and the mean of `u_0` is
+    `sqrt(abar_0) x_0`.
 
     Attributes:
-        sigma_blur_max: s, the blur at t = 1 in pixels. The value of the released checkpoint is not published with it.
-        min_scale: m, the factor that remains of the highest frequencies.
+        sigma_blur_max: s, the blur at t = 1, in pixels. The value used for the released checkpoint has not been
+            published.
+        min_scale: m, the factor by which the strongest blur scales the highest frequencies; d never falls below m.
         image_size: H = W, in pixels.
     """
 
@@ -42,12 +44,12 @@ class BDM(KnownVariance):
 
     @cached_property
     def rates(self) -> Array:
-        """`lambda`, [H, W]."""
+        """`lambda` of each frequency, [H, W]."""
         squares = (np.pi * np.arange(self.image_size) / self.image_size) ** 2
         return np.add.outer(squares, squares)
 
     def mean(self, t: ArrayLike) -> Array:
-        """`sqrt(abar_t) d_t`, the factor of the image's spectrum in u_t, [..., H, W, 1, 1]."""
+        """`sqrt(abar_t) d_t`, the factor by which u_t scales the image's spectrum, [..., H, W, 1, 1]."""
         left, _ = self._blur(t)
         return matrices(np.cos(self._angle(t)) * left)
 
@@ -71,7 +73,10 @@ class BDM(KnownVariance):
 
     @staticmethod
     def _angle(t: ArrayLike) -> Array:
-        """`(t + 0.004) / 1.008 pi/2`, [..., 1, 1]: its cosine is `sqrt(abar)`, its sine the noise's standard deviation."""
+        """`(t + 0.004) / 1.008 pi/2`, [..., 1, 1].
+
+        The cosine of this angle is `sqrt(abar)`, and its sine is the noise's standard deviation.
+        """
         return (np.asarray(t, dtype=np.float64)[..., None, None] + OFFSET) / SPAN * np.pi / 2
 
     def _angular_rate(self, t: ArrayLike) -> Array:

@@ -1,4 +1,7 @@
-"""Critically-damped Langevin diffusion (Dockhorn, Vahdat & Kreis, arXiv 2112.07068): noise enters through a velocity."""
+"""Critically-damped Langevin diffusion (Dockhorn, Vahdat & Kreis, arXiv 2112.07068): noise enters through a velocity.
+
+The state u of a pixel is (x, v): the pixel's value and its velocity.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,16 @@ from gddim_cli.numerics.quadrature import Array
 class CLD(Langevin):
     """`u = (x, v)`, `F = beta [[0, 1/M], [-1, -Gamma/M]]`, `GG = diag(0, 2 Gamma beta)`, `beta_t = beta_0 + beta_1 t`.
 
-    These are the matrices of the authors' program; Eq. 10 of gDDIM (arXiv 2206.05564) prints F and G with wrong signs and
-    entries.
+    These are the matrices of the gDDIM authors' program; Eq. 10 of their paper (arXiv 2206.05564) prints F and G with
+    wrong signs and entries.
 
     Attributes:
         m_inv: `1/M`, the inverse mass.
         Gamma: the friction; None for critical damping, `Gamma = 2 sqrt(M)`.
         gamma: the velocity's variance at t = 0 in units of M.
-        numerical_eps: added to both variances, at t = 0 only (gDDIM) or, with `eps_at_every_t`, at all t (CLD-SGM).
-        eps_at_every_t: as in CLD-SGM. Then R_t is not defined, and K = L.
+        numerical_eps: a small number that is added to both variances.
+        eps_at_every_t: whether numerical_eps is added at every t, as in CLD-SGM, or only at t = 0, as in gDDIM. If it
+            is added at every t, R_t is not defined, and K must be L.
     """
 
     name = "cld"
@@ -44,7 +48,7 @@ class CLD(Langevin):
 
     @property
     def friction(self) -> float:
-        """`Gamma`, the critical value if none is given."""
+        """`Gamma`; if none was given, the value for critical damping."""
         return 2 * np.sqrt(self.M) if self.Gamma is None else self.Gamma
 
     @cached_property
@@ -56,10 +60,10 @@ class CLD(Langevin):
         return np.diag([0.0, 2 * self.friction])
 
     def noise_covariance(self, t: ArrayLike) -> Array:
-        """`S - Psi S Psi^T`, `S = diag(1, M)`; at critical damping in a form without cancellation near t = 0.
+        """`S - Psi S Psi^T` with `S = diag(1, M)`. At critical damping, a closed form avoids cancellation near t = 0.
 
-        With `y = 2 B / sqrt(M)` and the regularised incomplete gamma function `P(3, y) = 1 - e^{-y} (1 + y + y^2/2)`:
-        `xx = P`, `xv = sqrt(M) y^2 e^{-y} / 2`, `vv = M (P + 2 y e^{-y})`.
+        With `y = 2 B / sqrt(M)` and the regularised incomplete gamma function `P(3, y) = 1 - e^{-y} (1 + y + y^2/2)`,
+        the entries are `xx = P`, `xv = sqrt(M) y^2 e^{-y} / 2` and `vv = M (P + 2 y e^{-y})`.
         """
         if self.Gamma is not None:
             return super().noise_covariance(t)
@@ -73,7 +77,8 @@ class CLD(Langevin):
     def rotation_rate(self, t: ArrayLike) -> Array:
         if self.eps_at_every_t:
             raise NumericsError(
-                "cld with eps_at_every_t: Sigma_t does not solve the diffusion's equation, so R_t is not defined; use K = L"
+                "cld with eps_at_every_t: Sigma_t does not solve the diffusion's equation, so R_t is not defined; "
+                "use K = L"
             )
         return super().rotation_rate(t)
 

@@ -1,4 +1,4 @@
-"""Diffusions with D = 1 whose variance has a closed form at every t, t = 0 included."""
+"""Diffusions with D = 1 whose variance has a closed form at every t, including t = 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gddim_cli.numerics.quadrature import Array
 
 
 class KnownVariance(Diffusion):
-    """A diffusion that is given by closed forms of `Sigma` and `Psi`, with a prior of variance 1."""
+    """A diffusion that is defined by closed forms of `Sigma` and `Psi`, and whose prior has variance 1."""
 
     D = 1
 

@@ -1,4 +1,4 @@
-"""Diffusions of a pixel and its velocity whose matrices are a constant 2x2 pair times one rate: `F = beta A`, `GG = beta Q`."""
+"""Diffusions of a pixel and its velocity, with constant matrices times a common rate: `F = beta A`, `GG = beta Q`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gddim_cli.diffusions.rates import LinearRate
 from gddim_cli.numerics.quadrature import Array
 
 SERIES_BELOW = 1e-4
-"""Below it `sinh(x)/x` is taken from its series."""
+"""If x is below this, `sinh(x)/x` is computed from its series."""
 SCALED_ABOVE = 1.0
-"""Above it the growing exponential of `cosh` and `sinh` is taken out, so that they do not overflow."""
+"""If x is above this, the growing exponential is factored out of `cosh(x)` and `sinh(x)` to avoid overflow."""
 
 
 class Langevin(LinearRate, Diffusion):
@@ -39,12 +39,12 @@ class Langevin(LinearRate, Diffusion):
     @property
     @abstractmethod
     def A(self) -> Array:
-        """The drift per unit of rate, [2, 2]."""
+        """The drift matrix for beta = 1, [2, 2]."""
 
     @property
     @abstractmethod
     def Q(self) -> Array:
-        """The noise per unit of rate, [2, 2]."""
+        """The noise matrix `G G^T` for beta = 1, [2, 2]."""
 
     def F(self, t: ArrayLike) -> Array:
         return self.beta(t)[..., None, None] * self.A
@@ -59,7 +59,7 @@ class Langevin(LinearRate, Diffusion):
 
     @cached_property
     def Sigma_0(self) -> Array:
-        """`diag(e, gamma M + e)`, `e = numerical_eps`."""
+        """`diag(e, gamma M + e)` with `e = numerical_eps`."""
         return np.diag([self.numerical_eps, self.gamma * self.M + self.numerical_eps])
 
     @cached_property
@@ -68,15 +68,16 @@ class Langevin(LinearRate, Diffusion):
         return np.diag([1.0, np.sqrt(self.M)])
 
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
-        """`exp(A B)`, `B = int_s^t beta`."""
+        """`exp(A B)` with `B = int_s^t beta`."""
         return self.exponential(self.B(t, s))
 
     def exponential(self, amount: ArrayLike) -> Array:
         """`exp(A b)` for b [...], in closed form at, below and above critical damping, [..., 2, 2].
 
-        With `r = tr A / 2`, `N = A - r I` and `w^2 = -det N`: `e^{r b} (cosh(w b) I + b sinh(w b) / (w b) N)`, w being
-        imaginary below critical damping. For large `w b` the factor `e^{|w b|}` is taken out and joined with `e^{r b}`, so
-        that a strongly damped flow forward in time does not overflow.
+        With `r = tr A / 2`, `N = A - r I` and `w^2 = -det N`, the result is
+        `e^{r b} (cosh(w b) I + b sinh(w b) / (w b) N)`. Below critical damping, w is imaginary. For large real `w b`,
+        the factor `e^{|w b|}` is taken out of cosh and sinh and combined with `e^{r b}`, so that a strongly damped flow
+        forward in time does not overflow.
         """
         rate, square_of_w, deviation = self._modes
         b = np.asarray(amount, dtype=np.float64)[..., None, None]
@@ -89,7 +90,8 @@ class Langevin(LinearRate, Diffusion):
         even = np.where(square < 0, np.cos(small), np.where(large, 0.5 * (1 + faded), np.cosh(small)))
         odd = np.where(square < 0, np.sin(small), np.where(large, 0.5 * (1 - faded), np.sinh(small)))
         odd = np.where(x > SERIES_BELOW, odd / np.where(x > SERIES_BELOW, x, 1.0), 1 + square / 6)
-        with np.errstate(over="ignore", invalid="ignore"):  # backward in time it grows without bound
+        # Backward in time, the exponential grows without bound, so overflow is expected.
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(np.exp(rate * b + taken_out) * (even * np.eye(2) + b * odd * deviation))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The parameters of a diffusion: their ranges, declared with the fields, and their values."""
+"""The parameters of a diffusion: types that declare their ranges, the check of given values, and a list of values."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ OF_THE_CLASS = ("name", "D", "T", "spectral", "sampling")
 
 
 def check_parameters(kind: type[Diffusion], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given parameters of a diffusion that is a dataclass, each converted to the type of its field.
+    """The given parameters of a diffusion class that is a dataclass, each converted to the type of its field.
 
-    The range of a parameter is declared with its field, for example `nu: Positive = 4.01`. Texts that stand for numbers
-    are accepted, since `1e-6` is a text in YAML.
+    The range of a parameter is declared with its field, for example `nu: Positive = 4.01`. Strings that represent
+    numbers are accepted, since many YAML readers return `1e-6` as a string.
 
     Raises:
-        UsageError: an unknown name (the nearest is suggested), another type, or a value outside the range.
+        UsageError: a name is unknown (the message suggests the nearest one), or a value has the wrong type or is out of
+            range.
     """
     hints = get_type_hints(kind, include_extras=True)
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -44,7 +45,7 @@ def check_parameters(kind: type[Diffusion], given: Mapping[str, Any]) -> dict[st
         if key not in known:
             raise UsageError(
                 f"diffusion {kind.name} has no parameter '{brief(str(key))[1:-1]}'; "
-                f"{nearest(str(key), known) if known else 'it has none'}"
+                f"{nearest(str(key), known) if known else 'it takes no parameters'}"
             )
         checked[key] = _convert(value, hints[key], f"diffusion {kind.name}: {key}")
     return checked
@@ -64,7 +65,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def number(value: Any) -> Any:
-    """The number that a text stands for; anything else as it is."""
+    """The number that a string represents; any other value unchanged."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -74,8 +75,8 @@ def number(value: Any) -> Any:
 def parameters_of(diffusion: Diffusion) -> dict[str, float | bool | str | None]:
     """The parameters of a diffusion by name.
 
-    For a dataclass its fields; for any other class the public attributes of the object and of its own classes that are
-    numbers, texts, true, false or None.
+    For a dataclass, these are its fields. For any other class, they are the public attributes of the object, and of its
+    classes outside gddim. Only numbers, strings, booleans and None are included.
     """
     found: dict[str, Any] = {}
     if dataclasses.is_dataclass(diffusion):

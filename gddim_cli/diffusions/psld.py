@@ -15,18 +15,19 @@ from gddim_cli.numerics.quadrature import Array
 
 @dataclass(frozen=True)
 class PSLD(Langevin):
-    """`u = (x, v)`, `F = beta/2 [[-Gamma, 1/M], [-1, -nu]]`, `GG = beta diag(Gamma, M nu)`, `beta_t = beta_0 + beta_1 t`.
+    """`u = (x, v)`, `F = beta/2 [[-Gamma, 1/M], [-1, -nu]]`, `GG = beta diag(Gamma, M nu)`.
 
-    Damping is critical for `1/M = (Gamma - nu)^2 / 4`, as it is for the defaults (the authors' CIFAR-10 model). CLD is
-    the case Gamma = 0 with beta doubled and `nu = Gamma_CLD / M`.
+    The rate is `beta_t = beta_0 + beta_1 t`. Damping is critical if `1/M = (Gamma - nu)^2 / 4`. The defaults, which are
+    those of the authors' CIFAR-10 model, satisfy this. With Gamma = 0, `nu = Gamma_CLD / M` and a doubled beta, PSLD is
+    CLD.
 
     Attributes:
         m_inv: `1/M`, the inverse mass.
         Gamma: the friction of the pixel, and the strength of its noise.
         nu: the friction of the velocity, and the strength of its noise.
         gamma: the velocity's variance at t = 0 in units of M.
-        numerical_eps: added to both variances at t = 0. (The authors' program adds it at every t, and its Sigma_t then
-            does not solve the diffusion's equation.)
+        numerical_eps: added to both variances at t = 0. (The authors' program adds it at every t. The Sigma_t of
+            that program therefore does not solve the diffusion's equation.)
     """
 
     name = "psld"

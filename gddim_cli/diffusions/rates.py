@@ -1,4 +1,4 @@
-"""A rate that changes linearly with time, for several diffusions."""
+"""A rate that changes linearly with time, shared by several diffusions."""
 
 from __future__ import annotations
 

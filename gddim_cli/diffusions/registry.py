@@ -1,4 +1,4 @@
-"""The diffusions by name, and from files."""
+"""Finds diffusions by name, and in YAML or Python files."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def find_diffusion(reference: str) -> Diffusion:
             `Diffusion`, which is executed.
 
     Raises:
-        UsageError: an unknown name or parameter, or a value outside its range. Of a YAML file the message names the file.
-        DataError: a file that cannot be read, or does not define exactly one diffusion.
+        UsageError: a name or parameter is unknown, or a value is out of range. For a YAML file, the message names the
+            file.
+        DataError: the file cannot be read, or does not define exactly one diffusion.
     """
     path = Path(reference)
     if path.suffix in (".yaml", ".yml"):

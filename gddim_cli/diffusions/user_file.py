@@ -15,15 +15,15 @@ from gddim_cli.errors import DataError
 from gddim_cli.runtime.user_file import execute, guarded
 
 TIMES = np.linspace(1 / 64, 63 / 64, 32)
-"""The times at which the matrices are tried, in units of T."""
+"""The times at which the matrices are evaluated to check them, as fractions of T."""
 
 
 def load_user_diffusion(path: Path) -> Diffusion:
-    """The diffusion that a Python file defines, made without arguments. The file is executed, as any program is.
+    """An instance of the diffusion class that a Python file defines, made without arguments. The file is executed.
 
     Raises:
-        DataError: the file is missing, raises an error, does not define exactly one subclass of `Diffusion`, or that class
-            does not fulfil the contract (see `check_contract`). The message names the file.
+        DataError: the file is missing, raises an error or does not define exactly one subclass of `Diffusion`, or the
+            class does not fulfil the contract (see `check_contract`). The message names the file.
     """
     module = execute(path)
     kinds = [
@@ -43,7 +43,7 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
     """Checks the attributes of a user's diffusion, and the shapes of its matrices for times of several shapes.
 
     Raises:
-        DataError: a member does not fulfil the contract; the message names the first.
+        DataError: a member does not fulfil the contract; the message names the first such member.
     """
     for attribute, kind, expected in (
         ("name", str, "a text"),
@@ -57,7 +57,8 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
     check_sampling(diffusion.sampling, path)
     if diffusion.D < 1 or not 0 < diffusion.T < math.inf or not diffusion.name.strip():
         raise DataError(
-            f"{path}: name '{diffusion.name}', D = {diffusion.D}, T = {diffusion.T}: a name, D from 1 and T above 0 are needed"
+            f"{path}: name '{diffusion.name}', D = {diffusion.D}, T = {diffusion.T}: the name must not be empty, D must"
+            " be at least 1, and T must be finite and above 0"
         )
     block = _matrix(diffusion, path, "Sigma_0").shape
     if block[-2:] != (diffusion.D, diffusion.D) or (len(block) != 2 and not diffusion.spectral):
@@ -76,7 +77,7 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
                 )
             if not np.isfinite(found).all():
                 raise DataError(f"{path}: {member} is not finite at every time between 0 and T = {diffusion.T:g}")
-    for t in (0.0, diffusion.T):  # need not be finite there
+    for t in (0.0, diffusion.T):  # At both ends, F and GG must return numbers, but these need not be finite.
         for member in ("F", "GG"):
             _matrix(diffusion, path, member, t)
 
@@ -99,7 +100,7 @@ def check_sampling(config: SamplingConfig, path: Path) -> None:
 
 
 def _matrix(diffusion: Diffusion, path: Path, member: str, *times: Any) -> np.ndarray:
-    """A member of a user's diffusion that is an array, or its value at some times.
+    """The value of a member of a user's diffusion as an array. If `times` are given, the member is called with them.
 
     Raises:
         DataError: the member raises an error, or does not consist of real numbers.

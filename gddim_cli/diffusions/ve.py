@@ -18,11 +18,12 @@ from gddim_cli.numerics.quadrature import Array
 class VE(Diffusion):
     """`F = 0`, `GG = (sigma^2)'`, `sigma_t = sigma_min (sigma_max / sigma_min)^t`; `Psi = 1`, `K_t = sigma_t`.
 
-    At t = 0 the noise is not zero but `Sigma_0 = sigma_min^2`.
+    At t = 0 there is already noise, of variance `Sigma_0 = sigma_min^2`.
 
     Attributes:
         sigma_min: the noise's standard deviation at t = 0.
-        sigma_max: the noise's standard deviation at t = 1, well above the largest difference of two images.
+        sigma_max: the noise's standard deviation at t = 1. It should be well above the largest difference between two
+            images.
 
     Raises:
         UsageError: sigma_min is not below sigma_max.

@@ -16,9 +16,10 @@ from gddim_cli.numerics.quadrature import Array
 
 @dataclass(frozen=True)
 class VP(LinearRate, Diffusion):
-    """`F = -beta/2`, `GG = beta`, `beta_t = beta_0 + beta_1 t` (0.1 to 20); `alpha_t = exp(-int_0^t beta)`.
+    """`F = -beta/2`, `GG = beta`, `beta_t = beta_0 + beta_1 t` (by default from 0.1 to 20).
 
-    `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `Sigma_0 = 0`, `K_t = sqrt(1 - alpha_t)`; the prior is N(0, 1).
+    With `alpha_t = exp(-int_0^t beta)`: `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `K_t = sqrt(1 - alpha_t)`,
+    `Sigma_0 = 0`. The prior is N(0, 1).
     """
 
     name = "vp"
@@ -35,7 +36,7 @@ class VP(LinearRate, Diffusion):
         return self.beta(t)[..., None, None]
 
     def Psi(self, t: ArrayLike, s: ArrayLike) -> Array:
-        with np.errstate(over="ignore"):  # backward in time it grows without bound
+        with np.errstate(over="ignore"):  # Backward in time, Psi grows without bound, so overflow is expected.
             return np.exp(-0.5 * self.B(t, s))[..., None, None]
 
     def noise_covariance(self, t: ArrayLike) -> Array:

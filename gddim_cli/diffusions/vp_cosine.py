@@ -16,11 +16,12 @@ from gddim_cli.numerics.quadrature import Array
 class VPCosine(KnownVariance):
     """`alpha_t = cos^2((t + 0.004) / 1.008 pi/2)`; `Psi(t, s) = sqrt(alpha_t / alpha_s)`, `K_t = sqrt(1 - alpha_t)`.
 
-    `F = (log sqrt(alpha))'`, `GG = -(log alpha)'`. BDM adds a blur to it. At t = 0 the noise is not zero but
-    `Sigma_0 = 1 - alpha_0 = 3.9e-5`.
+    `F = (log sqrt(alpha))'`, `GG = -(log alpha)'`. BDM is this diffusion with a blur. At t = 0 there is already noise,
+    of variance `Sigma_0 = 1 - alpha_0 = 3.9e-5`.
 
     Attributes:
-        offset: 0.004; it keeps alpha below 1 at t = 0 and above 0 at t = 1.
+        offset: 0.004 in the formula for alpha, where 1.008 is `1 + 2 offset`. The offset keeps alpha below 1 at t = 0
+            and above 0 at t = 1.
     """
 
     name = "vp-cosine"
@@ -28,7 +29,10 @@ class VPCosine(KnownVariance):
     offset: Positive = 0.004
 
     def angle(self, t: ArrayLike) -> Array:
-        """`(t + 0.004) / 1.008 pi/2`: its cosine is `sqrt(alpha)`, its sine the noise's standard deviation."""
+        """`(t + 0.004) / 1.008 pi/2`.
+
+        The cosine of this angle is `sqrt(alpha)`, and its sine is the noise's standard deviation.
+        """
         return (np.asarray(t, dtype=np.float64) + self.offset) / (1 + 2 * self.offset) * np.pi / 2
 
     def F(self, t: ArrayLike) -> Array:

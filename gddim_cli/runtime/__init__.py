@@ -1,1 +1,1 @@
-"""The machine: processes, atomic files, arrays on disk, memory, versions, background writing, registries of named things."""
+"""Services close to the machine: processes, devices, memory, files and arrays, YAML and JSON, and registries."""

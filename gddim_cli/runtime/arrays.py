@@ -1,4 +1,4 @@
-"""Arrays from .npy and .npz files. A header is trusted only as far as the file's length allows."""
+"""Arrays in .npy and .npz files. The size that a header claims is checked against the file's length before reading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gddim_cli.runtime.text import reason
 Shape = tuple[int, ...]
 Header = tuple[Shape, bool, np.dtype[Any]]
 DEFLATE = 1032
-"""The most bytes that one compressed byte can hold."""
+"""Maximum compression ratio of DEFLATE: one compressed byte expands to at most this many bytes."""
 DAMAGE = (
     OSError,
     ValueError,
@@ -38,11 +38,11 @@ DAMAGE = (
     zlib.error,
     zipfile.BadZipFile,
 )
-"""What numpy and zipfile may raise for a file that is damaged, or was made to mislead them."""
+"""Exceptions that numpy and zipfile may raise for a damaged or malicious file."""
 
 
 def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
-    """The array of an .npy.
+    """The array in an .npy file.
 
     Raises:
         DataError: the file is missing, shorter than its header says, not an .npy, or holds Python objects.
@@ -51,7 +51,7 @@ def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
         refuse_special(path)
         with path.open("rb") as file:
             if file.read(4) == b"PK\x03\x04":
-                raise DataError(f"{path}: an .npz; a single array, .npy, is needed")
+                raise DataError(f"{path}: is an .npz file; a single array in an .npy file is needed")
             file.seek(0)
             shape, _, dtype = read_header(file)
             check_length(shape, dtype, path.stat().st_size - file.tell())
@@ -62,7 +62,7 @@ def read_array(path: Path, memory_map: bool = False) -> NDArray[Any]:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an .npy, atomically.
+    """Writes an .npy file atomically.
 
     Raises:
         OutputError: the file cannot be written.
@@ -72,7 +72,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:
-    """Names, dtypes and shapes of the arrays of an .npz, without reading them.
+    """The names, dtypes and shapes of the arrays in an .npz file, read from their headers only.
 
     Raises:
         DataError: the file is not an .npz, or an array is shorter than its header says.
@@ -93,10 +93,10 @@ def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:
 
 
 def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
-    """One array of an .npz.
+    """One array of an .npz file.
 
     Args:
-        most: the most bytes that it may have.
+        most: the largest size of the array that is read, in bytes. Default: no limit.
 
     Raises:
         DataError: the file is not an .npz, or is damaged, or lacks this array, or the array is too large.
@@ -112,14 +112,14 @@ def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
                 raise ValueError(f"{size} bytes; at most {most} are read")
             with archive.open(info) as member:
                 array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-                member.read(1)  # zipfile compares the checksum when it reads past the last byte
+                member.read(1)  # zipfile verifies the checksum when it reads past the last byte
     except DAMAGE as error:
         raise DataError(f"{path}: array '{name}' cannot be read: {reason(error)}") from error
     return array
 
 
 def read_header(file: IO[bytes]) -> Header:
-    """Shape, Fortran order (true or false) and dtype of an .npy; `file` is left at the start of the data.
+    """The shape, memory order (True: Fortran) and dtype of an .npy file; leaves `file` at the start of the data.
 
     Raises:
         ValueError: the file is not an .npy, or holds Python objects.
@@ -136,20 +136,20 @@ def read_header(file: IO[bytes]) -> Header:
 
 
 def check_length(shape: Shape, dtype: np.dtype[Any], length: int) -> int:
-    """The bytes of an array of this shape.
+    """The size in bytes of an array of this shape and dtype.
 
     Raises:
-        ValueError: a size is negative, or more than the `length` bytes that exist are needed.
+        ValueError: the shape is invalid, or the array takes more than `length` bytes, which is what the file holds.
     """
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
         raise ValueError(f"its shape is {list(shape)}")
     needed = math.prod(shape) * dtype.itemsize
     if needed > length:
-        raise ValueError(f"truncated: {dtype}{list(shape)} takes {needed} bytes, and there are {max(length, 0)}")
+        raise ValueError(f"truncated: {dtype}{list(shape)} takes {needed} bytes, but there are only {max(length, 0)}")
     return needed
 
 
 def content_length(info: zipfile.ZipInfo, path: Path) -> int:
-    """The most bytes that a member of a .zip can hold: what it claims, if its compressed bytes can hold that."""
+    """The largest possible size of a .zip member in bytes: the claimed size, limited to what its data can expand to."""
     packed = min(info.compress_size, path.stat().st_size)
     return min(info.file_size, packed if info.compress_type == zipfile.ZIP_STORED else packed * DEFLATE)

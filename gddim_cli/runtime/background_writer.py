@@ -1,4 +1,4 @@
-"""Encoding and writing on another thread, and copies from a GPU that overlap with its computing."""
+"""A thread that encodes and writes in the background, and copies from a GPU that overlap with its computations."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 DEPTH = 2
-"""The most pending items, one being written and one waiting, which bounds the memory."""
+"""Maximum number of pending items: one being written and one waiting. The limit bounds the memory used."""
 
 
 class Writer(Generic[T, R]):
     """Calls `work` on items, in order, on a separate thread.
 
-    Errors of `work` are raised on the calling thread, by the next call of a method; `on_done` is called there too.
+    An error of `work` is raised on the calling thread, by the next call of `put`, `check` or `finish`. These methods
+    also call `on_done`, so it runs on the calling thread too.
     """
 
     def __init__(self, work: Callable[[T], R], on_done: Callable[[R], object]) -> None:
         """Starts the thread.
 
         Args:
-            work: called with each item, on the thread.
+            work: called with each item, on the separate thread.
             on_done: called with each result, in order, on the calling thread.
         """
         self._work, self._on_done = work, on_done
@@ -37,24 +38,24 @@ class Writer(Generic[T, R]):
         self._pending: deque[Future[R]] = deque()
 
     def put(self, item: T) -> None:
-        """Adds an item; waits while `DEPTH` items are pending. Raises what `work` raised on an earlier one."""
+        """Adds an item; waits while `DEPTH` are pending. Raises the error of `work` on an earlier item, if any."""
         while len(self._pending) >= DEPTH:
             self._take()
         self._pending.append(self._pool.submit(self._work, item))
 
     def check(self) -> None:
-        """Raises what `work` has raised so far; does not wait."""
+        """Raises the error of `work` on an earlier item, if any. Does not wait for pending items."""
         while self._pending and self._pending[0].done():
             self._take()
 
     def finish(self) -> None:
-        """Waits for all items. Raises what `work` raised."""
+        """Waits for all items. Raises the error of `work` on one of them, if any."""
         while self._pending:
             self._take()
         self._pool.shutdown()
 
     def stop(self) -> None:
-        """Ends after an error: pending items are still processed, and their own errors are ignored."""
+        """Ends the thread after an error. Pending items are still processed; errors on them are ignored."""
         self._pool.shutdown()
         for future in self._pending:
             if future.exception() is None:
@@ -68,12 +69,13 @@ class Writer(Generic[T, R]):
 
 
 def to_host(x: Tensor) -> Callable[[], NDArray]:
-    """Starts to copy a tensor to the CPU; the returned function waits for the copy and returns it.
+    """Starts to copy a tensor to the CPU. The returned function waits for the copy to finish and returns the array.
 
-    From a GPU, a separate stream copies into pinned memory while the next batch is computed.
+    From a CUDA GPU, the tensor is copied into pinned memory on a separate stream, while the GPU computes the next
+    batch.
 
     Args:
-        x: a tensor that will not be written to.
+        x: the tensor, which must not be modified afterwards.
     """
     if not x.is_cuda:
         return lambda: x.cpu().numpy()
@@ -94,5 +96,5 @@ def to_host(x: Tensor) -> Callable[[], NDArray]:
 
 @functools.cache
 def copy_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream of a device for copies to the CPU."""
+    """The CUDA stream on which a device copies to the CPU."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Time that a device spends on blocks of code."""
+"""Measures the time that blocks of code take on a device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Counts the time of the block, at whose end it waits for the device."""
+        """A context that times its block. It waits for the device at the end, so that pending work is included."""
         started = time.perf_counter()
         yield
         if self.device.type != "cpu":

@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""Finds torch devices by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def find_device(name: str | None = None) -> torch.device:
-    """The device of a name; `auto` and None choose a GPU if there is one.
+    """The device with this name; `auto` and None choose a GPU if there is one.
 
-    Each of several processes on a machine uses its own GPU, unless the name includes a number. A GPU with a number becomes
-    torch's current device.
+    If several processes run on a machine, each uses its own GPU, unless the name includes a number, as in `cuda:0`. A
+    numbered GPU becomes torch's current device.
 
     Raises:
         UsageError: this machine has no such device.
@@ -34,15 +34,18 @@ def find_device(name: str | None = None) -> torch.device:
         name = f"cuda:{index}"
         if world().local_rank >= torch.cuda.device_count():
             raise UsageError(
-                f"--device: more processes than the {torch.cuda.device_count()} CUDA GPUs of this machine; give torchrun a "
-                "smaller --nproc-per-node, or name one GPU for all, --device cuda:0"
+                f"--device: there are more processes than the {torch.cuda.device_count()} CUDA GPUs of this machine; "
+                "give torchrun a smaller --nproc-per-node, or let all processes share one GPU with --device cuda:0"
             )
     if kind == "cuda" and index and not (index.isdigit() and int(index) < torch.cuda.device_count()):
-        raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} CUDA GPUs, counted from 0")
+        raise UsageError(
+            f"--device {name}: there are {torch.cuda.device_count()} CUDA GPUs on this machine, counted from 0"
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: torch finds no Apple GPU on this machine; use --device cpu")
     if kind in ("cpu", "mps") and index:
         raise UsageError(f"--device {name}: only cuda takes a number")
     if kind == "cuda" and index:
-        torch.cuda.set_device(int(index))  # else events, pinned memory and libraries would use the first GPU too
+        # Without this, events, pinned memory and libraries would also use the first GPU.
+        torch.cuda.set_device(int(index))
     return torch.device(name)

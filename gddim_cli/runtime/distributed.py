@@ -1,10 +1,10 @@
-"""A run in several processes, started by torch's launcher: ranks, communication, and a common end.
+"""Runs in several processes, started by torchrun: ranks, communication, and ending all ranks when one fails.
 
 `torchrun --nproc-per-node N -m gddim_cli ...` starts N processes, with ranks 0 to N - 1. They communicate through the
 launcher's key-value store (counts, failures) and a gloo process group (small objects; nothing is reduced across GPUs).
-They never wait inside a collective but poll the store, so that Ctrl-C works and the failure of one rank ends all. If the
-store does not respond because its machine is lost, a thread ends the process. Without torchrun there is one rank and no
-process group.
+While ranks wait for each other, they poll the store instead of blocking in a collective, so that Ctrl-C works and the
+failure of one rank ends all of them. If the machine of the store is lost, the store no longer responds, and a
+background thread ends the process (see `heartbeat`). Without torchrun there is one rank and no process group.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gddim_cli.runtime.heartbeat import RESUME_HINT, Heartbeat
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
-"""The longest wait for the other processes to start."""
+"""Maximum time to wait for the other processes to start."""
 COLLECTIVE = timedelta(minutes=2)
-"""The longest wait inside a collective, which begins when all ranks have arrived."""
+"""Maximum duration of a collective. Each collective follows a barrier, so this includes no waiting for slow ranks."""
 POLL = 0.05
 """Seconds between two polls of the store while waiting."""
 REPORT = 0.25
@@ -36,7 +36,7 @@ REPORT = 0.25
 
 @dataclass
 class World:
-    """The processes of this run, seen from one of them.
+    """The processes of this run. Each process has a `World` of its own.
 
     Attributes:
         rank: the rank of this process, from 0.
@@ -57,7 +57,7 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this is rank 0, which prints, and writes the files that all ranks share."""
+        """Whether this is rank 0, which prints messages and writes the files that all ranks share."""
         return self.rank == 0
 
     @property
@@ -87,7 +87,7 @@ class World:
         except RuntimeError as error:
             raise GddimError(
                 f"the {self.size} processes cannot reach each other ({first_line(error)}); "
-                "if a machine has several networks, choose one, for example GLOO_SOCKET_IFNAME=eth0"
+                "if a machine has several network interfaces, choose one, for example GLOO_SOCKET_IFNAME=eth0"
             ) from error
         self._store = own
         self._heartbeat = Heartbeat(own, self.rank, self.size, self.local_rank)
@@ -95,7 +95,7 @@ class World:
         return self
 
     def _await_all(self, store: Any) -> None:
-        """Waits until all processes have started. Raises RuntimeError if some have not after `TIMEOUT`."""
+        """Waits until all processes have started. Raises RuntimeError if some have not started within `TIMEOUT`."""
         deadline = time.monotonic() + TIMEOUT.total_seconds()
         store.add("started", 1)
         while (there := int(store.add("started", 0))) < self.size:
@@ -104,12 +104,12 @@ class World:
             time.sleep(POLL)
 
     def leave(self, failed: bool = False) -> None:
-        """Leaves the process group. If this rank has failed, the others end too."""
+        """Leaves the process group. If `failed`, first tells the other ranks, which then end too."""
         if self._store is None:
             return
         from torch import distributed
 
-        with suppress(RuntimeError):  # the launcher may have ended, and its store with it
+        with suppress(RuntimeError):  # The launcher, which hosts the store, may have ended already.
             if failed:
                 self._store.set("failed", self.name)
             else:
@@ -119,7 +119,7 @@ class World:
             self._heartbeat.stop()
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This rank's share of the work: every `size`-th item, from the `rank`-th on."""
+        """This rank's share of the items: every `size`-th item, starting with item number `rank`."""
         return list(items[self.rank :: self.size])
 
     def check(self) -> None:
@@ -154,7 +154,11 @@ class World:
                 on_wait()
 
     def broadcast(self, item: T) -> T:
-        """The object that rank 0 passes, which may be any picklable object, on every rank. Raises PeerError as `barrier`."""
+        """On every rank, the `item` that rank 0 passes, which may be any picklable object.
+
+        Raises:
+            PeerError: as in `barrier`.
+        """
         if self.size == 1:
             return item
         from torch import distributed
@@ -165,7 +169,11 @@ class World:
         return box[0]
 
     def gather(self, item: T) -> list[T]:
-        """The objects of all ranks, in order, on rank 0; an empty list on the others. Raises PeerError as `barrier`."""
+        """On rank 0, the items of all ranks in order; on the other ranks, an empty list.
+
+        Raises:
+            PeerError: as in `barrier`.
+        """
         if self.size == 1:
             return [item]
         from torch import distributed
@@ -176,14 +184,18 @@ class World:
         return everyone or []
 
     def sharing(self, device: object) -> int:
-        """The largest number of ranks on one device of one machine, on rank 0; 1 on the others. Raises PeerError as `barrier`."""
+        """On rank 0, the largest number of ranks that share a device; on the other ranks, 1.
+
+        Raises:
+            PeerError: as in `barrier`.
+        """
         places = self.gather(f"{socket.gethostname()} {device}")
         return max(map(places.count, places), default=1)
 
     def count(self, amount: int = 0, at_once: bool = False) -> int:
-        """Adds to the work done by this rank; returns the work of all ranks since the last report.
+        """Adds `amount` to the work done by this rank; returns the work of all ranks since this rank's last report.
 
-        The store is read at most every `REPORT` seconds, unless `at_once`; in between, the result is 0.
+        The rank reports to the store at most every `REPORT` seconds, unless `at_once`. In between, the result is 0.
 
         Raises:
             PeerError: another rank has failed.
@@ -198,20 +210,20 @@ class World:
         return self._seen - before
 
     def _flush(self) -> int:
-        """Reports this rank's work; returns the work of all ranks."""
+        """Reports the work that this rank has done; returns the total work of all ranks."""
         amount, self._counted = self._counted, 0
         return self.add("progress", amount)
 
     def shared_counter(self) -> SharedCounter:
-        """A new counter that all ranks share. Every rank has to create the same counters in the same order."""
+        """A new counter that all ranks share. Every rank must create the same counters in the same order."""
         self._counters += 1
         return SharedCounter(self, f"counter {self._counters}")
 
     def claim_error_report(self) -> bool:
-        """Whether this rank reports why the run ends: the first one to end, since the others end because of it."""
+        """Whether this rank should report why the run ends. Only the first one to end does; it ends the others."""
         if self.size == 1:
             return True
-        if self._store is None:  # not joined yet: all ranks of a machine have met the same error
+        if self._store is None:  # Before `join`, all ranks of a machine meet the same error, so one of them reports it.
             return self.local_rank == 0
         try:
             return self.add("error reports", 1) == 1
@@ -219,7 +231,7 @@ class World:
             return self.main
 
     def add(self, key: str, amount: int) -> int:
-        """Adds to a number in the store; returns the sum."""
+        """Adds an amount to the number stored under `key`; returns the sum."""
         return int(self._ask(lambda store: store.add(key, amount)))
 
     def _ask(self, question: Callable[[Any], T]) -> T:

@@ -1,4 +1,4 @@
-"""Files that are written atomically, locked folders, checksums."""
+"""Atomic writing of files, locks on folders, checksums, and checks before files are read or replaced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCK = ".lock"
 
 @contextmanager
 def replacing(path: Path, make_folder: bool = True) -> Iterator[Path]:
-    """A context with a temporary path beside `path`: renamed to `path` at the end, removed if the block raises.
+    """A context that yields a temporary file's path. The file replaces `path` at the end, or is removed after an error.
 
     Args:
         make_folder: whether a missing folder is created; if False, a missing folder is an error.
@@ -49,10 +49,10 @@ def replacing(path: Path, make_folder: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A context for writing to `path`.
+    """A context for writing to `path` that turns an `OSError` into an `OutputError`.
 
     Raises:
-        OutputError: writing fails with an `OSError`; the message names the path, the cause and the way out.
+        OutputError: writing fails; the message names the path, the cause and what to do.
     """
     try:
         yield
@@ -76,22 +76,22 @@ def writing(path: Path) -> Iterator[None]:
 def locked(
     folder: Path, program: str, patience: float = 0.0, on_wait: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
-    """A context in which this program alone works in a folder, which is created if missing.
+    """A context that locks a folder, so that no other program works in it. A missing folder is created.
 
-    The operating system releases the lock however the program ends.
+    The operating system releases the lock when the program ends, even if the program is killed.
 
     Args:
         program: the program's name, for the message.
         patience: seconds to wait for another program to finish.
-        on_wait: called before that wait.
+        on_wait: called once before waiting.
 
     Raises:
-        OutputError: another program is working in the folder, or it cannot be written.
+        OutputError: another program is working in the folder, or the folder cannot be written.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / LOCK).is_dir():
-            raise OutputError(f"{folder / LOCK}: a folder where the lock file should be; remove it")
+            raise OutputError(f"{folder / LOCK}: is a folder, but a lock file is needed there; remove the folder")
         lock = filelock.FileLock(folder / LOCK)
         try:
             try:
@@ -107,11 +107,11 @@ def locked(
     try:
         yield
     finally:
-        lock.release()  # the lock file stays: if it were removed, two programs could lock the folder
+        lock.release()  # The lock file is kept: if it were removed, two programs could hold a lock at the same time.
 
 
 def current_umask() -> int:
-    """The process's umask. The only way to read it is to set it."""
+    """The process's umask. It can only be read by setting it, so it is set and restored."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -135,11 +135,11 @@ def probe(path: Path) -> None:
 
 
 def require_space(path: Path, size: int) -> None:
-    """Raises OutputError if a file of `size` bytes does not fit on the disk of `path`, whose folder exists."""
+    """Raises OutputError if a file of `size` bytes does not fit on the disk of `path`, whose folder must exist."""
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise OutputError(
-            f"{path}: takes {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free on its disk; "
+            f"{path}: takes {size / 1e9:.3g} GB, but only {free / 1e9:.3g} GB are free on its disk; "
             "free some space, or use fewer images"
         )
 
@@ -160,7 +160,11 @@ def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> N
 
 
 def refuse_strangers(folder: Path, record: str, kind: str) -> None:
-    """Refuses a folder of files, none of which is the record that every folder of this kind has.
+    """Refuses a folder that holds files, but not the record that every folder of this kind has.
+
+    Args:
+        record: the file name of the record.
+        kind: what such a folder holds, for the message.
 
     Raises:
         UsageError: the folder has files but no record; the message names the first file.
@@ -174,7 +178,7 @@ def refuse_strangers(folder: Path, record: str, kind: str) -> None:
 
 
 def eventually(holds: Callable[[], bool], patience: float) -> bool:
-    """Whether `holds()` becomes true within `patience` seconds: files may appear late on a shared file system."""
+    """Whether `holds()` becomes true within `patience` seconds. On a shared file system, files may appear late."""
     since = time.monotonic()
     while not holds():
         if time.monotonic() - since >= patience:
@@ -184,7 +188,7 @@ def eventually(holds: Callable[[], bool], patience: float) -> bool:
 
 
 def refuse_special(path: Path) -> None:
-    """Raises OSError for a path that is neither a file nor a folder: reading a pipe would block, a device may never end."""
+    """Raises OSError for a pipe, device or socket: reading from a pipe could block, and a device may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "not a plain file", str(path))
 

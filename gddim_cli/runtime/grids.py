@@ -1,4 +1,4 @@
-"""Grids of texts, a header and lines, as Markdown and as LaTeX."""
+"""Formats a grid of texts, whose first line is the header, as a Markdown or LaTeX table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "λ": r"$\lambda$", "η": r"$\eta$",
     ">": "$>$", "<": "$<$", "…": r"\dots{}", "—": "---",
 }  # fmt: skip
-"""Characters that LaTeX needs escaped."""
+"""Characters that must be escaped in LaTeX, with their replacements."""
 
 
 def markdown_grid(grid: Grid) -> str:
@@ -20,7 +20,7 @@ def markdown_grid(grid: Grid) -> str:
 
 
 def latex_grid(grid: Grid, caption: str) -> str:
-    """A LaTeX table, which needs the package booktabs."""
+    """A LaTeX table, for documents that use the package booktabs."""
     head, *body = (" & ".join(map(escape, line)) + " \\\\\n" for line in grid)
     lines = f"\\toprule\n{head}\\midrule\n{''.join(body)}\\bottomrule\n"
     tabular = f"\\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}\n{lines}\\end{{tabular}}\n"

@@ -15,12 +15,12 @@ RESUME_HINT = "finished work is kept; rerun the same command to resume"
 BEAT = 5.0
 """Seconds between two heartbeats."""
 SILENCE = 60.0
-"""Seconds without a heartbeat after which a rank, or the store, counts as lost."""
+"""Seconds after which a rank that sends no heartbeat, or a store that does not respond, counts as lost."""
 
 
 @dataclass
 class Heartbeat:
-    """The heartbeats of all ranks, seen from one of them.
+    """Sends the heartbeats of this rank, and watches the store and the heartbeats of all ranks.
 
     Attributes:
         store: the launcher's key-value store.
@@ -37,12 +37,12 @@ class Heartbeat:
     _beats: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     def start(self) -> None:
-        """Starts to send heartbeats, and to watch whether the store responds."""
+        """Starts one thread that sends heartbeats and one that watches whether the store responds."""
         threading.Thread(target=self._beat, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def stop(self) -> None:
-        """Ends both."""
+        """Ends both threads."""
         self._stopped.set()
 
     def check(self) -> None:
@@ -60,22 +60,25 @@ class Heartbeat:
 
     def _beat(self) -> None:
         """Sends heartbeats, on a separate thread."""
-        with suppress(RuntimeError):  # the launcher has ended; the next call on the main thread raises an error
+        # If the launcher has ended, the main thread raises an error at its next call to the store.
+        with suppress(RuntimeError):
             while not self._stopped.wait(BEAT):
                 self.store.add(f"beat {self.rank}", 1)
                 self._answers += 1
         self._stopped.set()
 
     def _watch(self) -> None:
-        """Ends the process if the store does not respond, because a thread that waits for the store receives no signals.
+        """Ends the process if the store stops responding. Runs on a separate thread.
 
-        Files remain complete, since they are written atomically. The method counts its own waits, not seconds,
-        because a process that was stopped for a while (Ctrl-Z) has sent no heartbeats either.
+        The main thread may then be blocked in a call to the store, where Ctrl-C cannot interrupt it. Files remain
+        complete, since they are written atomically. The silence is measured by counting waits of this thread, not by
+        the clock: while the process is suspended (Ctrl-Z), neither thread runs, and that time must not count as silence
+        of the store.
         """
         answers, waits = -1, 0
         while not self._stopped.wait(BEAT):
             answers, waits = self._answers, waits + 1 if self._answers == answers else 0
             if waits * BEAT > SILENCE:
-                silent = f"the machine of the first launcher has not responded for {SILENCE:.0f} s; {RESUME_HINT}\n"
+                silent = f"the launcher on the machine of rank 0 has not responded for {SILENCE:.0f} s; {RESUME_HINT}\n"
                 os.write(2, f"gddim: rank {self.rank}: {silent}".encode() if self.local_rank == 0 else b"")
                 os._exit(1)

@@ -1,4 +1,4 @@
-"""JSON files of typed structs and plain data."""
+"""JSON files that hold typed structs and plain data."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def short_hash(*parts: Any) -> str:
-    """A hash that names structs and plain data. Settings that are None do not count, so that adding settings changes no name."""
+    """A hash of structs and plain data, used in file names and keys.
+
+    Fields that are None are ignored, so that adding an optional setting to a struct does not change existing hashes.
+    """
     plain = [msgspec.to_builtins(part) for part in parts]
     given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
     return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
 
 
 def read_json(path: Path, kind: type[T]) -> T | None:
-    """The value in a file, or None if there is no file.
+    """The value in a file, or None if the file does not exist.
 
     Raises:
-        DataError: the file cannot be read, or is not of this kind.
+        DataError: the file cannot be read, or its content does not match `kind`.
     """
     try:
         return msgspec.json.decode(read_plain(path, MOST_BYTES), type=kind)

@@ -1,4 +1,4 @@
-"""The machine's memory, recognition of out-of-memory errors, and the message for them."""
+"""The size of the machine's memory, and the recognition and reporting of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch
 from gddim_cli.errors import CapacityError
 
 SHORT_OF_MEMORY = (
-    "DefaultCPUAllocator",  # torch has no exception of its own for the CPU
-    "out of memory",  # the CUDA driver, Apple
+    "DefaultCPUAllocator",  # torch on the CPU, where it raises a plain RuntimeError
+    "out of memory",  # the CUDA driver, and Apple GPUs
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
-    "unable to find an engine",  # cuDNN: no algorithm's workspace fits
+    "unable to find an engine",  # cuDNN, if no algorithm has a workspace that fits
 )
+"""Parts of messages by which a RuntimeError is recognised as an out-of-memory error, and where they come from."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -31,7 +32,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def physical_memory() -> int:
-    """Bytes of memory of this machine; 2^62 if the system does not say."""
+    """The physical memory of this machine in bytes; 2^62 if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -47,7 +48,7 @@ def memory_for(images: int, device: torch.device, remedy: str | None = None) -> 
         remedy: the advice in the message. Default: a smaller `--batch-size`.
 
     Raises:
-        CapacityError: memory has run out; replaces the errors of torch and NumPy.
+        CapacityError: memory has run out. It replaces the error that torch or NumPy has raised.
     """
     try:
         yield
@@ -58,5 +59,6 @@ def memory_for(images: int, device: torch.device, remedy: str | None = None) -> 
             raise CapacityError(f"{images} images at once do not fit in the memory of {device}; {remedy}") from error
         smaller = f"a smaller --batch-size ({images // 2}, or auto)" if images > 1 else "smaller images or more memory"
         raise CapacityError(
-            f"--batch-size: {images} images at once do not fit in the memory of {device}; rerun the same command with {smaller}"
+            f"--batch-size: {images} images at once do not fit in the memory of {device}; rerun the same command with "
+            f"{smaller}"
         ) from error

@@ -1,4 +1,4 @@
-"""Registries of named specs, each declared beside its code: samplers, metrics, checkpoint formats, storage formats."""
+"""Registries of named specs, which describe samplers, metrics, checkpoint formats and storage formats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Spec:
     """The base of all specs.
 
     Attributes:
-        name: its name in options and plans.
+        name: the name by which options and plans refer to the spec.
     """
 
     name: str = field(kw_only=False)
@@ -38,7 +38,7 @@ T = TypeVar("T", bound=Spec)
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """The specs of one kind by name: built-in, from installed plugins, and registered by a program.
+    """The specs of one kind by name. They are built in, come from installed plugins, or were registered by a program.
 
     Attributes:
         kind: the class of the specs.
@@ -70,10 +70,10 @@ class Registry(Mapping[str, T], Generic[T]):
         """The spec of that name.
 
         Args:
-            where: the place of the name in messages, for example `--sampler`.
+            where: the option or key that gave the name, for messages, for example `--sampler`.
 
         Raises:
-            UsageError: an unknown name; the message suggests the nearest one.
+            UsageError: the name is unknown; the message suggests the nearest one.
         """
         if name not in self:
             raise UsageError(f"{where}: there is no {self.word} '{name}'; {nearest(name, self)}")

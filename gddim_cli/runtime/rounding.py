@@ -1,4 +1,4 @@
-"""TF32, which rounds the inputs of float32 products to 10 bits of mantissa, switched on or off within a context."""
+"""Switches TF32 on or off within a context. TF32 rounds the inputs of float32 products to 10 bits of mantissa."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ MATMUL: Any = backends.cuda.matmul
 CUDNN: Any = backends.cudnn
 PRECISION = "fp32_precision"
 """The name of the setting that replaces `allow_tf32`, since torch 2.9."""
-warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")  # both are set: see Switches
+# torch warns when the older interface is used; `Switches` explains why both are used.
+warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
 
 
 @contextmanager
 def rounding(tf32: bool) -> Iterator[None]:
     """A context, or a decorator, in which products of float32 are computed with or without TF32.
 
-    It overrides what the process or the environment variable TORCH_ALLOW_TF32_CUBLAS_OVERRIDE has set, and restores that
-    afterwards. The sampler's own products, training and feature networks never use TF32.
+    It overrides the setting of the process or of the environment variable TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, and
+    restores that setting afterwards. Training, feature networks and the sampler's own products never use TF32.
     """
     before, during = Switches.read(), Switches.all(tf32)
     if before == during:
@@ -51,11 +52,11 @@ def without_tf32(items: Iterator[T]) -> Iterator[T]:
 class Switches:
     """torch's switches for TF32, which hold for the whole process.
 
-    torch 2.9 and later have two interfaces to one state. Reading the older one raises an error after the newer one has set
-    something else, and torch's compiler reads the older one. So both are set, and the newer one decides.
+    torch 2.9 and later have two interfaces to one state. torch's compiler reads the older one, which raises an error if
+    only the newer one has been changed. So both are set, the newer one last, so that its values hold.
 
     Attributes:
-        allowed: `allow_tf32` of matrix products and of convolutions; None if torch refuses to read it.
+        allowed: `allow_tf32` of matrix products and of convolutions; None if reading it raises an error.
         precision: `fp32_precision` of matrix products, convolutions and recurrent networks; empty before torch 2.9.
     """
 
@@ -69,7 +70,7 @@ class Switches:
 
     @classmethod
     def read(cls) -> Switches:
-        """The switches as they are."""
+        """The current state of the switches."""
         return cls((allowed(MATMUL), allowed(CUDNN)), tuple(getattr(part, PRECISION) for part in precise()))
 
     def write(self) -> None:
@@ -82,7 +83,7 @@ class Switches:
 
 
 def allowed(part: Any) -> bool | None:
-    """`allow_tf32` of a part of torch; None if the newer interface has set something else."""
+    """`allow_tf32` of a part of torch; None if reading it raises an error (see `Switches`)."""
     with suppress(RuntimeError):
         return bool(part.allow_tf32)
     return None

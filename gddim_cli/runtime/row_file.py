@@ -15,10 +15,11 @@ from gddim_cli.runtime.files import replacing, require_space, sha256, writing
 
 
 class RowFile:
-    """Float32 rows; a row of NaN is still missing.
+    """A file of float32 rows. A row of NaN is still missing.
 
-    Until it is complete the file is called `FILE.npy.RUN.partial`, where RUN names the run's settings, so that no other run
-    continues it. It is written with plain writes: with a memory map a full disk would kill the program.
+    Until it is complete, the file is called `FILE.npy.RUN.partial`, where RUN identifies the run's settings, so that a
+    run with other settings does not continue it. Rows are written with ordinary writes, not through a memory map, with
+    which a full disk would kill the program instead of raising an error.
     """
 
     def __init__(
@@ -27,9 +28,9 @@ class RowFile:
         """Starts the file for `num` rows of `shape`, or continues this run's file.
 
         Args:
-            run: names the run's settings.
+            run: identifies the run's settings, in the name of the partial file.
             finished: sha256 of the file that this run finished earlier, or None.
-            overwrite: start again, even if this run has a partial file.
+            overwrite: whether to start again even if this run has a partial file.
 
         Raises:
             OutputError: the file cannot be written, or the disk has too little space for it.
@@ -45,7 +46,7 @@ class RowFile:
             self._begin(num, shape, old)
 
     def _begin(self, num: int, shape: Sequence[int], old: NDArray[np.float32] | None) -> None:
-        """Writes a file of NaN with the rows of `old`, atomically."""
+        """Writes the partial file atomically: the rows of `old`, as far as they go, and rows of NaN after them."""
         missing = np.full(shape, np.nan, "<f4").tobytes()
         with replacing(self.partial) as temporary, temporary.open("wb") as file:
             require_space(self.path, num * len(missing))
@@ -54,14 +55,14 @@ class RowFile:
                 file.write(old[row].tobytes() if old is not None and row < len(old) else missing)
 
     def done(self, num: int) -> set[int]:
-        """The indices of the rows that exist."""
+        """The indices of the rows that have been written."""
         if self.complete:
             return set(range(num))
         states = read_array(self.partial, memory_map=True)
         return {int(i) for i in np.flatnonzero(~np.isnan(states.reshape(len(states), -1)[:, -1]))}
 
     def store(self, indices: Sequence[int], states: NDArray[np.floating]) -> None:
-        """Fills in the rows of these images.
+        """Writes the rows with these indices.
 
         Raises:
             OutputError: the rows cannot be written.
@@ -92,13 +93,13 @@ def partial_path(path: Path, run: str) -> Path:
 
 @dataclass(frozen=True)
 class PartialRows:
-    """The rows of a run, [N, width], in a file that is removed after use and never gets a final name."""
+    """The rows of a run, [N, width], in a partial file that is removed after use and never gets a final name."""
 
     path: Path
     run: str
 
     def _read(self) -> NDArray[np.float32] | None:
-        """The rows, mapped; None if they are missing or damaged."""
+        """The rows as a memory map; None if the file is missing or damaged."""
         try:
             found = read_array(partial_path(self.path, self.run), memory_map=True)
         except DataError:
@@ -106,12 +107,12 @@ class PartialRows:
         return found if found.ndim == 2 and found.shape[1] and found.dtype == np.dtype("<f4") else None
 
     def resumed(self, num: int, width: int) -> RowFile:
-        """The file of `num` rows of one width; started again if it is damaged or has another shape."""
+        """The file of `num` rows of `width` numbers. It is started again if it is damaged or has another shape."""
         found = self._read()
         return RowFile(self.path, num, (width,), self.run, None, overwrite=found is None or found.shape != (num, width))
 
     def done(self) -> int:
-        """The number of rows that exist."""
+        """The number of rows that have been written."""
         rows = self._read()
         return 0 if rows is None else int((~np.isnan(rows[:, -1])).sum())
 

@@ -1,6 +1,6 @@
-"""Lists of values for declared settings, from YAML or the command line: each value with its place, all mistakes at once.
+"""Reads lists of values for declared settings, from YAML or the command line, and reports all mistakes at once.
 
-A place is a path, `$.rows[2].nfe`, or an option, `--nfe`.
+Each value is kept with its place: a path such as `$.rows[2].nfe`, or an option such as `--nfe`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gddim_cli.errors import GddimError, nearest
 from gddim_cli.settings import Setting, bare, brief, split
 
 Values = dict[str, list[tuple[Any, str]]]
-"""Values by key, each with its place."""
+"""The values of each setting by key; every value comes with its place."""
 
 
 def plain(values: Values, key: str) -> list[Any]:
@@ -23,7 +23,7 @@ def plain(values: Values, key: str) -> list[Any]:
 
 
 def without(values: Values, keys: Collection[str]) -> Values:
-    """The values of the other settings."""
+    """The values of all settings except those with the given keys."""
     return {key: of for key, of in values.items() if key not in keys}
 
 
@@ -34,8 +34,9 @@ class ListReader:
     Attributes:
         known: every setting by key.
         single: the keys of settings that take one value.
-        find: by key, a function that raises for an unknown name, called with the name and its place.
-        problems: a line for each mistake.
+        find: by key, for settings that are names, a function that is called with the name and its place, and raises a
+            GddimError if the name is unknown.
+        problems: one line for each mistake found so far.
     """
 
     known: Mapping[str, Setting]
@@ -44,10 +45,10 @@ class ListReader:
     problems: list[str] = field(default_factory=list)
 
     def mapping(self, raw: Mapping[Any, Any], place: str, elsewhere: Mapping[str, str] | None = None) -> Values:
-        """The values of a mapping of YAML.
+        """The values in a mapping from a YAML file.
 
         Args:
-            elsewhere: keys that do not belong here, with the reason.
+            elsewhere: keys that do not belong in this mapping, each with the reason, for the message.
         """
         found: Values = {}
         for key, value in raw.items():
@@ -63,7 +64,7 @@ class ListReader:
         return found
 
     def options(self, given: Mapping[str, Any]) -> Values:
-        """The values of options by key: `--nfe 10,20` is `nfe: [10, 20]`."""
+        """The values of options by key: `--nfe 10,20` becomes `nfe: [10, 20]`."""
         found: Values = {}
         for key, text in given.items():
             setting = self.known[key]
@@ -75,7 +76,7 @@ class ListReader:
     def _checked(
         self, key: str, parts: Sequence[tuple[Any, str]], place: str, read: Callable[[Any, str], Any]
     ) -> list[tuple[Any, str]]:
-        """The values of a setting that `read` accepts, each once."""
+        """The values of a setting that `read` accepts, without duplicates. The others are added to `problems`."""
         if not parts:
             self.problems.append(f"{place}: the list is empty; give a value, or leave {key} out")
         if len(parts) > 1 and key in self.single:
@@ -99,11 +100,12 @@ class ListReader:
 
 
 def located(error: GddimError, where: Mapping[str, str], keys: Sequence[str] = ()) -> str:
-    """The error's message with the place of the setting that it concerns.
+    """The error's message, which starts with the place of the setting that caused it.
 
     Args:
         where: places by key.
-        keys: settings that it may concern if its message does not start with an option; by default the last of `where`.
+        keys: the settings that may have caused the error if its message does not start with an option. The place of the
+            first of them that is in `where` is used; if there is none, the last place in `where`.
     """
     text = str(error)
     option = re.match(r"--([a-z-]+)[: ] *", text)

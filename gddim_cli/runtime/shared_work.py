@@ -1,4 +1,4 @@
-"""Work of several processes that may fail on one of them: all learn why, and continue together."""
+"""Work that may fail on one of several processes: the failure is raised on all of them, so that they stay in step."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SharedWork:
     """Runs work on the processes of a world.
 
     Attributes:
-        around: a context that work runs in.
-        on_wait: called now and then while processes wait for each other.
+        around: returns a context in which work runs.
+        on_wait: called repeatedly while processes wait for each other.
     """
 
     world: World
@@ -31,7 +31,7 @@ class SharedWork:
     on_wait: Callable[[], object]
 
     def attempt(self, work: Callable[[], T]) -> tuple[Any, str | None]:
-        """The result of the work, or why it failed; OutputError and PeerError are raised."""
+        """The work's result and None, or None and the reason for a failure. OutputError and PeerError are raised."""
         try:
             with self.around():
                 return work(), None
@@ -41,7 +41,7 @@ class SharedWork:
             return None, str(error)
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """The result of the work on rank 0, on all ranks; raises WorkError on all if it fails."""
+        """Runs the work on rank 0 and returns its result on all ranks. If it fails, raises WorkError on all ranks."""
         found: tuple[Any, str | None] = self.attempt(work) if self.world.main else (None, None)
         value, reason = self.world.broadcast(found)
         if reason:
@@ -49,7 +49,11 @@ class SharedWork:
         return value
 
     def together(self, work: Callable[[], T]) -> T:
-        """The result of the work on this rank, once every rank has finished; raises WorkError on all if one fails."""
+        """Runs the work on every rank; returns this rank's result when all have finished.
+
+        Raises:
+            WorkError: the work has failed on one of the ranks; raised on all of them.
+        """
         value, reason = self.attempt(work)
         self.world.barrier(self.on_wait)
         reason = self.world.broadcast(next((why for why in self.world.gather(reason) if why), None))

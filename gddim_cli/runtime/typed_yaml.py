@@ -1,4 +1,4 @@
-"""YAML files of users: strict reading, and decoding into typed structs."""
+"""Reads users' YAML files strictly, and converts their content to typed structs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StrictLoader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        """The next node; raises YAMLError if nodes are nested too deeply, and for aliases, which can expand without limit."""
+        """The next node; raises YAMLError if it is nested too deeply or is an alias, which can expand without limit."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not supported; write the value out")
         self.depth += 1
@@ -60,7 +60,7 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """The patterns of plain scalars that are not strings, by their first character."""
+    """By first character, the patterns of unquoted values that are not strings."""
     found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     kinds = [
         ("tag:yaml.org,2002:bool", r"true|false", "tf"),
@@ -94,10 +94,10 @@ def read_yaml(path: Path, name: str | None = None) -> Any:
     """The content of a YAML file: mappings, lists, strings, numbers, true, false and null.
 
     Args:
-        name: the name of the file in messages; by default its path.
+        name: what messages call the file. Default: its path.
 
     Raises:
-        DataError: the file is missing, too large, or not valid YAML of this kind.
+        DataError: the file is missing or too large, is not valid YAML, or uses YAML features that are not allowed.
     """
     source = name or str(path)
     try:
@@ -109,15 +109,19 @@ def read_yaml(path: Path, name: str | None = None) -> Any:
 
 
 def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = DataError) -> T:
-    """`raw` (plain dicts and lists) as the `msgspec.Struct` `kind`; `source` names it in messages.
+    """Converts `raw`, which consists of plain dicts and lists, to the `msgspec.Struct` `kind`.
+
+    Args:
+        source: what messages call the origin of `raw`.
+        error: the class of the error to raise.
 
     Raises:
-        error: an unknown key (with the nearest known one), a missing key, or a value of the wrong type.
+        error: a key is unknown (the message suggests the nearest one) or missing, or a value has the wrong type.
     """
     try:
         return msgspec.convert(raw, kind)
     except UnicodeEncodeError as problem:
-        raise error(f"{source}: a text in it is not valid Unicode") from problem
+        raise error(f"{source}: contains a text that is not valid Unicode") from problem
     except msgspec.ValidationError as problem:
         text = (
             str(problem)
@@ -132,7 +136,7 @@ def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = Dat
 
 
 def fields_at(kind: Any, path: str) -> list[str]:
-    """The keys of the struct at a path such as `.rows[0].network` in `kind`; an empty list if no struct is found there."""
+    """The keys of the struct at a path such as `.rows[0].network` in `kind`; empty if there is no struct there."""
     for step in re.findall(r"\w+|\[.*?\]", path):
         plain = unwrapped(kind)
         if step.startswith("["):

@@ -1,4 +1,4 @@
-"""Python files of users: they are executed, and their errors are reported as one line that names the file."""
+"""Executes users' Python files, and reports errors in them in one line that names the file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gddim_cli.runtime.registry import Registry, Spec
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
 PREFIX = "gddim_user_"
-"""Prefix of the names of modules from users' files."""
+"""Prefix of the module names that users' files get."""
 LOADED: dict[tuple[type[Spec], str], Spec] = {}
-"""Specs by their class and the sha256 of their file."""
+"""Specs that were loaded from files, by the class of the spec and the sha256 of the file."""
 
 
 def execute(path: Path) -> ModuleType:
@@ -46,7 +46,7 @@ def guarded(
     """The result of a call into the user's code.
 
     Args:
-        let_through: tells which errors the caller handles itself.
+        let_through: returns True for an error that is raised unchanged because the caller handles it.
 
     Raises:
         DataError: the code raised an error or tried to exit; the message names the file, and its line if it is known.
@@ -62,14 +62,14 @@ def guarded(
 
 
 def raised(error: BaseException) -> str:
-    """The error that a user's code raised, and in which of its lines, in words."""
+    """Describes in words the error that a user's code raised, with the line that raised it."""
     reason = f": {error}" if str(error) else ""
     lines = user_lines(error)
     return f"raised {type(error).__name__}{reason}" + (f" (line {lines[-1][1]})" if lines else "")
 
 
 def user_lines(error: BaseException) -> list[tuple[str, int]]:
-    """The lines of users' files that an error passed through: the file and the number of each, the innermost last."""
+    """The lines of users' files in the traceback of an error, as file and line number; the innermost comes last."""
     frames = traceback.walk_tb(error.__traceback__)
     return [
         (frame.f_code.co_filename, line)
@@ -85,7 +85,7 @@ def is_function(reference: str) -> bool:
 
 
 def function_of(reference: str) -> tuple[Path, Callable[..., Any]]:
-    """The path and the function of `FILE.py:FUNCTION`. The file is executed, as any program is.
+    """The path and the function that `FILE.py:FUNCTION` refers to. The file is executed.
 
     Raises:
         DataError: the file or the function is missing, or the file raises an error.
@@ -99,11 +99,11 @@ def function_of(reference: str) -> tuple[Path, Callable[..., Any]]:
 
 
 def spec_of(path: Path, registry: Registry[S]) -> S:
-    """The spec that a Python file defines, which is also registered under its name. The file is executed once.
+    """The spec that a Python file defines. It is also added to the registry. The file is executed only once.
 
     Raises:
         DataError: the file is missing, raises an error, or does not define exactly one spec of the registry's kind.
-        UsageError: another spec has its name.
+        UsageError: the name of the spec is already taken by another one.
     """
     kind = registry.kind
     key = kind, sha256(path) if path.is_file() else ""

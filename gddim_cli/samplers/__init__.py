@@ -1,4 +1,4 @@
-"""Samplers: short loops over precomputed coefficients. They depend on `eps(u, t)`, not on networks.
+"""Samplers: short loops over precomputed coefficients. A sampler sees the network only as a function `eps(u, t)`.
 
-The state `u` is [B, D, ...]: batch, state dimension per pixel, and the axes of the pixel grid.
+The state `u` has the shape [B, D, ...]: batch, state dimension per pixel, and the axes of the pixel grid.
 """

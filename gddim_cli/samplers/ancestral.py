@@ -1,4 +1,4 @@
-"""Ancestral sampling: a draw from `p(u_s | u_t, x0hat)`, which is DDIM with eta = 1."""
+"""Ancestral sampling: each step from t to s draws from `p(u_s | u_t, x0hat)`. This equals DDIM with eta = 1."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
-    """Ancestral sampling with one step per evaluation.
+    """Prepares ancestral sampling with one step per network evaluation.
 
     Raises:
-        UsageError: the diffusion's state dimension is above 1, or the budget leaves no step.
+        UsageError: the diffusion's state dimension is above 1, or the budget is too small for one step.
     """
     require_dimension_1(diffusion, "ancestral")
     t = time_grid(diffusion, config, budget, budget)

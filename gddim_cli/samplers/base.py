@@ -1,4 +1,4 @@
-"""The interface of samplers: a spec, declared beside the sampler's code, and a prepared sampler, ready to run."""
+"""The interface of samplers: `SamplerSpec` describes a sampler, and `PreparedSampler` is ready to run."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from gddim_cli.samplers.coefficients import Coefficients
 
 Eps: TypeAlias = "Callable[[Tensor, float], Tensor]"
-"""The noise prediction `eps(u, t)`: states [B, D, ...] and a time to a tensor of the same shape."""
+"""The noise prediction `eps(u, t)`: maps states [B, D, ...] and a time to a tensor of the states' shape."""
 Draw: TypeAlias = "Callable[[int], Tensor]"
-"""The k-th independent draw of N(0, I) in the shape of the states."""
+"""Maps k to the k-th independent draw from N(0, I), in the shape of the states."""
 Step: TypeAlias = "tuple[float, Tensor]"
-"""A time and the state there; after the denoising step the time is 0."""
+"""A time and the state at that time. After the denoising step, the time is 0."""
 Solve: TypeAlias = "Callable[[Eps, Tensor, Draw], Iterator[Step]]"
-"""Maps eps, the states u_T and the noise draws to a `Step` after each step; the last one is the result."""
+"""Takes eps, the states u_T and the noise draws; yields a `Step` after each step. The last one holds the result."""
 
 
 class NoOptions(msgspec.Struct, frozen=True):
-    """The options of samplers without options."""
+    """The empty options struct, for samplers that have no options."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,20 @@ class PreparedSampler:
     """A sampler prepared for one diffusion, time grid and budget.
 
     Attributes:
-        nfe: network evaluations per image; it may be one below the budget. None for an adaptive sampler.
-        steps: how many `Step`s `solve` yields, including the denoising step; an estimate for an adaptive sampler.
+        nfe: network evaluations per image, which may be one fewer than requested. None for an adaptive sampler.
+        steps: the number of `Step`s that `solve` yields, including the denoising step. Estimated for an adaptive
+            sampler.
         solve: runs the sampler.
         options: the sampler's options, with every default filled in.
-        coefficients: the constants, for linear multistep samplers.
+        coefficients: the coefficients of a linear multistep sampler; None for other samplers.
         batch_dependent: whether the images of a batch depend on each other.
         tolerance: the relative tolerance of an adaptive sampler.
-        calibrate_tolerance: maps eps and a few states u_T to the sampler with the tolerance that spends the budget; or None.
-        with_tolerance: returns the sampler with a tolerance that was calibrated earlier; or None.
-        expected: an estimate of `nfe` where it is None, and of the evaluations of one state in the calibration; or None.
+        calibrate_tolerance: takes eps and a few states u_T; returns the sampler with the tolerance at which it makes
+            about the requested number of evaluations. None if no tolerance has to be calibrated.
+        with_tolerance: returns the sampler with a tolerance that was calibrated earlier. None if no tolerance has to be
+            calibrated.
+        expected: for a sampler whose tolerance has to be calibrated, the estimated network evaluations per image, and
+            those that the calibration makes for each state it uses; else None.
     """
 
     nfe: int | None
@@ -66,7 +70,7 @@ def title_and_options(spec: SamplerSpec, options: msgspec.Struct, hidden: str | 
     """The label of a sampler in tables: its title, and the options that differ from their defaults.
 
     Args:
-        hidden: the key of an option that the table's columns show.
+        hidden: the key of an option that the label omits because the table has a column for each of its values.
     """
     parts = [spec.title]
     for key, setting in declared(type(options)).items():
@@ -78,24 +82,25 @@ def title_and_options(spec: SamplerSpec, options: msgspec.Struct, hidden: str | 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerSpec(Spec):
-    """One sampler.
+    """Describes one sampler. The spec is declared in the module that implements the sampler.
 
     Attributes:
-        title: its name in tables.
-        prepare: maps a diffusion, its sampling configuration, the budget without the denoising step and the options to a
-            `PreparedSampler`. Raises UsageError for a diffusion that it does not support, options that exclude each other, or a
-            budget that leaves no step.
+        title: the sampler's name in tables.
+        prepare: takes a diffusion, its sampling configuration, the budget (network evaluations, not counting the
+            denoising step) and the options; returns a `PreparedSampler`. Raises UsageError for an unsupported
+            diffusion, options that exclude each other, or a budget that is too small for one step.
         order: global order of convergence, in words.
         evaluations: network evaluations per step, in words.
-        stochastic: True, False, or the key of the option that scales the noise: deterministic if that option is 0.
+        stochastic: True, False, or the key of the option that scales the noise; with 0, the sampler is deterministic.
         supports: the supported diffusions, in words.
         source: the source of the method.
         options: the struct that declares the sampler's options (see `gddim_cli.settings`).
-        uses_k: whether the choice of K changes the images, and not only how the score is written.
-        uses_time_grid: whether it steps along the time grid.
-        defaults: returns fields of the sampling configuration that it sets unless the user does, given the diffusion, the
-            configuration, the evaluations in all, and its options.
-        label: its label in tables with these options; the last argument is the key of an option that the columns show.
+        uses_k: whether the choice of K changes the images. Otherwise K only changes how the score is expressed.
+        uses_time_grid: whether the sampler steps along the time grid.
+        defaults: takes the diffusion, the sampling configuration, the total number of evaluations and the options;
+            returns the fields of the configuration that the sampler sets, by name. Settings of the user take
+            precedence.
+        label: takes the spec, the options, and `hidden` as in `title_and_options`; returns the label in tables.
     """
 
     title: str = field(kw_only=False)
@@ -113,7 +118,7 @@ class SamplerSpec(Spec):
 
     @property
     def noise(self) -> str:
-        """Deterministic or stochastic, and by which option, in words."""
+        """Whether the sampler is deterministic or stochastic, in words, and which option decides this."""
         if isinstance(self.stochastic, bool):
             return "stochastic" if self.stochastic else "deterministic"
         setting = declared(self.options)[self.stochastic]
@@ -122,33 +127,34 @@ class SamplerSpec(Spec):
         return f"deterministic; stochastic with {setting.flag} above 0"
 
     def is_deterministic(self, options: Any) -> bool:
-        """Whether the sampler, with these options, solves the probability flow, which has an exact solution."""
+        """Whether the sampler, with these options, adds no noise, so that it solves the probability flow."""
         if isinstance(self.stochastic, bool):
             return not self.stochastic
         return not getattr(options, declared(self.options)[self.stochastic].name)
 
 
 def time_grid(diffusion: Diffusion, config: SamplingConfig, budget: int, steps: int) -> Array:
-    """The time grid of `steps` steps, [steps + 1], decreasing, float64.
+    """The time grid with `steps` steps, [steps + 1], decreasing, float64.
 
     Args:
-        budget: network evaluations excluding the denoising step, for the message.
+        budget: network evaluations, not counting the denoising step; used only in the error message.
 
     Raises:
-        UsageError: the budget leaves no step, or t_end is not below t_start.
+        UsageError: the budget is too small for one step, or t_end is not below t_start.
     """
     from gddim_cli.samplers.time_grids import grid_times
 
     if steps < 1:
         besides = "besides the denoising step, " if config.denoise else ""
         raise UsageError(
-            f"--nfe: {budget + config.denoise} is too few: {besides}{budget} evaluations do not make a step; give a larger --nfe"
+            f"--nfe: {budget + config.denoise} is too few: {besides}{budget} evaluations are not enough for one step; "
+            "give a larger --nfe"
         )
     return grid_times(diffusion, config.t_start, config.t_end, steps, config.grid_power)
 
 
 def multistep_sampler(coefficients: Coefficients, options: msgspec.Struct) -> PreparedSampler:
-    """A sampler that runs the multistep loop on these coefficients."""
+    """A sampler that runs the multistep loop with these coefficients."""
 
     def solve(eps: Eps, u: Tensor, draw: Draw) -> Iterator[Step]:
         from gddim_cli.samplers.multistep import multistep

@@ -1,6 +1,7 @@
-"""The coefficients of linear samplers, precomputed in float64: `Psi`, `C_ij` and the denoising step.
+"""The coefficients of linear samplers, precomputed in float64: `Psi`, `C_ij` and the matrices of the denoising step.
 
-gDDIM (arXiv 2206.05564), Eq. 19, with a choice of three functions to interpolate. This module uses neither torch nor files.
+They follow gDDIM (arXiv 2206.05564), Eq. 19. The interpolated function is eps, as in the paper, or one of two
+alternatives (see `data_std` in `gddim_coefficients`). This module uses neither torch nor files.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class Coefficients:
     Attributes:
         t: the times, [N + 1], decreasing.
         Psi: [N, D, D]. If blocks differ by frequency, every [D, D] here is [H, W, 1, 1].
-        C: [N, order + 1, D, D]; zero for the past evaluations that the first steps lack.
-        k: the K of the noise prediction that C is for.
+        C: [N, order + 1, D, D]. In the first steps, the entries for past evaluations that do not exist yet are zero.
+        k: which K (`R` or `L`) defines the noise prediction eps in the formulas above.
         last: the matrices of the denoising step, [2, D, D], or None.
         noise: [N, D, D], where `noise[i] noise[i]^T` is the covariance that step i adds; or None.
         prediction: [N, 2, D, D] or None.
-        first: [D, D], applied to the state u_T before the first step: the way from T to t[0] without an evaluation. None:
-            u_T is the state at t[0].
+        first: [D, D], maps the state u_T to the state at t[0] without a network evaluation. None: u_T is already the
+            state at t[0].
     """
 
     t: Array
@@ -55,17 +56,17 @@ class Coefficients:
 
     @property
     def nfe(self) -> int:
-        """Network evaluations that a run with these coefficients makes: one per step, and one for the denoising step."""
+        """The network evaluations of a run with these coefficients: one per step, and one for the denoising step."""
         return len(self.Psi) + (self.last is not None)
 
 
 @dataclass(frozen=True)
 class Equation:
-    """The probability flow as `du/dt = A_t u + B_t f`: the first part is solved exactly, f is interpolated in t.
+    """The probability flow as `du/dt = A_t u + B_t f`. The term in u is solved exactly, and f is interpolated in t.
 
     Attributes:
         A, B: map times [...] to matrices [..., D, D].
-        flow: the transition matrix of A.
+        flow: maps times t and s to the transition matrix of `du/dt = A_t u` from s to t.
     """
 
     A: Callable[[Array], Array]
@@ -74,7 +75,7 @@ class Equation:
 
 
 def noise_equation(diffusion: Diffusion, k: KChoice) -> Equation:
-    """Noise prediction: `A = F`, `B = 1/2 GG K^{-T}`, f = eps."""
+    """The equation for noise prediction: `A = F`, `B = 1/2 GG K^{-T}`, f = eps."""
 
     def rate(s: Array) -> Array:
         return 0.5 * diffusion.GG(s) @ np.linalg.inv(diffusion.K(s, k)).swapaxes(-1, -2)
@@ -83,10 +84,11 @@ def noise_equation(diffusion: Diffusion, k: KChoice) -> Equation:
 
 
 def data_equation(diffusion: Diffusion, data_std: float) -> Equation:
-    """Data prediction (`data_std` = 0), or the blend: `A = F + 1/2 GG V^{-1}`, `B = -1/2 GG Sigma^{-1} Psi(s, 0)`.
+    """The equation for data prediction (`data_std` = 0) or for `--predict blend` (`data_std` > 0).
 
-    `V = Sigma + data_std^2 psi psi^T` is the covariance of the states of images `N(0, data_std^2 I)`, and A the rate of their
-    probability flow. f is the `data_prediction`.
+    `A = F + 1/2 GG V^{-1}`, `B = -1/2 GG Sigma^{-1} Psi(s, 0)`, and f is defined in `data_prediction`. If the images
+    were distributed as `N(0, data_std^2 I)`, the states would have the covariance `V = Sigma + data_std^2 psi psi^T`,
+    where psi is the first column of `Psi(s, 0)`, and `du/dt = A u` would be their probability flow.
     """
     images = GaussianImages(diffusion, data_std) if data_std else diffusion
 
@@ -100,10 +102,11 @@ def data_equation(diffusion: Diffusion, data_std: float) -> Equation:
 
 
 def data_prediction(diffusion: Diffusion, t: Array, k: KChoice, data_std: float = 0.0) -> Array:
-    """Matrices [N, 2, D, D] of `f = Psi(0, t) (Sigma V^{-1} u - K eps)`, with V as in `data_equation`.
+    """The matrices, [N, 2, D, D], with which `f = Psi(0, t) (Sigma V^{-1} u - K eps)` is computed from u and eps.
 
-    Since `u - K eps = psi x_0`, f is the estimate of x_0 (its first component) for `data_std` = 0, and otherwise its difference
-    from the best linear estimate, `c_skip y` in Karras et al. (arXiv 2206.00364).
+    V and psi are defined in `data_equation`. `u - K eps` estimates `psi x_0`. For `data_std` = 0, the first component
+    of f is therefore the estimate of x_0. Otherwise it is that estimate minus the best linear estimate, which is
+    `c_skip y` in Karras et al. (arXiv 2206.00364).
     """
     back = diffusion.Psi(0.0, t)
     kept = back
@@ -123,22 +126,22 @@ def gddim_coefficients(
 ) -> Coefficients:
     """Coefficients of deterministic gDDIM (Eq. 19) on the grid `t`.
 
-    `C_ij = int_{t_i}^{t_{i+1}} flow(t_{i+1}, s) B_s l_j(s) ds`, `l_j` the Lagrange polynomials on `t_i, ..., t_{i-q}`;
-    step i < q uses the i + 1 evaluations made so far. The quadrature is Gauss-Legendre on panels that resolve the
-    integrand to 1e-13 of its size.
+    `C_ij = int_{t_i}^{t_{i+1}} flow(t_{i+1}, s) B_s l_j(s) ds`, where `l_j` are the Lagrange polynomials on the nodes
+    `t_i, ..., t_{i-q}`; a step i < q uses the i + 1 evaluations made so far. The integrals are computed by
+    Gauss-Legendre quadrature on panels that resolve the integrand to a relative accuracy of 1e-13.
 
     Args:
         diffusion: defines the matrices.
         t: decreasing positive times, [N + 1].
-        order: q, evaluations used besides the current one, 0 to 3.
+        order: q, the number of past evaluations used besides the current one, 0 to 3.
         k: "R" (gDDIM) or "L" (Cholesky).
         denoise: whether a final denoising step follows.
-        data_std: chooses the interpolated function. None: eps (the paper's choice); 0: the estimate of the images; above 0:
-            that estimate minus the best linear estimate for images of this standard deviation.
+        data_std: selects the interpolated function. None: eps (the paper's choice); 0: the estimate of the images;
+            above 0: that estimate minus the best linear estimate, computed for images with this standard deviation.
 
     Raises:
         UsageError: the order is not from 0 to 3.
-        NumericsError: the integrand cannot be resolved, or a coefficient is not finite.
+        NumericsError: the quadrature cannot resolve the integrand, or a coefficient is not finite.
     """
     if not 0 <= order <= HIGHEST_ORDER:
         raise UsageError(f"--order: {order} is not in 0..{HIGHEST_ORDER}")
@@ -153,32 +156,34 @@ def gddim_coefficients(
 
 
 def integrals(equation: Equation, t: Array, order: int, ahead: int = 0) -> Array:
-    """`C`, [N, order + 1 + ahead, D, D], as in `gddim_coefficients`, with `t_{i + ahead}` as the newest node."""
+    """`C_ij` of `gddim_coefficients` with `t_{i + ahead}` as the newest node, [N, order + 1 + ahead, D, D]."""
 
     def to_resolve(s: Array) -> Array:
         return np.concatenate([m(s).reshape(len(s), -1) for m in (equation.B, equation.A)], axis=1)
 
     edges = np.union1d(t, short_edges(equation.A, resolving_edges(to_resolve, t[-1], t[0])))
     nodes, weights = nodes_and_weights(edges)
-    step = len(t) - 1 - np.searchsorted(t[::-1], nodes[:, 0])  # panel [P] -> the step it lies in
+    step = len(t) - 1 - np.searchsorted(t[::-1], nodes[:, 0])  # for each panel, [P], the step that contains it
     integrand = equation.flow(t[step + 1][:, None], nodes) @ equation.B(nodes)
     c = np.zeros((len(t) - 1, order + 1 + ahead, *integrand.shape[2:]))
     for j in range(order + 1 + ahead):
         weighted: Array = weights * lagrange(t, step + ahead, j, order + ahead, nodes)
-        # Time decreases: the integral from t_i to t_{i+1} has the opposite sign of the panel's integral.
+        # Time decreases from t_i to t_{i+1}, so the step's integral is minus the sum over its panels.
         np.add.at(c[:, j], step, -np.einsum("pn,pn...->p...", weighted, integrand))
     return c
 
 
 def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -> Array:
-    """`l_j(s)` on the nodes `t_i, t_{i-1}, ...`, at most `order + 1` and none before `t_0`; 0 if `t_{i-j}` is before `t_0`.
+    """The Lagrange polynomial `l_j(s)` on the nodes `t_i, t_{i-1}, ..., t_{i-order}`.
+
+    Nodes with a negative index do not exist and are left out. If `t_{i-j}` is one of them, the result is 0.
 
     Args:
         t: the grid.
-        newest: i for each row of `s`, [P].
-        j: the number of the polynomial.
+        newest: the index i of the newest node for each row of `s`, [P].
+        j: the index of the polynomial.
         order: the highest j.
-        s: the points of evaluation, [P, n].
+        s: the points at which the polynomial is evaluated, [P, n].
     """
     values = np.ones_like(s)
     own = t[np.maximum(newest - j, 0)][:, None]
@@ -190,9 +195,10 @@ def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -
 
 
 def denoising_matrices(diffusion: Diffusion, t_end: float, k: KChoice) -> Array:
-    """`[I - t_end F, -t_end GG K^{-T}]` at t_end, [2, D, D]: the reverse drift for a step of `-t_end`, without noise.
+    """`[I - t_end F, -t_end GG K^{-T}]` at t_end, [2, D, D]: the matrices of the denoising step.
 
-    `u + F u dt - GG score dt`, `dt = -t_end`, `score = -K^{-T} eps`.
+    This is an Euler step of the reverse SDE from t_end to 0, without its noise: `u + F u dt - GG score dt` with
+    `dt = -t_end` and `score = -K^{-T} eps`.
     """
     inverse = np.linalg.inv(diffusion.K(t_end, k)).swapaxes(-1, -2)
     f, gg = diffusion.F(t_end), diffusion.GG(t_end)

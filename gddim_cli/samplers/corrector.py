@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def corrector_integrals(diffusion: Diffusion, t: Array, order: int, k: KChoice) -> Array:
-    """gDDIM's integrals with the node `t_{i+1}` added, [N, order + 2, D, D]; index 0 is for it, index j + 1 for `t_{i-j}`."""
+    """gDDIM's integrals with the additional node `t_{i+1}`, [N, order + 2, D, D].
+
+    On the second axis, index 0 belongs to `t_{i+1}` and index j + 1 to `t_{i-j}`.
+    """
     return integrals(noise_equation(diffusion, k), t, order, ahead=1)
 
 
@@ -30,10 +33,11 @@ def predict_correct_steps(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Yields steps that predict as gDDIM, evaluate at the predicted state, and repeat the step with that evaluation as a node.
+    """Yields predictor-corrector steps: gDDIM predicts the next state, and the step is redone with eps there as a node.
 
-    Two evaluations per step, and one for the denoising step. Global order `predictor.order + 2` once the history is full;
-    `first_step` and `history` (latest first), as in `multistep`, allow starting with a full history.
+    Takes two evaluations per step, and one for the denoising step. The global order is `predictor.order + 2` once the
+    history is full. With `first_step` and `history` (latest first, as in `multistep`), the loop can start with a
+    full history.
     """
     from gddim_cli.numerics.blocks import combine, to_tensor_like
     from gddim_cli.samplers.multistep import denoising_step

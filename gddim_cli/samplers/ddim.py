@@ -29,13 +29,13 @@ class DdimOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool = False) -> Coefficients:
-    """Coefficients of DDIM (Eq. 12) for steps from t to s < t, with `u_t = a_t x_0 + s_t eps`.
+    """Coefficients of DDIM (Eq. 12) for steps from t to s < t, where `u_t = a_t x_0 + b_t eps`.
 
-    `u_s = a_s x0hat + sqrt(s_s^2 - sigma^2) eps + sigma z`, with `x0hat = (u_t - s_t eps) / a_t` and
-    `sigma = eta (s_s / s_t) sqrt(s_t^2 - (a_t / a_s)^2 s_s^2)`.
+    `u_s = a_s x0hat + sqrt(b_s^2 - sigma^2) eps + sigma z`, with `x0hat = (u_t - b_t eps) / a_t` and
+    `sigma = eta (b_s / b_t) sqrt(b_t^2 - (a_t / a_s)^2 b_s^2)`.
 
-    eta = 0 is gDDIM of order 0. eta = 1 draws from `p(u_s | u_t, x0hat)`: ancestral sampling, for BDM in each frequency
-    (Hoogeboom & Salimans, arXiv 2209.05557).
+    eta = 0 is gDDIM of order 0. eta = 1 is ancestral sampling, which draws from `p(u_s | u_t, x0hat)`; for BDM, it does
+    so in each frequency separately (Hoogeboom & Salimans, arXiv 2209.05557).
     """
     from gddim_cli.samplers.coefficients import Coefficients, denoising_matrices
 
@@ -48,10 +48,10 @@ def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool 
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: DdimOptions) -> PreparedSampler:
-    """DDIM with one step per evaluation.
+    """Prepares DDIM with one step per network evaluation.
 
     Raises:
-        UsageError: the diffusion's state dimension is above 1, or the budget leaves no step.
+        UsageError: the diffusion's state dimension is above 1, or the budget is too small for one step.
     """
     require_dimension_1(diffusion, "ddim")
     t = time_grid(diffusion, config, budget, budget)

@@ -1,4 +1,4 @@
-"""DEIS (Zhang & Chen, arXiv 2204.13902), rho-AB: exponential Adams-Bashforth on eps, polynomials in log rho."""
+"""DEIS (Zhang & Chen, arXiv 2204.13902), rho-AB: exponential Adams-Bashforth, with eps as a polynomial in log rho."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ EVALUATIONS = 3
 
 
 def weights(at: Scales) -> Array:
-    """`C_ij = alpha' int l_j(log rho) drho`, `rho = sigma / alpha`, on the last three evaluations.
+    """`C_ij = alpha_{i+1} int l_j(log rho) drho` over step i, where `rho = sigma / alpha`.
 
-    Polynomials in t instead give tAB, which is gDDIM of order 2.
+    `l_j` are the Lagrange polynomials on the last three evaluations. With polynomials in t instead of log rho, the
+    method would be tAB, which is gDDIM of order 2.
     """
     lam = at.half_log_snr
     found = np.zeros((at.steps, EVALUATIONS, *lam.shape[1:]))

@@ -1,7 +1,8 @@
-"""Diffusions of state dimension 1, `u_t = alpha_t x_0 + sigma_t eps`, and multistep methods in their half log SNR.
+"""Multistep methods in the half log SNR, for diffusions of state dimension 1: `u_t = alpha_t x_0 + sigma_t eps`.
 
-With `lambda = log(alpha / sigma)` the probability flow is `d(u / sigma) = e^lambda x_0 dlambda` (data prediction), or
-`d(u / alpha) = -e^{-lambda} eps dlambda` (noise prediction). Frequencies of a spectrum count as pixels.
+With the half log SNR `lambda = log(alpha / sigma)`, the probability flow is `d(u / sigma) = e^lambda x_0 dlambda` (data
+prediction) or `d(u / alpha) = -e^{-lambda} eps dlambda` (noise prediction). For a diffusion in frequency space, these
+equations hold for each frequency instead of each pixel.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
 
 SUPPORTS = "state dimension 1"
 Weights: TypeAlias = "Callable[[Scales], Array]"
-"""Maps the scales at the grid's times to `C`, [N, order + 1, ...]."""
+"""Maps the `Scales` at the grid's times to the weights `C` of `half_log_snr_coefficients`, [N, order + 1, ...]."""
 
 
 @dataclass(frozen=True)
 class Scales:
-    """The scales of image and noise at the times of a grid.
+    """The factors of the image and of the noise at the times of a grid.
 
     Attributes:
-        alpha, sigma: their values at each time, [N + 1, 1, 1]; [N + 1, H, W, 1, 1] if they differ by frequency.
+        alpha, sigma: the factor of the image and that of the noise at each time, both [N + 1, 1, 1], or
+            [N + 1, H, W, 1, 1] if they differ by frequency.
     """
 
     alpha: Array
@@ -42,20 +44,20 @@ class Scales:
 
     @property
     def half_log_snr(self) -> Array:
-        """`lambda = log(alpha / sigma)`, of the same shape; it rises along the grid."""
+        """`lambda = log(alpha / sigma)`, in the shape of alpha; lambda increases along the grid."""
         return np.log(self.alpha / self.sigma)
 
     @property
     def steps(self) -> int:
-        """N."""
+        """The number of steps, N."""
         return len(self.alpha) - 1
 
 
 def require_dimension_1(diffusion: Diffusion, sampler: str) -> None:
-    """Raises UsageError for a diffusion of a larger state dimension per pixel."""
+    """Raises UsageError if the state dimension per pixel of the diffusion is above 1."""
     if diffusion.D != 1:
         raise UsageError(
-            f"--sampler {sampler}: needs a diffusion of state dimension 1 per pixel, and {diffusion.name} has "
+            f"--sampler {sampler}: needs a diffusion of state dimension 1 per pixel, but {diffusion.name} has "
             f"{diffusion.D}; use --sampler gddim"
         )
 
@@ -63,8 +65,11 @@ def require_dimension_1(diffusion: Diffusion, sampler: str) -> None:
 def half_log_snr_coefficients(
     diffusion: Diffusion, t: Array, config: SamplingConfig, predicts: Literal["x0", "eps"], weights: Weights
 ) -> Coefficients:
-    """A multistep method of data prediction, `u' = (sigma' / sigma) u + sum_j C_j x0hat_j`, or of noise prediction,
-    `u' = (alpha' / alpha) u + sum_j C_j eps_j`, on the grid t, [N + 1]."""
+    """The coefficients of a multistep method on the grid t, [N + 1].
+
+    Data prediction: `u_{i+1} = (sigma_{i+1} / sigma_i) u_i + sum_j C_ij x0hat_{i-j}`.
+    Noise prediction: `u_{i+1} = (alpha_{i+1} / alpha_i) u_i + sum_j C_ij eps_{i-j}`.
+    """
     from gddim_cli.samplers.coefficients import Coefficients, data_prediction, denoising_matrices
 
     at = Scales(diffusion.Psi(t, 0.0), diffusion.R(t))
@@ -77,7 +82,10 @@ def half_log_snr_coefficients(
 def half_log_snr_sampler(
     name: str, title: str, predicts: Literal["x0", "eps"], weights: Weights, *, order: str, source: str
 ) -> SamplerSpec:
-    """The spec of such a method, with one evaluation per step; with data prediction, by default uniform in log SNR."""
+    """The spec of a multistep method in the half log SNR, with one evaluation per step.
+
+    With data prediction, the default time grid is uniform in log SNR.
+    """
 
     def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: msgspec.Struct) -> PreparedSampler:
         require_dimension_1(diffusion, name)
@@ -89,11 +97,11 @@ def half_log_snr_sampler(
 
 
 def polynomial_integrals(lam: Array, i: int, nodes: Sequence[int], rate: float) -> list[Array]:
-    """`int e^{rate lambda} l_j dlambda` from `lambda_i` to `lambda_{i+1}`, for each polynomial of Lagrange on the nodes.
+    """`int e^{rate lambda} l_j dlambda` from `lambda_i` to `lambda_{i+1}` for every Lagrange polynomial on the nodes.
 
     Args:
         lam: lambda at the grid's times, [N + 1, ...].
-        nodes: the indices of the nodes' times.
+        nodes: the indices of the nodes in `lam`.
     """
     from gddim_cli.numerics.quadrature import rule
 

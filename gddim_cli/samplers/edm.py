@@ -1,4 +1,4 @@
-"""The sampler of EDM (Karras et al., arXiv 2206.00364, Algorithms 1 and 2): Heun's method, with noise added between steps."""
+"""EDM's sampler (Karras et al., arXiv 2206.00364, Algorithms 1 and 2): Heun's method with noise added between steps."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class EdmOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Churned:
-    """The steps, each from a raised noise level.
+    """The constants of EDM's steps. Each step first adds noise, which raises the noise level, and then integrates.
 
     Attributes:
-        t: the times, [N + 1], decreasing; the last is 0 if the algorithm ends at noise level 0.
-        raised: the times to which noise raises all but the last, [N].
-        carried, added: `u -> carried u + added z` raises it, [N].
-        kept, weight: the step from the raised time, `kept u + weight eps`, [N].
+        t: the times, [N + 1], decreasing; the last is 0 if sampling ends at noise level 0.
+        raised: for each step, the time that belongs to the raised noise level, [N].
+        carried, added: for each step, `carried u + added z` is the state at the raised time, [N].
+        kept, weight: for each step, `kept u + weight eps` is Euler's step from the raised time to the next time, [N].
     """
 
     t: Array
@@ -68,10 +68,10 @@ class Churned:
 
 
 def churned(diffusion: Diffusion, t: Array, options: EdmOptions, ends_at_0: bool) -> Churned:
-    """The steps of the grid t, and one to noise level 0 if `ends_at_0`.
+    """The constants of the steps along the grid t, with an additional step to noise level 0 if `ends_at_0`.
 
-    `gamma_i = min(S_churn / N, sqrt(2) - 1)` where `S_min <= sigma_i <= S_max`, and else 0; the level is raised to
-    `(1 + gamma_i) sigma_i`, but not above the level at the start.
+    Noise raises the level `sigma_i` to `(1 + gamma_i) sigma_i`, but not above the first level of the grid.
+    `gamma_i = min(S_churn / N, sqrt(2) - 1)` if `S_min <= sigma_i <= S_max`, else 0.
     """
     from gddim_cli.samplers.noise_level import noise_level, times_of_levels
 
@@ -94,9 +94,10 @@ def churned(diffusion: Diffusion, t: Array, options: EdmOptions, ends_at_0: bool
 
 
 def edm_steps(eps: Eps, u: Tensor, churn: Churned, draw: Draw) -> Iterator[Step]:
-    """Raises the noise level, then takes a step of Heun's method in `x = u / alpha` against the noise level; Euler's last.
+    """Yields steps that raise the noise level and then apply Heun's method; the last step is Euler's.
 
-    2N - 1 evaluations for N steps. Global order 2 without noise.
+    The steps integrate `x = u / alpha` as a function of the noise level. N steps take 2N - 1 evaluations. Without added
+    noise, the global order is 2.
     """
     steps = len(churn.raised)
     for i, (t, carried, added, kept, weight) in enumerate(
@@ -111,10 +112,13 @@ def edm_steps(eps: Eps, u: Tensor, churn: Churned, draw: Draw) -> Iterator[Step]
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EdmOptions) -> PreparedSampler:
-    """EDM's sampler, with N steps for 2N - 1 evaluations. With a denoising step it ends at noise level 0.
+    """Prepares EDM's sampler, which makes N steps with 2N - 1 evaluations.
+
+    If `config.denoise` is set, the last step goes to noise level 0 instead of being followed by a denoising step.
 
     Raises:
-        UsageError: the diffusion has a larger state dimension or is in frequency space, or the budget leaves no step.
+        UsageError: the diffusion's state dimension is above 1, it acts in frequency space, or the budget is too small
+            for one step.
     """
     require_dimension_1(diffusion, "edm")
     if diffusion.spectral:

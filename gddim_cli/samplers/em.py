@@ -1,4 +1,4 @@
-"""Euler-Maruyama on the reverse SDE, with any noise level lambda."""
+"""Euler-Maruyama for the reverse-time SDE, whose noise is scaled by lambda."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class EmOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "lambd
 def em_coefficients(
     diffusion: Diffusion, t: Array, lam: float, k: KChoice = "R", denoise: bool = False
 ) -> Coefficients:
-    """`du = [F u - (1 + lambda^2)/2 GG score] dt + lambda G dw`, one explicit step per grid interval.
+    """The coefficients of one Euler-Maruyama step per grid interval.
 
-    `score = -K^{-T} eps`. lambda = 0 is Euler's method on the probability flow. The authors' program has
-    `(1 + lambda) / 2` instead, so its results for 0 < lambda < 1 belong to a different equation.
+    The SDE is `du = [F u - (1 + lambda^2)/2 GG score] dt + lambda G dw` with `score = -K^{-T} eps`. For lambda = 0,
+    this is Euler's method on the probability flow. The program of gDDIM's authors has `(1 + lambda)/2` instead of
+    `(1 + lambda^2)/2`, so for 0 < lambda < 1 its results belong to a different equation.
     """
     from gddim_cli.numerics.matrices import symmetric_square_root
     from gddim_cli.samplers.coefficients import Coefficients, denoising_matrices
@@ -43,7 +44,7 @@ def em_coefficients(
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EmOptions) -> PreparedSampler:
-    """Euler-Maruyama with one step per evaluation; raises UsageError for a budget without a step."""
+    """Prepares Euler-Maruyama with one step per evaluation; raises UsageError if the budget is too small for one."""
     t = time_grid(diffusion, config, budget, budget)
     return multistep_sampler(em_coefficients(diffusion, t, options.lam, config.k, config.denoise), options)
 

@@ -10,9 +10,11 @@ from gddim_cli.numerics.quadrature import Array
 
 
 class GaussianImages(Diffusion):
-    """The diffusion of images `N(0, std^2 I)`: the same F and G, and `Sigma_t` greater by `std^2 psi_t psi_t^T`.
+    """`base` with images distributed as `N(0, std^2 I)`.
 
-    `R_t` follows with it, so that `R_t R_s^{-1}` is the probability flow of such images.
+    F and G are unchanged, and `Sigma_t` grows by `std^2 psi_t psi_t^T`, where `psi_t` is the first column of
+    `Psi(t, 0)`. `R_t` is computed from this `Sigma_t`, so `R_t R_s^{-1}` is the probability-flow map from s to t for
+    such images.
     """
 
     def __init__(self, base: Diffusion, std: float) -> None:

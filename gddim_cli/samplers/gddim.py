@@ -1,4 +1,4 @@
-"""gDDIM (Zhang, Tao & Chen, arXiv 2206.05564): deterministic of any order, stochastic, and with a corrector."""
+"""gDDIM (Zhang, Tao & Chen, arXiv 2206.05564): deterministic, with or without a corrector, and stochastic."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 DEFAULT_ORDER = 2
 DEFAULT_SIGMA_DATA = 0.5
 FEW = 20
-"""The largest number of evaluations for which, by default, the estimate of the images (x0) is interpolated and not the noise."""
+"""With at most this many evaluations, the estimate of the images (x0) is interpolated by default, not the noise."""
 FEW_POWER = 1.5
-"""The power of the time grid for so few evaluations."""
+"""Default power of the time grid when x0 is interpolated and there are at most `FEW` evaluations."""
 
 Corrector = Annotated[
     bool,
@@ -42,7 +42,7 @@ Predict = Annotated[
 SigmaData = Annotated[
     float,
     about(
-        "Standard deviation of the images in [-1, 1] that --predict blend assumes. Default: 0.5.",
+        "Standard deviation that --predict blend assumes for the images (pixel values in [-1, 1]). Default: 0.5.",
         label="sigma_data {}",
         gt=0,
         le=10,
@@ -51,7 +51,7 @@ SigmaData = Annotated[
 
 
 class GddimOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "lambda"}):
-    """The options of gDDIM; an order of None means 2, or 0 with noise."""
+    """The options of gDDIM. If the order is None, it is 2 without noise and 0 with noise."""
 
     order: Order | None = None
     lam: Lambda = 0.0
@@ -61,10 +61,10 @@ class GddimOptions(msgspec.Struct, frozen=True, kw_only=True, rename={"lam": "la
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
-    """gDDIM for `budget` evaluations, not counting the denoising step.
+    """Prepares gDDIM for `budget` evaluations, not counting the denoising step.
 
     Raises:
-        UsageError: options exclude each other, or there are too few evaluations.
+        UsageError: options exclude each other, or the budget is too small for one step.
     """
     refuse_exclusive(diffusion, config, options)
     return (
@@ -75,7 +75,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 def refuse_exclusive(diffusion: Diffusion, config: SamplingConfig, options: GddimOptions) -> None:
-    """Raises UsageError for options that exclude each other, or that the diffusion's K excludes."""
+    """Raises UsageError for options that exclude each other, or that do not work with the configured K."""
     if options.lam and options.corrector:
         raise UsageError("--corrector: unsupported by stochastic gDDIM; leave out --lambda or --corrector")
     if options.lam and options.order:
@@ -86,11 +86,11 @@ def refuse_exclusive(diffusion: Diffusion, config: SamplingConfig, options: Gddi
             raise UsageError(f"--predict {options.predict}: unsupported with {where}; leave out one of them")
         if config.k == "L" and diffusion.D > 1:
             raise UsageError(
-                f"--predict {options.predict}: needs K = R and the whole score, which K = L or a mixed-score model do not "
-                "give; use --predict eps"
+                f"--predict {options.predict}: needs K = R and the score of all state components, which K = L and "
+                "mixed-score models do not provide; use --predict eps"
             )
     if options.sigma_data is not None and options.predict != "blend":
-        raise UsageError("--sigma-data: an option of --predict blend; leave it out")
+        raise UsageError("--sigma-data: has an effect only with --predict blend; leave it out")
 
 
 def deterministic(diffusion: Diffusion, config: SamplingConfig, budget: int, options: GddimOptions) -> PreparedSampler:
@@ -124,8 +124,8 @@ def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, option
 
     if config.k == "L" and diffusion.D > 1:
         raise UsageError(
-            "--lambda: stochastic gDDIM needs K = R and the whole score, which K = L and mixed-score models do not provide; "
-            "use --sampler em"
+            "--lambda: stochastic gDDIM needs K = R and the score of all state components, which K = L and mixed-score "
+            "models do not provide; use --sampler em"
         )
     t = time_grid(diffusion, config, budget, budget)
     coefficients = stochastic_coefficients(diffusion, t, options.lam, config.k, config.denoise)
@@ -133,12 +133,12 @@ def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, option
 
 
 def defaults(_diffusion: Diffusion, _config: SamplingConfig, nfe: int, options: GddimOptions) -> dict[str, Any]:
-    """The time grid for few evaluations, if the estimate of the images is interpolated."""
+    """Sets the time grid if x0 is interpolated and there are at most `FEW` evaluations; else sets nothing."""
     return {"grid_power": FEW_POWER} if options.predict == "x0" and nfe <= FEW else {}
 
 
 def label(spec: SamplerSpec, options: GddimOptions, hidden: str | None) -> str:
-    """`gDDIM order 2`, `gDDIM order 1 + corrector`, `gDDIM λ = 0.3`."""
+    """The label in tables, such as `gDDIM order 2`, `gDDIM order 1 + corrector` or `gDDIM λ = 0.3`."""
     known = declared(GddimOptions)
     if options.lam or hidden == "lambda":
         return spec.title if hidden == "lambda" else f"{spec.title} {known['lambda'].labelled(options.lam)}"

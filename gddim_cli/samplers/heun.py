@@ -1,4 +1,4 @@
-"""Heun's method of order 2 on the exponential-integrator form."""
+"""Heun's method, of order 2, for the probability flow in exponential-integrator form."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 def heun_steps(eps: Eps, u: Tensor, coefficients: Coefficients) -> Iterator[Step]:
-    """`u* = Psi u + C eps(u, t)`, then `Psi u + C (eps(u, t) + eps(u*, t')) / 2`; the last step is Euler's, `u*` itself.
+    """Yields Heun steps from t to t': `u* = Psi u + C eps(u, t)`, then `Psi u + C (eps(u, t) + eps(u*, t')) / 2`.
 
-    `Psi` and `C` are gDDIM's of order 0, so the linear part is exact; for VP it is Heun's method in the rescaled
-    variables `x / sqrt(alpha)` and `sigma / sqrt(alpha)`, for VE in `sigma`, as in Karras et al. (arXiv 2206.00364).
-    2N - 1 evaluations for N steps, and one for the denoising step. Global order 2.
+    The last step is Euler's: its result is `u*`. `Psi` and `C` are those of gDDIM of order 0, so the linear part is
+    solved exactly. For VP, this equals Heun's method for `x / sqrt(alpha)` as a function of `sigma / sqrt(alpha)`, and
+    for VE, Heun's method for x as a function of sigma, as in Karras et al. (arXiv 2206.00364). N steps take 2N - 1
+    evaluations, and the denoising step takes one more. The global order is 2.
     """
     from gddim_cli.numerics.blocks import combine, to_tensor_like
     from gddim_cli.samplers.multistep import denoising_step
@@ -39,7 +40,7 @@ def heun_steps(eps: Eps, u: Tensor, coefficients: Coefficients) -> Iterator[Step
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
-    """Heun's method with N = (budget + 1) // 2 steps; raises UsageError for a budget without a step."""
+    """Prepares Heun's method with N = (budget + 1) // 2 steps; raises UsageError if the budget is too small for one."""
     from gddim_cli.samplers.coefficients import gddim_coefficients
 
     t = time_grid(diffusion, config, budget, (budget + 1) // 2)

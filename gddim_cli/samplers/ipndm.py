@@ -1,4 +1,4 @@
-"""iPNDM (Zhang & Chen, arXiv 2204.13902; Liu et al., arXiv 2202.09778): DDIM with the weights of Adams and Bashforth."""
+"""iPNDM (Zhang & Chen, arXiv 2204.13902; Liu et al., arXiv 2202.09778): DDIM with Adams-Bashforth weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ ADAMS_BASHFORTH = (
 
 
 def weights(at: Scales) -> Array:
-    """DDIM's `sigma' - (alpha' / alpha) sigma`, shared among the last four evaluations as if the steps were equal."""
+    """DDIM's coefficient `sigma_{i+1} - (alpha_{i+1} / alpha_i) sigma_i`, times the Adams-Bashforth weights.
+
+    The weights combine the last four evaluations as if all steps had the same length.
+    """
     ddim = at.sigma[1:] - at.alpha[1:] / at.alpha[:-1] * at.sigma[:-1]
     rows = np.array([ADAMS_BASHFORTH[min(i, 3)] for i in range(at.steps)])
     return np.asarray(rows.reshape(*rows.shape, *[1] * (ddim.ndim - 1)) * ddim[:, None])

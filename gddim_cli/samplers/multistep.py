@@ -1,4 +1,4 @@
-"""The loop of most samplers: each state is a fixed linear map of the last state, past evaluations of eps, and noise."""
+"""The loop that most samplers run: each state is a fixed linear map of the last state, past evaluations, and noise."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ def multistep(
 ) -> Iterator[Step]:
     """Yields the steps `u_{i+1} = Psi_i u_i + sum_j C_ij f_{i-j} + N_i z_i`, then the denoising step, if any.
 
-    The prediction f_i is `eps(u_i, t_i)`, or the combination of it and u_i that the coefficients define. One evaluation per
-    step and one for the denoising step. With the coefficients of gDDIM it is Eq. 19 of arXiv 2206.05564.
+    The prediction f_i is `eps(u_i, t_i)`, or a linear combination of u_i and `eps(u_i, t_i)` if
+    `coefficients.prediction` is given. The loop takes one evaluation per step, and one for the denoising step. With the
+    coefficients of gDDIM, the steps are Eq. 19 of arXiv 2206.05564.
 
     Args:
-        eps: the noise prediction, for the K that the coefficients belong to.
-        u: the state at `coefficients.t[first_step]`, [B, D, ...]; before step 0 `coefficients.first` is applied to it.
-        coefficients: float64; used in u's dtype.
+        eps: the noise prediction, defined by the factor `coefficients.k`.
+        u: the state at `coefficients.t[first_step]`, [B, D, ...], or the state at T if `first_step` is 0 and
+            `coefficients.first` is given.
+        coefficients: the coefficients in float64; converted to u's dtype.
         draw: maps i to the noise `z_i`. Required if the coefficients have noise.
         first_step: the index of the first step to take.
         history: the predictions at the times before `t[first_step]`, the latest first.
 
     Raises:
-        ValueError: the coefficients have noise, and there is no `draw`.
+        ValueError: the coefficients have noise, but `draw` is None.
     """
     times = coefficients.t.tolist()
     psi, c = (to_tensor_like(m, u) for m in (coefficients.Psi, coefficients.C))
@@ -58,12 +60,12 @@ def multistep(
 
 
 def first_state(u: Tensor, coefficients: Coefficients) -> Tensor:
-    """The state at `coefficients.t[0]` of one at T, [B, D, ...]."""
+    """Maps the state at T to the state at `coefficients.t[0]`, [B, D, ...]."""
     return u if coefficients.first is None else combine([to_tensor_like(coefficients.first, u)], [u])
 
 
 def denoising_step(eps: Eps, u: Tensor, last: Array | None, t_end: float) -> Iterator[Step]:
-    """The denoising step `last[0] u + last[1] eps(u, t_end)`, one evaluation; nothing if `last` is None."""
+    """Yields the denoising step `last[0] u + last[1] eps(u, t_end)` (one evaluation), or nothing if `last` is None."""
     if last is not None:
         yield 0.0, combine(list(to_tensor_like(last, u)), [u, eps(u, t_end)])
 

@@ -1,4 +1,4 @@
-"""The noise level of a state: the standard deviation of the noise in its best linear estimate of the image."""
+"""The noise level at a time: the standard deviation of the noise in the best unbiased linear estimate of the image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ BISECTIONS = 100
 
 
 def noise_level(diffusion: Diffusion, t: ArrayLike) -> Array:
-    """`sigma_t = (psi^T Sigma_t^{-1} psi)^{-1/2}`, `psi = Psi(t, 0) e_x`, [...]; it rises with t.
+    """`sigma_t = (psi^T Sigma_t^{-1} psi)^{-1/2}`, where psi is the first column of `Psi(t, 0)`, [...].
 
-    For D = 1 it is the noise-to-signal ratio `sqrt(Sigma_t) / psi_t`, and `-log sigma_t` is half the log SNR. In frequency
-    space it is the lowest frequency's.
+    The noise level increases with t. For D = 1, it is the noise-to-signal ratio `sqrt(Sigma_t) / psi`, and
+    `-log sigma_t` is half the log SNR. For a diffusion in frequency space, it is the noise level of the lowest
+    frequency.
     """
     psi, sigma = diffusion.Psi(t, 0.0)[..., :1], diffusion.Sigma(t)
     precision = (psi.swapaxes(-1, -2) @ np.linalg.solve(sigma, psi))[..., 0, 0]

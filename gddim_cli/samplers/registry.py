@@ -1,4 +1,4 @@
-"""The samplers by name."""
+"""The registry of samplers by name, and their options."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ def sampler_options() -> dict[str, Setting]:
 
 
 def find_sampler(reference: str, where: str = "--sampler") -> SamplerSpec:
-    """The sampler of a name, or of a Python file that defines one.
+    """The sampler with this name, or the one that a Python file defines.
 
     Args:
-        where: the place of the name in messages.
+        reference: a name, or the path of a Python file.
+        where: the option or key that gave the name, for messages.
 
     Raises:
         UsageError: the name is unknown.
@@ -57,25 +58,25 @@ def find_sampler(reference: str, where: str = "--sampler") -> SamplerSpec:
 
 
 def having(key: str) -> list[str]:
-    """The names of the samplers that have an option."""
+    """The names of the samplers that have the option `key`."""
     return [spec.name for spec in SAMPLERS.values() if key in declared(spec.options)]
 
 
 def options_of(name: str, given: Mapping[str, Any], where: Mapping[str, str] | None = None) -> msgspec.Struct:
-    """A sampler's options from values by key; None stands for "not given".
+    """The options struct of a sampler, built from values by key. A value of None means that the option was not given.
 
     Args:
-        where: the name of each value's place in messages; by default its flag.
+        where: by key, the option or key that gave the value, for messages. Default: the flag of the option.
 
     Raises:
-        UsageError: an unknown sampler, an option that it does not support, or a value outside its range.
+        UsageError: the sampler is unknown or does not support an option, or a value is outside its range.
     """
     spec = find_sampler(name, (where or {}).get("sampler", "--sampler"))
     known = declared(spec.options)
     places = {key: (where or {}).get(key, f"--{key.replace('_', '-')}") for key in given}
     for key, value in given.items():
         others = having(key)
-        # A flag that is off has no effect.
+        # A flag that is switched off has no effect, so it is accepted for every sampler.
         if key not in known and others and value is not None and value is not False:
             raise UsageError(f"{places[key]}: unsupported by {name}; an option of {', '.join(others)}")
     kept = {key: value for key, value in given.items() if key in known or not having(key)}

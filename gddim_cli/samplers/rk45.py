@@ -1,4 +1,4 @@
-"""The probability flow by scipy's adaptive RK45 (Dormand-Prince)."""
+"""Solves the probability flow with scipy's adaptive RK45 (Dormand-Prince)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 LOOSEST, TIGHTEST = 3.0, -10.0
 """Exponents of 10 that bound the search for a tolerance."""
 TRIES = 11
-"""Tolerances that are tried, unless the loosest one spends the budget."""
+"""Maximum number of tolerances that the search tries. If the loosest already spends the budget, no other is tried."""
 FEWEST = 21
-"""Network evaluations at the loosest tolerance, as measured on CLD with the denoising step: for estimates of time."""
+"""Network evaluations at the loosest tolerance, measured on CLD with the denoising step; used to estimate times."""
 MAX_STEPS = 20_000
+"""Maximum number of steps of one run; beyond it, `NumericsError` is raised."""
 
 Rtol = Annotated[
     float,
@@ -45,7 +46,7 @@ Atol = Annotated[
 
 
 class Rk45Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of RK45; with neither tolerance, one is calibrated to spend the budget."""
+    """The options of RK45. If neither tolerance is given, the tolerance is calibrated to spend the budget."""
 
     rtol: Rtol | None = None
     atol: Atol | None = None
@@ -53,10 +54,10 @@ class Rk45Options(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class ProbabilityFlow:
-    """`du/dt = F u + 1/2 GG K^{-T} eps(u, t)` from t_start to t_end.
+    """The ODE `du/dt = F u + 1/2 GG K^{-T} eps(u, t)` from t_start to t_end.
 
-    A batch is solved as one system with one step size, chosen from its root mean square error, so its images depend on
-    each other within the tolerance.
+    A batch is solved as one system. The step size is chosen from the root mean square error over the whole batch, so
+    the images of a batch depend on each other (within the tolerance).
 
     Attributes:
         last: the matrices of the denoising step, or None.
@@ -96,7 +97,7 @@ class ProbabilityFlow:
             taken += 1
             if taken > MAX_STEPS:
                 raise NumericsError(
-                    f"RK45 has taken {MAX_STEPS} steps and is at t = {solver.t:.3g}; give a looser --rtol or --atol"
+                    f"RK45 has reached only t = {solver.t:.3g} after {MAX_STEPS} steps; give a looser --rtol or --atol"
                 )
             if solver.status == "failed":
                 raise NumericsError(f"RK45 stopped at t = {solver.t:.3g}: {message}; give a looser --rtol or --atol")
@@ -105,9 +106,13 @@ class ProbabilityFlow:
 
 
 def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> float:
-    """The tolerance, relative and absolute, at which solving from `u` takes closest to `budget` evaluations.
+    """The tolerance, both relative and absolute, with which solving from `u` takes about `budget` evaluations.
 
-    The paper calibrated its RK45 results in this way. Bisection on the logarithm between 1e3 and 1e-10, on a few pilot states.
+    The tolerance with the closest number of evaluations is found by bisection on its logarithm, between 1e3 and 1e-10.
+    The gDDIM paper calibrated its RK45 results in this way.
+
+    Args:
+        u: a few states u_T.
     """
     from gddim_cli.samplers.multistep import final_state
 
@@ -136,7 +141,11 @@ def tolerance_for(flow: ProbabilityFlow, eps: Eps, u: Tensor, budget: int) -> fl
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: Rk45Options) -> PreparedSampler:
-    """RK45 with the given tolerances, or one to be calibrated to the budget; raises UsageError for a budget without a step."""
+    """Prepares RK45 with the given tolerances. If none is given, the tolerance is still to be calibrated to the budget.
+
+    Raises:
+        UsageError: the budget is too small for one step.
+    """
     from gddim_cli.samplers.coefficients import denoising_matrices
 
     t_end = float(time_grid(diffusion, config, budget, budget)[-1])
@@ -169,7 +178,7 @@ def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: 
 
 
 def label(spec: SamplerSpec, options: Rk45Options, _hidden: str | None) -> str:
-    """`RK45`, or `RK45 rtol 0.001, atol 0.001` if a tolerance was given."""
+    """The label in tables: `RK45`, or `RK45 rtol 0.001, atol 0.001` if a tolerance was given."""
     known = declared(Rk45Options)
     given = [known[key].labelled(value) for key, value in (("rtol", options.rtol), ("atol", options.atol)) if value]
     return " ".join([spec.title, ", ".join(given)]).strip()

@@ -27,10 +27,13 @@ class Splitting:
     Attributes:
         t: the grid, [N + 1].
         middle: the times at which the score is evaluated, [N].
-        half, half_noise: the exact half steps of `du = beta [[0, -1/M], [1, -Gamma/M]] u dtau + diag(0, sqrt(2 Gamma beta)) dw`
-            in reversed time, before and after the score, each [N, 2, 2, 2]; they preserve `N(0, diag(1, M))`.
-        kick: `[I + 2 beta Gamma h diag(0, 1/M), -2 beta Gamma h diag(0, 1) K^{-T}]`, Euler's step of the score part,
-            [N, 2, 2, 2].
+        half, half_noise: the matrices and the factors of the noise for the two exact half steps of each step, one
+            before and one after the Euler step of the score part; each [N, 2, 2, 2]. The half steps solve
+            `du = beta [[0, -1/M], [1, -Gamma/M]] u dtau + diag(0, sqrt(2 Gamma beta)) dw` in reversed time tau and
+            preserve `N(0, diag(1, M))`.
+        kick: `[I + 2 beta Gamma h diag(0, 1/M), -2 beta Gamma h diag(0, 1) K^{-T}]`, the matrices of the Euler step of
+            the score part for u and eps, where h is the length of the step; [N, 2, 2, 2].
+        last: the matrices of the denoising step, or None.
     """
 
     t: Array
@@ -42,14 +45,14 @@ class Splitting:
 
 
 def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
-    """The constants on a grid. beta is integrated over each half step, so it may depend on time."""
+    """The constants on a time grid. beta may depend on time, since it is integrated over each half step."""
     from gddim_cli.numerics.matrices import symmetric_square_root
     from gddim_cli.samplers.coefficients import denoising_matrices
 
     middle = 0.5 * (t[1:] + t[:-1])
     edges = np.stack([t[:-1], middle, t[1:]], axis=1)
     spent = cld.B(edges[:, :-1], edges[:, 1:])  # int beta over each half, [N, 2]
-    # In reversed time the velocity changes sign: Psi with the coupling's sign flipped.
+    # In reversed time the velocity changes sign, so the half step is Psi with flipped signs off the diagonal.
     flip = np.diag([1.0, -1.0])
     half = flip @ cld.exponential(spent) @ flip
     stationary = cld.prior_factor @ cld.prior_factor.T
@@ -67,9 +70,10 @@ def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
 
 
 def sscs_steps(eps: Eps, u: Tensor, constants: Splitting, draw: Draw) -> Iterator[Step]:
-    """Yields steps of an exact half step, an Euler step `v += 2 beta Gamma (score_v + v/M) h`, and an exact half step.
+    """Yields steps that consist of an exact half step, an Euler step of the score part, and another exact half step.
 
-    One evaluation per step, at its midpoint, and one for the denoising step.
+    The Euler step is `v += 2 beta Gamma (score_v + v/M) h`. Each step takes one evaluation, at the midpoint of its
+    interval; the denoising step takes one more.
     """
     from gddim_cli.numerics.blocks import combine, to_tensor_like
     from gddim_cli.samplers.multistep import denoising_step
@@ -84,10 +88,10 @@ def sscs_steps(eps: Eps, u: Tensor, constants: Splitting, draw: Draw) -> Iterato
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
-    """SSCS with one step per evaluation.
+    """Prepares SSCS with one step per evaluation.
 
     Raises:
-        UsageError: the diffusion is not CLD, or the budget leaves no step.
+        UsageError: the diffusion is not CLD, or the budget is too small for one step.
     """
     from gddim_cli.diffusions.cld import CLD
 

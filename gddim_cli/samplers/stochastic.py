@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def stochastic_coefficients(
     diffusion: Diffusion, t: Array, lam: float, k: KChoice = "R", denoise: bool = False
 ) -> Coefficients:
-    """Stochastic gDDIM of order 0 from s to t: mean `Psi u + (Psihat - Psi) K_s eps`, covariance `P_st` (Eq. 22).
+    """The coefficients of stochastic gDDIM, which has order 0 (Eq. 22).
 
-    `P_st = Sigma_t - Psihat Sigma_s Psihat^T` is symmetric and positive; the authors' program lacks the transpose.
-    The mean is the same for every K, since `K_s eps_K = -Sigma_s score`. The last step keeps its noise (the authors' program
-    omits it).
+    A step from s to t draws from a Gaussian with mean `Psi u + (Psihat - Psi) K_s eps` and covariance
+    `P_st = Sigma_t - Psihat Sigma_s Psihat^T`, which is symmetric and positive semidefinite (the authors' program lacks
+    the transpose). The mean does not depend on the choice of K, since `K_s eps = -Sigma_s score`. The last step adds
+    noise like the others (the authors' program omits the noise there).
     """
     now, then = t[1:], t[:-1]
     psi, psi_hat = diffusion.Psi(now, then), diffusion.Psi_hat(now, then, lam)
@@ -32,7 +33,7 @@ def stochastic_coefficients(
 
 
 def step_covariance(diffusion: Diffusion, t: Array, lam: float) -> Array:
-    """`P_st` of every step of a grid, [N, D, D]; with `Y = L_t^{-1} Psihat L_s` it is `L_t (I - Y Y^T) L_t^T`."""
+    """`P_st` of each step of a grid, [N, D, D], computed as `L_t (I - Y Y^T) L_t^T` with `Y = L_t^{-1} Psihat L_s`."""
     if lam == 0:
         return np.zeros_like(diffusion.Psi(t[1:], t[:-1]))
     now, then = diffusion.L(t[1:]), diffusion.L(t[:-1])

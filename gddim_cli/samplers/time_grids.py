@@ -1,4 +1,4 @@
-"""Time grids `t_start = t_0 > t_1 > ... > t_N = t_end`: in powers of t, in log SNR, or in powers of the noise level."""
+"""Time grids `t_start = t_0 > ... > t_N = t_end`, evenly spaced in a power of t or the noise level, or in log SNR."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ def grid_times(diffusion: Diffusion, t_start: float, t_end: float, steps: int, g
     """The times of a grid, [steps + 1], decreasing, float64.
 
     Args:
-        grid: p, evenly spaced in `t^{1/p}`; `logsnr`, evenly in `log sigma_t`; or `rho:P`, evenly in `sigma_t^{1/P}`, which
-            is the grid of Karras et al. (arXiv 2206.00364, Eq. 5). `sigma_t` is the `noise_level`.
+        grid: how the times are spaced. A number p: evenly in `t^{1/p}`. `logsnr`: evenly in `log sigma_t`, where
+            `sigma_t` is the `noise_level`. `rho:P`: evenly in `sigma_t^{1/P}`, as in Karras et al. (arXiv 2206.00364,
+            Eq. 5).
 
     Raises:
-        UsageError: no step, times that are not `0 < t_end < t_start`, or an unknown grid.
+        UsageError: there is less than one step, `0 < t_end < t_start` does not hold, the grid is unknown, or some steps
+            have length zero.
     """
     if not isinstance(grid, str):
         return power_grid(t_start, t_end, steps, grid)
@@ -43,7 +45,7 @@ def rho_of(grid: str) -> float:
     """P of a grid `rho:P`.
 
     Raises:
-        UsageError: the grid is not of that form.
+        UsageError: the grid does not have this form.
     """
     try:
         rho = float(grid.removeprefix(RHO)) if grid.startswith(RHO) else 0.0
@@ -60,8 +62,8 @@ def power_grid(t_start: float, t_end: float, steps: int, power: float = 2.0) -> 
     """`t_i = (t_start^{1/p} + i/N (t_end^{1/p} - t_start^{1/p}))^p`, [steps + 1], decreasing, float64.
 
     Raises:
-        UsageError: fewer than one step, times that are not `0 < t_end < t_start`, a power that is not positive, or a power
-            at which steps vanish.
+        UsageError: there is less than one step, `0 < t_end < t_start` does not hold, the power is not positive, or some
+            steps have length zero.
     """
     check_ends(t_start, t_end, steps)
     if not power > 0:
@@ -73,7 +75,7 @@ def power_grid(t_start: float, t_end: float, steps: int, power: float = 2.0) -> 
 
 
 def check_ends(t_start: float, t_end: float, steps: int) -> None:
-    """Raises UsageError for no step, or for times that are not `0 < t_end < t_start`."""
+    """Raises UsageError if there is less than one step, or unless `0 < t_end < t_start`."""
     if steps < 1:
         raise UsageError(f"a time grid needs at least one step, not {steps}")
     if not 0 < t_end < t_start:
@@ -81,9 +83,9 @@ def check_ends(t_start: float, t_end: float, steps: int) -> None:
 
 
 def refuse_empty_steps(grid: Array, name: str) -> Array:
-    """The grid; raises UsageError if two times are the same within rounding."""
+    """Returns the grid; raises UsageError if two consecutive times are equal up to rounding."""
     if not (np.diff(grid) < -1e-9 * grid[1:]).all():
         raise UsageError(
-            f"--time-grid: with {len(grid) - 1} steps {name} makes steps of length zero; give a power near 2"
+            f"--time-grid: with {len(grid) - 1} steps, {name} produces steps of length zero; give a power near 2"
         )
     return grid

@@ -29,14 +29,16 @@ Solver = Annotated[
 
 
 class TunedOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of `tuned`. In a resolved request `solver` is the sha256 of the file's content."""
+    """The options of `tuned`. In a resolved request, `solver` is the sha256 of the solver file's content."""
 
     solver: Solver = AUTO
 
 
 def prepare(diffusion: Diffusion, *_: object) -> NoReturn:
-    """Raises UsageError: a fitted solver belongs to a network, so only `runs.prepare` can find it."""
-    raise UsageError(f"--sampler tuned: needs the network that its solver was fitted to, not only {diffusion.name}")
+    """Always raises UsageError: a fitted solver belongs to a network, and only `runs.prepare` knows the network."""
+    raise UsageError(
+        f"--sampler tuned: needs the network that its solver was fitted to, not only a diffusion ({diffusion.name})"
+    )
 
 
 SPEC = SamplerSpec(

@@ -37,7 +37,7 @@ def refused(gddim, tiny: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--nfe", 1], "--nfe: 1 is too few: besides the denoising step, 0 evaluations do not make a step"),
+        (["--nfe", 1], "--nfe: 1 is too few: besides the denoising step, 0 evaluations are not enough for one step"),
         (["--nfe", 0], "--nfe: 0: expected a whole number from 1 to 100000"),
         (["--nfe", -3], "--nfe: -3: expected a whole number from 1 to 100000"),
         (["--nfe", "many"], "--nfe: 'many': expected a whole number"),

@@ -39,7 +39,7 @@ def test_a_small_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
 
 
 def test_rows_that_the_disk_has_no_space_for_are_refused_before_they_are_written(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"x.npy: takes 4e\+09 GB, and .* GB are free on its disk"):
+    with pytest.raises(OutputError, match=r"x.npy: takes 4e\+09 GB, but only .* GB are free on its disk"):
         RowFile(tmp_path / "x.npy", 10**12, (1_000_000,), "run", None, overwrite=False)
     assert list(tmp_path.iterdir()) == []
     rows = RowFile(tmp_path / "x.npy", 3, (2,), "run", None, overwrite=False)

@@ -221,7 +221,7 @@ def test_measured_orders(
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_they_need_state_dimension_1(name: str) -> None:
-    with pytest.raises(UsageError, match=r"and cld has 2; use --sampler gddim"):
+    with pytest.raises(UsageError, match=r"but cld has 2; use --sampler gddim"):
         ready(name, CLD(), 9)
 
 
