@@ -31,9 +31,8 @@ def compare(first: Path, second: Path) -> list[dict[str, Any]]:
     """The cells of both runs, matched by their settings; a cell without a counterpart is included, too.
 
     The checkpoint and the other settings in `OWN` need not match. `ratio` is b / a - 1. `same` tells whether all
-    settings are equal, including these; the values should then be equal.
-
-    Raises DataError for a folder without results, UsageError if the two runs have no metric and reference in common.
+    settings are equal, including these; the values should then be equal. Raises DataError for a folder without results,
+    UsageError if the two runs have no metric and reference in common.
     """
     runs, kept = [read(path).results for path in (first, second)], list[str]()
     for name in OWN:

@@ -22,10 +22,8 @@ def sheet_of(table: Table, results: Results, plan: BenchPlan, folder: Folder) ->
     rows = {label: [picture(entry, results, plan, folder) for entry in row] for label, row in table.rows.items()}
     if all(entry.images is None for row in rows.values() for entry in row):
         return None
-    seed = plan.cells[0].request.seed
-    return Sheet(
-        table.header[1:], rows, f"All entries start from the same noises (seed {seed}). Below each: {table.heading}."
-    )
+    noises = f"All entries start from the same noises (seed {plan.cells[0].request.seed})."
+    return Sheet(table.header[1:], rows, f"{noises} Below each: {table.heading}.")
 
 
 def picture(entry: Entry | None, results: Results, plan: BenchPlan, folder: Folder) -> Pictures:
@@ -41,9 +39,9 @@ def section(stem: str, table: Table, results: Results, plan: BenchPlan, folder: 
     """The page section of a table: charts, pictures, and the full result of each cell. `stem` names its plot."""
     rest, charts, pictures = stem[stem.index("_vs_nfe") :], {}, {}
     if table.has_metric:
-        charts[stem] = value_chart(table)
+        charts[stem] = chart(table, "mean")
     if any(entry.solver_error is not None for entry in table.entries):
-        charts[f"error{rest}"] = error_chart(table)
+        charts[f"error{rest}"] = chart(table, "solver_error")
     if sheet := sheet_of(table, results, plan, folder):
         alt = f"{sheet.caption} Rows: {', '.join(sheet.rows)}."
         pictures[f"samples{rest.removeprefix('_vs_nfe')}.png"] = sheet.png(), alt
@@ -66,21 +64,12 @@ def cell(table: Table, entry: Entry | None) -> Cell:
     return Cell(entry.text, None if entry.overspent else entry.mean, lines)
 
 
-def value_chart(table: Table) -> Chart:
-    """A chart of values against evaluations made, or against lambda, with published values."""
-    return chart(table, "mean", table.measured, table.heading)
-
-
-def error_chart(table: Table) -> Chart:
-    """A chart of solver errors against evaluations made, or against lambda."""
-    budget = f", NFE {table.nfe}" if table.nfe else ""
-    heading = f"distance to the converged solution from the same noise{budget}"
-    return chart(table, "solver_error", "solver error (RMS, images in [-1, 1])", heading)
-
-
-def chart(table: Table, name: str, ylabel: str, heading: str) -> Chart:
-    """A chart of the entries' field `name` against the evaluations made or against lambda, with a line for each row."""
-    lines = []
+def chart(table: Table, name: str) -> Chart:
+    """A chart of the entries' `mean` or `solver_error` against the evaluations made or lambda, with a line for each row."""
+    ylabel, heading, lines = table.measured, table.heading, []
+    if name == "solver_error":
+        ylabel, budget = "solver error (RMS, images in [-1, 1])", f", NFE {table.nfe}" if table.nfe else ""
+        heading = f"distance to the converged solution from the same noise{budget}"
     for label, row in table.rows.items():
         places = [(column, entry) for column, entry in zip(table.columns, row, strict=True) if entry]
         points = [point(table, label, column, entry, name) for column, entry in places if getattr(entry, name)]

@@ -27,18 +27,15 @@ ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception
 """Options that leave the rows of the default plan as they are."""
 DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "predict": "eps", "seeds": 0}
 """The default settings of a row. The checkpoint comes first and so varies slowest: each network is loaded only once.
-
-`predict` is the paper's, so that all columns of a row show the same method; gddim sample's default depends on NFE.
-"""
+`predict` is the paper's, so that all columns of a row show the same method; gddim sample's default depends on NFE."""
 Where = Mapping[str, str]
 
 
 def read_plan(path: Path | None, preset: str | None, options: Values, problems: list[str]) -> PlanFile:
     """The plan from a file, from a preset, or the default plan; raises DataError, see `read_plan_file`.
 
-    The default plan compares several samplers. If options other than the checkpoint, the reference and those in
-    `ELSEWHERE` change its settings, a single row takes the place of its rows, with gDDIM unless the options name a
-    sampler.
+    The default plan compares samplers. Options that change more than its checkpoint, its reference and what `ELSEWHERE`
+    lists replace its rows by a single one, with gDDIM unless they name a sampler.
     """
     if path is not None:
         return read_plan_file(path, problems)
@@ -59,10 +56,9 @@ def read_plan(path: Path | None, preset: str | None, options: Values, problems: 
 class Planner:
     """Makes the cells of a plan.
 
-    A row has a cell for each combination of the values in its lists. Options override the settings of a row, which
-    override the settings of the plan. If options change the cells of a preset, cells that the checkpoint or the sampler
-    does not support are left out with a note, instead of being reported as mistakes. `own` holds the settings of the
-    plan as a whole.
+    A row has a cell for each combination of the values in its lists. Options override the row's settings, which override
+    the plan's. If options change a preset, unsupported cells are left out with a note, not reported as mistakes. `own`
+    holds the settings of the plan as a whole.
     """
 
     def __init__(self, file: PlanFile, options: Values, problems: list[str]) -> None:
@@ -97,13 +93,8 @@ class Planner:
                 self.problems.append(f"{of[0][1]}: an option of {', '.join(having(key))}; leave it out")
 
     def _check_row(self, given: Values, own: Values, place: str, used: set[str]) -> None:
-        """Reports a missing NFE, several NFE for a fixed tolerance, and options that none of the row's samplers has.
-
-        Args:
-            given: all settings of the row.
-            own: the settings given for this row in particular; only these are reported.
-            used: collects the options that a sampler of some row has.
-        """
+        """Reports a missing NFE, several NFE for a fixed tolerance, and options in `own`, the row's own settings, that
+        none of its samplers has; adds the options that one has to `used`."""
         specs = [find_sampler(name) for name in plain(given, "sampler")]
         samplers = [spec.name for spec in specs]
         if "nfe" not in given:
@@ -178,11 +169,7 @@ class Planner:
 
     @contextmanager
     def _collecting(self, where: Where, *keys: str) -> Iterator[None]:
-        """Adds an error that the block raises to the problems.
-
-        Args:
-            keys: the settings that the error may concern, if its message names no option.
-        """
+        """Adds an error that the block raises to the problems; `keys` are the settings that it may concern."""
         try:
             yield
         except GddimError as error:

@@ -21,9 +21,7 @@ from gddim_cli.runtime.typed_yaml import read_yaml
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.settings import Setting, brief, declared
 
-CHECKPOINT = (
-    "A name that `gddim checkpoints` lists, a file, or FILE.py:FUNCTION, called without arguments. Default: mnist."
-)
+CHECKPOINT = "A name that `gddim checkpoints` lists, a file, or FILE.py:FUNCTION without arguments. Default: mnist."
 FIND: dict[str, Callable[[Any, str], object]] = {"sampler": find_sampler, "metric": find_metric, "published": find_row}
 FIND |= {"protocol": lambda name, _: find_protocol(name), "mode": lambda name, _: find_mode(name)}
 FIND["device"] = lambda name, _: find_device(name)

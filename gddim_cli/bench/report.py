@@ -45,10 +45,8 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
 
 
 def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
-    """Writes all files and removes plots that an earlier plan left; raises OutputError if a file cannot be written.
-
-    `command` is the command line that reproduces the folder.
-    """
+    """Writes all files, with the command line that reproduces them, and removes plots of an earlier plan; raises
+    OutputError if a file cannot be written."""
     found = report(plan, folder)
     write_json(folder.path / RESULTS, found)
     shown = blocks(found.tables)

@@ -31,10 +31,9 @@ class Result(msgspec.Struct):
     """A cell's value and everything that the value depends on. Interruptions do not change it.
 
     `key` is a hash of the resolved request, the number of images and the evaluator's identity. `features` is a hash of
-    what images and features depend on; results of several metrics on the same images share it. `planned` is the
-    number of network evaluations per image that the sampler will make (None if it is adaptive), `nfe` the number
-    counted. `standard_error` is that of the metric, estimated from the images. `failed` says why there is no value; the
-    next call tries again.
+    what images and features depend on; results of several metrics on the same images share it. `planned` and `nfe` are
+    network evaluations per image, as planned (None if the sampler is adaptive) and as counted. `standard_error` is the
+    metric's, estimated from the images. `failed` says why there is no value; the next call tries again.
     """
 
     key: str
@@ -54,9 +53,7 @@ class Result(msgspec.Struct):
 
     def __post_init__(self) -> None:
         if self.key != short_hash(self.request, self.num, self.evaluator):
-            raise ValueError(
-                "key: does not match its request, num and evaluator"
-            )  # msgspec reports a ValueError as a mistake in the file.
+            raise ValueError("key: does not match its request, num and evaluator")  # read_json names the file
 
     @property
     def deterministic(self) -> bool:
@@ -104,9 +101,8 @@ def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator | None, imag
 
 
 class BenchPlan(msgspec.Struct):
-    """A checked plan.
+    """A checked plan: its cells, and their results, still without values, in the order in which they will be measured.
 
-    `cells` are in the order of the plan, `results`, still without values, in the order in which they will be measured.
     `solver_error` is the number of images on which solver errors are measured; 0 if they are not measured.
     """
 
@@ -134,11 +130,7 @@ class BenchPlan(msgspec.Struct):
 
 
 class Folder:
-    """The folder of a benchmark.
-
-    It holds `plan.json`, `cells/KEY.json`, `solutions/`, `samples/`, `partial/`, `images/`, `sessions.json` and the
-    reports.
-    """
+    """A folder with `plan.json`, `cells/KEY.json`, converged solutions, pictures, partial results, and the reports."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -176,8 +168,7 @@ class Folder:
     def first_images(self, plan: BenchPlan, kept: Sequence[Result], streams: bool = False) -> int:
         """How many of a group's first images have to be made for pictures and solver errors; 0 if none is missing.
 
-        `streams` says that all images of the group are about to be made anyway; the pictures are then kept along the
-        way.
+        `streams` says that all images of the group are about to be made anyway, which also stores the pictures.
         """
         first, pictures = kept[0], self.samples(plan, kept[0])
         solved = plan.solver_error if first.deterministic else 0

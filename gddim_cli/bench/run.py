@@ -1,8 +1,7 @@
 """Runs a benchmark, and estimates what it will cost.
 
-Group by group, images are made and turned into features batch by batch; everything is stored as soon as it is known. If
-there are several processes, they share the batches of each group; rank 0 decides what is missing, and stores and
-reports results.
+Group by group, images are made and turned into features in batches, which several processes share; everything is stored
+as soon as it is known. Rank 0 decides what is missing, and stores and reports results.
 """
 
 from __future__ import annotations
@@ -147,8 +146,7 @@ class Runner:
     ) -> int:
         """Makes the missing images and writes a row for each: its features, then its network evaluations.
 
-        The batches are the same whatever has been made before, so that an interruption does not change any value.
-        Returns the number of images made.
+        Returns their number. Batches are the same whatever has been made before, so interruptions change no value.
         """
         made = 0
         batches = prepared.batches(range(result.num), self.resources.batch_size, result.num)

@@ -21,6 +21,7 @@ DASH = "—"
 """Printed in place of a value that took more evaluations than its budget."""
 PICTURES = "pictures"
 """Printed for a cell with neither a metric nor a solver error."""
+VARY = "that is, how much it would vary if other images were drawn from the same model"
 SOLVER_ERROR = "RMS of x - x* over pixels and images, x* the converged solution from the same noise, images in [-1, 1]"
 Pair = tuple[Cell, Result]
 
@@ -163,8 +164,7 @@ class Table(msgspec.Struct, kw_only=True):
             found.append(f"±: the standard error of the mean over {' or '.join(map(str, seeds))} seeds.")
         if any(entry.std is None and entry.standard_error is not None for entry in entries):
             alone = " with one seed" if seeds else ""
-            vary = "how much it would vary if other images were drawn from the same model"
-            found.append(f"±{alone}: the standard error of the metric, that is, {vary}.")
+            found.append(f"±{alone}: the standard error of the metric, {VARY}.")
         if not self.has_metric and any(entry.bare_text.startswith(PICTURES) for entry in entries):
             found.append(f"{PICTURES}: no solver error (only deterministic samplers have one); see samples.png.")
         if any(entry.made and not entry.overspent for entry in entries):

@@ -83,11 +83,7 @@ def described(result: Result) -> str:
 
 
 def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool, json: bool, command: str) -> bool:
-    """Measures the missing cells, writes the report and prints the tables; returns whether a cell failed.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
+    """Measures the missing cells, writes the report and prints the tables; returns whether a cell failed."""
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
         if processes.main:

@@ -156,15 +156,15 @@ def test_latex_prints_them(results: report.Report, folder: Path) -> None:
 
 
 def test_a_real_budget_stands_at_what_was_spent(results: report.Report) -> None:
-    (axes,) = figure.draw(page.value_chart(results.tables[0])).axes
+    (axes,) = figure.draw(page.chart(results.tables[0], "mean")).axes
     heun = next(line for line in axes.lines if line.get_label() == "Heun")
     assert list(heun.get_xdata()) == [4, 8]
-    (axes,) = figure.draw(page.error_chart(results.tables[0])).axes
+    (axes,) = figure.draw(page.chart(results.tables[0], "solver_error")).axes
     assert [line.get_label() for line in axes.lines] == ["gDDIM order 0", "gDDIM order 2", "Heun"]
 
 
 def test_plots_are_the_same_bytes_each_time(results: report.Report, folder: Path, tmp_path: Path) -> None:
-    figure.save(figure.draw(page.value_chart(results.tables[0])), tmp_path / "again")
+    figure.save(figure.draw(page.chart(results.tables[0], "mean")), tmp_path / "again")
     for ending in ("png", "svg"):
         assert (tmp_path / f"again.{ending}").read_bytes() == (folder / f"fid_vs_nfe.{ending}").read_bytes()
     names = {path.name for path in folder.glob("*.svg")}

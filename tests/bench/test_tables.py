@@ -209,8 +209,8 @@ def test_what_rk45_cannot_make_is_no_number_of_its_budget() -> None:
     found = report_of([spent(21)])
     assert "97.0" not in text.markdown(report.blocks(found.tables), found.notes)
     assert ",97.0," in text.csv_text(report.csv_lines(found))
-    for draw in (page.value_chart, page.error_chart):
-        assert [list(line.get_xdata()) for line in figure.draw(draw(table)).axes[0].lines] == [[51, 104]]
+    for name in ("mean", "solver_error"):
+        assert [list(line.get_xdata()) for line in figure.draw(page.chart(table, name)).axes[0].lines] == [[51, 104]]
     (table,) = tables.tables([spent(57, rtol=1e-3, atol=1e-3)])
     assert table.grid()[1][1] == "97.00 (57)"
 
@@ -223,7 +223,9 @@ def test_a_spread_is_never_rounded_to_nothing() -> None:
 def test_arrows_at_one_place_stand_beside_each_other() -> None:
     cells = [shown(name, nfe, 0, 120.0, row=f"table3.cld.{name}") for name in ("em", "rk45") for nfe in (10, 20)]
     (table,) = tables.tables(cells)
-    arrows = [line for line in figure.draw(page.value_chart(table)).axes[0].lines if "arrow" in str(line.get_marker())]
+    arrows = [
+        line for line in figure.draw(page.chart(table, "mean")).axes[0].lines if "arrow" in str(line.get_marker())
+    ]
     assert len({float(x) for line in arrows for x in line.get_xdata()}) == 4
 
 
@@ -231,7 +233,7 @@ def test_the_plot_has_a_line_a_sampler_a_band_over_seeds_and_hollow_published_po
     cells = [shown("gddim", nfe, seed, 4.0 + seed) for nfe in (20, 50) for seed in (0, 1)]
     cells += [shown("em", nfe, 0, 120.0, row="table3.cld.em") for nfe in (20, 50)]
     (table,) = tables.tables(cells)
-    (axes,) = figure.draw(page.value_chart(table)).axes
+    (axes,) = figure.draw(page.chart(table, "mean")).axes
     full = {line.get_label(): line for line in axes.lines if line.get_linestyle() != "None"}
     assert list(full) == ["gDDIM order 2", "Euler-Maruyama"]
     assert [list(full["gDDIM order 2"].get_xdata()), list(full["gDDIM order 2"].get_ydata())] == [[20, 50], [4.5, 4.5]]
