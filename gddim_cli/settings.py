@@ -262,6 +262,8 @@ def description(kind: Any) -> str:
     if typing.get_origin(plain) is list:
         return f"a list of values, each {description(typing.get_args(plain)[0])}"
     name = NAMES.get(plain, "another kind of value")
+    if plain is str and any(getattr(meta, "min_length", None) for meta in getattr(kind, "__metadata__", ())):
+        name = "a text that is not empty"
     shown = {key: f"{value:g}" if plain is float else str(value) for key, value in bounds.items()}
     if "ge" in shown and "le" in shown:
         return f"{name} from {shown['ge']} to {shown['le']}"

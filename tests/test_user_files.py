@@ -222,3 +222,27 @@ def test_settings_of_a_checkpoint(gddim, files: Path, tmp_path: Path, text: str)
     )
     assert result.status in (1, 2)
     assert result.err.count("\n") == 1
+
+
+def test_precision_of_a_network_of_ones_own(gddim, tmp_path: Path) -> None:
+    text = "import torch\nimport gddim_cli as gddim\n\nclass Own(torch.nn.Module):\n    def __init__(self):\n"
+    text += "        super().__init__()\n        self.weight = torch.nn.Parameter(torch.tensor(0.5))\n\n"
+    text += "    def forward(self, y, sigma):\n        assert y.dtype == self.weight.dtype\n        return y * self.weight\n\n"
+    (tmp_path / "own.py").write_text(f"{text}def build():\n    return gddim.Denoiser(Own(), (1, 8, 8), 0.001, 300.0)\n")
+    words = (
+        "sample",
+        "--checkpoint",
+        f"{tmp_path / 'own.py'}:build",
+        "--nfe",
+        3,
+        "--num",
+        2,
+        "--out",
+        tmp_path / "imgs",
+    )
+    for option in ("--dtype=bfloat16", "--compile"):
+        refused = gddim(*words, option)
+        assert (refused.status, "do not apply to a network of your own" in refused.err) == (2, True), refused.err
+    result = gddim(*words, "--dtype", "float64", "--json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["settings"]["dtype"] == "float64"

@@ -154,8 +154,10 @@ def choose_format(name: str | None, like: Card | None, path: Path) -> FormatSpec
 
     Raises:
         UsageError: `name` is unknown or contradicts `like`, or the format of `like` cannot be converted.
-        CheckpointError: the file is of no known format.
+        CheckpointError: the file is of no known format, or native already.
     """
+    if native.is_native(path):
+        raise CheckpointError(f"{path}: is a native (safetensors) file already; use it as it is: --checkpoint {path}")
     if like is not None:
         own = like.source.format if like.source else "native"
         if own not in FORMATS:

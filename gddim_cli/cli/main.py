@@ -28,7 +28,8 @@ def main() -> None:
     HEARD.clear()
     # SIGTERM, which schedulers send, is handled like Ctrl-C: finished work is kept.
     for number in (signal.SIGTERM, signal.SIGINT):
-        # A shell script starts background jobs with SIGINT ignored; a single process keeps ignoring it.
+        # A shell script starts its background jobs with SIGINT ignored. gddim leaves it ignored, unless it runs as
+        # several processes.
         if number == signal.SIGTERM or world().size > 1 or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     status = 1
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 def run() -> int:
-    """Runs the command and returns its exit status. An error that the user can fix is printed as one line on stderr."""
+    """Runs the command and returns its exit status; Ctrl-C and errors in a user's own Python file become one line, too."""
     try:
         status = call()
     except KeyboardInterrupt:

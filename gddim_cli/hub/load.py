@@ -55,7 +55,7 @@ def load(
         CheckpointError: the checkpoint is unknown, not on this machine, or damaged, or its card contradicts its weights.
     """
     if is_function(reference):
-        return load_user_model(reference, device, settings)
+        return load_user_model(reference, device, settings, speed or Speed())
     if reference.endswith(".py"):
         raise UsageError(f"{reference}: name the function that returns the model: {reference}:FUNCTION")
     path, pinned = locate(reference, say)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gddim_cli.errors import DataError
+from gddim_cli.errors import DataError, UsageError
+from gddim_cli.models.acceleration import Speed
 from gddim_cli.models.model import module_of
 from gddim_cli.models.network import Network
 from gddim_cli.models.wrapped import Denoiser
@@ -17,15 +18,24 @@ from gddim_cli.runtime.memory import is_out_of_memory
 from gddim_cli.runtime.user_file import function_of, guarded
 
 
-def load_user_model(reference: str, device: torch.device, settings: dict[str, Any]) -> Denoiser:
+def load_user_model(reference: str, device: torch.device, settings: dict[str, Any], speed: Speed) -> Denoiser:
     """The model that `FILE.py:FUNCTION` returns. The file is executed like any Python program.
 
     The function is called with the settings as keyword arguments. It returns a `gddim.Denoiser`, or a pair: a
     module, and a dict with the other arguments of `Denoiser` (`image_shape`, `prediction`, ...).
 
+    Args:
+        speed: float32 or float64, to which a module is converted.
+
     Raises:
+        UsageError: another setting of `speed` is on; the function decides on these itself.
         DataError: the file or the function is missing, raises an error, or returns something else.
     """
+    if speed.half or speed.enabled():
+        raise UsageError(
+            f"{reference}: --dtype bfloat16 and float16, --tf32, --compile and --cuda-graph do not apply to a network of "
+            "your own; leave them out, or have the function return such a network"
+        )
     path, build = function_of(reference)
     function = reference.rpartition(":")[2]
     model = guarded(path, f"{function}()", lambda: build(**settings))
@@ -39,7 +49,7 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
         )
     module = module_of(model)
     if isinstance(module, nn.Module):
-        module.to(device)
+        module.to(device, speed.state)
     model.network.network = UserNetwork(path, model.network.network)
     model.sha256 = sha256(path)
     return model

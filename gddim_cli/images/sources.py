@@ -31,7 +31,7 @@ class ImageSource(ABC):
         quantize: how the images were converted to uint8, "floor" or "round"; None if no `run.json` records it.
         ignored: the number of files in the same place that were left out.
         is_run: whether the images are a run of gddim; their order is random, so the first ones are a random sample.
-        rows: for each image, its index among all images of the source.
+        rows: for each image, its index among the images of the original source, before `at_most` chose a subset.
         chosen_from: if the images are a random subset, the number of images from which it was chosen.
     """
 

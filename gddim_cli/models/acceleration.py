@@ -29,8 +29,8 @@ class Speed:
     Attributes:
         dtype: precision of the network. With bfloat16 and float16, convolutions and linear layers run in that precision, as
             under autocast, and everything else in float32.
-        tf32: whether the factors of float32 products are rounded to 10 bits of mantissa (NVIDIA GPUs only). By default
-            torch rounds them in convolutions only.
+        tf32: whether the factors of float32 products are rounded to 10 bits of mantissa (NVIDIA GPUs only). If
+            False, nothing is rounded, not even the factors in convolutions, which torch itself rounds by default.
         channels_last: whether tensors are laid out as NHWC, which tensor cores read in 16 bits without transposing.
             None: only on CUDA in 16 bits, where NHWC is faster.
         compile: whether the network is compiled by `torch.compile`, as a single graph without graph breaks.

@@ -81,7 +81,9 @@ def resolving_edges(function: Callable[[Array], Array], start: float, end: float
             values = function(nodes.ravel()).reshape(len(pending), NODES, -1)
         if not np.isfinite(values).all():
             bad = nodes[~np.isfinite(values).all(axis=2)][0]
-            raise NumericsError(f"the diffusion's matrices are not finite at t = {bad:.6g}; start or end elsewhere")
+            raise NumericsError(
+                f"the diffusion's matrices are not finite at t = {bad:.6g}; choose times between which they are"
+            )
         series = np.abs(np.einsum("kn,pnm->pkm", to_series, values))
         # Coefficients are compared with the largest of all components. A component that should be zero consists of
         # rounding errors, and these do not decay relative to the component itself.
@@ -107,7 +109,9 @@ def legendre_basis(edges: Array, t: Array) -> tuple[NDArray[np.intp], Array]:
     inside = (t >= start - slack) & (t <= end + slack)
     if not np.all(inside):
         bad = np.extract(~inside, t)[0]
-        raise NumericsError(f"t = {bad:.6g} is outside [{start:g}, {end:g}], the times for which this is defined")
+        raise NumericsError(
+            f"t = {bad:.6g} is outside [{start:g}, {end:g}], the interval for which it has been computed"
+        )
     panel = np.clip(np.searchsorted(edges, t, side="right") - 1, 0, len(edges) - 2)
     left, right = edges[panel], edges[panel + 1]
     x = (2 * t - left - right) / (right - left)
@@ -140,7 +144,9 @@ class Antiderivative:
 
 
 def antiderivative(function: Callable[[Array], Array], start: float, end: float) -> Antiderivative:
-    """The integral of a scalar `function` (times [n] to values [n]) from `start`, to about 1e-13 of its size.
+    """The integral of a scalar `function`, which maps times [n] to values [n], from `start` to any time up to `end`.
+
+    Its relative error is about 1e-13.
 
     Raises:
         NumericsError: under the conditions of `resolving_edges`.

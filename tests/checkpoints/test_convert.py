@@ -151,6 +151,12 @@ def test_other_files_are_not_recognised(gddim, tmp_path, content):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+def test_a_native_file_needs_no_conversion(gddim, tiny, tmp_path):
+    result = gddim("convert", tiny, tmp_path / "out.safetensors")
+    assert (result.status, f"{tiny}: is a native (safetensors) file already; use it" in result.err) == (1, True)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_set_adds_and_contradicts(golden_file, gddim, tmp_path):
     source, out = golden_file("ncsnpp_small_scoresde.pth"), tmp_path / "x.safetensors"
     words = ("convert", source, out, "--card", "vp-cifar10")

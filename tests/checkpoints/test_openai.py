@@ -80,8 +80,8 @@ def test_what_is_missing_is_asked_for_at_once(golden_file, gddim, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"num_heads": 3}, "do not divide into 3"),
-        ({"num_heads": None, "num_head_channels": 5}, "do not divide"),
+        ({"num_heads": 3}, "cannot be divided into 3 heads"),
+        ({"num_heads": None, "num_head_channels": 5}, "cannot be divided"),
         ({"image_size": 17}, "not a multiple"),
         ({"noise_schedule": "sigmoid"}, "'sigmoid': expected one of linear, cosine"),
         ({"diffusion_steps": 10**9}, "expected a whole number from 2 to 100000"),

@@ -146,7 +146,8 @@ class Heads:
     def __call__(self, width: int) -> AttentionBlock:
         heads = width // self.width if self.width else self.number or 0
         if not heads or width % heads or (self.width and width % self.width):
-            raise ValueError(f"{width} channels do not divide into {heads or 'these'} attention heads")
+            into = f"heads of {self.width} channels" if self.width else f"{heads} heads"
+            raise ValueError(f"{width} channels cannot be divided into {into} for attention")
         return AttentionBlock(width, heads, self.style.new_order)
 
 
@@ -197,8 +198,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat))
-        # In the new order, the channels are query, key and value, each with all heads. In the old order, they are all
-        # heads, each with query, key and value.
+        # New order: the channels are split into query, key and value, then each of these into heads. Old order: they are
+        # split into heads, then each head into query, key and value.
         parts = (
             qkv.unflatten(1, (3, self.heads, -1)).unbind(1)
             if self.new_order

@@ -17,7 +17,7 @@ from gddim_cli.samplers.coefficients import HIGHEST_ORDER, Coefficients
 MAX_BYTES = 1 << 25
 """The largest solver file that is read."""
 LARGEST = 1e12
-"""The largest number in a matrix."""
+"""The largest magnitude allowed for a time or a number in a matrix."""
 Text = Annotated[str, msgspec.Meta(max_length=1000)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
@@ -26,12 +26,12 @@ class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a solver was fitted.
 
     Attributes:
-        num: the number of noises it was fitted on: images 0 to num - 1 of the seed.
-        held_out: the number of further images of the seed, half of which chose among the rounds of the search, and half of
-            which measured `rmse_before` and `rmse_after`.
-        seed: of the noises.
+        num: the number of images that the solver was fitted on, those with the indices 0 to num - 1.
+        held_out: the number of further images, with indices from `num` on. One half was used to select the best round of
+            the search, the other half to compute `rmse_before` and `rmse_after`.
+        seed: the seed of the initial noises.
         classes: how class labels were drawn; None for an unconditional model.
-        start: the scheme that it is compared with, and is if no search did better.
+        start: the scheme that the solver is compared with. If no search did better, the file holds this scheme itself.
         improved: whether a search did better.
         rmse_before, rmse_after: the root mean square distance to the converged images, of the start and of this solver.
     """
@@ -49,7 +49,7 @@ class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SolverFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"psi": "Psi", "c": "C"}):
     """A fitted solver: what it belongs to, how it was fitted, and its `Coefficients`, each matrix as nested lists.
 
-    `t_start` is the time of the prior's states, t[0] if it is None.
+    `t_start` is the time at which the initial states are drawn from the prior. If it is None, that time is t[0].
     """
 
     format: Literal["gddim solver 1"]
@@ -72,30 +72,32 @@ class SolverFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
 
     @property
     def coefficients(self) -> Coefficients:
-        """Its constants.
+        """The solver's `Coefficients`, checked and converted from the lists.
 
         Raises:
-            ValueError: lists that are no matrices of one size, numbers that are not finite, or times that do not decrease.
+            ValueError: the lists do not form matrices of equal size, a number is not finite, the times do not decrease, or
+                the number of steps contradicts `nfe`.
         """
         t = block("t", self.t, (len(self.t),))
         if not (len(t) >= 2 and t[-1] > 0 and (np.diff(t) < 0).all()):
-            raise ValueError("t: at least two positive times that decrease are needed")
+            raise ValueError("t: at least two times are needed, positive and decreasing")
         psi = np.asarray(self.psi, dtype=np.float64)
         steps, size = len(t) - 1, psi.shape[1:]
         psi, c = block("Psi", psi, (steps, *size)), np.asarray(self.c, dtype=np.float64)
         past = c.shape[1] if c.ndim > 1 else 0
         if len(size) not in (2, 4) or size[-1] != size[-2] or not 1 <= past <= HIGHEST_ORDER + 1:
-            raise ValueError(f"Psi and C have the shapes {list(psi.shape)} and {list(c.shape)}")
+            shapes = f"{list(psi.shape)} and {list(c.shape)}"
+            raise ValueError(f"Psi and C have the shapes {shapes}, not [N, D, D] and [N, order + 1, D, D]")
         last = None if self.last is None else block("last", self.last, (2, *size))
         if self.t_start is not None and not self.t_start >= t[0]:
-            raise ValueError(f"t_start: {self.t_start:g} is before t")
+            raise ValueError(f"t_start: {self.t_start:g} is less than t[0] = {t[0]:g}")
         first = None if self.first is None else block("first", self.first, size)
         prediction = None if self.prediction is None else block("prediction", self.prediction, (steps, 2, *size))
         found = Coefficients(
             t, psi, block("C", c, (steps, past, *size)), self.k, last, prediction=prediction, first=first
         )
         if found.nfe != self.nfe:
-            raise ValueError(f"nfe: {self.nfe}, but its steps take {found.nfe} evaluations")
+            raise ValueError(f"nfe: {self.nfe}, but the steps take {found.nfe} evaluations")
         return found
 
 
@@ -105,7 +107,7 @@ def block(name: str, numbers: Any, shape: tuple[int, ...]) -> Array:
     if found.shape != shape:
         raise ValueError(f"{name}: has the shape {list(found.shape)}, not {list(shape)}")
     if not (np.abs(found) <= LARGEST).all():  # false for NaN
-        raise ValueError(f"{name}: a number is not finite or above {LARGEST:g}")
+        raise ValueError(f"{name}: a number is NaN, infinite, or larger than {LARGEST:g} in magnitude")
     return found
 
 
@@ -119,7 +121,7 @@ def write_solver(path: Path, solver: SolverFile) -> None:
     """Writes a solver file atomically.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(msgspec.json.encode(solver) + b"\n")
