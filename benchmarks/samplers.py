@@ -152,9 +152,8 @@ def noise_on_the_checkpoint(model: Model, count: int) -> None:
         return images(made, count)[0].reshape(count, -1)
 
     truth, again = (drawn("gddim", 200, order=3, seed=seed) for seed in (1, 2))
-    print(
-        f"\n**Stochastic samplers on {model.name}, CLD, NFE 50: distance of {count} images from {count} converged ones**\n"
-    )
+    what = f"sliced Wasserstein distance between {count} images and {count} converged ones"
+    print(f"\n**Stochastic samplers on {model.name}, CLD, NFE 50: {what}**\n")
     print("| lambda | stochastic gDDIM | Euler-Maruyama |\n| --- | --- | --- |")
     for lam in (0.0, 0.1, 0.3, 0.5, 0.7, 1.0):
         found = (drawn("gddim", 50, order=0, **{"lambda": lam}), drawn("em", 50, **{"lambda": lam}))

@@ -168,12 +168,12 @@ class Table(msgspec.Struct, kw_only=True):
         if not self.has_metric and any(entry.bare_text.startswith(PICTURES) for entry in entries):
             found.append(f"{PICTURES}: no solver error (only deterministic samplers have one); see samples.png.")
         if any(entry.made and not entry.overspent for entry in entries):
-            found.append("In brackets: the network evaluations made, where the budget cannot be spent exactly.")
+            found.append("In brackets: the number of network evaluations made, where it differs from the budget.")
         reasons = []
         for label, row in self.rows.items():
             of = [entry for entry in row if entry]
-            if over := [f"{entry.made.strip(' ()')} for NFE {entry.asked}" for entry in of if entry.overspent]:
-                found.append(f"{DASH}: {label} needs more evaluations than the budget ({', '.join(over)}).")
+            if over := [f"{one.made.strip(' ()')} evaluations for NFE {one.asked}" for one in of if one.overspent]:
+                found.append(f"{DASH}: {label} exceeds the budget by more than 5 % ({', '.join(over)}).")
             reasons += [f"Failed: {label}: {why}." for entry in of for why in entry.failed]
             reasons += [f"Failed: {label}: solver error: {why}." for entry in of for why in entry.solver_failed]
         if any(entry.published is not None for entry in entries):

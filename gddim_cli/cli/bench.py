@@ -32,7 +32,7 @@ FIRST = ("nfe", "checkpoint", "sampler", "seeds")
 """The settings that come first in `--help`."""
 PLAN = "YAML file with the settings below and a list of rows. Default: a plan for the bundled digit model."
 TABLE = "Reproduce this table of the gDDIM paper."
-PRESET = "Use a plan that ships with gddim: few compares samplers at NFE 5 to 20."
+PRESET = "Use a plan that ships with gddim. There is one, `few`, which compares samplers at NFE 5 to 20."
 STATUS = "Only print which cells in this folder are done, missing or failed."
 PRINT_PLAN = "Only print the cells and an estimate of the time they will take."
 Folder = Annotated[Path, typer.Argument(help="Output folder of gddim bench.")]

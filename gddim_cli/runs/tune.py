@@ -1,4 +1,4 @@
-"""Fits a solver to a network: reference solutions, the fit, and a file; interrupted work is kept and resumed."""
+"""Fits a solver to a network: computes reference solutions, searches, and fills a solver file. Interrupted work is resumed."""
 
 from __future__ import annotations
 
@@ -36,36 +36,37 @@ from gddim_cli.samplers.multistep import multistep
 from gddim_cli.samplers.time_grids import power_grid
 
 DEFAULT_SEED = 2**32
-"""Far from the seeds that people choose, so that their images start from other noises than the fit's."""
+"""Far from the seeds that people choose, so that their images do not start from the noises of the fit."""
 NUM = 128
 ORDER = 3
+"""The number of past predictions in each step of the fitted solver."""
 POWER = 1.6
 """The power of the time grid from which the search for times starts."""
 REFERENCE_POWER = 1.25
 """The power of the time grid of the reference solutions."""
 REFERENCE_STEPS = {"R": 100, "L": 200}
-"""Steps of the reference solutions, of order 3, for each K. On the bundled checkpoint 100 steps under R are within 8e-4."""
+"""The number of steps of the reference solutions for each K. On the bundled checkpoint, 100 steps under R have an error of 8e-4."""
 REFERENCE_ORDER = 3
 IN_GRID_SEARCH = 128
-"""The largest number of noises by which the search judges a grid of times. With 48, grids are found that suit only these."""
+"""The most noises on which the grid search measures the error of a grid. With 48, it finds grids that suit only these."""
 FIRST_MOVE = 6
-"""By how many times of the reference solutions the search moves each time of the grid at first."""
+"""The number of positions on the fine grid by which the search moves each time at first."""
 GRID_SEARCH = 2500
-"""NFE times the number of grids that the search tries. It usually ends earlier, when no move lowers the error."""
+"""The limit of NFE times the number of grids tried. The search usually ends earlier, when no move lowers the error."""
 SEARCH = 50
-"""Evaluations by the solver of each noise in the search. More evaluations in a solver leave less to search for."""
+"""NFE times the number of rounds of the descent. A solver with more evaluations leaves less to improve."""
 VERSION = 4
 """The version of the fit; interrupted work of another version is not resumed."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The fit of a solver.
+    """The fit of a solver to one network, diffusion and NFE.
 
     Attributes:
-        prepared: gDDIM with the same budget and its default options, which the fitted solver has to beat.
-        num: the number of noises to fit; half as many others are held out.
-        batch_size: images at once.
+        prepared: the solver to beat, which is gDDIM with the same NFE and its default options.
+        num: the number of images that are fitted; half as many others are held out.
+        batch_size: the number of images that are computed at once.
         on_evaluation: called after each network evaluation with the number of images.
     """
 
@@ -76,13 +77,13 @@ class Tuning:
 
     @cached_property
     def method(self) -> Method:
-        """What the search keeps of gDDIM."""
+        """What all solvers of the search share."""
         config = self.prepared.config
         return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1), config.t_start)
 
     @property
     def held_out(self) -> int:
-        """The number of noises that are not fitted."""
+        """The number of images that are held out."""
         return max(self.num // 2, 1)
 
     @property
@@ -92,7 +93,7 @@ class Tuning:
 
     @cached_property
     def grid(self) -> Array:
-        """The times that the search starts from, [N + 1]: from the first at which the network can tell images from noise."""
+        """The times at which the search starts, [N + 1]. A denoiser's first time is where it can tell images from noise."""
         config = self.prepared.config
         start = config.t_start
         if config.k == "R" and isinstance(self.prepared.eps, DenoiserEps):
@@ -101,7 +102,7 @@ class Tuning:
 
     @cached_property
     def fine(self) -> Array:
-        """The times of the reference solutions, among which the search for a grid chooses."""
+        """The times of the reference solutions. The search chooses the times of the solver from these."""
         config = self.prepared.config
         return power_grid(
             config.t_start, config.t_end, max(REFERENCE_STEPS[self.method.k], 2 * self.nfe), REFERENCE_POWER
@@ -109,12 +110,12 @@ class Tuning:
 
     @property
     def grids(self) -> int:
-        """The number of grids that are tried, about."""
+        """The approximate number of grids that the search may try."""
         return GRID_SEARCH // self.nfe
 
     @property
     def start(self) -> Coefficients:
-        """The constants of the solver to beat."""
+        """The coefficients of the solver to beat."""
         found = self.prepared.sampler.coefficients
         assert found is not None  # without options gDDIM is a linear method
         return found
@@ -127,18 +128,18 @@ class Tuning:
 
     @property
     def folder(self) -> Path:
-        """Where interrupted work is kept."""
+        """The folder for the work of an unfinished fit."""
         identity = [VERSION, self.prepared.request, self.num, self.batch_size]
         return cache_folder() / "tune" / hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
 
     @property
     def rounds(self) -> int:
-        """Rounds of the search, each a step on every batch; its state is kept after each."""
+        """The number of rounds of the descent. A round takes a step on every batch; its result is stored."""
         return max(SEARCH // self.nfe, 2)
 
     @property
     def evaluations(self) -> int:
-        """An estimate of all network evaluations, counted in images."""
+        """An estimate of the number of network evaluations, summed over images."""
         n = self.nfe
         references = (self.num + self.held_out) * len(self.fine)
         return (
@@ -151,7 +152,7 @@ class Tuning:
 
     @rounding(tf32=False)
     def solver(self, say: Callable[[str], object] = lambda _: None) -> SolverFile:
-        """The fitted solver. Work that an earlier call has done is read from the folder.
+        """The fitted solver. Work that an earlier, interrupted call has finished is read from `folder`.
 
         Raises:
             OutputError: the cache cannot be written, or another process fits the same solver.
@@ -175,7 +176,7 @@ class Tuning:
             return self.file(best, before, after)
 
     def forget(self) -> None:
-        """Removes the kept work, once the file has been written."""
+        """Removes the stored work. Call this once the solver file has been written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def search(
@@ -186,7 +187,7 @@ class Tuning:
         choosing: Sequence[Batch],
         say: Callable[[str], object],
     ) -> descent.Progress:
-        """The state after all rounds, each of which is kept."""
+        """The state of the descent after all rounds. The state after each round is stored."""
         path = self.folder / "search.json"
         state = read_json(path, descent.Progress)
         if state is None:
@@ -211,7 +212,7 @@ class Tuning:
         return state
 
     def times(self, solved: Sequence[Solved]) -> list[int]:
-        """The indices of the times in the fine grid, without the last; the search for them is kept after each pass."""
+        """The positions of the solver's times on the fine grid, without the last. The search stores its state after each pass."""
         path = self.folder / "grid.json"
         state = read_json(path, GridState)
         if state is None:
@@ -223,7 +224,7 @@ class Tuning:
         return state.indices
 
     def solved(self, indices: range, with_states: bool) -> Iterator[Solved]:
-        """Batches of these images with their reference solutions, which are computed once and kept."""
+        """Batches of these images with their reference solutions, which are computed once and stored."""
         for begin in range(indices.start, indices.stop, self.batch_size):
             own = range(begin, min(begin + self.batch_size, indices.stop))
             eps, start = self.counted(self.prepared.eps_of(own)), self.prepared.start(own)
@@ -248,7 +249,7 @@ class Tuning:
         return [*kept, u]
 
     def counted(self, eps: Eps) -> Eps:
-        """The noise prediction, whose evaluations are reported."""
+        """The noise prediction, wrapped to report its evaluations to `on_evaluation`."""
 
         def reported(u: Tensor, t: float) -> Tensor:
             found = eps(u, t)
@@ -258,7 +259,7 @@ class Tuning:
         return reported
 
     def file(self, best: Coefficients, before: float, after: float) -> SolverFile:
-        """The solver with everything that it belongs to."""
+        """The solver file: the solver, what it belongs to, and how it was fitted."""
         request, config = self.prepared.request, self.prepared.config
         options = request.options
         start = f"gDDIM, predict {options['predict']}, order {options['order']}, time grid {request.time_grid}"
@@ -288,6 +289,6 @@ class Tuning:
 
 
 def check_num(num: int, batch_size: int) -> None:
-    """Raises UsageError for too few noises, or none in a batch."""
+    """Raises UsageError for fewer than two noises, too many, or a batch size below 1."""
     if not 2 <= num <= 100_000 or batch_size < 1:
         raise UsageError(f"--num: {num} noises in batches of {batch_size}; give at least 2, better 128")

@@ -202,7 +202,7 @@ def test_what_rk45_cannot_make_is_no_number_of_its_budget() -> None:
     line = ["RK45", "—", "—", "97.00 (51)", "97.00 (104)"]
     assert table.grid()[1] == line
     assert table.error_grid()[1] == ["RK45", "—", "—", "0.50 (51)", "0.50 (104)"]
-    note = "—: RK45 needs more evaluations than the budget (21 for NFE 10, 22 for NFE 20)."
+    note = "—: RK45 exceeds the budget by more than 5 % (21 evaluations for NFE 10, 22 evaluations for NFE 20)."
     assert note in table.notes()
     first = table.entries[0]
     assert (first.mean, first.nfe, first.overspent) == (97.0, 21.0, True)

@@ -1,4 +1,4 @@
-"""The fit of every step's matrices in closed form, on the states that the solver itself reaches."""
+"""Fits the matrices of every step by least squares, on the states that the fitted solver itself reaches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gddim_cli.samplers.fitted.trace import Batch, Trace
 from gddim_cli.samplers.multistep import first_state
 
 CORRELATED = 1e-7
-"""Combinations of features with a smaller share of the largest mean square are not fitted."""
+"""Combinations of features whose mean square is below this fraction of the largest one are not fitted."""
 TINY = 1e-12
 
 
@@ -41,14 +41,15 @@ def fit(
 ) -> ClosedForm:
     """The least-squares fit of every step on a time grid, [N + 1].
 
-    Step by step: from the states that the fitted steps before have reached, the offset M of step i minimises
-    `|u_{i+1} - gDDIM's step - M features|^2` over all pixels and images, u the converged states; then that step is taken.
+    The steps are fitted one after the other. Step i starts from the states that the fitted steps before it have reached. Its
+    offset M minimises `|u_{i+1} - (gDDIM's step) - M features|^2` over all pixels and images, where u are the converged states.
 
     Args:
-        known: a fit to the same images on a grid whose first `same` times are these; it is reused as far as it goes.
+        known: an earlier fit to the same images, on a grid with the same first `same` times. The steps between these times
+            are taken from it.
     """
     c = method.on(grid)
-    done = max(same - 1, 0) if known else 0  # steps; the prediction at the last of these times is known, too
+    done = max(same - 1, 0) if known else 0  # Number of known steps; the prediction that follows them is known, too.
     traces = [Trace([first_state(batch.start, c)], []) for batch in batches]
     directions, scales, found = [], [], []
     if known and same:
@@ -77,7 +78,7 @@ def fit(
 
 
 def columns(states: Tensor) -> Array:
-    """States or features [B, n, C, H, W] with a column for each pixel of each image, [n, m], float64."""
+    """States or features [B, n, C, H, W] as a float64 matrix [n, m] with a column for each pixel of each image."""
     return np.asarray(states.transpose(0, 1).flatten(1).double().cpu().numpy(), dtype=np.float64)
 
 
@@ -85,8 +86,8 @@ def least_squares(features: Sequence[Array], wanted: Sequence[Array]) -> tuple[A
     """The least-squares solution of `z directions features = wanted`.
 
     Returns:
-        The directions, [r, F], for which `directions features` are uncorrelated and have mean square 1; z, [D, r]; and the
-        root mean square of the residual, [D].
+        The directions, [r, F], chosen so that `directions features` are uncorrelated and have mean square 1; z, [D, r]; and
+        the root mean square of the residual, [D].
     """
     count = sum(x.shape[1] for x in features)
     values, vectors = np.linalg.eigh(sum(x @ x.T for x in features) / count)

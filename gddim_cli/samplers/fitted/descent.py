@@ -1,4 +1,4 @@
-"""Adam on the times and matrices of a solver, with the network in the loop: the slope by backpropagation through all steps."""
+"""Adam on the times and matrices of a solver; gradients come from backpropagation through all steps and the network."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from gddim_cli.samplers.fitted.trace import Batch, Trace, errors_of, traced
 from gddim_cli.samplers.multistep import first_state
 
 STEP_OF_TIMES = 0.05
-"""The step of the finite differences in the times, in units of theta; large, because networks run in float32."""
+"""The finite-difference step for the times, in units of theta. It is large because networks run in float32."""
 RATE_OF_TIMES, RATE_OF_OFFSETS = 0.25, 0.5
-"""The largest steps, in units of theta, divided by the number of steps of the solver: all parameters change at once."""
+"""The highest learning rates, in units of theta, for a solver of one step. They are divided by the number of steps, because
+all parameters change at once."""
 WARM_UP = 10
-"""Steps until the largest one."""
+"""Adam's steps until the learning rate is highest."""
 DECAY_OF_MEAN, DECAY_OF_SQUARE = 0.9, 0.99
 EVEN = 0.25
-"""The share of the mean square error that is added to an image's own in its weight."""
+"""For the weight of an image, this fraction of the mean error over all images is added to its own mean square error."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """The state of the search: the parameters, the running means of the slope and of its square, each [P], and the steps done."""
+    """The state of Adam: the parameters, the running means of the gradient and of its square, each [P], and the steps done."""
 
     theta: Array
     mean: Array
@@ -41,13 +42,14 @@ class Point:
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """The state of a fit after a round.
+    """The state of a fit after a round, a pass over all batches.
 
     Attributes:
-        rounds: how many are done.
-        theta, mean, square: where the search is, a `descent.Point`.
-        best: the theta with the lowest error on the noises that choose; None if that is the start.
-        error: that error.
+        rounds: the number of rounds done.
+        theta, mean, square: the state of Adam, see `Point`.
+        best: the theta with the lowest error so far on the images that select the best round; None if no theta has a lower
+            error than the solver to beat.
+        error: the lowest error so far.
     """
 
     rounds: int
@@ -74,15 +76,15 @@ def differentiable(batch: Batch, t: float) -> bool:
 
 
 def improved(family: Family, point: Point, batches: Sequence[Batch], total: int) -> Point:
-    """The point after a step of Adam (arXiv 1412.6980) on each batch, in order.
+    """The point after one step of Adam (arXiv 1412.6980) on each batch, in order.
 
-    The step size rises for `WARM_UP` steps and falls to 0 at step `total`, as half a cosine.
+    The learning rate rises for `WARM_UP` steps and then falls to 0 at step `total`, along half a cosine.
     """
     rates = np.where(np.arange(family.size) < family.free_times, RATE_OF_TIMES, RATE_OF_OFFSETS) / family.steps
     for done, batch in enumerate(batches, start=point.steps + 1):
         slope = gradient(family, point.theta, batch)
         if not np.isfinite(slope).all():
-            slope = point.mean  # a batch that overflows has no say
+            slope = point.mean  # A batch that overflows must not affect the direction.
         mean = DECAY_OF_MEAN * point.mean + (1 - DECAY_OF_MEAN) * slope
         square = DECAY_OF_SQUARE * point.square + (1 - DECAY_OF_SQUARE) * slope**2
         direction = mean / (1 - DECAY_OF_MEAN**done) / (np.sqrt(square / (1 - DECAY_OF_SQUARE**done)) + 1e-300)
@@ -95,15 +97,15 @@ def improved(family: Family, point: Point, batches: Sequence[Batch], total: int)
 
 
 def weights_of(errors: Array) -> Array:
-    """The weight of each image, [N], with mean 1: its root mean square error to the power -1/2, so that few bad images do
-    not decide everything."""
+    """The weight of each image, [N], with mean 1: its root mean square error to the power -1/2. A few images that are far off
+    therefore do not dominate the fit."""
     with np.errstate(invalid="ignore"):  # NaN if an error is infinite
         found = (errors + EVEN * errors.mean()) ** -0.25
         return np.asarray(found / found.mean())
 
 
 def gradient(family: Family, theta: Array, batch: Batch) -> Array:
-    """Half the derivative of the batch's weighted mean square error with respect to theta, [P], for constant weights."""
+    """Half the derivative of the batch's weighted mean square error with respect to theta, [P]; the weights are held fixed."""
     c = family.coefficients(theta)
     trace = traced(batch.eps, batch.start, c)
     after = adjoints(batch, trace, c, weights_of(errors_of(trace.states[-1], batch)))
@@ -120,7 +122,7 @@ def gradient(family: Family, theta: Array, batch: Batch) -> Array:
 
 
 def adjoints(batch: Batch, trace: Trace, c: Coefficients, weight: Array) -> list[Tensor]:
-    """Half the derivative of the weighted square error with respect to the state after each step, each [B, D, C, H, W]."""
+    """Half the derivatives of the weighted square error with respect to the states after each step, each [B, D, C, H, W]."""
     steps, end = len(c.Psi), trace.states[-1]
     adjoint = torch.zeros_like(end)
     adjoint[:, 0] = (end[:, 0] - batch.target) * to_tensor_like(weight, end).view(-1, *[1] * (end.dim() - 2))
@@ -140,10 +142,10 @@ def adjoints(batch: Batch, trace: Trace, c: Coefficients, weight: Array) -> list
 def effect_of_time(
     batch: Batch, trace: Trace, c: Coefficients, other: Coefficients, j: int, after: Sequence[Tensor]
 ) -> float:
-    """The change of the error to first order if the time before step j moves, which makes `other` of the coefficients c.
+    """The first-order change of the error if the time before step j moves, which turns the coefficients c into `other`.
 
-    State and prediction there move together: along a solution the prediction hardly changes, but each of the two alone
-    changes it much.
+    The state at that time is recomputed together with the time. Along a solution the prediction hardly changes; it would
+    change much if only the time or only the state moved.
     """
     states, predictions = list(trace.states), list(trace.predictions)
     states[j] = trace.step(other, j - 1) if j else first_state(batch.start, other)
@@ -155,5 +157,5 @@ def effect_of_time(
 
 
 def transposed(matrix: Array, adjoint: Tensor) -> Tensor:
-    """The transpose of a block times states."""
+    """The transposed block, applied to states."""
     return combine([to_tensor_like(matrix.swapaxes(-1, -2), adjoint)], [adjoint])

@@ -1,4 +1,4 @@
-"""The solvers that are searched: gDDIM on free times, with free offsets of every step's matrices."""
+"""The solvers among which the fit searches: gDDIM with free times and free offsets to the matrices of every step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 
 @dataclass(frozen=True)
 class Method:
-    """What a search keeps of gDDIM, which interpolates the noise prediction.
+    """What all solvers of a search share: they are variants of this gDDIM, which interpolates the noise prediction.
 
     Attributes:
         diffusion: defines the matrices.
@@ -29,9 +29,10 @@ class Method:
     t_start: float
 
     def on(self, times: Array) -> Coefficients:
-        """gDDIM's own coefficients on a time grid, [N + 1], after `R(t_0) R(T)^{-1}`, which carries noise from T to t_0.
+        """gDDIM's own coefficients on a time grid, [N + 1].
 
-        Under another K the states at t_0 are those at T: R may not be defined.
+        Before the first step, `R(t_0) R(T)^{-1}` carries the prior's noise from T to t_0. For K = L, R may be undefined; the
+        prior's states are then used at t_0 as they are.
         """
         found = gddim_coefficients(self.diffusion, times, self.order, self.k)
         if self.k != "R":
@@ -41,12 +42,12 @@ class Method:
 
 @dataclass(frozen=True)
 class Family:
-    """Solvers by a parameter vector theta: first the times but the last, then for each step the offsets of its matrices.
+    """A family of solvers with a parameter vector theta: all times except the last, then the offsets of each step's matrices.
 
     The features of step i are the predictions `eps_i, ..., eps_{i-q}` and the state. Step i multiplies them by gDDIM's
-    matrices for the times plus `scales[i] Z_i directions[i]`; theta holds the Z_i. The directions are uncorrelated
-    combinations of features with mean square 1; the scales are the residuals of the closed-form fit, so that all
-    parameters have comparable effects.
+    matrices for the times, to which `scales[i] Z_i directions[i]` is added; theta holds the Z_i. The directions form
+    uncorrelated combinations of the features with mean square 1, and the scales are the residuals of the closed-form fit.
+    All parameters therefore have effects of similar size.
 
     Attributes:
         grid: the times for theta = 0, [N + 1].
@@ -66,13 +67,13 @@ class Family:
 
     @property
     def free_times(self) -> int:
-        """The number of times in theta: all but the last."""
+        """The number of times in theta, which are all times except the last."""
         return self.steps
 
     @property
     def unit(self) -> Array:
-        """The unit of each free time, [N]: half the distance between its neighbours on the grid. The first one's is
-        negative, so that a finite difference does not leave the interval."""
+        """The unit of each free time, [N]: half the distance between its neighbours on the grid. The unit of the first time
+        is negative, so that a finite difference does not leave the interval."""
         ahead = self.grid[:-2] - self.grid[2:]
         return np.append(self.grid[1] - self.grid[0], ahead) / 2
 
@@ -92,14 +93,14 @@ class Family:
         return [slice(int(end) - d * r, int(end)) for end, (d, r) in zip(ends, self.shapes, strict=True)]
 
     def times(self, theta: Array) -> Array:
-        """The times of a solver, [N + 1]; they decrease only if theta is moderate."""
+        """The times of a solver, [N + 1]. If theta is large they may not decrease; see `allows`."""
         found = self.grid.copy()
         found[:-1] += self.unit * theta[: self.free_times]
         found[0] = min(found[0], self.method.t_start)
         return found
 
     def allows(self, theta: Array) -> bool:
-        """Whether the times decrease, none within a hundredth of its distance on the grid of the next."""
+        """Whether the times decrease, each by at least a hundredth of the corresponding distance on the grid."""
         return bool((np.diff(self.times(theta)) < 0.01 * np.diff(self.grid)).all())
 
     def parts(self, theta: Array) -> list[Array]:
@@ -120,7 +121,7 @@ class Family:
 
 
 def with_offset(c: Coefficients, i: int, offset: Array) -> Coefficients:
-    """The coefficients with `offset`, [D, features D], added to the matrices of step i; all frequencies share it."""
+    """The coefficients with `offset`, [D, features D], added to the matrices of step i, for all frequencies alike."""
     dimension = len(offset)
     blocks = offset.reshape(dimension, -1, dimension).swapaxes(0, 1)
     blocks = blocks.reshape(len(blocks), *[1] * (c.Psi.ndim - 3), dimension, dimension)

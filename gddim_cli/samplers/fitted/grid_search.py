@@ -1,4 +1,4 @@
-"""The search for the times of a solver, each of whose grids is judged by its fit in closed form: forward passes only."""
+"""The search for the times of a solver. Each grid is judged by the error of its least-squares fit, without gradients."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class GridState(msgspec.Struct, frozen=True):
     """The state of the search after a pass over all times.
 
     Attributes:
-        indices: where the times of the best grid are on the fine one, without the last, [N].
-        error: the root mean square error of its closed-form fit.
-        move: by how many indices the next pass moves each time; 0 when the search is over.
-        trials: how many grids have been tried.
+        indices: the positions of the best grid's times on the fine grid, without the last time, [N].
+        error: the root mean square error of the least-squares fit on the best grid.
+        move: the number of positions by which the next pass moves each time; 0 when the search is over.
+        trials: the number of grids tried.
     """
 
     indices: list[int]
@@ -48,7 +48,7 @@ def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
 
 
 def nearest(fine: Array, grid: Array) -> list[int]:
-    """Increasing indices of the fine grid, [N], near the times of a grid, [N + 1], without the last."""
+    """The increasing positions on the fine grid, [N], that are nearest to the times of a grid, [N + 1], except the last time."""
     found: list[int] = []
     for i, t in enumerate(grid[:-1]):
         wanted = int(np.argmin(np.abs(fine - t)))
@@ -65,19 +65,19 @@ class Solved:
     states: NDArray[np.floating]
 
     def on(self, indices: Sequence[int]) -> Batch:
-        """The batch with the states at some of the times and at the last one."""
+        """The batch with its converged states at the times of a grid, given by their positions on the fine grid."""
         read = [torch.from_numpy(np.array(self.states[i - 1])) for i in [*indices[1:], len(self.states)]]
         return replace(self.batch, states=[state.to(self.batch.start) for state in read])
 
 
 def passes(method: Method, fine: Array, solved: Sequence[Solved], state: GridState, limit: int) -> Iterator[GridState]:
-    """Coordinate descent: yields the state after each pass, which moves every time of the best grid forward and back.
+    """Coordinate descent: yields the state after each pass. A pass tries to move every time of the best grid, both ways.
 
-    A pass that finds nothing better is followed by one with half the move.
+    If a pass finds no better grid, the next one moves the times half as far.
 
     Args:
         fine: the times to choose from, [M + 1].
-        limit: the number of grids to try, about.
+        limit: no pass begins once this number of grids has been tried.
     """
     if state.move and state.trials < limit:
         fit, _ = judged(method, fine, solved, state.indices)
@@ -102,7 +102,7 @@ def judged(
     known: ClosedForm | None = None,
     same: int = 0,
 ) -> tuple[ClosedForm, float]:
-    """The closed-form fit on a grid, and its root mean square error; for `known` and `same` see `closed_form.fit`."""
+    """The least-squares fit on a grid, and its root mean square error; for `known` and `same` see `closed_form.fit`."""
     batches = [each.on(indices) for each in solved]
     found = closed_form.fit(method, fine[[*indices, -1]], batches, known, same)
     errors = [errors_of(trace.states[-1], batch) for trace, batch in zip(found.traces, batches, strict=True)]

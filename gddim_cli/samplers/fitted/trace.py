@@ -1,4 +1,4 @@
-"""Runs of a solver with everything that happens in between, and their errors at the end."""
+"""Runs of a solver with all intermediate states and predictions, and the errors of their final states."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Batch:
         eps: the noise prediction for these images.
         start: their states u_T, [B, D, C, H, W].
         target: the first component of their converged solutions, [B, C, H, W].
-        states: their converged states at the times after the first of the grid that the fit starts from, each
-            [B, D, C, H, W]; the last one's first component is the target. Empty where they are not fitted.
+        states: their converged states at all times of a grid except the first, each [B, D, C, H, W]. The first component
+            of the last one is the target. Empty if nothing is fitted to these images.
     """
 
     eps: Eps
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run of a solver that interpolates eps: the states before and after each step, and the prediction of each step."""
+    """A run of a solver that interpolates eps: the states before and after each step, and the prediction before it."""
 
     states: list[Tensor]
     predictions: list[Tensor]
@@ -46,7 +46,7 @@ class Trace:
         return self.predictions[max(i - order, 0) : i + 1][::-1]
 
     def features(self, i: int, order: int) -> Tensor:
-        """The predictions that step i uses and its state, side by side, [B, features D, C, H, W]."""
+        """The predictions that step i uses, followed by the state before it, [B, features D, C, H, W]."""
         return torch.cat([*self.past(i, order), self.states[i]], dim=1)
 
     def step(self, c: Coefficients, i: int) -> Tensor:
