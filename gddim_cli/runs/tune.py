@@ -45,7 +45,7 @@ POWER = 1.6
 REFERENCE_POWER = 1.25
 """The power of the time grid of the reference solutions."""
 REFERENCE_STEPS = {"R": 100, "L": 200}
-"""The number of steps of the reference solutions for each K. On the bundled checkpoint, 100 steps under R have an error of 8e-4."""
+"""The number of steps of the reference solutions for each K. On the bundled checkpoint, 100 steps under R err by 8e-4."""
 REFERENCE_ORDER = 3
 IN_GRID_SEARCH = 128
 """The most noises on which the grid search measures the error of a grid. With 48, it finds grids that suit only these."""
