@@ -33,7 +33,7 @@ MOST = 1000
 
 
 NUM = (
-    "Number of noise samples that the solver is fitted to; half as many again are held out to measure the error. With "
+    "Number of noise samples that the solver is fitted to; as many again are held out to measure the error. With "
     "fewer than 128, the solver overfits."
 )
 OUT = "Solver file. Default: in the cache, where --solver auto finds it."

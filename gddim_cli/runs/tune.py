@@ -29,7 +29,7 @@ from gddim_cli.samplers.base import Eps
 from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 from gddim_cli.samplers.fitted import closed_form, descent
 from gddim_cli.samplers.fitted.family import Family, Method
-from gddim_cli.samplers.fitted.grid_search import GridState, Solved, first_time, judged, nearest, passes
+from gddim_cli.samplers.fitted.grid_search import GridState, Solved, first_state, first_time, nearest, passes
 from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of
 from gddim_cli.samplers.fitted.trace import Batch, rmse
 from gddim_cli.samplers.multistep import multistep
@@ -55,7 +55,7 @@ GRID_SEARCH = 2500
 """The limit of NFE times the number of grids tried. The search usually ends earlier, when no move lowers the error."""
 SEARCH = 50
 """NFE times the number of rounds of the descent. A solver with more evaluations leaves less to improve."""
-VERSION = 4
+VERSION = 5
 """The version of the fit; interrupted work of another version is not resumed."""
 
 
@@ -65,7 +65,7 @@ class Tuning:
 
     Attributes:
         prepared: the solver to beat, which is gDDIM with the same NFE and its default options.
-        num: the number of images that are fitted; half as many others are held out.
+        num: the number of images that are fitted; as many others are held out.
         batch_size: the number of images that are computed at once.
         on_evaluation: called after each network evaluation with the number of images.
     """
@@ -84,7 +84,7 @@ class Tuning:
     @property
     def held_out(self) -> int:
         """The number of images that are held out."""
-        return max(self.num // 2, 1)
+        return self.num
 
     @property
     def nfe(self) -> int:
@@ -164,7 +164,7 @@ class Tuning:
             others = [each.batch for each in self.solved(held_out, with_states=False)]
             half = max(len(others) // 2, 1)
             choosing, measuring = others[:half], others[half:] or others
-            times = self.times(solved[: max(1, IN_GRID_SEARCH // self.batch_size)])
+            times = self.times(solved[: max(1, IN_GRID_SEARCH // self.batch_size)], choosing)
             first = closed_form.fit(self.method, self.fine[[*times, -1]], [each.on(times) for each in solved])
             family = first.family
             bare = [each.batch for each in solved]
@@ -211,17 +211,15 @@ class Tuning:
             write_json(path, state)
         return state
 
-    def times(self, solved: Sequence[Solved]) -> list[int]:
+    def times(self, solved: Sequence[Solved], others: Sequence[Batch]) -> list[int]:
         """The positions of the solver's times on the fine grid, without the last. The search stores its state after each pass."""
         path = self.folder / "grid.json"
         state = read_json(path, GridState)
         if state is None:
-            start = nearest(self.fine, self.grid)
-            _, error = judged(self.method, self.fine, solved, start)
-            state = GridState(start, error, FIRST_MOVE, 1)
-        for state in passes(self.method, self.fine, solved, state, self.grids):  # noqa: B020
+            state = first_state(self.method, self.fine, solved, others, nearest(self.fine, self.grid), FIRST_MOVE)
+        for state in passes(self.method, self.fine, solved, others, state, self.grids):  # noqa: B020
             write_json(path, state)
-        return state.indices
+        return state.chosen
 
     def solved(self, indices: range, with_states: bool) -> Iterator[Solved]:
         """Batches of these images with their reference solutions, which are computed once and stored."""

@@ -43,7 +43,7 @@ def shell(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("words", ["samplers", "--help", "--version", "samplers --json", "sample --help"])
 @pytest.mark.parametrize(
     ("stream", "reason"),
-    [(">&-", "it is closed"), pytest.param("> /dev/full", "No space left on device", marks=FULL)],
+    [(">&-", "the stream is closed"), pytest.param("> /dev/full", "No space left on device", marks=FULL)],
 )
 def test_data_that_cannot_be_written_is_an_error(shell, words: str, stream: str, reason: str) -> None:
     done = shell(f"gddim {words} {stream}")

@@ -21,7 +21,7 @@ from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 from gddim_cli.samplers.fitted import closed_form, descent
 from gddim_cli.samplers.fitted.family import Family, Method
-from gddim_cli.samplers.fitted.grid_search import GridState, Solved, judged, nearest, passes
+from gddim_cli.samplers.fitted.grid_search import Solved, first_state, judged, nearest, passes
 from gddim_cli.samplers.fitted.solver_file import Fit, SolverFile, matrices_of, read_solver, write_solver
 from gddim_cli.samplers.fitted.trace import Batch, rmse, traced
 from gddim_cli.samplers.gaussian_images import GaussianImages
@@ -108,13 +108,21 @@ def test_the_grid_search_finds_a_better_grid_and_goes_on_after_any_pass() -> Non
     solved = [Solved(Batch(exact.eps, exact.start, states[-1][:, 0]), torch.stack(states).numpy())]
     start = nearest(fine, power_grid(0.9, exact.t_end, 4, 1.25))
     assert start == [0, 10, 20, 30]
-    first = GridState(start, judged(method, fine, solved, start)[1], 4, 1)
-    found = list(passes(method, fine, solved, first, 100))
+    others = [Batch(exact.eps, exact.start, 0.5 * states[-1][:, 0])]
+    first = first_state(method, fine, solved, others, start, 4)
+    found = list(passes(method, fine, solved, others, first, 100))
     assert found[-1].error < 0.7 * first.error
     assert found[-1].error == judged(method, fine, solved, found[-1].indices)[1]
     assert [state.error for state in found] == sorted((state.error for state in found), reverse=True)
-    assert list(passes(method, fine, solved, found[1], 100)) == found[2:]
+    assert list(passes(method, fine, solved, others, found[1], 100)) == found[2:]
     assert found[-1].move == 0 or found[-1].trials >= 100
+    errors = {}
+    for state in (first, *found):
+        errors.setdefault(
+            tuple(state.indices), rmse(others, judged(method, fine, solved, state.indices)[0].coefficients)
+        )
+    assert tuple(found[-1].chosen) == min(errors, key=errors.__getitem__)
+    assert found[-1].lowest == min(errors.values())
 
 
 @pytest.mark.parametrize("same", [0, 1, 2, 3])

@@ -16,7 +16,7 @@ from gddim_cli.numerics.quadrature import Array
 from gddim_cli.samplers.fitted import closed_form
 from gddim_cli.samplers.fitted.closed_form import ClosedForm
 from gddim_cli.samplers.fitted.family import Method
-from gddim_cli.samplers.fitted.trace import Batch, errors_of
+from gddim_cli.samplers.fitted.trace import Batch, errors_of, rmse
 
 FAINTEST = 0.03
 """The smallest ratio of image to noise at the first evaluation. Where it is smaller, the network returns nearly the same image
@@ -31,12 +31,16 @@ class GridState(msgspec.Struct, frozen=True):
         error: the root mean square error of the least-squares fit on the best grid.
         move: the number of positions by which the next pass moves each time; 0 when the search is over.
         trials: the number of grids tried.
+        chosen: the best grid of the pass with the lowest error on other images, [N].
+        lowest: this error.
     """
 
     indices: list[int]
     error: float
     move: int
     trials: int
+    chosen: list[int]
+    lowest: float
 
 
 def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
@@ -70,12 +74,24 @@ class Solved:
         return replace(self.batch, states=[state.to(self.batch.start) for state in read])
 
 
-def passes(method: Method, fine: Array, solved: Sequence[Solved], state: GridState, limit: int) -> Iterator[GridState]:
+def first_state(
+    method: Method, fine: Array, solved: Sequence[Solved], others: Sequence[Batch], indices: list[int], move: int
+) -> GridState:
+    """The state of a search that starts at a grid; for `others` see `passes`."""
+    fit, error = judged(method, fine, solved, indices)
+    return GridState(indices, error, move, 1, indices, rmse(others, fit.coefficients))
+
+
+def passes(
+    method: Method, fine: Array, solved: Sequence[Solved], others: Sequence[Batch], state: GridState, limit: int
+) -> Iterator[GridState]:
     """Coordinate descent: yields the state after each pass. A pass tries to move every time of the best grid, both ways.
 
-    If a pass finds no better grid, the next one moves the times half as far.
+    If a pass finds no better grid, the next one moves the times half as far. A search that goes on for long finds grids that
+    suit only the images of the fit; therefore `others` choose among the passes.
 
     Args:
+        others: images that are not fitted.
         fine: the times to choose from, [M + 1].
         limit: no pass begins once this number of grids has been tried.
     """
@@ -90,7 +106,9 @@ def passes(method: Method, fine: Array, solved: Sequence[Solved], state: GridSta
                 if found < error:
                     best, error, fit = grid, found, other
         move = state.move if best != state.indices else state.move // 2
-        state = GridState(best, error, move, trials)
+        elsewhere = rmse(others, fit.coefficients)
+        chosen, lowest = (best, elsewhere) if elsewhere < state.lowest else (state.chosen, state.lowest)
+        state = GridState(best, error, move, trials, chosen, lowest)
         yield state
 
 
