@@ -101,7 +101,7 @@ class Runner:
         return kept, made
 
     def _known(self, group: list[Result]) -> tuple[list[Result], bool]:
-        """The kept results of a group, and whether its values and images are complete."""
+        """A group's stored results, and whether no value and no image to keep is missing; always true without a metric."""
         kept = [self.folder.result(result, self.plan.solver_error) for result in group]
         if not group[0].has_metric:
             return kept, True
@@ -165,7 +165,7 @@ class Runner:
         return made
 
     def _finish(self, group: list[Result], prepared: PreparedRun, evaluators: list[Evaluator], file: RowFile) -> None:
-        """Computes every metric from all rows, even if another fails, and completes the folder of kept images."""
+        """Computes every metric, of which each may fail, from all rows, and completes the folder of kept images."""
         rows = read_array(file.partial, memory_map=True)
         for result, evaluator in zip(group, evaluators, strict=True):
             found, result.failed = self.work.attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
@@ -208,9 +208,9 @@ def solutions(resources: Resources, folder: Folder) -> Solutions:
 
 
 def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
-    """Estimates the cost of each group, by its `features`, from one timed batch of each model and extractor.
+    """Estimates the cost of each group, with its `features` as key, by timing one batch of each model and extractor.
 
-    If a batch does not fit in memory, raises CapacityError if `strict`; otherwise the seconds of such groups are 0.
+    If a batch does not fit in memory, raises CapacityError if `strict`; otherwise the seconds of the group are 0.
     """
     speeds: dict[object, tuple[float, float]] = {}
     solved: set[Path] = set()
@@ -220,7 +220,9 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         whole = not first.has_metric or not any(result.missing for result in kept)
         left = 0 if whole else first.num - folder.rows(first.features).done()
         images = folder.first_images(plan, kept, streams=bool(left))
-        block = first.request.batch_size or 1  # `batch_size` is set if batches are always full.
+        block = (
+            first.request.batch_size or 1
+        )  # Set if the images of a batch depend on each other: batches are full then.
         each, calibration = first.planned or first.request.nfe, 0
         if first.planned is None and (left or images):
             each, calibration = resources.prepare(plan.cell(first.key).request).expected(kept[0].tolerance)

@@ -1,4 +1,4 @@
-"""The parameters of a diffusion: types that declare their ranges, the check of given values, and a list of values."""
+"""The parameters of a diffusion: types that declare their ranges, checks of given values, and the values of a diffusion."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def number(value: Any) -> Any:
 def parameters_of(diffusion: Diffusion) -> dict[str, float | bool | str | None]:
     """The parameters of a diffusion by name.
 
-    For a dataclass, these are its fields. For any other class, they are the public attributes of the object, and of its
-    classes outside gddim. Only numbers, strings, booleans and None are included.
+    For a dataclass, these are its fields. For any other class, they are the public attributes of the object, of its class
+    and of its base classes, without those of classes that gddim defines. Only numbers, strings, booleans and None are included.
     """
     found: dict[str, Any] = {}
     if dataclasses.is_dataclass(diffusion):

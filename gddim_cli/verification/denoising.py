@@ -37,8 +37,8 @@ class OwnDiffusionReading:
     """Turns a noise prediction into an estimate of the clean image x_0, on states u_t of the model's own diffusion.
 
     Let `psi = Psi(t, 0) e_x`. Since `u - psi x_0 = K eps`, the estimate is `w^T (u - K eps)` with the weights w of
-    `isotropic_view`. A model for K = L may predict only the last component of eps, so for K = L the estimate solves the
-    last row of the equation, `(K^{-1} (u - psi x_0))_D = eps_D`.
+    `isotropic_view`. A model for K = L may predict only the last component of eps. For K = L the equation is therefore
+    multiplied by `K^{-1}`, and the estimate solves its last row, `(K^{-1} (u - psi x_0))_D = eps_D`.
 
     Attributes:
         model: the model, a dataclass.

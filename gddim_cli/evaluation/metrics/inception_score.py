@@ -30,14 +30,14 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
 def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: OnStep) -> dict[str, float]:
     """`value`, the mean over random splits of `exp E KL(p(y|x) || p(y))`, and the 95 % interval of its expected value.
 
-    Let S be the score of a split of n images, p_xk the probability of class k for image x, and q_k the mean of p_xk
-    over the split. The expansion that gives the interval (see `intervals`) has the terms
+    Let S be the score of a split of n images, r_ik the probability of class k for image i, and q_k the mean of r_ik over
+    the split. The interval comes from the expansion in `intervals`, whose terms for one image and for two images are
 
-        p(x_i)  = (n - 1) (S - S_i)
-        h(x, y) = -S sum_k (p_xk - q_k) (p_yk - q_k) / q_k
+        p(i)    = (n - 1) (S - S_i)
+        h(i, j) = -S sum_k (r_ik - q_k) (r_jk - q_k) / q_k
 
-    where S_i is the split's score without image i. The variance of these `p(x_i)` is too large by `second / n`, which
-    is therefore subtracted from it.
+    where S_i is the split's score without image i. The sample variance of these p(i) overestimates the variance by the mean
+    square of h, divided by n; this excess is subtracted.
 
     Args:
         scores: class scores [N, c]; the probabilities are their softmax.
@@ -75,7 +75,12 @@ def log_softmax(scores: Array) -> Array:
 
 
 def pair_variance(p: Array, q: Array) -> float:
-    """The mean square of h over pairs of different images, from the second moments of `(p - q) / sqrt(q)`."""
+    """The mean square of `h / S` (see `compute`) over pairs of different images.
+
+    Args:
+        p: the probabilities r_ik, [n, c].
+        q: their mean, [c].
+    """
     n = len(p)
     scaled = np.divide(p - q, np.sqrt(q), out=np.zeros_like(p), where=q > 0)
     product = scaled.T @ scaled if p.shape[1] < n else scaled @ scaled.T

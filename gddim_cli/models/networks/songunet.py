@@ -50,8 +50,9 @@ class SongUNet(nn.Module):
         attn_resolutions: sides at which blocks have attention.
         dropout: dropout probability in training.
         embedding_type: the kind of noise-level embedding.
-        encoder_type: with `residual` or `skip`, the image itself, halved and convolved, is added to the features at
-            each level; with `standard` it is not.
+        encoder_type: with `skip`, the downsampled image, convolved, is added to the features at each level below the
+            first. With `residual`, each such sum is in turn downsampled, convolved and added at the next level. With
+            `standard`, nothing is added.
         decoder_type: with `skip`, the prediction is the sum of one output per level; with `standard`, only the last
             level has an output.
         resample_filter: the separable resampling filter.
@@ -140,7 +141,7 @@ class SongUNet(nn.Module):
 
 @dataclass(frozen=True)
 class ImagePath:
-    """Makes the modules for a path of images beside the features.
+    """Makes the modules of the side branch that carries an image through the U-Net, parallel to the features.
 
     In the encoder, the path carries the input, which is added to the features. In the decoder, it sums up the
     prediction.
