@@ -57,7 +57,7 @@ def bench(
     """Measure a metric against network evaluations (NFE), cell by cell.
 
     Without arguments, measures the bundled digit model, offline, in a few minutes. Options shown with ,... take several
-    values, such as --nfe 10,20; every combination is a cell. A path with a comma or a list of classes needs a plan file.
+    values, such as --nfe 10,20; every combination is a cell. A path that contains a comma has to be given in a plan file.
     """
     if world().size > 1 and (asked.print_plan or asked.status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")

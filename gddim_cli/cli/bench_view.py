@@ -64,10 +64,8 @@ class View(Display):
 
 def drawn(found: Sequence[Table]) -> list[RichTable]:
     """The tables as rich draws them, each followed by a table of its solver errors."""
-    return [
-        grid_table(of.grid, ": ".join(filter(None, (of.title, of.heading))), of.notes, ("published", "difference"))
-        for of in blocks(found)
-    ]
+    titled = [(": ".join(filter(None, (of.title, of.heading))), of) for of in blocks(found)]
+    return [grid_table(of.grid, title, of.notes, ("published", "difference")) for title, of in titled]
 
 
 def described(result: Result) -> str:

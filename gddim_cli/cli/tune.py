@@ -57,7 +57,7 @@ def tune(
     asked: TuneSettings,
     json: options.Json = False,
 ) -> None:
-    """Fit a solver to a network: find the times and matrices with which few evaluations come closest to many.
+    """Fit a solver to a network: find the times and matrices with which a few evaluations come closest to the result of many.
 
     Takes minutes for a small network. Interrupt it at any time and rerun the same command to resume. Pass the
     solver file to gddim sample --solver.

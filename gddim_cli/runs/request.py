@@ -69,7 +69,7 @@ Guidance = Annotated[
     float,
     about(
         "Classifier-free guidance of a conditional model that was also trained without labels: the weight w of "
-        "D(no class) + w (D(class) - D(no class)). Each prediction takes two of the network evaluations. Default: 1 (none).",
+        "D(no class) + w (D(class) - D(no class)). Each guided prediction takes two evaluations of the NFE. Default: 1 (none).",
         panel="Model",
         label="guidance {}",
         metavar="W",
@@ -118,8 +118,8 @@ NamedGrid = Annotated[str, msgspec.Meta(pattern=r"^(logsnr|rho:\d+(\.\d+)?)$", d
 TimeGrid = Annotated[
     NamedGrid | Annotated[float, msgspec.Meta(gt=0, le=100)],
     about(
-        "Time grid: steps evenly spaced in t^(1/P), in the log SNR (logsnr), or in the noise level^(1/P) (rho:P; rho is "
-        "rho:7). Default: the sampler's or the checkpoint's, usually quadratic (P = 2).",
+        "Time grid: steps evenly spaced in t^(1/P), in the log SNR (logsnr), or in (noise level)^(1/P) (rho:P; rho alone "
+        "means rho:7). Default: the sampler's or the checkpoint's, usually quadratic (P = 2).",
         panel="Advanced",
         label="time grid {}",
         metavar="linear|quadratic|P|logsnr|rho:P",
