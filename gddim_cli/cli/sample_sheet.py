@@ -148,7 +148,7 @@ def make_sheet(
                 entries[name].append(Entry(pixels, spent))
                 progress.advance(count)
     first = runs[0]
-    caption = f"{first.model.name}: the same noises throughout, of seed {first.request.seed}."
+    caption = f"{first.model.name}: all pictures start from the same noises (seed {first.request.seed})."
     resolved = [run.request for run in runs]
     with replacing(out) as temporary:
         temporary.write_bytes(Sheet(columns, entries, caption).png(msgspec.json.encode(resolved).decode()))
