@@ -118,6 +118,8 @@ def prepare(
         batch_size=batch_size if sampler.batch_dependent else None,
     )
     factor = start_factor(chosen, config.t_start, prior_time)
+    if initial is not None and request.init_noise and not chosen.spectral:
+        notes += scale_notes(initial, np.asarray(factor))
     return PreparedRun(resolved, model, chosen, config, sampler, eps, device, factor, initial, notes)
 
 
@@ -225,6 +227,24 @@ def given_config(request: SamplingRequest) -> dict[str, Any]:
 def sha256_of_python(reference: str | None) -> str | None:
     """The sha256 of a Python file that defines a diffusion or a sampler; None for anything else."""
     return sha256(Path(reference)) if reference and reference.endswith(".py") else None
+
+
+ALIKE = 0.1
+"""Relative difference between standard deviations of initial states and of the prior that is not worth a note."""
+
+
+def scale_notes(states: NDArray[np.floating], factor: NDArray[np.floating]) -> list[str]:
+    """A note for each component of states u_T, [N, D, C, H, W], whose root mean square is not that of `factor z`."""
+    found, expected = [], np.sqrt(np.square(factor).sum(axis=-1))
+    for i, scale in enumerate(expected):
+        numbers = np.asarray(states[:, i], dtype=np.float64)
+        measured = float(np.sqrt(np.square(numbers).mean()))
+        if abs(measured / scale - 1) > ALIKE + 4 / np.sqrt(2 * numbers.size):
+            found.append(
+                f"--init-noise: component {i} of the states has a standard deviation of {measured:.3g}; that of the prior is "
+                f"{scale:.3g}"
+            )
+    return found
 
 
 def read_states(path: Path, dimension: int, image_shape: tuple[int, int, int]) -> NDArray[np.floating]:

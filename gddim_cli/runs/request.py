@@ -160,7 +160,8 @@ InitNoise = Annotated[
     str,
     about(
         "File of initial states u_T, used instead of draws from the prior: an .npy of shape [N, 2, C, H, W] for CLD, "
-        "[N, C, H, W] for diffusions of state dimension 1 (the spectrum for BDM).",
+        "[N, C, H, W] for diffusions of state dimension 1 (the spectrum for BDM). They are used as they are; their standard "
+        "deviation should be the prior's.",
         panel="Advanced",
         metavar="FILE.npy",
         min_length=1,

@@ -152,7 +152,14 @@ def test_own_noise_replaces_the_prior(sample, tmp_path: Path) -> None:
     z = standard_normal(0, range(3), (2, 1, 8, 8))
     np.save(tmp_path / "u.npy", np.einsum("de,be...->bd...", CLD().prior_factor, z).astype(np.float32))
     sample("--num", 3)
-    assert sample("--init-noise", tmp_path / "u.npy", out="own").status == 0
+    same = sample("--init-noise", tmp_path / "u.npy", out="own")
+    assert (same.status, "standard deviation" in same.err) == (0, False)
+    np.save(tmp_path / "z.npy", z.astype(np.float32))
+    other = sample("--init-noise", tmp_path / "z.npy", out="other")
+    assert other.status == 0
+    assert "component 1 of the states has a standard deviation of" in other.err
+    assert "that of the prior is 0.5" in other.err
+    assert "component 0" not in other.err
     assert close(pictures(tmp_path / "own"), pictures(tmp_path / "imgs"))
     run = json.loads((tmp_path / "own" / "run.json").read_text())
     assert len(run["settings"]["init_noise_sha256"]) == 64
