@@ -47,7 +47,7 @@ class Evaluator:
 
         Raises:
             UsageError: the metric needs more images.
-            DataError: the features are not finite.
+            DataError: the features are not finite, or a user's metric returns something else than numbers.
             NumericsError: the computation failed.
         """
         self.check_count(len(features))

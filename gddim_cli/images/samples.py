@@ -41,7 +41,7 @@ class FirstImages:
         return {index for index in range(self.count) if not self.is_whole(index)}
 
     def keep(self, indices: Iterable[int], pixels: Pixels) -> None:
-        """Of the images [N, H, W, C] with these indices, writes those that are missing or damaged.
+        """Writes the images [N, H, W, C] with these indices, except those that are already there and whole.
 
         Raises:
             OutputError: a file cannot be written.

@@ -80,7 +80,7 @@ class MetricSpec(Spec):
     notes: Callable[[Features, Any], Iterable[str]] = no_notes
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a title that is no text, or has braces for something else than an option."""
+        """Raises UsageError if a title is not text, or has braces around anything but the name of an option."""
         super().__post_init__()
         for title in (self.title, self.generic_title or ""):
             try:

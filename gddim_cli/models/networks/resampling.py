@@ -1,4 +1,4 @@
-"""Halving and doubling the side of images with a separable filter."""
+"""Downsampling and upsampling of images by a factor of two with a separable filter."""
 
 from __future__ import annotations
 
