@@ -142,7 +142,7 @@ def test_a_fit_that_reuses_another_is_the_same_fit(same: int) -> None:
     known, _ = judged(method, fine, solved, old)
     whole, error = judged(method, fine, solved, new)
     evaluated.clear()
-    reused, same_error = judged(method, fine, solved, new, known, same)
+    reused, same_error = judged(method, fine, solved, new, known)
     assert len(evaluated) == 4 - same
     assert same_error == error
     np.testing.assert_array_equal(reused.theta, whole.theta)

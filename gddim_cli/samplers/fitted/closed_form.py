@@ -36,20 +36,19 @@ class ClosedForm:
     traces: list[Trace]
 
 
-def fit(
-    method: Method, grid: Array, batches: Sequence[Batch], known: ClosedForm | None = None, same: int = 0
-) -> ClosedForm:
+def fit(method: Method, grid: Array, batches: Sequence[Batch], known: ClosedForm | None = None) -> ClosedForm:
     """The least-squares fit of every step on a time grid, [N + 1].
 
     The steps are fitted one after the other. Step i starts from the states that the fitted steps before it have reached. Its
     offset M minimises `|u_{i+1} - (gDDIM's step) - M features|^2` over all pixels and images, where u are the converged states.
 
     Args:
-        known: an earlier fit to the same images, on a grid with the same first `same` times. The steps between these times
-            are taken from it.
+        known: an earlier fit to the same images, on a grid of the same length. The steps between the first times that both
+            grids share are taken from it.
     """
     c = method.on(grid)
-    done = max(same - 1, 0) if known else 0  # Number of known steps; the prediction that follows them is known, too.
+    same = int(np.argmin([*(grid == known.family.grid), False])) if known else 0
+    done = max(same - 1, 0)  # Number of known steps; the prediction that follows them is known, too.
     traces = [Trace([first_state(batch.start, c)], []) for batch in batches]
     directions, scales, found = [], [], []
     if known and same:

@@ -102,7 +102,7 @@ def passes(
         for j, by in product(range(len(best)), (state.move, -state.move)):
             grid = [*best[:j], best[j] + by, *best[j + 1 :]]
             if all(a < b for a, b in pairwise([-1, *grid, len(fine) - 1])):
-                (other, found), trials = judged(method, fine, solved, grid, fit, j), trials + 1
+                (other, found), trials = judged(method, fine, solved, grid, fit), trials + 1
                 if found < error:
                     best, error, fit = grid, found, other
         move = state.move if best != state.indices else state.move // 2
@@ -118,10 +118,9 @@ def judged(
     solved: Sequence[Solved],
     indices: Sequence[int],
     known: ClosedForm | None = None,
-    same: int = 0,
 ) -> tuple[ClosedForm, float]:
-    """The least-squares fit on a grid, and its root mean square error; for `known` and `same` see `closed_form.fit`."""
+    """The least-squares fit on a grid, and its root mean square error; for `known` see `closed_form.fit`."""
     batches = [each.on(indices) for each in solved]
-    found = closed_form.fit(method, fine[[*indices, -1]], batches, known, same)
+    found = closed_form.fit(method, fine[[*indices, -1]], batches, known)
     errors = [errors_of(trace.states[-1], batch) for trace, batch in zip(found.traces, batches, strict=True)]
     return found, float(np.sqrt(np.concatenate(errors).mean()))
