@@ -164,11 +164,11 @@ def sheet(given: Mapping[str, Any], asked: SampleSettings, json: bool) -> None:
         raise UsageError("--compare: runs as one process; start it without torchrun")
     rows = sample_sheet.requests_of(given, str(asked.compare), options.assignments(asked.set))
     options.suffix("--out", out, ".png")
-    from gddim_cli.images.sheet import is_sheet
+    from gddim_cli.images.render import is_own_picture
     from gddim_cli.runtime.files import probe, refuse_foreign
 
     probe(out)
-    refuse_foreign("--out", out, None, asked.force or is_sheet(out))
+    refuse_foreign("--out", out, None, asked.force or is_own_picture(out))
     where = asked.use()
     sample_sheet.make_sheet(rows, out, asked.num, asked.size, where, json)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.runtime.files import replacing
+
+ABOUT = "gddim"
+"""Keyword of the text chunk in pictures that this program may replace later, such as grids."""
 
 
 def as_picture(pixels: Pixels) -> Image.Image:
@@ -17,14 +22,30 @@ def as_picture(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
 
 
-def write_png(path: Path, pixels: Pixels, make_folder: bool = True) -> None:
-    """Writes [H, W, C] as a PNG, atomically. `make_folder` has the same meaning as in `files.replacing`.
+def write_png(path: Path, pixels: Pixels, make_folder: bool = True, about: str | None = None) -> None:
+    """Writes [H, W, C] as a PNG, atomically.
+
+    Args:
+        make_folder: has the same meaning as in `files.replacing`.
+        about: a text for the chunk `ABOUT`, by which `is_own_picture` recognizes the file later; None for no chunk.
 
     Raises:
         OutputError: the file cannot be written.
     """
+    info = PngInfo()
+    if about is not None:
+        info.add_itxt(ABOUT, about)
     with replacing(path, make_folder) as temporary:
-        as_picture(pixels).save(temporary, format="PNG")
+        as_picture(pixels).save(temporary, format="PNG", pnginfo=info)
+
+
+def is_own_picture(path: Path) -> bool:
+    """Whether a file is a PNG with the text chunk `ABOUT`. A damaged file still counts if it begins with the chunk."""
+    if not path.is_file():
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return f"iTXt{ABOUT}\0".encode() in file.read(1000)
+    return False
 
 
 def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.images.render import as_picture, grid
+from gddim_cli.images.render import ABOUT, as_picture, grid
 
-ABOUT = "gddim"
 SHOWN = 8
 """Number of images per entry of a sheet."""
 SMALLEST, LARGEST = 56, 112
@@ -90,15 +88,6 @@ class Sheet:
         info.add_itxt(ABOUT, about)
         self.draw().save(file, "PNG", optimize=True, pnginfo=info)
         return file.getvalue()
-
-
-def is_sheet(path: Path) -> bool:
-    """Whether a file is a sheet that this program wrote."""
-    try:
-        with Image.open(path) as picture:
-            return ABOUT in picture.info
-    except (OSError, ValueError, SyntaxError):
-        return False
 
 
 def block(images: Pixels) -> Image.Image:

@@ -17,6 +17,8 @@ import msgspec
 import torch
 
 from gddim_cli.errors import DataError, OutputError, UsageError
+from gddim_cli.images.quantize import Pixels
+from gddim_cli.images.render import is_own_picture, write_png
 from gddim_cli.runs.request import SamplingRequest, differences
 from gddim_cli.runs.storage.base import Storage, remove
 from gddim_cli.runs.storage.manifest import MANIFEST, read_manifest, remove_manifest
@@ -190,14 +192,18 @@ class RunFolder:
         """
         return read_run(self.path) if (self.path / RUN).exists() else None
 
-    def open(self, request: SamplingRequest, overwrite: bool) -> Run | None:
+    def open(self, request: SamplingRequest, num: int, overwrite: bool = False, force: bool = False) -> Run | None:
         """The run in the folder, if any, after checking that `request` may continue it.
 
-        With `overwrite`, removes the files of the run in the folder (no others) and returns None.
+        Args:
+            num: the number of images that the run is to have.
+            overwrite: remove the files of the run in the folder (no others) and return None.
+            force: remove files that the run did not write and that have names of its files.
 
         Raises:
-            UsageError: the folder holds a run with other settings, or files but no run.json.
-            DataError: its run.json cannot be read.
+            UsageError: the folder holds a run with other settings, or files but no run.json, or a file that the run did
+                not write where it would write one.
+            DataError: its run.json or manifest cannot be read.
             OutputError: the folder cannot be made or written.
         """
         with writing(self.path):
@@ -206,10 +212,11 @@ class RunFolder:
         refuse_strangers(self.path, RUN, "run")
         if not (self.path / RUN).exists():
             return None
-        if overwrite:
-            self._remove()
-            return None
         run = read_run(self.path)
+        if overwrite:
+            self._refuse_foreign(run, num, force)
+            self._remove(run)
+            return None
         changed = differences(run.settings, request)
         if run.format != self.format:
             changed.append(f"format: {run.format} -> {self.format}")
@@ -218,7 +225,31 @@ class RunFolder:
                 f"--out: {self.path} holds a run with other settings ({'; '.join(changed)}); "
                 "choose another folder, or --overwrite"
             )
+        self._refuse_foreign(run, num, force)
         return run
+
+    def _refuse_foreign(self, run: Run, num: int, force: bool) -> None:
+        """Refuses, or removes if `force`, files that the run did not write where a run of `num` images writes its own.
+
+        A finished run knows its files from its manifest. An unfinished one knows only how many images it has.
+
+        Raises:
+            UsageError: there is such a file; the message names the first one.
+        """
+        written, manifest = open_storage(self.path, run.format), read_manifest(self.path)
+        found = written.foreign(run.num, manifest) if manifest else []
+        known = set(written.files(run.num))
+        found += [file for file in self.images.files(max(num, run.num)) if file not in known]
+        grid = self.path / GRID
+        if grid.is_file() and grid.stat().st_size and not is_own_picture(grid):
+            found.append(grid)
+        if found and not force:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise UsageError(
+                f"--out: {found[0]}{more}: not written by this run; move away what you want to keep, then add --force"
+            )
+        for file in found:
+            remove(file)
 
     def mark(self) -> str:
         """Creates an empty file by which other processes recognise the folder, and returns its name.
@@ -267,13 +298,20 @@ class RunFolder:
             if found and (found[1] in (RUN, GRID, MANIFEST) or any(name.fullmatch(found[1]) for name in looks)):
                 file.unlink(missing_ok=True)
 
-    def _remove(self) -> None:
+    def _remove(self, run: Run) -> None:
         """Removes the run's images, its grid, its manifest and, last, its run.json."""
-        run = read_run(self.path)
         for file in open_storage(self.path, run.format).files(run.num):
             remove(file)
         for name in (GRID, MANIFEST, RUN):
             remove(self.path / name)
+
+    def write_grid(self, picture: Pixels) -> None:
+        """Writes the grid of the run's first images, [H, W, C].
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        write_png(self.path / GRID, picture, make_folder=False, about="the first images of a run")
 
     def save(self, run: Run) -> None:
         """Writes `run.json`.

@@ -16,11 +16,11 @@ from torch import Tensor
 from gddim_cli import __version__
 from gddim_cli.errors import CapacityError, DataError, OutputError, PeerError
 from gddim_cli.images.quantize import Pixels, quantize
-from gddim_cli.images.render import grid, write_png
+from gddim_cli.images.render import grid
 from gddim_cli.numerics.blocks import to_device
 from gddim_cli.runs.batch import Batch, ResumeState
 from gddim_cli.runs.batch_size import BatchSizeProbe, OomRetry, best_size
-from gddim_cli.runs.folder import GRID, PATIENCE, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.runs.folder import PATIENCE, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
 from gddim_cli.runs.labels import ALL, rows_by_class
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
@@ -50,7 +50,7 @@ class Generation:
         raw: the file of `--save-raw`, or None.
         trajectory: the file of `--trajectory`, or None.
         overwrite: remove an earlier run in the folder first.
-        force: replace files of `raw` and `trajectory` that this run did not write.
+        force: replace files that this run did not write.
         speed: the enabled speed options, for `run.json`.
         world: the processes.
         notes: sentences for the user about damaged files that `prepare` found.
@@ -102,7 +102,7 @@ class Generation:
             if path:
                 probe(path)
                 refuse_foreign(option, path, extra.sha256 if extra else None, self.force)
-        self.earlier = earlier = self.folder.open(self.prepared.request, self.overwrite)
+        self.earlier = earlier = self.folder.open(self.prepared.request, self.num, self.overwrite, self.force)
         there, note = self.folder.intact(earlier.num) if earlier else (set(), None)
         self.notes += [note] if note else []
         num = max(self.num, 1 + max(there, default=-1))
@@ -300,7 +300,7 @@ class Generation:
             )
         images.join(self.num)
         shown = min(self.num, IN_GRID)
-        write_png(self.folder.path / GRID, self._grid(images.read(range(shown))), make_folder=False)
+        self.folder.write_grid(self._grid(images.read(range(shown))))
         if self.states:
             run.raw = Extra(self.states.finish(), self.num)
         if self.trajectory and self.frames:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gddim_cli import __version__
 from gddim_cli.errors import DataError, UsageError
-from gddim_cli.images.render import grid, write_png
-from gddim_cli.runs.folder import GRID, Run, RunFolder
+from gddim_cli.images.render import grid
+from gddim_cli.runs.folder import Run, RunFolder
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.storage.base import Storage
 from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
@@ -40,9 +40,9 @@ class KeptImages:
         return self.folder.images
 
     def check(self) -> bool:
-        """Whether the folder holds this run with all its images undamaged. If so, also writes the grid again."""
+        """Whether the folder holds this run, complete and undamaged. If so, also writes the grid again."""
         try:
-            run = self.folder.open(self.request, overwrite=False)
+            run = self.folder.open(self.request, self.num)
             if run is None or not run.complete or run.num < self.num or self._damaged():
                 return False
         except (DataError, UsageError):
@@ -51,19 +51,20 @@ class KeptImages:
         return True
 
     def start(self) -> set[int]:
-        """Opens the folder and returns the indices of the images in it, after removing damaged ones.
+        """Opens the folder, removes damaged images, and returns the indices of the others.
 
         Raises:
             UsageError, DataError, OutputError: see `RunFolder.open`.
         """
-        if self.folder.open(self.request, overwrite=False) is None:
-            self._record(False, None, None)
+        run = self.folder.open(self.request, self.num)
+        if run is None or run.num < self.num:
+            self._record(False, run.nfe if run else None, run.tolerance if run else None)
         there, _ = self.folder.intact(self.num)
         remove_manifest(self.path)
         return there
 
     def finish(self, nfe: float | None, tolerance: float | None) -> None:
-        """Writes the grid, the manifest and the record of a complete run, with its NFE and tolerance.
+        """Writes the grid, the manifest and the record of the complete run, with its NFE and tolerance.
 
         Raises:
             DataError: an image is missing.
@@ -79,7 +80,7 @@ class KeptImages:
         return self.images.damaged(self.num, read_manifest(self.path))
 
     def _write_grid(self) -> None:
-        write_png(self.path / GRID, grid(self.images.read(range(min(self.num, IN_GRID)))))
+        self.folder.write_grid(grid(self.images.read(range(min(self.num, IN_GRID)))))
 
     def _record(self, complete: bool, nfe: float | None, tolerance: float | None) -> None:
         indices = [0, self.num - 1]

@@ -18,9 +18,9 @@ NUM = 13
 def sample(gddim, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shards, "SHARD_SIZE", 5)
 
-    def run(out: str, format: str, num: int = NUM):
+    def run(out: str, format: str, num: int = NUM, *more: str):
         words = ("--checkpoint", tiny, "--nfe", 3, "--batch-size", 4, "--format", format)
-        return gddim("sample", *words, "--num", num, "--out", tmp_path / out)
+        return gddim("sample", *words, "--num", num, "--out", tmp_path / out, *more)
 
     return run
 
@@ -57,7 +57,12 @@ def test_a_finished_run_heals_before_it_is_extended(sample, tmp_path: Path, form
     for name in victims:
         path = tmp_path / "spoiled" / name
         path.write_bytes(spoil(path.read_bytes()))
-    result = sample("spoiled", format, num)
+    kept = spoil is foreign and format == "png"  # A whole picture may be a person's own.
+    if kept:
+        refused = sample("spoiled", format, num)
+        assert f"{victims[0]} and 1 more: not written by this run; move away" in refused.err
+        assert refused.status == 2
+    result = sample("spoiled", format, num, *["--force"] * kept)
     assert result.status == 0, result.err
     assert content(tmp_path / "spoiled") == content(tmp_path / "whole")
     if spoil in (cut, flipped):

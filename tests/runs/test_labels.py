@@ -99,13 +99,13 @@ def test_guidance_is_the_combination_of_two_predictions(conditional: Path) -> No
         return without + weight * (model.denoiser(y, sigma, labels) - without)
 
     by_hand = gddim_cli.Denoiser(reference, model.image_shape, *model.sigma_range)
-    same = {"num": 2, "diffusion": "cld", "return_states": True, "quantize": "round"}
+    same = {"num": 2, "diffusion": "cld", "return_states": True, "dtype": "float64"}
     model.network.nfe = 0
     _, guided = gddim_cli.sample(model, nfe=12, guidance=weight, classes=1, **same)
     assert model.network.nfe == 12
     _, expected = gddim_cli.sample(by_hand, nfe=6, **same)
     assert len(seen) == 6
-    np.testing.assert_allclose(guided, expected, rtol=0, atol=5e-4)  # float32 at sigma 80
+    np.testing.assert_allclose(guided, expected, rtol=0, atol=1e-9)
     plain = gddim_cli.sample(model, nfe=6, num=2, classes=1)
     np.testing.assert_array_equal(gddim_cli.sample(model, nfe=6, num=2, classes=1, guidance=1), plain)
     assert (gddim_cli.sample(model, nfe=12, num=2, classes=1, guidance=3) != plain).any()

@@ -66,6 +66,10 @@ class Storage(ABC):
         A file is damaged if it cannot be read completely, or differs from the manifest.
         """
 
+    @abstractmethod
+    def foreign(self, num: int, manifest: Manifest) -> list[Path]:
+        """Intact files with images below `num` that the run did not write, according to its manifest, sorted by name."""
+
     def discard(self, files: Iterable[Path]) -> None:
         """Removes damaged files. Their images can be made again, since each depends only on the seed and its index.
 

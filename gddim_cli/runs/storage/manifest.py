@@ -1,4 +1,4 @@
-"""`manifest.json`: the files of a finished run with checksums. It exists if and only if the run is complete."""
+"""`manifest.json` lists the files of a complete run, with checksums. Incomplete runs have no manifest."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
         name: the file's name; a pattern for PNGs.
         images: the first and the last index; every image between them is in the file once.
         size: total bytes.
-        sha256: SHA-256 of the file; for PNGs, of the text that `sha256sum` prints for them, sorted by name.
-        crc32: for PNGs, the CRC-32 of every file, in order, eight hexadecimal digits each, to tell which file is
-            damaged.
+        sha256: SHA-256 of the file; for PNGs, of the text that `sha256sum` prints for all of them, sorted by name.
+        crc32: for PNGs, the CRC-32 of every file in order, eight hexadecimal digits each. It shows which file is damaged.
     """
 
     name: str

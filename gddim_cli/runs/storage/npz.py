@@ -54,7 +54,7 @@ class Npz(Shards):
         arrays: dict[str, NDArray] = {"images": pixels, "index": np.array(indices, dtype=np.int64)}
         with replacing(path, make_folder=False) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
-                # This writes what numpy.savez would, but without a time stamp: equal images make equal files.
+                # Like numpy.savez, but without a time stamp, so that equal images make equal files.
                 entry = zipfile.ZipInfo(f"{name}.npy")
                 entry.external_attr = 0o644 << 16
                 with archive.open(entry, "w", force_zip64=True) as member:

@@ -56,6 +56,11 @@ class Png(Storage):
                 found[file] = {index}
         return found
 
+    def foreign(self, num: int, manifest: Manifest) -> list[Path]:
+        known = {stored.crc32[at : at + 8] for stored in manifest.files for at in range(0, len(stored.crc32), 8)}
+        contents = ((file, file.read_bytes()) for file in self.files(num) if file.is_file())
+        return [file for file, png in contents if f"{zlib.crc32(png):08x}" not in known and png_is_whole(png)]
+
     def join(self, num: int) -> None:
         """Does nothing: PNGs are written in their final form."""
 

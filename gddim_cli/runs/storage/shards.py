@@ -1,7 +1,7 @@
 """Formats with many images per file, `images-000000-009999.SUFFIX`.
 
-During a run there is one file per batch; at the end of the run these files, the parts, are joined into shards
-of `SHARD_SIZE` images.
+During a run, each batch is written to a file of its own, called a part. At the end of the run, the parts are joined
+into shards of `SHARD_SIZE` images.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SHARD_SIZE = 10_000
 
 
 class Shards(Storage):
-    """The base of sharded formats. A file's name gives its first and last index; the file itself lists all of them."""
+    """The base of sharded formats. A file's name gives its first and last index; the file itself lists all indices."""
 
     SUFFIX: str
 
     @abstractmethod
     def index(self, file: Path) -> list[int]:
-        """The indices of the images in a file, in the order of the file; raises DataError if it cannot be read."""
+        """The indices of the images in a file, in the order of the file; raises DataError if the file cannot be read."""
 
     @abstractmethod
     def images(self, file: Path, indices: Sequence[int]) -> list[Pixels]:
@@ -46,6 +46,10 @@ class Shards(Storage):
     def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
         recorded = {stored.name: stored.sha256 for stored in manifest.files} if manifest else {}
         return {file: set(self._span(file)) for file in self.files(num) if not self._is_sound(file, recorded)}
+
+    def foreign(self, num: int, manifest: Manifest) -> list[Path]:
+        known = {stored.name for stored in manifest.files}
+        return [file for file in self.files(num) if file.name not in known]
 
     def _is_sound(self, file: Path, recorded: Mapping[str, str]) -> bool:
         if not file.is_file():
@@ -74,7 +78,7 @@ class Shards(Storage):
         return self._of_files(max(wanted) + 1, lambda files: self.collect(wanted, self._located(wanted, files)))
 
     def _of_files(self, num: int, look: Callable[[list[Path]], T]) -> T:
-        """The result of `look` on the files; calls `look` again if another process, joining files, has removed one."""
+        """The result of `look` on the files. If another process has removed a file while joining, calls `look` again."""
         while True:
             files = self.files(num)
             try:
@@ -111,7 +115,7 @@ class Shards(Storage):
         return parts
 
     def join(self, num: int) -> None:
-        """Writes all shards before it removes a part, since a part may hold images of two shards."""
+        """Writes all shards before removing any part, because a part may hold images of two shards."""
         targets = [self.folder / self.name(indices) for indices in ranges(num)]
         parts = set(self.files(num))
         for target, indices in zip(targets, ranges(num), strict=True):

@@ -1,4 +1,4 @@
-"""`--format tar`: PNGs in tar files, named `000123.png` as webdataset expects."""
+"""`--format tar`: tar files of PNGs, which have names such as `000123.png`, as webdataset expects."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Tar(Shards):
         self._write(self.folder / self.name(indices), indices, lambda index: encode(images[index]))
 
     def merge(self, target: Path, indices: Sequence[int], parts: dict[int, Path]) -> None:
-        @functools.lru_cache(maxsize=1)  # The indices are in order, so one part at a time suffices.
+        @functools.lru_cache(maxsize=1)  # The indices are in order, so one part at a time in memory suffices.
         def load(part: Path) -> dict[int, bytes]:
             with reading(part) as archive:
                 return {index: member(archive, index) for index in parts if parts[index] == part}
