@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GOAL = ("through CLD", 50)
-"""Table and NFE of the goal, which is the first such cell."""
+"""Table and NFE of the goal. The goal is the first cell of this table at this NFE."""
 SHOWN = 5
 
 
@@ -29,7 +29,7 @@ class Way:
     error: float
 
     def reaches(self, goal: Way) -> bool:
-        """Whether the value is not above the goal's by more than the standard errors explain."""
+        """Whether the value is at most the goal's plus twice the standard error of the difference."""
         return self.value <= goal.value + 2 * (self.error**2 + goal.error**2) ** 0.5
 
 

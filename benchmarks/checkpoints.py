@@ -25,7 +25,7 @@ GFLOP = {CARD: 37.18, EDM_CARD: 42.04}  # per evaluation of one 32x32 image; a m
 
 
 def make(path: Path) -> None:
-    """Uses flax to write a training state of the released names and shapes: weights, averages, two Adam moments."""
+    """Uses flax to write a training state with the names and shapes of the released one: weights, averages, moments."""
     import numpy as np
     from flax.serialization import msgpack_serialize
 
@@ -113,7 +113,7 @@ def load(path: Path) -> dict[str, float]:
 
 
 def sample(path: Path, out: Path) -> str:
-    """Samples one image from the checkpoint; returns what `gddim sample` says about the time it took."""
+    """Samples one image from the checkpoint; returns the time as `gddim sample` states it."""
     words = ["sample", "--checkpoint", path, "--nfe", 5, "--num", 1, "--out", out]
     command = [sys.executable, "-m", "gddim_cli", *map(str, words)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
@@ -124,7 +124,7 @@ def rate(card: str, threads: int, batch: int) -> dict[str, float]:
     """The best GFLOP/s of a full-size network and the best GFLOP/s of matrix products.
 
     Network and products are measured alternately, with the same number of operations. The time is the CPU time of the
-    process, so that waiting for other programs does not count (other programs still use the same caches and memory).
+    process, so that waiting for other programs does not count. Other programs still use the same caches and memory.
     """
     import torch
 
@@ -174,7 +174,7 @@ def measure(name: str, maker: str, folder: Path) -> list[dict[str, float]]:
     converted, loaded = apart("convert", state, native, name), apart("load", native)
     print(f"{name}: {state.stat().st_size / 1e9:.2f} GB, read in {reading:.2f} s")
     print(
-        f"recognised and converted in {converted['seconds']:.2f} s ({converted['seconds'] / reading:.1f} times reading it); "
+        f"recognized and converted in {converted['seconds']:.2f} s ({converted['seconds'] / reading:.1f} times reading it); "
         f"peak memory {converted['peak']:.2f} GB, of which {converted['before']:.2f} GB is the program"
     )
     print(f"{converted['tensors']:.0f} tensors, each placed once: {native.stat().st_size / 1e9:.2f} GB")

@@ -52,7 +52,7 @@ def multistep(exact: ExactFlow) -> None:
 
 
 def others(exact: ExactFlow) -> None:
-    """Prints the rows of the other deterministic samplers, for N and 2 N steps. N is 1000 for Euler, 320 for others."""
+    """Prints the rows of the other deterministic samplers, for N and 2 N steps. N is 1000 for Euler, else 320."""
     for label, name, order, evaluations, options in ONE_STEP:
         base = 1000 if order == 1 else 320
         counts, errors = [], []

@@ -2,12 +2,12 @@
 
 python benchmarks/denoisers.py [OUT.png]
 
-The table: an exact denoiser D is computed in float64, from a SongUNet with random weights in the place of EDM's F. For
-each convention, `gddim.Denoiser` is given the network that predicts this D, with outputs rounded to float32. The table
-has the relative difference between the resulting D and the exact D.
+For the table, an exact denoiser D is computed in float64, from a SongUNet with random weights in the place of EDM's F.
+For each convention, `gddim.Denoiser` is given a network that predicts this D, with outputs rounded to float32. The
+table has the relative difference between the resulting D and the exact D.
 
-The picture: digits of the bundled model, declared in EDM's convention by docs/examples/edm_denoiser.py, sampled through
-cld, vp, ve and psld.
+The picture has digits of the bundled model, sampled through cld, vp, ve and psld. docs/examples/edm_denoiser.py
+declares the model in EDM's convention.
 """
 
 from __future__ import annotations

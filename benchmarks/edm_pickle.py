@@ -1,4 +1,4 @@
-"""Writes a pickle in the layout of EDM's program, of a network with random weights: 55.7 M parameters, 223 MB.
+"""Writes a network with random weights as a pickle in the layout of EDM's program: 55.7 M parameters, 223 MB.
 
 python benchmarks/edm_pickle.py OUT.pkl [NAME]
 

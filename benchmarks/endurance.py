@@ -89,7 +89,7 @@ class Killer:
     """Kills runs of `num` images, resumes them, and compares them with uninterrupted runs.
 
     Attributes:
-        folder: the folder in which the runs have their folders.
+        folder: the parent folder of the runs' folders.
         words: the arguments of the command, except --num, --format and --out.
         dice: the generator of random moments and victims.
         whole: the hashes of an uninterrupted run's images, by format.
@@ -173,7 +173,7 @@ def kills(
     teams: Sequence[int] = (1, 2),
     formats: Sequence[str] = FORMATS,
 ) -> list[Trial]:
-    """Makes `count` trials for each number of processes in `teams`, with the formats in turn."""
+    """Makes `count` trials for each number of processes in `teams`, cycling through the formats."""
     trials = []
     with tempfile.TemporaryDirectory() as folder:
         killer = Killer(Path(folder), num, words, random.Random(seed))
@@ -251,7 +251,7 @@ def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[
 
 
 def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[str]:
-    """The samples at tenths of the run. Earlier samples are warm-up; the last column has those after the last image."""
+    """The samples at tenths of the run. Samples before the first tenth are warm-up and are left out."""
     tenths = [num * k // 10 for k in range(1, 10)]
     heads = [*(f"at {n}" for n in tenths), "maximum", "last", "maximum after the last image"]
     yield f"| rank | quantity | {' | '.join(heads)} |"

@@ -3,8 +3,8 @@
     python benchmarks/eps_trajectories.py [--checkpoint mnist]
 
 One image is sampled through CLD with 1000 steps of gDDIM of order 3. At the states of this solution, eps is computed
-for both K and plotted against t for a few pixels. gDDIM extrapolates eps, which is nearly constant for K = R and
-rotates for K = L.
+for both choices of K and plotted against t for a few pixels. gDDIM extrapolates eps, which is nearly constant for K = R
+and rotates for K = L.
 """
 
 from __future__ import annotations

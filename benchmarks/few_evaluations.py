@@ -2,10 +2,10 @@
 
     python benchmarks/few_evaluations.py [--images 256] [--seed 1000] [--nfe 5,10,20] [--only cld|vp|orders|tune]
 
-It prints three things. For the bundled checkpoint, the root mean square distance, per pixel in [-1, 1], between a
-solver's images and the converged images from the same noises, to which no shipped solver was fitted. For the solvers
-known from other programs, their orders on a mixture with its exact score. For `gddim tune --nfe 10`, its time and peak
-memory.
+For the bundled checkpoint, it prints the root mean square distance, per pixel in [-1, 1], between a solver's images and
+the converged images of the same noises. No shipped solver was fitted to these noises. It also prints the orders of the
+solvers known from other programs, measured on a mixture with its exact score. Last, it prints the time and the peak
+memory of `gddim tune --nfe 10`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def distances(model: Model, diffusion: str, budgets: list[int], count: int, seed
 
 
 def order_of(spec: SamplerSpec, steps: list[int]) -> float:
-    """The measured order: how fast the error falls with the number of steps, on the example mixture through VP."""
+    """The order with which the error falls with the number of steps, measured on the example mixture through VP."""
     exact, errors = exact_flow(VP()), []
     for nfe in steps:
         given = {"sampler": spec.name, "nfe": nfe, "denoise": False, "t_end": exact.t_end, "dtype": "float64"}

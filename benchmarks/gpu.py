@@ -153,7 +153,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="measure a model on this machine instead of random weights")
     parser.add_argument("--nfe", type=int, help="network evaluations per image (default: 50; small: 4)")
     parser.add_argument("--batches", type=int, nargs="+", help="batch sizes (default: 64 256; small: 2 4)")
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="measure fp32, and settings named with a WORD")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="measure only fp32 and settings with WORD in the name"
+    )
     parser.add_argument("--minutes", type=float, default=9.5, help="time limit; what does not fit is left out")
     chosen = parser.parse_args(words)
     chosen.nfe = chosen.nfe or (4 if chosen.small else 50)
@@ -175,7 +177,10 @@ def row_or_reason(measured: Callable[[], Row]) -> Row | None:
 def all_rows(
     model: Model, batches: Sequence[int], device: torch.device, exact: Tensor, only: Sequence[str], budget: Budget
 ) -> list[Row]:
-    """The rows of the settings that the device supports: at every batch size, or if compiled, at the fastest so far."""
+    """The rows of the settings that the device supports.
+
+    A setting is measured at every batch size; if it is compiled, only at the batch size that was fastest so far.
+    """
     rows: list[Row] = []
     for name, speed in SETTINGS.items():
         if device.type != "cuda" and (speed.tf32 or speed.cuda_graph):
@@ -199,7 +204,7 @@ def all_rows(
 
 @contextmanager
 def timed_algorithms(on: bool) -> Iterator[None]:
-    """A context in which cuDNN times its algorithms for each shape, if `on`; restores the previous setting."""
+    """A context in which cuDNN, if `on`, times its algorithms for each shape. Restores the previous setting."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, on
     try:
         yield
@@ -240,7 +245,7 @@ def main(words: Sequence[str] | None = None) -> None:
         rms, within = distance(reference, exact_pixels)
         write(
             [
-                f"- fp32 against float64 on the CPU, {EXACT} images: RMS {rms:.3f} grey levels, {100 * within:.2f} % within one"
+                f"- fp32 against float64 on the CPU, {EXACT} images: RMS {rms:.3f} gray levels, {100 * within:.2f} % within one"
             ]
         )
     else:
@@ -292,7 +297,7 @@ def rest(model: Model, best: Row | None, chosen: argparse.Namespace, device: tor
 
 
 def write(lines: Sequence[str]) -> None:
-    """Prints lines at once, since time may run out."""
+    """Prints lines without delay, since time may run out."""
     if lines:
         print("\n".join(lines), flush=True)
 

@@ -16,7 +16,7 @@ class Budget:
 
     Attributes:
         seconds: the limit.
-        reserved: the seconds that are kept for the work that comes last; `left` does not count them.
+        reserved: the seconds that are kept for the final work. `left` does not count them.
     """
 
     seconds: float
@@ -28,7 +28,7 @@ class Budget:
         return self.seconds - self.reserved - (time.monotonic() - self.started)
 
     def allows(self, what: str, seconds: float = 0.0) -> bool:
-        """Whether this number of seconds is left; if not, prints a note on stderr that `what` is left out."""
+        """Whether this number of seconds is left. If not, prints a note on stderr that `what` is left out."""
         enough = self.left() >= seconds
         if not enough:
             say(f"{what}: left out, since only {duration(max(self.left(), 0.0))} are left")

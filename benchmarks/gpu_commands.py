@@ -49,7 +49,7 @@ class Commands:
         """Runs a command and returns the seconds that it took.
 
         Raises:
-            RuntimeError: the command took more than 240 s, or failed; the message has the command's error message.
+            RuntimeError: the command took more than 240 s, or failed. The message quotes the command's last error line.
         """
         started = time.perf_counter()
         process = self.start(*words, launcher=launcher)
@@ -77,7 +77,7 @@ class Commands:
         if not (self.folder / "cpu").exists():
             self.run(*self.sample("cpu", "cpu"))
         rms, within = distance(self.images(out), self.images("cpu"))
-        return f"RMS {rms:.3f} grey levels from the CPU's images, {100 * within:.2f} % of pixels within one"
+        return f"RMS {rms:.3f} gray levels from the CPU's images, {100 * within:.2f} % of pixels within one"
 
     def two_processes(self) -> list[str]:
         """Makes a run with two processes, which share the device."""

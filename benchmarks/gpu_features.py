@@ -15,7 +15,7 @@ from gddim_cli.evaluation.extractors.registry import load_extractor
 
 
 def write_random_inception(path: Path) -> None:
-    """Writes the random weights with which torchvision initialises pytorch-fid's Inception; downloads none."""
+    """Writes the random weights with which torchvision initializes pytorch-fid's Inception. Downloads nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from cleanfid import inception_pytorch
@@ -28,7 +28,7 @@ def write_random_inception(path: Path) -> None:
 
 
 def features_rate(device: torch.device, side: int, batch: int, batches: int) -> float:
-    """Images/s of computing features; uint8 images [batch, side, side, 3] and float32 features are on the CPU."""
+    """Images/s of computing float32 features from uint8 images [batch, side, side, 3], both on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pt_inception.pth"
         write_random_inception(path)

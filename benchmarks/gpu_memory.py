@@ -1,4 +1,4 @@
-"""The part of benchmarks/gpu.py that makes memory run out during a run, which the run has to survive."""
+"""The part of benchmarks/gpu.py that makes memory run out during a run. The run has to survive this."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def survived(model: Model, speed: Speed, batch: int, share: float, device: torch
     told = f"; message: {notes[0]}" if notes else ""
     return [
         f"- out of memory, {where} with {share:.2f} of what a batch of {batch} takes{', with a CUDA graph' * speed.cuda_graph}: "
-        f"survived in batches of {size}, {100 * close:.2f} % of pixels within one grey level{told}"
+        f"survived in batches of {size}, {100 * close:.2f} % of pixels within one gray level{told}"
     ]
 
 
@@ -68,7 +68,7 @@ def images(prepared: PreparedRun, batch: int) -> tuple[np.ndarray, int]:
 
 @contextmanager
 def scarce(prepared: PreparedRun, batch: int, share: float) -> Iterator[None]:
-    """A context in which only this multiple of the memory that a batch needs is available; simulated on the CPU."""
+    """A context in which only `share` times the memory that a batch needs is available. Simulated on the CPU."""
     if prepared.device.type != "cuda":
         with told_so(prepared, int(batch * share)):
             yield

@@ -29,11 +29,10 @@ SMALL = {"image_size": 8, "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn
 
 
 class RandomDenoiser(nn.Module):
-    """An untrained NCSN++, as a denoiser `c_skip y + c_out F(c_in y)` (2206.00364, Table 1, sigma_data = 0.5).
+    """An untrained NCSN++ as a denoiser `c_skip y + c_out F(c_in y)` (arXiv 2206.00364, Table 1, sigma_data = 0.5).
 
-    Used as a noise prediction, an untrained network would drive every pixel far beyond black or white, where all
-    settings give the same image. Used as a denoiser, its images stay within the usual range and depend on every
-    evaluation.
+    As a noise prediction, an untrained network would drive every pixel far beyond black or white, where all settings
+    give the same image. As a denoiser, it gives images that stay within the usual range and depend on every evaluation.
     """
 
     def __init__(self, network: NCSNpp) -> None:

@@ -15,7 +15,7 @@ CUDNN = "cudnn benchmark"
 """Part of the name of a setting in which cuDNN times its algorithms. gddim itself never lets cuDNN do this, because the
 algorithm that cuDNN picks may differ from run to run."""
 CLOSE = 0.99
-"""A setting counts as equal to float32 if at least this share of its pixels is within one grey level of float32's."""
+"""A setting counts as equal to float32 if at least this share of its pixels is within one gray level of float32's."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Row:
 
 
 def distance(pixels: Pixels, reference: Pixels) -> tuple[float, float]:
-    """Root mean square difference in grey levels, and the share of pixels that differ by one grey level at most.
+    """Root mean square difference in gray levels, and the share of pixels that differ by one gray level at most.
 
     If one set has more images than the other, only the first images are compared.
     """
@@ -54,7 +54,7 @@ def distance(pixels: Pixels, reference: Pixels) -> tuple[float, float]:
 def table(rows: Sequence[Row], model: Model, reference: Pixels | None) -> list[str]:
     lines = [
         "| setting | batch | images/s | TFLOP/s | 50 000 images | sampler's own | first evaluation | peak memory "
-        "| error of an evaluation | RMS from fp32 | within one grey level |",
+        "| error of an evaluation | RMS from fp32 | within one gray level |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
@@ -84,11 +84,11 @@ def conclusion(best: Row | None, loops: dict[str, float]) -> list[str]:
     """Lines that compare the fastest setting with the plain loops."""
     lines = [f"- {name}: {rate:.3g} images/s" for name, rate in loops.items()]
     if best is None:
-        return [*lines, f"- no setting has {CLOSE:.0%} of its pixels within one grey level of fp32, or fp32 has no row"]
+        return [*lines, f"- no setting has {CLOSE:.0%} of its pixels within one gray level of fp32, or fp32 has no row"]
     beside = ", ".join(f"{best.rate / rate:.2f} times {name}" for name, rate in loops.items())
     return [
         *lines,
-        f"- fastest with {CLOSE:.0%} of pixels within one grey level of fp32: **{best.name}**, batch {best.batch}, "
+        f"- fastest with {CLOSE:.0%} of pixels within one gray level of fp32: **{best.name}**, batch {best.batch}, "
         f"{best.rate:.3g} images/s: {beside or 'no loop to compare with'}",
     ]
 

@@ -40,10 +40,10 @@ def rate(
 ) -> float:
     """Images/s of a whole run, including its manifest.
 
-    Compilation, capture and warm-up are not included, since a run of one batch goes before.
+    Compilation, capture and warm-up are not included, since a run of one batch precedes the measured run.
 
     Raises:
-        GddimError: under the conditions of `Generation`.
+        GddimError: as in `Generation`.
     """
     prepared = model.prepared(device, speed, lam)
     with tempfile.TemporaryDirectory() as folder:

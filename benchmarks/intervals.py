@@ -5,7 +5,7 @@ python benchmarks/intervals.py [--repeats 1000] [--metrics fid,fid-infinity,kid,
 The features of an image are drawn from N(shift sqrt(lambda), scale^2 lambda), those of the reference from N(0, lambda).
 The variances lambda are all 1, or fall from 1 to e^-6. For `fid`, the right answer is the mean of the metric over all
 repeats, each with N images. For `fid-infinity` and `kid`, it is the value for the two Gaussians themselves. For `is`,
-the features are the scores of d classes and there is no reference; the right answer is again the mean over all repeats.
+it is again the mean over all repeats; the features are then the scores of d classes, and there is no reference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of Gaussians of dimension d, and the number of images, n. For kid, the reference has `m` images."""
+    """A pair of Gaussians of dimension `d`, and the number of images, `n`. For kid, the reference has `m` images."""
 
     d: int
     n: int

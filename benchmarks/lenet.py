@@ -1,4 +1,4 @@
-"""Trains the classifier of `--ref mnist` and makes its reference statistics, both of which are in checkpoints/.
+"""Trains the classifier of `--ref mnist` and makes its reference statistics. Both are in checkpoints/.
 
 python benchmarks/lenet.py mnist.npz [--epochs 12] [--out checkpoints/] [--statistics-only]
 """
@@ -24,7 +24,7 @@ from gddim_cli.models.networks.lenet import LeNet
 
 
 def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image shifted by up to two pixels, which does not change what digit it shows."""
+    """Each image shifted by up to two pixels at random, which preserves the digit."""
     padded = fn.pad(images, (2, 2, 2, 2), value=-1.0)
     top, left = torch.randint(0, 5, (2, len(images)), generator=generator)
     rows, columns = top[:, None] + torch.arange(28), left[:, None] + torch.arange(28)

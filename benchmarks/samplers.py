@@ -2,10 +2,11 @@
 
     python benchmarks/samplers.py [--only mixture|checkpoint] [--checkpoint mnist] [--images 8] [--draws 128]
 
-On a mixture of three Gaussians in the plane with its exact score, the tables have the largest distance of deterministic
-samplers from the exact solution, and the sliced Wasserstein distance of stochastic samplers from draws of the mixture.
-On a checkpoint, they have the root mean square distance, per pixel in [-1, 1], from the converged solution of the same
-noise.
+The first tables use the exact score of a mixture of three Gaussians in the plane. For deterministic samplers, they have
+the largest distance from the exact solution. For stochastic samplers, they have the sliced Wasserstein distance from
+draws of the mixture. The other tables use a checkpoint. For deterministic samplers, they have the root mean square
+distance, per pixel in [-1, 1], from the converged solution of the same noise. For stochastic samplers, they have the
+sliced Wasserstein distance from converged images.
 """
 
 from __future__ import annotations

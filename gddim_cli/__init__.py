@@ -5,7 +5,7 @@
     model = gddim.load_model("mnist")
     images = gddim.sample(model, nfe=20, num=64, seed=0, diffusion="cld", sampler="gddim", order=2)
 
-Each public name is imported when it is first used.
+The module behind a public name is imported when the name is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Python interface: what the command line does, for models, diffusions and images in memory."""
+"""The Python interface to sampling and evaluation, for models, diffusions and images in memory."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ BATCH_SIZE = 64
 
 
 def load_model(reference: str = "mnist", device: str = "auto", dtype: str = "float32", **settings: Any) -> Model:
-    """A checkpoint by name or path, ready to be sampled.
+    """Loads a checkpoint by name or path, ready for sampling.
 
     Args:
         reference: a name that `gddim checkpoints` lists, the path of a file, or FILE.py:FUNCTION.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: precision of the network: `float32`, `float64`, `bfloat16` or `float16`.
-        settings: settings that another program's file does not record, under their names in that program.
+        settings: for a file of another program, the settings that the file does not record, by their names in that
+            program. For FILE.py:FUNCTION, the arguments of the function.
 
     Raises:
         CheckpointError: the checkpoint is unknown, not on this machine, or damaged.
@@ -89,17 +90,19 @@ def sample(
 
     Args:
         model: from `load_model`, a `Denoiser`, or a checkpoint's name.
-        nfe: network evaluations per image, including the denoising step.
+        nfe: network evaluations per image, including that of the denoising step.
         num: number of images.
-        seed: the noise that image i starts from is determined by (seed, i).
+        seed: the initial noise of image i is determined by (seed, i).
         diffusion: a name, a file or a `Diffusion` object; by default the model's own diffusion.
         sampler: a name that `gddim samplers` lists; by default `gddim`, or `tuned` if `solver` is given.
-        batch_size: affects speed; images change only by rounding, except that `rk45` chooses its steps per batch.
+        batch_size: images per batch. It affects speed, and images only by rounding. With `rk45`, it also affects the steps,
+            which are chosen per batch.
         device: by default the device of the model's network, or `auto` if the model is given by name.
-        return_states: also return the final states, [N, D, C, H, W], before quantisation.
-        settings: the sampler's options and the other settings of a request: `order`, `lam` (lambda), `eta`, `corrector`,
-            `solver` (a file of `gddim tune`, or "auto"), `k`, `denoise`, `time_grid`, `t_end`, `quantize`, `classes` (a
-            number, a list or "uniform"), ... `preset="paper"` selects the scheme of the gDDIM paper.
+        return_states: also return the final states, [N, D, C, H, W], before quantization.
+        settings: the sampler's options and the other settings of `SamplingRequest`, such as `order`, `lam` (lambda),
+            `eta`, `corrector`, `solver` (a file that `gddim tune` wrote, or "auto"), `k`, `denoise`, `time_grid`,
+            `t_end`, `quantize` and `classes` (a number, a list, "uniform" or "all"). `preset="paper"` selects the
+            scheme of the gDDIM paper.
 
     Returns:
         The images, uint8 [N, H, W, C]; with `return_states`, also the states.
@@ -130,14 +133,15 @@ class Sampler:
         for t, state, denoised in Sampler(model, nfe=20, num=4):
             ...
 
-    Each loop over a `Sampler` starts again from the initial noise. After each step it yields the time t (0 after the
-    denoising step), the states at time t, [N, D, C, H, W], and the estimate of the clean images, [N, C, H, W], from the
-    step's last network evaluation.
+    Each loop over a `Sampler` starts again from the initial noise. Each step yields:
+        t: the time after the step; 0 after the denoising step.
+        state: the states at time t, [N, D, C, H, W].
+        denoised: the clean images, [N, C, H, W], as estimated from the step's last network evaluation.
 
     Attributes:
         request: the resolved settings.
-        coefficients: t, Psi, C and the denoising step's matrices, float64; None if the sampler is not a linear
-            multistep method.
+        coefficients: the times t, the matrices Psi and C, and those of the denoising step, in float64; None if the
+            sampler is not a linear multistep method.
     """
 
     def __init__(
@@ -182,9 +186,9 @@ class Sampler:
 
 @rounding(tf32=False)
 def denoised(prepared: PreparedRun, t: float, u: Tensor, eps: Tensor) -> Tensor:
-    """The estimate of the clean images x_0, [N, C, H, W], from a state u and its noise prediction eps.
+    """The estimate of the clean images x_0, [N, C, H, W], from states u and their noise prediction eps.
 
-    The first component of `u - K_t eps` is `Psi(t, 0)[0, 0] x_0`.
+    The first component of `u - K_t eps` is taken to be `Psi(t, 0)[0, 0] x_0`.
     """
     diffusion = prepared.diffusion
     residual = u - combine([to_tensor_like(diffusion.K(t, prepared.config.k), u)], [eps])
@@ -232,12 +236,12 @@ def device_of(model: Model) -> torch.device:
 
 @dataclass(frozen=True)
 class Score:
-    """The value of a metric, with everything that it depends on.
+    """The value of a metric, and everything that the value depends on.
 
     Attributes:
         metric: the metric's name in tables, such as `FID` or `FD(lenet-mnist)@64`.
-        value: the number that tables print.
-        values: all numbers of the metric.
+        value: the main number of the metric, which tables print.
+        values: all numbers of the metric by name; the main number is called `value`.
         n: number of images measured.
         depends_on: the settings that must be equal for two values to be comparable.
     """
@@ -267,15 +271,15 @@ def fid(
     """Measures images against a reference.
 
     Args:
-        images: uint8 [N, H, W, C] or [N, H, W], or a path that `gddim fid` takes: a folder, an archive, a run.
-        ref: a named reference (`mnist`, `cifar10`, ...), a statistics file of `gddim fid stats`, or other images; by
-            default chosen by the images' shape.
-        metric: a metric's name, with options as in `prdc:k=3`.
+        images: an array, uint8 [N, H, W, C] or [N, H, W], or the path of a folder, an archive or a run.
+        ref: a named reference such as `mnist`, a statistics file that `gddim fid stats` wrote, or other images.
+            Default: `mnist` or `cifar10`, by the images' shape.
+        metric: the name of a metric. Options may follow the name, as in `prdc:k=3`.
         mode, protocol, inception, features: as in `gddim fid`.
 
     Raises:
-        DataError: images that cannot be used, or a file that is not on this machine (the message says how to get it).
-        UsageError: an unknown metric, reference or mode.
+        DataError: the images cannot be used, or a needed file is not on this machine (the message says how to get it).
+        UsageError: an unknown metric, reference, protocol or mode.
     """
     source = open_images(Path(images)) if isinstance(images, str | Path) else None
     array = None if source else checked_images(images)

@@ -1,6 +1,6 @@
 """The errors that a user can cause and correct. The command line catches `GddimError` in one place.
 
-Each message is one line that names what is wrong, its value, and what to do about it.
+Each message is one line. It names the faulty setting or file, says what is wrong with it, and offers a remedy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 class GddimError(Exception):
-    """The base of all errors of this package.
+    """The base class of all errors of this package.
 
     Attributes:
         exit_code: the exit status of the command.

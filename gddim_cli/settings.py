@@ -1,4 +1,4 @@
-"""How settings are declared: each once, as a field of a `msgspec.Struct`, with its type, range, help, flag and label.
+"""Declares settings. Each is declared once, as a field of a `msgspec.Struct`, with type, range, help, flag and label.
 
     Order = Annotated[int, about("Number of past evaluations used besides the current one.", label="order {}", ge=0, le=3)]
 
@@ -29,7 +29,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 @dataclass(frozen=True)
 class About:
-    """The metadata of a setting besides its type and range."""
+    """The metadata of a setting besides its type and range. `about` describes the fields."""
 
     panel: str
     label: str | None
@@ -65,7 +65,7 @@ def about(
         short: a one-letter option.
         aliases: maps other ways of writing a value to that value.
         complete: returns the values that shell completion offers.
-        most: upper limit of a whole number, if the limit does not fit in 63 bits; otherwise use `le`.
+        most: upper limit of a whole number. Unlike `le`, it may exceed 63 bits.
         bounds: `ge`, `gt`, `le`, `lt`, `pattern` and so on, as in `msgspec.Meta`.
     """
     told = About(panel, label, metavar, flag, short, aliases or {}, complete, most)
@@ -115,7 +115,7 @@ class Setting:
         """Validates a value and returns it, converted to the declared type.
 
         Args:
-            where: where the value was given, for error messages: an option's flag, or a path in a plan.
+            where: the option's flag, or the path in a plan, at which the value was given. Error messages name it.
 
         Raises:
             UsageError: the value has the wrong type or is outside the range.
@@ -181,11 +181,11 @@ def declared(struct: type[msgspec.Struct]) -> dict[str, Setting]:
 
 
 def build(struct: type[S], values: Mapping[str, Any], owner: str, where: Callable[[str], str] = str) -> S:
-    """Builds a struct from values by key, each of which is validated. A value of None means "not given".
+    """Builds a struct from values by key and validates each value. A value of None means "not given".
 
     Args:
-        owner: what has these settings, for error messages: a command, a sampler, ...
-        where: maps a key to the place that error messages name, as in `Setting.check`.
+        owner: the command or sampler that has these settings, for error messages.
+        where: maps a key to the argument `where` of `Setting.check`.
 
     Raises:
         UsageError: an unknown key, or a value that `Setting.check` refuses.
@@ -273,7 +273,7 @@ def description(kind: Any) -> str:
 
 
 def short_description(kind: Any) -> str:
-    """The placeholder in `--help` for the values of a type: `R|L`, `0..3`, `N`."""
+    """The placeholder in `--help` for the values of a type, such as `R|L`, `0..3` or `N`."""
     plain, bounds = bare(kind), limits(kind)
     if choices(kind):
         return "|".join(choices(kind))

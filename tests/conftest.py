@@ -43,7 +43,7 @@ def tiny_card() -> Card:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_card: Card) -> Path:
-    """A checkpoint of random weights, 8x8 grey images."""
+    """A checkpoint of random weights, 8x8 gray images."""
     torch.manual_seed(0)
     network = DenoisingUNet(**TINY)
     for parameter in network.parameters():  # the zeroed layers would hide the rest

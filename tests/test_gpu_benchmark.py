@@ -30,7 +30,7 @@ def test_every_setting_that_the_cpu_has_gets_a_row(benchmark, capsys) -> None:
     assert {row[0] for row in found} == set(on_cpu)
     assert len(found) == sum(1 if benchmark.SETTINGS[name].compile else 2 for name in on_cpu)
     assert all(len(row) == len(names) for row in found)
-    error, within = names.index("error of an evaluation"), names.index("within one grey level")
+    error, within = names.index("error of an evaluation"), names.index("within one gray level")
     for row in found:
         exact = row[0].startswith("fp32")
         assert 0 < float(row[error]) < (1e-5 if exact else 0.05), row
@@ -48,7 +48,7 @@ def test_every_setting_that_the_cpu_has_gets_a_row(benchmark, capsys) -> None:
         "- out of memory, simulated with 0.60 of what a batch of 2 takes: survived in batches of 1, 100.00 % of pixels",
         "- out of memory, simulated with 1.10 of what a batch of 2 takes: survived in batches of 2, 100.00 % of pixels",
         "- two processes on one device, 32 images in",
-        "images, completed on the CPU: RMS 0.000 grey levels from the CPU's images, 100.00 % of pixels within one",
+        "images, completed on the CPU: RMS 0.000 gray levels from the CPU's images, 100.00 % of pixels within one",
         "- `gddim train`, 10 steps",
         "- `gddim tune --nfe 3 --num 2`: ",
         "- final states of the bundled model in fp32: 0.0e+00 from the CPU's",

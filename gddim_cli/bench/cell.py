@@ -12,18 +12,18 @@ from gddim_cli.evaluation.settings import Features, Inception, ModeName, Protoco
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.settings import about, declared
 
-REF = "Reference, as for gddim fid: a name, an .npz of statistics, or none (solver errors and pictures only)."
+REF = "Reference, as for gddim fid: a name, an .npz of statistics, or none for solver errors and pictures only."
 NO_REFERENCE = "none"
 NUM = "Images per cell. Default: the plan's or the protocol's number."
 METRIC = "Metric, with options as in kid:subsets=50. Several metrics measure the same images."
-SOLVER_ERROR = "Also measure how far deterministic samplers are from the converged solution."
-KEEP_IMAGES = "Keep each cell's images, in a folder that gddim sample can continue."
-OUT = "Folder of the benchmark. Rerunning the same command resumes it."
-BATCH_SIZE = "Batch size. Affects speed; values change only by rounding (with rk45, also by its choice of steps)."
+SOLVER_ERROR = "Also measure the distance of deterministic samplers from the converged solution."
+KEEP_IMAGES = "Keep each cell's images, in a folder to which gddim sample can add images."
+OUT = "Output folder. Rerun the same command to resume."
+BATCH_SIZE = "Batch size. Affects the speed. Values change only by rounding, except with rk45."
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One value to measure: which images, how they are evaluated, and where the value is printed.
+    """One value to measure: its images, their evaluation, and the table that shows the value.
 
     `request` is not yet resolved. If `num` is None, the protocol or a default gives the number of images. `key` is the
     key of the cell's result; it is empty until the cell has been checked.
@@ -43,7 +43,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, given: Mapping[str, Any], where: Mapping[str, str]) -> Cell:
-        """The cell with these settings by key, already checked; raises UsageError, see `SamplingRequest.of`."""
+        """The cell with these checked settings by key; raises UsageError, see `SamplingRequest.of`."""
         own = {key: value for key, value in given.items() if key in declared(cls)}
         own["table"] = " ".join(own.get("table", "").split())
         rest = {"seed" if key == "seeds" else key: value for key, value in given.items() if key not in own}
@@ -54,7 +54,9 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a plan as a whole."""
 
     solver_error: Annotated[bool, about(SOLVER_ERROR, panel="Metrics")] | None = None
-    solver_error_images: Annotated[int, about("Images for --solver-error.", panel="Metrics", ge=1, le=10_000)] = 16
+    solver_error_images: Annotated[
+        int, about("Number of images for --solver-error.", panel="Metrics", ge=1, le=10_000)
+    ] = 16
     keep_images: Annotated[bool, about(KEEP_IMAGES, panel="Output")] = False
     out: Annotated[Text, about(OUT, panel="Output", metavar="FOLDER")] = "bench"
     batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed", ge=1, le=100_000)] = 64

@@ -15,7 +15,7 @@ from gddim_cli.runs.request_labels import labels
 from gddim_cli.runtime.json_files import read_json
 
 OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
-"""Settings that are ignored in matching, unless the cells of one run cannot be told apart without them."""
+"""Settings that are ignored in matching, except those that are needed to tell the cells of one run apart."""
 
 
 def read(path: Path) -> Report:
@@ -30,9 +30,9 @@ def read(path: Path) -> Report:
 def compare(first: Path, second: Path) -> list[dict[str, Any]]:
     """The cells of both runs, matched by their settings; a cell without a counterpart is included, too.
 
-    The checkpoint and the other settings in `OWN` need not match. `ratio` is b / a - 1. `same` tells whether all
-    settings are equal, including these; the values should then be equal. Raises DataError for a folder without results,
-    UsageError if the two runs have no metric and reference in common.
+    The checkpoint and the other settings in `OWN` need not match. `ratio` is b / a - 1. If all settings are
+    equal, including those in `OWN`, `same` is true, and the values should be equal. Raises DataError for a folder
+    without results, UsageError if the two runs have no metric and reference in common.
     """
     runs, kept = [read(path).results for path in (first, second)], list[str]()
     for name in OWN:
@@ -51,7 +51,7 @@ def compare(first: Path, second: Path) -> list[dict[str, Any]]:
 
 
 def identity(result: Result, kept: Sequence[str]) -> bytes:
-    """The settings that a cell shares with its counterpart: all except those in `OWN` that are not `kept`."""
+    """The settings by which cells are matched: those in `kept`, and all that are not in `OWN`."""
     settings = {name: value for name, value in result.request.flat().items() if name not in OWN or name in kept}
     return msgspec.json.encode([settings, result.num, result.evaluator], order="sorted")
 

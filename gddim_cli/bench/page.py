@@ -36,7 +36,7 @@ def picture(entry: Entry | None, results: Results, plan: BenchPlan, folder: Fold
 
 
 def section(stem: str, table: Table, results: Results, plan: BenchPlan, folder: Folder) -> Section:
-    """The page section of a table: charts, pictures, and the full result of each cell. `stem` names its plot."""
+    """The page section of a table: charts, pictures, and the full result of each cell. `stem` is the name of the plot."""
     rest, charts, pictures = stem[stem.index("_vs_nfe") :], {}, {}
     if table.has_metric:
         charts[stem] = chart(table, "mean")
@@ -65,7 +65,7 @@ def cell(table: Table, entry: Entry | None) -> Cell:
 
 
 def chart(table: Table, name: str) -> Chart:
-    """A chart of the entries' `mean` or `solver_error` against the evaluations made or lambda, with a line for each row."""
+    """A chart of the value `name`, `mean` or `solver_error`, against the NFE made or lambda, with a line for each row."""
     ylabel, heading, lines = table.measured, table.heading, []
     if name == "solver_error":
         ylabel, budget = "solver error (RMS, images in [-1, 1])", f", NFE {table.nfe}" if table.nfe else ""

@@ -26,16 +26,16 @@ PRESETS = Path(__file__).parent / "presets"
 ELSEWHERE = {*PLAN_SETTINGS, "nfe", "num", "seeds", "metric", "mode", "inception", "features", "dtype", "tf32"}
 """Options that leave the rows of the default plan as they are."""
 DEFAULTS = {"checkpoint": BUNDLED, "dtype": "float32", "tf32": False, "sampler": "gddim", "predict": "eps", "seeds": 0}
-"""The default settings of a row. The checkpoint comes first and so varies slowest: each network is loaded only once.
-`predict` is the paper's, so that all columns of a row show the same method; gddim sample's default depends on NFE."""
+"""The default settings of a row. The checkpoint is first and therefore varies slowest: each network is loaded only once.
+`predict` is fixed, so that all columns of a row show the same method: the default of gddim sample depends on NFE."""
 Where = Mapping[str, str]
 
 
 def read_plan(path: Path | None, preset: str | None, options: Values, problems: list[str]) -> PlanFile:
     """The plan from a file, from a preset, or the default plan; raises DataError, see `read_plan_file`.
 
-    The default plan compares samplers. Options that change more than its checkpoint, its reference and what `ELSEWHERE`
-    lists replace its rows by a single one, with gDDIM unless they name a sampler.
+    The default plan compares samplers. An option other than the checkpoint, the reference and those in `ELSEWHERE`
+    replaces the rows of the plan by a single row, whose default sampler is gDDIM.
     """
     if path is not None:
         return read_plan_file(path, problems)
@@ -93,8 +93,8 @@ class Planner:
                 self.problems.append(f"{of[0][1]}: an option of {', '.join(having(key))}; leave it out")
 
     def _check_row(self, given: Values, own: Values, place: str, used: set[str]) -> None:
-        """Reports a missing NFE, several NFE for a fixed tolerance, and options in `own`, the row's own settings, that
-        none of its samplers has; adds the options that one has to `used`."""
+        """Reports mistakes of a row: no NFE, several NFE with a fixed tolerance, or an option in `own`, the settings of
+        the row itself, that none of its samplers has. Adds to `used` the options that are reported or supported."""
         specs = [find_sampler(name) for name in plain(given, "sampler")]
         samplers = [spec.name for spec in specs]
         if "nfe" not in given:
@@ -123,26 +123,26 @@ class Planner:
         return found.values()
 
     def plan(self, resources: Resources) -> BenchPlan:
-        """The checked plan; results from the same images stand together. Raises PlanError, which lists all mistakes."""
+        """The checked plan, with results from the same images side by side. Raises PlanError, which lists all mistakes."""
         for cell, where in self.expand():
             self._check(cell, where, resources)
         if self.problems or not self.cells:
             raise PlanError(self.file.source, self.problems or self.notes or [f"{self.file.source}: has no cells"])
         published = [number(cell, self.results[cell.key].request) for cell in self.cells if cell.published]
         if published and not any(published):
-            self.notes.append(f"No published numbers: these need the paper's settings, and --protocol {PROTOCOL}.")
+            self.notes.append(f"No published numbers: they require the paper's settings, and --protocol {PROTOCOL}.")
         features = list(dict.fromkeys(result.features for result in self.results.values()))
         results = sorted(self.results.values(), key=lambda result: features.index(result.features))
         self.notes += resources.notes
         bare = [result for result in results if not result.has_metric]
         if bare and self.own.keep_images:
-            self.notes.append("Without a reference only the pictures of the sheets are kept, not all images.")
+            self.notes.append("Without a reference, only the pictures of the sheets are kept, not all images.")
         asked = bool(bare) if self.own.solver_error is None else self.own.solver_error
         images = self.own.solver_error_images if asked else 0
         return BenchPlan(self.file.source, images, list(dict.fromkeys(self.notes)), self.cells, results)
 
     def _check(self, cell: Cell, where: Where, resources: Resources) -> None:
-        """Tries a cell's checkpoint, evaluator and sampler in turn; adds the cell, or its mistakes to the problems."""
+        """Opens a cell's checkpoint, evaluator and sampler in turn; adds the cell, or its mistakes to the problems."""
         model = evaluator = None
         opened = False
         with self._collecting(where, "checkpoint"), resources.memory():
@@ -169,7 +169,7 @@ class Planner:
 
     @contextmanager
     def _collecting(self, where: Where, *keys: str) -> Iterator[None]:
-        """Adds an error that the block raises to the problems; `keys` are the settings that it may concern."""
+        """If the block raises an error, adds it to the problems or notes. `keys` are the settings that may have caused it."""
         try:
             yield
         except GddimError as error:

@@ -1,4 +1,4 @@
-"""Plans as the user writes them, in YAML or as options, with settings checked one by one."""
+"""Reads plans as users write them, in YAML or as options, and checks the settings one by one."""
 
 from __future__ import annotations
 
@@ -48,9 +48,11 @@ class PlanFile:
 
 
 def cell_settings() -> dict[str, Setting]:
-    """Every setting of a cell by key, with `seeds` in place of `seed`. No default is set: the plan's values apply."""
+    """Every setting of a cell by key, with `seeds` in place of `seed`. None has a default, because the plan's values apply."""
     found = {**sampling_settings(), **declared(Cell)}
-    seed = replace(found.pop("seed"), key="seeds", help="Seeds. Tables show the mean and its standard error.")
+    seed = replace(
+        found.pop("seed"), key="seeds", help="Seeds. Tables show the mean over seeds and its standard error."
+    )
     found["seeds"] = replace(seed, about=replace(seed.about, flag="--seeds"))
     found["checkpoint"] = replace(found["checkpoint"], help=CHECKPOINT)
     return {key: replace(setting, default=None) for key, setting in found.items()}

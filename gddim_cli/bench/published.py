@@ -1,4 +1,4 @@
-"""The numbers in the paper's tables, which are printed with cells that have the paper's settings."""
+"""The numbers in the paper's tables. They are printed with cells that have the paper's settings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def find_row(reference: str, where: str = "published") -> dict[str, Any]:
 
 
 def number(cell: Cell, request: SamplingRequest) -> Number | None:
-    """The published number of a cell, given its resolved request; None if its settings are not those of the paper."""
+    """The published number of a cell, given its resolved request; None if the cell's settings are not the paper's."""
     names = (cell.published or "").split(".")
     checkpoint = next((CHECKPOINTS[name] for name in names if name in CHECKPOINTS), "")
     if not cell.published or (cell.protocol, cell.request.checkpoint) != (PROTOCOL, checkpoint):

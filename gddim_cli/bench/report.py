@@ -1,4 +1,4 @@
-"""What a benchmark writes: `results.json`, `table.md`, `table.csv`, `table.tex`, plots, `samples.png`, `report.html`."""
+"""Writes the report of a benchmark: `results.json`, `table.md`, `table.csv`, `table.tex`, plots, `samples.png`, `report.html`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
 
 
 def stems(found: Sequence[Table]) -> list[str]:
-    """The names of the tables' plots: `fid_vs_nfe` for the first, with `-title` or `-2` for other tables of the same metric."""
+    """The names of the tables' plots, such as `fid_vs_nfe`. All but the first end in the title and, if needed, a number."""
     names: list[str] = []
     for number, table in enumerate(found, start=1):
         word = re.sub(r"[^a-z0-9]+", "-", f"-{table.title}".lower()).rstrip("-") if number > 1 else ""
@@ -74,7 +74,7 @@ def stems(found: Sequence[Table]) -> list[str]:
 
 
 def blocks(tables: Sequence[Table]) -> list[Block]:
-    """Every table, followed by its solver errors unless an earlier table (of another metric) has the same ones."""
+    """Every table, followed by its solver errors. Solver errors that an earlier block has are not repeated."""
     found: list[Block] = []
     for table in tables:
         found.append(Block(table.title, table.heading, table.grid(), table.notes()))

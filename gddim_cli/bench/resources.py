@@ -23,16 +23,13 @@ from gddim_cli.runtime.memory import memory_for
 
 
 class Resources:
-    """Models and evaluators; `on_evaluation` is called after each network evaluation with the number of images.
-
-    `notes` says why images were left without a reference.
-    """
+    """Models and evaluators. `on_evaluation` is called after each network evaluation, with the number of images."""
 
     def __init__(self, device: torch.device, batch_size: int = 64) -> None:
         self.device, self.batch_size, self.clock = device, batch_size, Clock(device)
         self.on_evaluation: Callable[[int], object] = lambda _: None
         self._model: tuple[Any, Model] | None = None
-        self.notes: list[str] = []
+        self.notes: list[str] = []  # Why cells have no reference.
         self._factories: dict[Any, EvaluatorFactory] = {}
 
     def model(self, request: SamplingRequest) -> Model:
@@ -58,8 +55,8 @@ class Resources:
     def evaluator(self, cell: Cell, shape: tuple[int, int, int]) -> Evaluator | None:
         """The evaluator of a cell's images, of shape (C, H, W); raises GddimError, see `EvaluatorFactory`.
 
-        If the metric needs a reference, the result is None with `--ref none`, and also if the user names no reference
-        and none for such images is available.
+        If the metric needs a reference, returns None in two cases: with `--ref none`, and if the user names no reference
+        and gddim has none for such images.
         """
         metric, none = find_metric(cell.metric), cell.ref == NO_REFERENCE
         chosen = (cell.protocol, cell.mode, cell.inception, cell.features)
@@ -77,7 +74,7 @@ class Resources:
         except GddimError as error:
             if cell.ref or any(chosen) or metric.spec.mode:
                 raise
-            self.notes.append(f"Without a reference, solver errors and pictures only: {error}.")
+            self.notes.append(f"Without a reference, only solver errors and pictures are made: {error}.")
             return None
 
     def memory(self) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""What a benchmark keeps: results, the plan that they belong to, and their folder."""
+"""The data that a benchmark stores: its plan, its results, and their folder."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from gddim_cli.samplers.registry import SAMPLERS
 PLAN, SESSIONS, RESULTS = "plan.json", "sessions.json", "results.json"
 NUM = 500
 WITHOUT_METRIC = {"metric": "solver error", "metric_name": "error", "reference": None, "protocol": None}
-"""Takes the place of the evaluator in results that have a solver error and pictures only."""
+"""Stands for the evaluator in results that have only a solver error and pictures."""
 
 
 class Result(msgspec.Struct):
-    """A cell's value and everything that the value depends on. Interruptions do not change it.
+    """A cell's value and everything that the value depends on. Interruptions do not change a result.
 
     `key` is a hash of the resolved request, the number of images and the evaluator's identity. `features` is a hash of
-    what images and features depend on; results of several metrics on the same images share it. `planned` and `nfe` are
-    network evaluations per image, as planned (None if the sampler is adaptive) and as counted. `standard_error` is the
-    metric's, estimated from the images. `failed` says why there is no value; the next call tries again.
+    the settings that determine images and features, equal for all metrics on the same images. `planned` is the planned
+    NFE per image, None if the sampler is adaptive; `nfe` is the counted NFE. `standard_error` is that of the metric,
+    estimated from the images. `failed` says why there is no value; the next call tries again.
     """
 
     key: str
@@ -101,13 +101,10 @@ def pending(cell: Cell, prepared: PreparedRun, evaluator: Evaluator | None, imag
 
 
 class BenchPlan(msgspec.Struct):
-    """A checked plan: its cells, and their results, still without values, in the order in which they will be measured.
-
-    `solver_error` is the number of images on which solver errors are measured; 0 if they are not measured.
-    """
+    """A checked plan: its cells, and their results without values, in the order in which they will be measured."""
 
     source: str
-    solver_error: int
+    solver_error: int  # The number of images on which each solver error is measured; 0 if none is measured.
     notes: list[str]
     cells: list[Cell]
     results: list[Result]
@@ -121,7 +118,7 @@ class BenchPlan(msgspec.Struct):
         return next(cell for cell in self.cells if cell.key == key)
 
     def pictured(self, result: Result) -> int:
-        """The number of a result's images on the sheets, which show one seed, so that all share the same noises."""
+        """The number of a result's images on the sheets. They show one seed only, so that all entries share the same noises."""
         return min(SHOWN, result.num) if result.request.seed == self.cells[0].request.seed else 0
 
     def groups(self) -> list[list[Result]]:
@@ -147,7 +144,7 @@ class Folder:
         write_json(self.path / "cells" / f"{result.key}.json", result)
 
     def result(self, pending: Result, images: int) -> Result:
-        """The stored result or a copy of `pending`; ignores a stored solver error for another number of images."""
+        """The stored result, or else a copy of `pending`. A stored solver error of another number of images is ignored."""
         path = self.path / "cells" / f"{pending.key}.json"
         found = read_json(path, Result) or msgspec.structs.replace(pending)
         if found.key != pending.key:
@@ -166,9 +163,9 @@ class Folder:
         return FirstImages(self.path / "samples" / result.features, plan.pictured(result))
 
     def first_images(self, plan: BenchPlan, kept: Sequence[Result], streams: bool = False) -> int:
-        """How many of a group's first images have to be made for pictures and solver errors; 0 if none is missing.
+        """How many of a group's first images have to be made for pictures and solver errors; 0 if these exist.
 
-        `streams` says that all images of the group are about to be made anyway, which also stores the pictures.
+        `streams` says that all images of the group are about to be made anyway, so that the pictures will be stored.
         """
         first, pictures = kept[0], self.samples(plan, kept[0])
         solved = plan.solver_error if first.deterministic else 0

@@ -1,7 +1,7 @@
-"""Runs a benchmark, and estimates what it will cost.
+"""Runs a benchmark, and estimates its cost.
 
-Group by group, images are made and turned into features in batches, which several processes share; everything is stored
-as soon as it is known. Rank 0 decides what is missing, and stores and reports results.
+Results that share images form a group. For each group, images are made and turned into features in batches. Processes
+share the batches, and store each when it is done. Rank 0 decides what is missing, and stores and reports results.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ Cost = tuple[int, float]
 class Runner:
     """One call of `gddim bench` that measures a plan, and keeps the images if asked to.
 
-    `on_begin` is called with results whose images are about to be made, `on_end` with results that have their values or have
-    failed, and `on_evaluations` with the number of network evaluations, summed over images, since its last call.
+    `on_begin` is called with results whose images are about to be made, and `on_end` with results that are measured or
+    have failed. `on_evaluations` is called with the network evaluations since its last call, summed over images.
     """
 
     def __init__(self, plan: BenchPlan, resources: Resources, folder: Folder, keep_images: bool) -> None:
@@ -53,7 +53,7 @@ class Runner:
         self.on_evaluations: Callable[[int], object] = lambda _: None
         self.on_end: Callable[[Sequence[Result]], object] = lambda _: None
         self.world, self.solutions = world(), solutions(resources, folder)
-        self.features = Clock(torch.device("cpu"))  # No device to wait for: features are returned on the CPU.
+        self.features = Clock(torch.device("cpu"))  # There is no GPU to wait for: features arrive on the CPU.
         resources.on_evaluation = lambda images: self.on_evaluations(self.world.count(images))
         self.work = SharedWork(self.world, resources.memory, lambda: self.on_evaluations(self.world.count()))
 
@@ -101,7 +101,7 @@ class Runner:
         return kept, made
 
     def _known(self, group: list[Result]) -> tuple[list[Result], bool]:
-        """A group's stored results, and whether no value and no image to keep is missing; always true without a metric."""
+        """A group's stored results, and whether all values and all images to keep exist; always true without a metric."""
         kept = [self.folder.result(result, self.plan.solver_error) for result in group]
         if not group[0].has_metric:
             return kept, True
@@ -111,7 +111,7 @@ class Runner:
         return kept, not self.keep_images or self._images(group[0]).check()
 
     def _measure(self, group: list[Result]) -> tuple[int, PreparedRun | None]:
-        """Fills in a group's values, or why there are none; returns the number of images made and the prepared run."""
+        """Fills in a group's values, or the reasons for failures; returns the number of images made and the prepared run."""
         made, prepared, first = 0, None, group[0]
         try:
             prepared = self.work.together(lambda: self.resources.prepare(self.plan.cell(first.key).request))
@@ -146,7 +146,7 @@ class Runner:
     ) -> int:
         """Makes the missing images and writes a row for each: its features, then its network evaluations.
 
-        Returns their number. Batches are the same whatever has been made before, so interruptions change no value.
+        Returns the number of images made. Batches do not depend on which images exist, so interruptions change no value.
         """
         made = 0
         batches = prepared.batches(range(result.num), self.resources.batch_size, result.num)
@@ -165,7 +165,7 @@ class Runner:
         return made
 
     def _finish(self, group: list[Result], prepared: PreparedRun, evaluators: list[Evaluator], file: RowFile) -> None:
-        """Computes every metric, of which each may fail, from all rows, and completes the folder of kept images."""
+        """Computes every metric from all rows, notes those that fail, and completes the folder of kept images."""
         rows = read_array(file.partial, memory_map=True)
         for result, evaluator in zip(group, evaluators, strict=True):
             found, result.failed = self.work.attempt(partial(evaluator.evaluate, np.asarray(rows[:, :-1])))
@@ -210,7 +210,7 @@ def solutions(resources: Resources, folder: Folder) -> Solutions:
 def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
     """Estimates the cost of each group, with its `features` as key, by timing one batch of each model and extractor.
 
-    If a batch does not fit in memory, raises CapacityError if `strict`; otherwise the seconds of the group are 0.
+    When a batch does not fit in memory, raises CapacityError if `strict`, and otherwise counts 0 seconds for the group.
     """
     speeds: dict[object, tuple[float, float]] = {}
     solved: set[Path] = set()
@@ -220,9 +220,8 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
         whole = not first.has_metric or not any(result.missing for result in kept)
         left = 0 if whole else first.num - folder.rows(first.features).done()
         images = folder.first_images(plan, kept, streams=bool(left))
-        block = (
-            first.request.batch_size or 1
-        )  # Set if the images of a batch depend on each other: batches are full then.
+        # If the images of a batch depend on each other, `batch_size` is set, and all batches are full.
+        block = first.request.batch_size or 1
         each, calibration = first.planned or first.request.nfe, 0
         if first.planned is None and (left or images):
             each, calibration = resources.prepare(plan.cell(first.key).request).expected(kept[0].tolerance)

@@ -29,11 +29,11 @@ Pair = tuple[Cell, Result]
 class Entry(msgspec.Struct, kw_only=True):
     """One entry of a table, for results that differ in the seed only.
 
-    `keys` are the keys of these results, and `seeds` is the number of those that have a value. `standard_error` is that
+    `keys` are the keys of these results, and `seeds` is the number of results that have a value. `standard_error` is that
     of the mean over seeds or, with one seed, that of the metric, estimated from the images. `asked` and `nfe` are the
-    network evaluations asked for and made. `failed` says why values are missing; `missing` counts the values that are
-    not measured yet. If RK45 with a calibrated tolerance exceeds the budget by more than 5 % and by more than one
-    evaluation, the entry is `overspent`, and tables and plots leave its value out.
+    network evaluations asked for and made. `failed` lists reasons for missing values; `missing` counts the values that
+    are not measured yet. An entry is `overspent` if RK45 with a calibrated tolerance exceeds the budget by more than 5 %
+    and by more than one evaluation. Tables and plots leave out the value of such an entry.
     """
 
     keys: list[str]
@@ -80,21 +80,17 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class Table(msgspec.Struct, kw_only=True):
-    """Values of one metric, reference, number of images and quantisation, by label and column.
-
-    `axis` is the setting that the columns show: `nfe`, or `lambda` if all cells have the same NFE. `apart` says how the
-    table differs from others with the same heading.
-    """
+    """Values of one metric, reference, number of images and quantization, by row label and column."""
 
     title: str
     evaluator: dict[str, Any]
     images: int
     quantize: str | None
-    axis: str
+    axis: str  # The setting that the columns show: `nfe`, or `lambda` if the cells vary in lambda but not in NFE.
     nfe: int | None
     columns: list[float]
     rows: dict[str, list[Entry | None]]
-    apart: str = ""
+    apart: str = ""  # How the table differs from others with the same heading.
 
     @property
     def has_metric(self) -> bool:
@@ -138,7 +134,7 @@ class Table(msgspec.Struct, kw_only=True):
         return [entry for _, _, entry in self.places()]
 
     def grid(self) -> Grid:
-        """The values as text: a header, a line for each row, and below it the paper's numbers and the differences."""
+        """The values as text: a header, and for each row a line, followed by the paper's numbers and the differences."""
         found = [self.header]
         for label, row in self.rows.items():
             texts = [(entry.text if self.has_metric else entry.bare_text) if entry else "" for entry in row]
@@ -185,7 +181,7 @@ class Table(msgspec.Struct, kw_only=True):
 
 
 def tables(pairs: Sequence[Pair]) -> list[Table]:
-    """The tables: one for each title, evaluator, number of images and quantisation, in the plan's order."""
+    """The tables: one for each title, evaluator, number of images and quantization, in the plan's order."""
     groups: dict[bytes, list[Pair]] = {}
     for cell, result in pairs:
         key = (cell.table, result.evaluator, result.num, result.request.quantize)
@@ -200,7 +196,7 @@ def tables(pairs: Sequence[Pair]) -> list[Table]:
 
 
 def table(pairs: Sequence[Pair]) -> Table:
-    """Arranges cells with the same title, evaluator, number of images and quantisation in one table."""
+    """Arranges cells with the same title, evaluator, number of images and quantization in one table."""
     requests, (cell, result) = [result.request for _, result in pairs], pairs[0]
     noises = {(request.sampler, request.options.get("lambda")) for request in requests}
     varied = len(noises) > len({sampler for sampler, _ in noises}) and all(noise is not None for _, noise in noises)

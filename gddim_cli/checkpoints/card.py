@@ -1,4 +1,4 @@
-"""A checkpoint's card: everything about a model that its tensors do not say."""
+"""A checkpoint's card: everything about a model except its tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a model is sampled by default. For a field that is None, the diffusion's default applies."""
+    """How a model is sampled by default. A field that is None stands for the diffusion's default."""
 
     t_start: float | None = None
     t_end: float | None = None
@@ -33,7 +33,7 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     quantize: Literal["floor", "round"] | None = None
 
     def config(self, diffusion: Diffusion) -> SamplingConfig:
-        """The default configuration of `diffusion`, with the values that are given here in place of its own."""
+        """The default configuration of `diffusion`, overridden by the fields that are not None."""
         own = {name: getattr(self, name) for name in self.__struct_fields__ if getattr(self, name) is not None}
         return dataclasses.replace(diffusion.sampling, **own)
 
@@ -43,13 +43,13 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     Attributes:
         file: the file's name, which is the same on a mirror.
-        format: the name of a checkpoint format, `native`, or `verbatim` for files that are kept as they are.
-        settings: by name, the options of the format whose values the file does not record.
-        size: approximate size in bytes; few exact sizes are published.
+        format: the name of a checkpoint format, or `native`, or `verbatim` (the file is kept unconverted).
+        settings: values, by name, of format options that are not recorded in the file.
+        size: approximate size in bytes.
         google_drive: the file's id on Google Drive.
         google_drive_folder: the id of the folder on Google Drive that contains the file.
-        smallest_number: if the folder has no file of this name, take a file whose name differs only in its number; of
-            several, the one with the smallest number.
+        smallest_number: whether a file whose name differs only in its number can take the place of a missing `file`. If
+            there are several such files, the one with the smallest number is taken.
         hugging_face: the repository on the Hugging Face Hub.
         url: the file's address on any other server.
         sha256: the published SHA-256, or its first digits.
@@ -79,11 +79,11 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class FileCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A published file that is not a checkpoint: reference statistics, an Inception network, or another network.
+    """A published file that is not a checkpoint: reference statistics, or a feature network.
 
     Attributes:
         name: the name to give to `gddim download`.
-        kind: the kind of file.
+        kind: `statistics`, `inception` (an Inception network) or `network` (another feature network).
         arrays: for an .npz, the names of the arrays that it must hold.
     """
 
@@ -103,17 +103,17 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         name: the name to give to `--checkpoint`.
         title: a description in one line.
         network: the network's kind (`kind`) and its arguments.
-        parameterization: what the network predicts. `eps`: the noise for K = R in the card's own diffusion.
+        parameterization: what the network predicts. `eps`: the noise in the card's own diffusion, with gDDIM's K = R.
             `mixed_score`: the learned part of the velocity's score, as in CLD-SGM. Any other name is a convention of
-            `gddim_cli.models.conventions`, which turns the prediction into an isotropic denoiser; a denoiser can be
+            `gddim_cli.models.conventions`, which turns the prediction into an isotropic denoiser. Such a model can be
             sampled in every diffusion whose matrices are the same for all pixels.
         diffusion: the diffusion's name (`name`) and parameters.
-        time_scale: for `eps` and `mixed_score`, the network is given the time `time_scale t`.
+        time_scale: for `eps` and `mixed_score`, the network's time input at time t is `time_scale * t`.
         convention: the parameters of the convention that `parameterization` names.
         labels: number of classes; 0 if the network takes no class labels.
         noise_range: the lowest and highest noise level that the network supports, as standard deviations for images in
             [-1, 1].
-        data_range: the range of the images that the network was trained on.
+        data_range: the range of pixel values in training.
         preprocessing: a description of what is done to images before training and after sampling.
         sha256: SHA-256 of the native weights file, if pinned.
         source: where the authors published the file.
@@ -121,7 +121,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         reference: the name of the reference statistics against which the published FID was measured.
         parameters: number of weights.
         training: how the model was trained: data, number of steps, duration, machine.
-        license: licences of the weights and of the data.
+        license: licenses of the weights and of the data.
     """
 
     name: str
@@ -150,7 +150,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         for name in ("noise_range", "data_range"):
             found = getattr(self, name)
             if found is not None and not found[0] < found[1]:
-                raise ValueError(f"{name} {found[0]:g} to {found[1]:g} does not rise")
+                raise ValueError(f"{name} {found[0]:g} to {found[1]:g} is not increasing")
 
     def make_diffusion(self) -> Diffusion:
         """The card's diffusion.

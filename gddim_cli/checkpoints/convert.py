@@ -150,11 +150,11 @@ def find_format(name: str, where: str) -> FormatSpec:
 
 
 def choose_format(name: str | None, like: Card | None, path: Path) -> FormatSpec:
-    """The format to read a file with: `like`'s format, else the named one, else the one recognised from the file.
+    """The format in which to read a file: that of `like`, else `name`, else the format recognized from the file.
 
     Raises:
         UsageError: `name` is unknown or contradicts `like`, or the format of `like` cannot be converted.
-        CheckpointError: the file is of no known format, or native already.
+        CheckpointError: the file is of no known format, or is native already.
     """
     if native.is_native(path):
         raise CheckpointError(f"{path}: is a native (safetensors) file already; use it as it is: --checkpoint {path}")

@@ -32,7 +32,7 @@ from gddim_cli.runtime.typed_yaml import typed
 from gddim_cli.samplers.base import Eps
 
 OWN_DIFFUSION: dict[str, type[NoiseEps | MixedScoreEps]] = {"eps": NoiseEps, "mixed_score": MixedScoreEps}
-"""Predictions that are defined in the card's own diffusion, each with the adapter that makes it a noise prediction."""
+"""Parameterizations defined only in the card's own diffusion, each with the adapter that returns a noise prediction."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Checkpoint:
         return (self.denoiser.sigma_min, self.denoiser.sigma_max) if self.denoiser else (0.0, math.inf)
 
     def sigma_range_in(self, diffusion: Diffusion) -> tuple[float, float] | None:
-        """The noise levels allowed in `diffusion`; None (any) if the network predicts the noise of that diffusion."""
+        """The noise levels allowed in `diffusion`; None (no limits) if the network predicts that diffusion's noise."""
         own = self.card.parameterization in OWN_DIFFUSION and diffusion == self.diffusion
         return None if own else self.sigma_range
 
@@ -133,7 +133,7 @@ class Checkpoint:
             labels: classes of the images of a batch, [N]; None: the empty class.
 
         Raises:
-            UsageError: the model cannot be sampled in that diffusion, or not with that K.
+            UsageError: the model cannot be sampled in that diffusion or with that K.
         """
         kind = self.card.parameterization
         if kind in OWN_DIFFUSION and diffusion == self.diffusion:
@@ -170,8 +170,7 @@ def convention_of(card: Card) -> Convention | None:
 def noise_range(card: Card, convention: Convention) -> tuple[float, float]:
     """The lowest and highest noise level that the network supports.
 
-    They come from the card's `noise_range`; if that is None, from the training recipe; without a recipe, from the
-    convention.
+    The card's `noise_range` gives them; if it is None, the training recipe does; without a recipe, the convention does.
     """
     if card.noise_range is not None:
         return card.noise_range
@@ -211,7 +210,7 @@ def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
     `tensors` must have the names and shapes of the network's state dict and hold floating-point numbers.
 
     Raises:
-        CheckpointError: a tensor or an argument does not fit; the message names the first.
+        CheckpointError: a tensor does not fit, or the card does not describe a valid network.
     """
     module = empty_network(card, path)
     expected = module.state_dict()
@@ -232,7 +231,7 @@ def build(card: Card, tensors: dict[str, Tensor], path: Path) -> nn.Module:
 
 
 def empty_network(card: Card, path: Path) -> nn.Module:
-    """The card's network with uninitialised weights.
+    """The card's network with uninitialized weights.
 
     Raises:
         CheckpointError: the card does not describe a valid network, or the network does not match the card's images or
@@ -255,13 +254,16 @@ def empty_network(card: Card, path: Path) -> nn.Module:
 
 
 def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> None:
-    """Refuses a network that does not take the card's images, or does not predict what the card says.
+    """Refuses a network whose input or output does not match the card.
 
     Raises:
         CheckpointError: the card and the network's interface contradict each other; the message gives both.
     """
     if (kind == "denoiser") != (card.parameterization == "denoiser"):
-        raise CheckpointError(f"{path}: its card says that a {kind} predicts '{printable(card.parameterization)}'")
+        raise CheckpointError(
+            f"{path}: its card combines the network '{kind}' with the parameterization "
+            f"'{printable(card.parameterization)}'; both must be 'denoiser', or neither"
+        )
     convention_of(card)
     channels, own = card.images.channels, card.parameterization in OWN_DIFFUSION
     diffusion = card.make_diffusion()
@@ -280,7 +282,7 @@ def check_interface(card: Card, kind: str, interface: Interface, path: Path) -> 
 
 
 def describe(interface: Interface) -> str:
-    """An interface in words."""
+    """A description of an interface, for messages."""
     size, classes = interface.image_size, f" and {interface.classes} classes" if interface.classes else ""
     channels = f"{interface.in_channels} input and {interface.out_channels} output channels"
     return f"{channels} of {size}x{size} pixels{classes}"

@@ -1,4 +1,4 @@
-"""The native format: a safetensors file whose metadata holds the card, as JSON, under the key `gddim_card`."""
+"""The native format: a safetensors file that also holds the model card, as JSON under the metadata key `gddim_card`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUFFIX = ".safetensors"
 
 
 def is_native(path: Path) -> bool:
-    """Whether a file is in the native format, safetensors, judged by its suffix or its first bytes.
+    """Whether a file is in the native format (safetensors), judging by its suffix or its first bytes.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """The card and the tensors of a native file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, of another format or without a card, or a tensor is not finite.
+        CheckpointError: the file is missing, truncated, not safetensors or without a card, or a tensor is not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,8 +1,8 @@
 """Reads what a pickle describes, without running the pickle.
 
 A pickle is a program: loading it imports modules and calls functions from them. This reader interprets only the opcodes
-that build plain data. Where the pickle would import something, the reader records a `Name`; where it would call
-something, a `Call` with the arguments. Whatever the file contains, nothing is imported or called.
+that build plain data. For an import, the reader records a `Name`; for a call, it records a `Call` with the arguments.
+Whatever the file contains, nothing is imported or called.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Buffer = bytes | memoryview
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 LONGEST_INTEGER = 64  # bytes
-LARGEST_TORCH_PICKLE = 64 << 20  # bytes, not counting the tensors; 0.5 MB in the released files
+LARGEST_TORCH_PICKLE = 64 << 20  # bytes, without the tensors; the released files need 0.5 MB
 KEYS = (str, int, float, bool, bytes, type(None))
 
 
@@ -60,7 +60,7 @@ class Persistent:
 
 
 class Mark:
-    """An entry on the stack after which the arguments of an opcode begin."""
+    """A stack entry that marks where the arguments of an opcode begin."""
 
 
 MARK = Mark()
@@ -91,7 +91,7 @@ class Interpreter:
             while (opcode := self.take(1)[0]) != STOP:
                 action = ACTIONS.get(opcode)
                 if action is None:
-                    raise OutlineError(f"opcode {opcode:#x} at byte {self.position - 1}")
+                    raise OutlineError(f"unsupported opcode {opcode:#x} at byte {self.position - 1}")
                 action(self)
             return self.stack.pop()
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
@@ -106,7 +106,7 @@ class Interpreter:
         return found
 
     def number(self, layout: str) -> Any:
-        """The next number; `layout` is a format string of the module `struct`."""
+        """The next number, in the format `layout` of the module `struct`."""
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def line(self) -> str:
@@ -276,7 +276,7 @@ def cached_torch_outline(path: Path, size: int, modified: int) -> Any:
 
 
 def torch_outline(path: Path) -> Any:
-    """The value that a file written by `torch.save` describes; tensors are calls of `torch._utils._rebuild_tensor_v2`.
+    """The value that a file written by `torch.save` describes. A tensor is a `Call` of torch's `_rebuild_tensor_v2`.
 
     Raises:
         OutlineError: `torch.save` did not write the file, or the file is damaged.
@@ -300,7 +300,7 @@ def torch_pickle(path: Path) -> bytes:
 
 
 def mapped(path: Path) -> memoryview:
-    """The file's bytes, mapped into memory: they are read from disk when they are used."""
+    """The file's bytes as a memory map, which reads from disk only the parts that are used."""
     with path.open("rb") as file:
         if not path.stat().st_size:
             raise OutlineError("empty")

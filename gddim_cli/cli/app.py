@@ -20,20 +20,20 @@ SHARED = ("sample", "fid", "bench")
 
 COMMANDS = {
     "sample": "Draw images from a checkpoint.",
-    "fid": "Measure images: FID and other metrics against a reference.",
-    "bench": "Measure FID or another metric against NFE, and write tables and plots.",
+    "fid": "Measure FID and other metrics of images against a reference.",
+    "bench": "Measure FID or another metric at several NFE, and write tables and plots.",
     "tune": "Fit a solver to a network, for sampling in few evaluations.",
     "train": "Train a denoiser on images.",
-    "download": "Fetch released checkpoints, reference statistics and Inception networks.",
-    "checkpoints": "List checkpoints and published files, show one, or remove downloads.",
+    "download": "Download released checkpoints, reference statistics and Inception networks.",
+    "checkpoints": "List checkpoints and published files, print a model card, or remove downloads.",
     "convert": "Convert a checkpoint of another program to a native file.",
     "samplers": "List the samplers.",
     "diffusions": "List the diffusions.",
     "coefficients": "Print the times and matrices that gDDIM uses.",
-    "check": "Test a diffusion (equations, one-step exactness, orders of convergence) or a checkpoint (conventions).",
+    "check": "Test a diffusion or a checkpoint for mistakes.",
 }
 MODULES = {"samplers": "listings", "diffusions": "listings"}
-"""The modules of commands whose module has another name than the command."""
+"""The modules whose names differ from those of their commands."""
 
 
 def load_sampler_files(words: list[str]) -> None:
@@ -94,9 +94,9 @@ def root(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Sample from linear diffusion models with few network evaluations.
+    """Sample from diffusion models with few network evaluations.
 
-    [bold]gddim sample --nfe 50 --out imgs/[/bold] draws a grid of digits from the bundled checkpoint, offline.
+    [bold]gddim sample --nfe 50 --out imgs/[/bold] draws 100 digits from the bundled checkpoint, offline.
     """
     command = context.invoked_subcommand
     if world().size > 1 and command not in SHARED:

@@ -23,7 +23,7 @@ from gddim_cli.runtime.text import counted, figure, rounded, signed
 
 
 class View(Display):
-    """Progress on stderr, with the time left: on a terminal, tables that fill in; otherwise, plain lines."""
+    """Progress on stderr, with the time left: tables that fill in on a terminal, otherwise plain lines."""
 
     def __init__(self, runner: Runner) -> None:
         super().__init__(self._line, lambda: drawn(tables(runner.folder.pairs(runner.plan))))

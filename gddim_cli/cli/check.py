@@ -33,11 +33,11 @@ gddim check --checkpoint network.pkl --data photos/
 gddim check --checkpoint mine.py:build --json"""
 
 
-DIFFUSION = "A name, a Python file with one subclass of Diffusion, or a YAML file with a name and parameters."
-CHECKPOINT = "Model to test instead of a diffusion: whatever gddim sample takes as --checkpoint."
+DIFFUSION = "Diffusion to test: a name, a Python file with one subclass of Diffusion, or a YAML file with a name and parameters."
+CHECKPOINT = "Model to test instead of a diffusion, given as for gddim sample --checkpoint."
 DATA = (
-    "Images like those the model was trained on: a folder, .zip, .tar, .npz or .npy. Default: images that the model draws "
-    "itself, which reveal fewer mistakes."
+    "Images like the model's training images: a folder, .zip, .tar, .npz or .npy. Default: samples of the model, which "
+    "reveal fewer mistakes."
 )
 NUM = (
     "Number of images on which the model's error is measured. The linear filter is fitted to other images from --data."
@@ -61,13 +61,14 @@ def check(
     diffusion: Annotated[str | None, typer.Argument(metavar="DIFFUSION", help=DIFFUSION)] = None,
     json: options.Json = False,
 ) -> None:
-    """Test a diffusion or a model. Exit status 1 if a test fails.
+    """Test a diffusion or a model. If a test fails, the exit status is 1.
 
-    For a diffusion, tests its equations, its prior, exactness in one step, and orders of convergence. The tests are
-    numerical, in float64 and at many times; passing them is not a proof.
+    For a diffusion, the command tests the equations, the prior, the exactness of one step, and the orders of convergence
+    of gDDIM. The tests are numerical and do not prove that the diffusion is correct.
 
-    For a model, compares its denoising error with that of a linear filter at twelve noise levels. Reports which of
-    sign, scale, time, data range and parameterization looks wrong, and at which noise levels the model can be trusted.
+    For a model, the command compares the model's denoising error with the error of a linear filter at twelve noise levels.
+    It reports whether the sign, scale, time, data range or parameterization looks wrong, and at which noise levels the
+    model can be trusted.
     """
     if (diffusion is None) == (asked.checkpoint is None):
         raise UsageError("gddim check: expected either a DIFFUSION or --checkpoint")

@@ -41,7 +41,7 @@ def checkpoints(
         list[str] | None,
         typer.Argument(
             metavar="[NAME | FILE | remove NAME...]",
-            help="Name or file whose model card to print, or names of downloads to remove. Default: list all.",
+            help="Print the card of this name or file, or remove the downloads with these names. Default: list all.",
             autocompletion=known_names,
         ),
     ] = None,
@@ -49,7 +49,7 @@ def checkpoints(
         bool,
         typer.Option(
             "--forget",
-            help="With remove: also forget the sha256, so that the next download is treated as the first one.",
+            help="With remove: also forget the recorded sha256, so that the next download may have another one.",
         ),
     ] = False,
     json: options.Json = False,
@@ -137,7 +137,7 @@ def file_table(entries: list[Entry], wide: bool) -> Table:
 
 
 def plain_table(columns: list[str], wide: bool) -> Table:
-    """An empty table. Its title column, present if `wide`, wraps long text; the other columns never do."""
+    """An empty table. Its title column, present if `wide`, wraps long text; the other columns never wrap."""
     from rich import box
     from rich.table import Table
 

@@ -30,7 +30,7 @@ gddim coefficients --diffusion vp --nfe 10 --order 0"""
 SETTINGS = ("diffusion", "nfe", "order", "lambda", "k", "denoise", "time_grid", "t_end")
 
 
-NPZ = "Write t, Psi, C and, where they apply, last and P to this file as float64 arrays."
+NPZ = "Write the times and matrices to this file as float64 arrays."
 
 
 class CoefficientsSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,10 +47,11 @@ def coefficients(
 ) -> None:
     """Print the times and matrices that gDDIM uses.
 
-    u\\[i+1] = Psi\\[i] u\\[i] + sum_j C\\[i]\\[j] eps(u\\[i-j], t\\[i-j]), i = 0 .. N - 1.
-    The number of steps N is nfe - 1 with the denoising step, and nfe without it.
-    With --lambda, P\\[i] is the covariance of the noise that step i adds.
-    The denoising step is u = last\\[0] u\\[N] + last\\[1] eps(u\\[N], t\\[N]).
+    Step i computes u\\[i+1] = Psi\\[i] u\\[i] + sum_j C\\[i]\\[j] eps(u\\[i-j], t\\[i-j]), for i = 0 .. N - 1.
+    The denoising step, if there is one, then computes u = last\\[0] u\\[N] + last\\[1] eps(u\\[N], t\\[N]).
+
+    N is nfe - 1 with the denoising step and nfe without it. With --lambda, P\\[i] is the covariance of the noise that
+    step i adds.
     """
     npz = asked.npz
     options.suffix("--npz", npz, ".npz")
@@ -113,7 +114,7 @@ def matrix(values: Any) -> str:
 
 
 def settings() -> list[Setting]:
-    """The settings of this command. It has no checkpoint, so the defaults in its help come from the diffusion."""
+    """The settings of this command. The command has no checkpoint, so the defaults in its help are those of the diffusion."""
     found = [sampling_settings()[key] for key in SETTINGS]
     defaults = (("the checkpoint's own", "cld"), ("the checkpoint's", "the diffusion's"), (" for gddim, 1 for em", ""))
     for checkpoint, own in defaults:

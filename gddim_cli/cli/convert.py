@@ -30,7 +30,7 @@ def format_names() -> list[str]:
 
 
 CARD = "Name of a released model with the same diffusion and parameterization as the file. Default: none."
-FORMAT = "Format of the file. Default: recognised from the file."
+FORMAT = "Format of the file. Default: recognized from the file."
 
 
 class ConvertSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +49,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint of another program to a native file for gddim sample.
 
-    Uses the averaged weights if the file has them. The architecture is read from the file. Every tensor must be used
-    exactly once; otherwise the error names the first that does not fit. Nothing in the file is executed.
+    Reads the architecture from the file, and uses the averaged weights if there are any. If a tensor of the file does not
+    fit the architecture, the command fails and names the tensor. Nothing in the file is executed.
     """
     options.suffix("OUT", out, ".safetensors")
 

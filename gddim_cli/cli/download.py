@@ -16,7 +16,7 @@ from gddim_cli.settings import about
 MEGABYTE = 1_000_000
 
 MODELS = {"gddim-paper": "cld-cifar10", "edm": "edm-cifar10-uncond-vp"}
-"""For each protocol, the model whose published FID was measured under the protocol."""
+"""By protocol, the model whose published FID was measured under this protocol."""
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -32,7 +32,7 @@ gddim download cldsgm-cifar10 --from ~/Downloads/checkpoint_800000.pth
 
 GDDIM_HOME: cache folder. Default: the platform's cache folder for gddim.
 
-GDDIM_MIRROR: base URL that is tried first, with the file names that --list prints."""
+GDDIM_MIRROR: base URL of a mirror, which is tried first. The mirror must use the file names that --list prints."""
 
 
 def downloadable() -> list[str]:
@@ -50,15 +50,15 @@ def protocol_names() -> list[str]:
 
 
 PROTOCOL = (
-    "Also fetch what FID under this protocol needs: statistics, the Inception network and, if no NAME is given, the "
-    "model whose published FID was measured under the protocol (there is none for clean)."
+    "Also download the statistics and the Inception network for FID under this protocol. Without a NAME, also download the "
+    "model whose published FID was measured under the protocol (none for clean)."
 )
 WITH_FID = (
-    "Also fetch the reference statistics and Inception network of the models' published FID. Default: off, "
-    "except that cld-cifar10, if it is the only name given, also fetches what gddim fid --ref cifar10 needs."
+    "Also download the reference statistics and the Inception network of each model's published FID. Default: off. If "
+    "cld-cifar10 is the only NAME, the files for gddim fid --ref cifar10 are downloaded by default."
 )
-LIST = "Print the files and their URLs instead of fetching them, to download them by other means."
-FROM = "Use this local copy of the published file; it is not changed."
+LIST = "Only print the files and their URLs, so that you can download them by other means."
+FROM = "Local copy of the published file, to use instead of a download. The copy is not changed."
 KEEP = "Keep the published file beside the converted one."
 
 
@@ -80,10 +80,10 @@ def download(
         typer.Argument(metavar="[NAME...]", help="Names that gddim checkpoints lists.", autocompletion=downloadable),
     ] = None,
 ) -> None:
-    """Fetch released models, reference statistics and Inception networks. Resumes interrupted downloads.
+    """Download released models, reference statistics and Inception networks. Resumes interrupted downloads.
 
-    Each file is verified: its structure, and its sha256, which must be the card's or that of the first download.
-    Models are converted once to the native format.
+    The structure and the sha256 of each file are checked. The sha256 must equal that of the model card, if the card has
+    one, and that of any earlier download. Models are converted to the native format.
     """
     from gddim_cli.hub.download import Download, card_with_source
     from gddim_cli.hub.store import RELEASED
@@ -138,7 +138,7 @@ def fid_files(reference: str, mode: str) -> list[str]:
 
 
 def print_files(names: list[str]) -> None:
-    """Prints names, file names, sizes and addresses on stdout, and what to do with the files."""
+    """Prints names, file names, sizes and addresses on stdout, and on stderr what to do with the files."""
     from gddim_cli.hub import store
     from gddim_cli.hub.download import card_with_source
     from gddim_cli.hub.places import name_on_mirror

@@ -49,16 +49,17 @@ def fid(
         list[str] | None,
         typer.Argument(
             metavar="IMAGES | stats IMAGES OUT.npz",
-            help="A folder, .zip, .tar, .npz or .npy of images, or an output folder of gddim sample. Default: imgs/. stats "
-            "IMAGES OUT.npz writes the statistics of the images to a file, for use as --ref.",
+            help="A folder, .zip, .tar, .npz or .npy of images, or an output folder of gddim sample. Default: imgs/. With "
+            "stats, write the statistics of IMAGES to OUT.npz, for use as --ref.",
             show_default=False,
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Measure images: FID and other metrics against a reference.
+    """Measure FID and other metrics of images against a reference.
 
-    Digits need no download: the features of a bundled classifier give the distance FD(lenet-mnist).
+    FID needs a downloaded Inception network. For digits, a bundled classifier replaces this network, and the distance is
+    called FD(lenet-mnist).
     """
     images, stats = parse(words or [])
     check_settings(asked, stats)
@@ -93,7 +94,7 @@ def fid(
 
 
 def check_settings(asked: FidSettings, stats: Path | None) -> None:
-    """Raises UsageError for settings that are wrong whatever the images are; `stats` is the file to write statistics to."""
+    """Raises UsageError for settings that are wrong for any images; `stats` is the file to write statistics to."""
     for option, path in (("stats", stats), ("--save-stats", asked.save_stats)):
         options.suffix(option, path, ".npz")
     if asked.num is not None and asked.num < 2:
@@ -155,7 +156,7 @@ def references(given: list[str]) -> list[str]:
 def open_evaluators(factory: EvaluatorFactory, metrics: list[Metric], refs: list[str]) -> list[Evaluator]:
     """An evaluator for each metric and reference.
 
-    If there are several references, each metric skips those made with a different network, with a note.
+    With several references, each metric skips those that were made with another network, and prints a note.
 
     Raises:
         UsageError, DataError: as `EvaluatorFactory.open`.
@@ -176,7 +177,7 @@ def open_evaluators(factory: EvaluatorFactory, metrics: list[Metric], refs: list
 
 
 def parse(words: list[str]) -> tuple[Path, Path | None]:
-    """The path of the images and, for `stats`, the file to write; None otherwise.
+    """The path of the images, and the file that `stats` writes; None without `stats`.
 
     Raises:
         UsageError: too many or too few arguments.

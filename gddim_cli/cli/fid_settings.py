@@ -13,9 +13,9 @@ from gddim_cli.settings import about
 
 NUM = "Evaluate only this many images: a fixed random subset, or the first ones of a run of gddim sample. Default: all."
 REF = (
-    "Reference to compare the images with: mnist or cifar10 (each with :train or :test), cifar10-edm, cifar10-tf, "
+    "Reference to compare the images with: mnist or cifar10 (also with :train or :test), cifar10-edm, cifar10-tf, "
     "cifar10-scoresde, the path of other images, or an .npz of statistics. May be given several times, or as a "
-    "comma-separated list. Default: mnist or cifar10, by the shape of the images."
+    "comma-separated list. Default: mnist or cifar10, depending on the shape of the images."
 )
 METRICS_HELP = (
     "Metrics to compute: fid, fid-infinity (extrapolated to infinitely many images), kid, prdc (precision, recall, density, "
@@ -23,7 +23,7 @@ METRICS_HELP = (
     "Options follow a name: prdc:k=3. Default: fid."
 )
 SAVE_STATS = "Also write the statistics of the images to this file, for use as --ref."
-BATCH_SIZE = "Batch size. Affects speed; values change only by rounding."
+BATCH_SIZE = "Batch size. Affects the speed; metrics change only by rounding."
 CACHE = "Cache the features, so that measuring the same images again is fast. Default: on."
 KEY = "Name of the array in an .npz file that holds the images. Default: the only array of images."
 

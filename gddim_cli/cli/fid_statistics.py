@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from gddim_cli.images.sources import ImageSource
 
 KEPT = 10_000
-"""Maximum number of feature vectors in a statistics file: as many as precision and recall use of a set of images."""
+"""Maximum number of feature vectors in a statistics file. Precision and recall use no more than this many."""
 
 
 def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource, force: bool) -> None:
     """Checks that the statistics can be written, before any work is done.
 
     Raises:
-        UsageError: the file is an input, or holds something other than statistics of these images; the message names it.
+        UsageError: the file is an input, or holds something other than statistics of these images.
         OutputError: the file cannot be written.
     """
     from gddim_cli.evaluation.statistics import title_of
@@ -38,7 +38,7 @@ def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource
 
 
 def title(source: ImageSource) -> str:
-    """Says in words which images the statistics are of."""
+    """A description of the images, for the statistics file."""
     part = f"a fixed random subset of {source.count} of {source.chosen_from}" if source.chosen_from else source.count
     return f"{part} images of {printable(source.name)}"
 
@@ -50,8 +50,8 @@ def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArr
     from gddim_cli.images.subset import some
 
     gaussian = Moments.of(features).gaussian()
-    # KEPT vectors are as many as KID and precision use. With no more images than dimensions, all vectors are kept,
-    # because a distance computed from the covariance alone would be inexact.
+    # KID, precision and recall use at most KEPT vectors. If there are no more images than dimensions, all vectors are
+    # kept, because a distance computed from the covariance alone would be inexact.
     kept = features if len(features) <= extractor.dimension else some(features, KEPT)
     write_statistics(path, gaussian, extractor, kept, title(source), source.shape)
     say(f"{path}: statistics of {gaussian.n} images, {extractor.name}, mode {extractor.mode}")

@@ -28,8 +28,8 @@ def main() -> None:
     HEARD.clear()
     # SIGTERM, which schedulers send, is handled like Ctrl-C: finished work is kept.
     for number in (signal.SIGTERM, signal.SIGINT):
-        # A shell script starts its background jobs with SIGINT ignored. gddim leaves it ignored, unless it runs as
-        # several processes.
+        # A shell script starts its background jobs with SIGINT ignored. A single process of gddim continues to ignore
+        # SIGINT; several processes handle it.
         if number == signal.SIGTERM or world().size > 1 or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     status = 1
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def run() -> int:
-    """Runs the command and returns its exit status; Ctrl-C and errors in a user's own Python file become one line, too."""
+    """Runs the command and returns its exit status. Ctrl-C and errors in a user's Python file are reported in one line."""
     try:
         status = call()
     except KeyboardInterrupt:
@@ -97,7 +97,7 @@ def call() -> int:
 
 
 def refuse_removed_folder() -> None:
-    """Raises OutputError if the current folder has been removed, as libraries would then fail with obscure errors."""
+    """Raises OutputError if the current folder has been removed; otherwise, libraries would fail with obscure errors."""
     try:
         Path.cwd()
     except FileNotFoundError as error:

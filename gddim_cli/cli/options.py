@@ -102,9 +102,9 @@ def with_settings(
 ) -> Callable[..., Any]:
     """The command with an option added for each declared setting.
 
-    `function` receives the texts of `settings` and `lists`, by key, as its argument `given`. If it also has a parameter
-    `asked`, annotated with a struct of settings, each of these settings becomes an option, and `asked` receives the
-    struct with their values.
+    `function` receives the texts of `settings` and `lists`, by key, as its argument `given`. It may also have a parameter
+    `asked`, annotated with a struct of settings. Each setting of the struct then becomes an option, and `asked` receives
+    the struct with the values.
 
     Args:
         lists: settings whose options take a comma-separated list.
@@ -247,7 +247,7 @@ def assignments(texts: list[str] | None) -> dict[str, str]:
 
 
 def folder(option: str, path: Path) -> Path:
-    """Returns the folder, unless it is the current folder, which an empty name also means.
+    """Returns the path, unless it is the current folder. An empty name also means the current folder.
 
     Raises:
         UsageError: the path is the current folder; the message names the option.

@@ -1,4 +1,4 @@
-"""Output: data on stdout; progress on stderr, as a bar with rate and remaining time on a terminal, else as lines."""
+"""Prints data on stdout and progress on stderr. Progress is a bar on a terminal, and otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUIET = False
 
 
 def say(text: str) -> None:
-    """Prints one line on stderr. Ranks other than 0 print nothing, and neither does any rank with --quiet."""
+    """Prints one line on stderr, but only on rank 0 and without --quiet."""
     if world().main and not QUIET:
         print(plain(text), file=sys.stderr, flush=True)
 
@@ -91,7 +91,7 @@ class Progress:
 
 
 class Display:
-    """Progress on stderr: on a terminal, a line above tables, both kept up to date; otherwise a line every ten seconds.
+    """Progress on stderr. A terminal shows a line above tables, both kept up to date; other outputs get a line every ten seconds.
 
     Attributes:
         live: whether the tables are shown: on a terminal, on rank 0 and without --quiet.
@@ -156,7 +156,7 @@ class Interrupts:
         self._asked = True
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal has arrived; to be called between two steps."""
+        """Raises KeyboardInterrupt if a signal has arrived; call it between two steps."""
         if self._asked:
             raise KeyboardInterrupt
 
@@ -190,7 +190,7 @@ def show_table(table: Table) -> None:
 
 
 class TimeLeft:
-    """Estimates the time left, from an estimate of the whole and the pace so far.
+    """Estimates the time left, from an estimate of the total time and the pace so far.
 
     Attributes:
         total: the estimated time of the whole work on one process, in seconds.
@@ -198,7 +198,7 @@ class TimeLeft:
     """
 
     TRUSTED = 0.05
-    """The fraction of `total` that counts as done at the estimated pace, so that early measurements do not dominate."""
+    """This fraction of `total` counts as done at the estimated pace, so that the first measurements do not dominate."""
 
     def __init__(self, total: float, processes: int = 1) -> None:
         self.total, self.processes, self.started = total, processes, time.monotonic()

@@ -98,7 +98,7 @@ def check_outputs(request: SamplingRequest, asked: SampleSettings) -> None:
 def with_default_checkpoint(
     request: SamplingRequest, folder: RunFolder, asked: SampleSettings, device: torch.device
 ) -> SamplingRequest:
-    """The request with the default checkpoint, which all processes agree on.
+    """The request with the default checkpoint, which rank 0 chooses for all processes.
 
     Raises:
         DataError, OutputError: as `choose_default`.

@@ -14,26 +14,23 @@ MOST_IMAGES = 10_000_000
 FOLDER_ONLY = ("format", "trajectory", "save_raw", "overwrite", "compile", "cuda_graph")
 """The settings that --compare does not support."""
 
-PRESET = (
-    "Use the scheme of the gDDIM paper instead of the defaults: order 2, prediction of eps with K = R, and a quadratic "
-    "time grid."
-)
+PRESET = "Use the scheme of the gDDIM paper: order 2, --predict eps, K = R and a quadratic time grid."
 OUT = (
-    "Folder of the run; rerunning the same command makes only the images that are missing. "
-    "With --compare, the image file to write. Default: imgs, or sheet.png."
+    "Output folder. Rerunning the same command makes only the missing images. With --compare, the image file to write. "
+    "Default: imgs; with --compare, sheet.png."
 )
 COMPARE = (
-    "Write one sheet of pictures instead of a folder: a row for each of these samplers, a column for each number in "
-    "--nfe, all from the same noises. Settings of a sampler follow its name as :key=value."
+    "Write one image instead of a folder, with a row for each of these samplers and a column for each number in --nfe. All "
+    "cells start from the same noise. Settings of a sampler follow its name as :key=value."
 )
 NUM = "Number of images in the folder. Default: 100."
-FORMAT = "Storage format: png (a file for each image), or npz or tar (shards of 10 000 images; a tar shard holds PNGs)."
+FORMAT = "Storage format: png (one file per image), npz or tar (shards of 10 000 images; tar shards contain PNGs)."
 TRAJECTORY = "Also write an animation of the grid from noise to images; with .png, a filmstrip of a few images."
-SAVE_RAW = "Also write the final states as float32, before quantisation."
+SAVE_RAW = "Also write the final states as float32, before quantization."
 OVERWRITE = "Remove the run in the folder and start again."
 BATCH_SIZE = (
-    "Batch size; auto chooses one by timing. Affects speed, not images, except that rounding may change a pixel by one grey "
-    "level, and that rk45 chooses its steps per batch."
+    "Batch size; auto chooses one by timing. Affects the speed. Images change only by rounding, except with rk45, which "
+    "chooses its steps per batch."
 )
 COMPILE = "Compile the network. This takes minutes the first time; the result is cached."
 CUDA_GRAPH = "Replay each evaluation as one CUDA graph (NVIDIA); speeds up small batches."

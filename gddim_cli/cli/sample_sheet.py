@@ -81,7 +81,7 @@ def request_of(settings: dict[str, Any]) -> SamplingRequest:
 def prepared_rows(
     rows: list[list[SamplingRequest]], device: torch.device, batch_size: int
 ) -> list[list[PreparedRun | None]]:
-    """Prepares a run for each request, or None if the sampler does not support the request.
+    """The prepared run of each request, or None if the sampler does not support the request.
 
     Rows without a run are left out. Each reason for which a request is unsupported is printed as a note.
 

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     import torch
 
 FILE_SET = (
-    "Setting that another program's checkpoint file does not record, under its name in that program, such as "
-    "image_size=64. May be given several times."
+    "Setting that another program's checkpoint file does not record, such as image_size=64. Use the name that the setting "
+    "has in that program. May be given several times."
 )
 SET = (
-    "With another program's checkpoint file: a setting that the file does not record, under its name in that program, "
-    "such as image_size=64. With FILE.py:FUNCTION: an argument of the function, passed as text. May be given several "
-    "times."
+    "Setting that another program's checkpoint file does not record, such as image_size=64. Use the name that the setting "
+    "has in that program. With FILE.py:FUNCTION: an argument of the function, passed as text. May be given several times."
 )
 KEY = "Array of the .npz that holds the images. Default: train_images, or the only array of images."
 FORCE = "Replace output files that this run did not write."

@@ -1,4 +1,4 @@
-"""Standard streams with defined failures: data that stdout cannot take is an error, a message to stderr is dropped."""
+"""Standard streams whose failures are handled: a failure of stdout is an error; a failure of stderr drops messages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def protect_streams() -> None:
     """Replaces stdout and stderr, unless a test or a notebook has already replaced them.
 
     Characters that a stream's encoding lacks are written as escapes. A closed standard descriptor is opened on the null
-    device: otherwise the next file that is opened would take its number, and messages would be written into that file.
+    device. Otherwise, the next file that is opened would get the same number, and messages would be written into that file.
     """
     for number in range(3):
         try:

@@ -38,10 +38,10 @@ gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 NUM = "Train on only this many images: a fixed random subset, or the first ones of a run of gddim sample."
 CONDITIONAL = "Train a class-conditional model. Class labels are the names of sub-folders, or an array of the .npz."
 LABEL_KEY = "Array of the .npz that holds the class labels; implies --conditional. Default: train_labels."
-STEPS = "Total number of steps, including those of earlier calls. Default: the recipe's."
+STEPS = "Total number of steps, including those made before the run was resumed. Default: the recipe's."
 NAME = "Name of the model and of its files. Default: the recipe's."
 EVERY = "Number of steps between saves. Each save also writes a grid of samples."
-FORCE = "Replace files in the folder that this run did not write, including a run with other settings."
+FORCE = "Replace files in the output folder that this run did not write. This includes a run with other settings."
 RECIPE = "A YAML file, or mnist, the recipe of the bundled checkpoint."
 OUT = "Folder of the run. Rerun the same command to resume."
 DATA = (
@@ -156,14 +156,14 @@ def summary(run: TrainingRun, path: Path, picture: Pixels) -> str:
 
 
 def describe(run: TrainingRun) -> None:
-    """Prints the data, parameter count and device, and whether the recipe is for other data and the run resumes."""
+    """Prints the data, number of parameters and device, and notes if the recipe is for other data or the run resumes."""
     from gddim_cli.training.model_card import described, is_about
 
     say(f"{described(run.data)}, {run.trainer.parameters:,} parameters, on {run.device}")
     if not is_about(run.recipe, run.settings.images):
         say(
             f"note: recipe {run.recipe.name} describes other images than these; the model card says that the "
-            "images are your own, and states no licence for them"
+            "images are your own, and states no license for them"
         )
     if run.done:
         say(f"resuming at step {run.done}")

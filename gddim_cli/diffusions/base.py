@@ -28,7 +28,7 @@ class SamplingConfig:
     Attributes:
         t_start: the first time, at which u is drawn from the prior; at most the diffusion's T.
         t_end: the last time, above 0.
-        grid_power: the time grid: a power p, for times evenly spaced in `t^(1/p)`, or the name of another grid (see
+        grid_power: the time grid. A number p: times evenly spaced in `t^(1/p)`. A string: the name of another grid (see
             `samplers.time_grids`).
         denoise: whether sampling ends with a denoising step at `t_end`, which takes one more evaluation.
         k: which factor K_t defines the noise prediction, `R` (gDDIM) or `L` (Cholesky).
@@ -50,8 +50,8 @@ class Diffusion(ABC):
     share. Times are arrays of any shape `[...]`, matrices `[..., D, D]`, all float64 and without units.
 
     A subclass defines `name`, `D` and four members: `F`, `GG`, `Sigma_0` and `prior_factor`. The other members are
-    computed from these numerically. A subclass may override them with closed forms; `gddim check` tests that
-    these agree with the four members.
+    computed from these numerically. A subclass may override them with closed forms. `gddim check` tests that the
+    closed forms agree with the four members.
     """
 
     name: ClassVar[str]
@@ -151,10 +151,11 @@ class Diffusion(ABC):
     def R(self, t: ArrayLike) -> Array:
         """The factor of `Sigma_t` with `dR/dt = (F + 1/2 GG Sigma^{-1}) R` (gDDIM, arXiv 2206.05564, Eq. 17).
 
-        `R_0` is the symmetric root `Sigma_0^{1/2}`, as in the paper. Another orthogonal factor at t = 0 would give the
-        same samples for the same score, but networks that predict `eps_R` are trained with this one. R is computed as
-        `R_t = L_t Q_t` with an orthogonal Q_t. For D = 1, Q_t is 1; for D = 2, it is a rotation by an angle that is
-        found by scalar quadrature; for D > 2, it is the solution of a matrix equation.
+        `R_0` is the symmetric root `Sigma_0^{1/2}`, as in the paper. Networks that predict `eps_R` are trained with
+        this choice.
+
+        R is computed as `R_t = L_t Q_t` with an orthogonal Q_t. For D = 1, Q_t is 1. For D = 2, Q_t is a rotation, and
+        its angle is found by scalar quadrature. For D > 2, Q_t is the solution of a matrix equation.
 
         Raises:
             NumericsError: D > 1 and `Sigma_0` is singular, so `Q_0` is not defined.
@@ -171,9 +172,8 @@ class Diffusion(ABC):
     def Psi_hat(self, t: ArrayLike, s: ArrayLike, lam: float) -> Array:
         """Solves `dPsihat/dt = (F + (1 + lambda^2)/2 GG Sigma^{-1}) Psihat`, `Psihat(s, s) = I` (gDDIM, Eq. 22).
 
-        For lambda = 0, Psihat is `R_t R_s^{-1}`; for D = 1, it is `Psi ((R_t / R_s) / Psi)^{1 + lambda^2}`. In all
-        other cases it is `L_t Y(t, s) L_s^{-1}`, where `Y' = (W + lambda^2/2 L^{-1} GG L^{-T}) Y` and W is the
-        `rotation_rate`.
+        For lambda = 0, Psihat is `R_t R_s^{-1}`. For D = 1, it is `Psi ((R_t / R_s) / Psi)^{1 + lambda^2}`. Otherwise,
+        it is `L_t Y(t, s) L_s^{-1}`, where `Y' = (W + lambda^2/2 L^{-1} GG L^{-T}) Y` and W is the `rotation_rate`.
         """
         if lam == 0:
             return self.R(t) @ np.linalg.inv(self.R(s))

@@ -23,14 +23,14 @@ class BDM(KnownVariance):
     `u_t = sqrt(abar_t) d_t x_0 + sqrt(1 - abar_t) eps`, `abar = cos^2((t + 0.004) / 1.008 pi/2)`,
     `d = e^{-lambda tau} (1 - m) + m`, `lambda = (pi i / H)^2 + (pi j / W)^2`, `tau = (s sin^2(pi t / 2))^2 / 2`.
 
-    Written as a linear diffusion, it has `F = (log sqrt(abar) d)'` and `GG = -abar'/abar - 2 (d'/d) (1 - abar)`. At
+    Written as a linear diffusion, it has `F = (log(sqrt(abar) d))'` and `GG = -abar'/abar - 2 (d'/d) (1 - abar)`. At
     time 0 there is already noise, of variance `Sigma_0 = 1 - abar_0 = 3.9e-5`, and the mean of `u_0` is
     `sqrt(abar_0) x_0`.
 
     Attributes:
         sigma_blur_max: s, the blur at t = 1, in pixels. The value used for the released checkpoint has not been
             published.
-        min_scale: m, the factor by which the strongest blur scales the highest frequencies; d never falls below m.
+        min_scale: m, the lower bound of d.
         image_size: H = W, in pixels.
     """
 

@@ -62,7 +62,7 @@ class CLD(Langevin):
     def noise_covariance(self, t: ArrayLike) -> Array:
         """`S - Psi S Psi^T` with `S = diag(1, M)`. At critical damping, a closed form avoids cancellation near t = 0.
 
-        With `y = 2 B / sqrt(M)` and the regularised incomplete gamma function `P(3, y) = 1 - e^{-y} (1 + y + y^2/2)`,
+        With `y = 2 B / sqrt(M)` and the regularized incomplete gamma function `P(3, y) = 1 - e^{-y} (1 + y + y^2/2)`,
         the entries are `xx = P`, `xv = sqrt(M) y^2 e^{-y} / 2` and `vv = M (P + 2 y e^{-y})`.
         """
         if self.Gamma is not None:

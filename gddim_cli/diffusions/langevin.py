@@ -76,8 +76,8 @@ class Langevin(LinearRate, Diffusion):
 
         With `r = tr A / 2`, `N = A - r I` and `w^2 = -det N`, the result is
         `e^{r b} (cosh(w b) I + b sinh(w b) / (w b) N)`. Below critical damping, w is imaginary. For large real `w b`,
-        the factor `e^{|w b|}` is taken out of cosh and sinh and combined with `e^{r b}`, so that a strongly damped flow
-        forward in time does not overflow.
+        the factor `e^{|w b|}` of cosh and sinh is combined with `e^{r b}`. Without this, cosh and sinh would overflow
+        even where their product with `e^{r b}` is small.
         """
         rate, square_of_w, deviation = self._modes
         b = np.asarray(amount, dtype=np.float64)[..., None, None]

@@ -1,4 +1,4 @@
-"""The parameters of a diffusion: types that declare their ranges, checks of given values, and the values of a diffusion."""
+"""The parameters of diffusions: types that declare their ranges, checks of given values, and the current values."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def parameters_of(diffusion: Diffusion) -> dict[str, float | bool | str | None]:
     """The parameters of a diffusion by name.
 
     For a dataclass, these are its fields. For any other class, they are the public attributes of the object, of its class
-    and of its base classes, without those of classes that gddim defines. Only numbers, strings, booleans and None are included.
+    and of its base classes. Attributes of classes that gddim defines are left out. Only numbers, strings, booleans and
+    None are included.
     """
     found: dict[str, Any] = {}
     if dataclasses.is_dataclass(diffusion):

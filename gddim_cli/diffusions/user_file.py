@@ -19,11 +19,11 @@ TIMES = np.linspace(1 / 64, 63 / 64, 32)
 
 
 def load_user_diffusion(path: Path) -> Diffusion:
-    """An instance of the diffusion class that a Python file defines, made without arguments. The file is executed.
+    """Executes a Python file; returns an instance of the diffusion class in it, constructed without arguments.
 
     Raises:
         DataError: the file is missing, raises an error or does not define exactly one subclass of `Diffusion`, or the
-            class does not fulfil the contract (see `check_contract`). The message names the file.
+            class does not fulfill the contract (see `check_contract`). The message names the file.
     """
     module = execute(path)
     kinds = [
@@ -43,7 +43,7 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
     """Checks the attributes of a user's diffusion, and the shapes of its matrices for times of several shapes.
 
     Raises:
-        DataError: a member does not fulfil the contract; the message names the first such member.
+        DataError: a member does not fulfill the contract; the message names the first such member.
     """
     for attribute, kind, expected in (
         ("name", str, "a text"),
@@ -76,7 +76,7 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
                     f"{[*np.shape(t), *block]} is needed"
                 )
             if not np.isfinite(found).all():
-                raise DataError(f"{path}: {member} is not finite at every time between 0 and T = {diffusion.T:g}")
+                raise DataError(f"{path}: {member} is not finite at some time between 0 and T = {diffusion.T:g}")
     for t in (0.0, diffusion.T):  # At both ends, F and GG must return numbers, but these need not be finite.
         for member in ("F", "GG"):
             _matrix(diffusion, path, member, t)
@@ -94,8 +94,8 @@ def check_sampling(config: SamplingConfig, path: Path) -> None:
     )
     if not fits:
         raise DataError(
-            f"{path}: sampling = {config}: t_start and t_end are numbers, grid_power a number or the name of a grid, "
-            "denoise True or False, k 'R' or 'L', quantize 'floor' or 'round'"
+            f"{path}: sampling = {config}: t_start and t_end must be numbers, grid_power a number or the name of a "
+            "grid, denoise True or False, k 'R' or 'L', and quantize 'floor' or 'round'"
         )
 
 

@@ -22,8 +22,8 @@ class VE(Diffusion):
 
     Attributes:
         sigma_min: the noise's standard deviation at t = 0.
-        sigma_max: the noise's standard deviation at t = 1. It should be well above the largest difference between two
-            images.
+        sigma_max: the noise's standard deviation at t = 1. It should be well above the largest Euclidean distance
+            between two images.
 
     Raises:
         UsageError: sigma_min is not below sigma_max.

@@ -20,7 +20,7 @@ class VPCosine(KnownVariance):
     of variance `Sigma_0 = 1 - alpha_0 = 3.9e-5`.
 
     Attributes:
-        offset: 0.004 in the formula for alpha, where 1.008 is `1 + 2 offset`. The offset keeps alpha below 1 at t = 0
+        offset: 0.004 in the formula for alpha; 1.008 is `1 + 2 offset`. The offset keeps alpha below 1 at t = 0
             and above 0 at t = 1.
     """
 

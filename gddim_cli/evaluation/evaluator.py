@@ -47,7 +47,7 @@ class Evaluator:
 
         Raises:
             UsageError: the metric needs more images.
-            DataError: the features are not finite, or a user's metric returns something else than numbers.
+            DataError: the features are not finite, or a user's metric returns anything but numbers.
             NumericsError: the computation failed.
         """
         self.check_count(len(features))
@@ -57,7 +57,11 @@ class Evaluator:
         return self.checked(spec.compute(given, reference, self.metric.options, on_step))
 
     def checked(self, numbers: object) -> dict[str, float]:
-        """The numbers that a metric has returned. Raises DataError if they are not numbers by name, `value` among them."""
+        """The numbers that a metric has returned, checked.
+
+        Raises:
+            DataError: the metric did not return a mapping from names to numbers with the key `value`.
+        """
         if not isinstance(numbers, Mapping) or "value" not in numbers:
             raise DataError(
                 f"--metrics {self.metric.text}: compute returned {numbers!r:.80}, not numbers by name with a 'value'"
@@ -79,8 +83,8 @@ class Evaluator:
         """A copy with another metric.
 
         Raises:
-            UsageError: the metric is unknown, or it needs another network, a reference if there is none, class scores
-                that the network does not give, or features that the reference does not have.
+            UsageError: the metric is unknown, or needs something that is lacking: another network, a reference, class
+                scores of the network, or features of the reference.
         """
         chosen = find_metric(metric) if isinstance(metric, str) else metric
         spec, option = chosen.spec, f"--metrics {chosen.text}"
@@ -96,7 +100,7 @@ class Evaluator:
         if spec.needs_features and self.reference is not None and self.reference.features is None:
             raise UsageError(
                 f"{option}: needs the reference's features, and {self.reference.name} has only their mean "
-                "and covariance; give images as --ref, or a file of gddim fid stats"
+                "and covariance; give images as --ref, or a file made by gddim fid stats"
             )
         return replace(self, metric=chosen)
 
@@ -129,7 +133,7 @@ class Evaluator:
         }
 
     def network_notes(self) -> list[str]:
-        """A note if the network is not the published one, since the value cannot be compared with published values."""
+        """A note that the value cannot be compared with published values; empty if the network is the published one."""
         if self.metric.official(self.extractor):
             return []
         official = self.metric.spec.title.format(**settings.values(self.metric.options))
@@ -151,10 +155,10 @@ class Evaluator:
 
 
 def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
-    """The images to measure: all images of the source, or the number that the protocol requires.
+    """The images to measure: all images of the source, or at most as many as the protocol requires.
 
     Raises:
-        UsageError: the images' quantisation is not the protocol's.
+        UsageError: the images' quantization is not the protocol's.
         DataError: fewer than two images.
     """
     protocol = evaluator.protocol
@@ -164,7 +168,7 @@ def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:
         return source
     if source.quantize not in (None, protocol.quantize):
         raise UsageError(
-            f"--protocol {protocol.name}: requires images quantised by {protocol.quantize}, but those in {source.name} were "
-            f"quantised by {source.quantize}; sample them with --quantize {protocol.quantize}, or leave out the protocol"
+            f"--protocol {protocol.name}: requires images quantized by {protocol.quantize}, but those in {source.name} were "
+            f"quantized by {source.quantize}; sample them with --quantize {protocol.quantize}, or leave out the protocol"
         )
     return source.at_most(protocol.num)

@@ -40,11 +40,11 @@ class EvaluatorFactory:
     Attributes:
         shape: height, width, channels of the images, if they are known.
         protocol: the name of a protocol, which fixes reference and mode.
-        mode: the network, and how images are resized for it; None chooses by the reference, as `mode_for` does.
+        mode: the network, and how images are resized for it. If it is None, `mode_for` chooses it by the reference.
         inception: a file to use in place of the published weights of Inception.
         features: the user's own network, `FILE.py:FUNCTION` or a TorchScript file, for metrics that are not tied to one
             network.
-        features_of: computes the features of a reference that is a set of images; if None, such references are refused.
+        features_of: computes the features of a reference that is a set of images. If None, such references are refused.
     """
 
     device: torch.device
@@ -114,7 +114,7 @@ class EvaluatorFactory:
         return metric.spec.mode or (own.MODE if self.features is not None else self.mode)
 
     def fits(self, metric: Metric, ref: str | None) -> bool:
-        """Whether a reference may have features in the mode that a metric is tied to, judging by its name or file."""
+        """Whether a reference can be used with a metric that fixes the mode, judging by the reference's name or file."""
         mode = metric.spec.mode
         if mode is None or ref is None:
             return True
@@ -218,9 +218,9 @@ def reference_for(shape: Shape | None, mode: str | None = None) -> str:
 def mode_for(name: str | Path | None, shape: Shape | None) -> str:
     """The mode in which images are compared with a reference.
 
-    For a named reference, legacy_tensorflow if it has statistics in that mode, else its first mode. For a statistics
-    file, the mode that it states, else legacy_tensorflow. For other references or none, lenet if `shape` is that of
-    digits, else legacy_tensorflow.
+    - named reference: legacy_tensorflow if it has statistics in that mode, else its first mode
+    - statistics file: the mode that it states, else legacy_tensorflow
+    - any other reference, or none: lenet if `shape` is that of digits, else legacy_tensorflow
     """
     if isinstance(name, str):
         modes = REFERENCES[name].files

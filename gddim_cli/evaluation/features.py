@@ -43,15 +43,15 @@ def features_of(
     """The features, [N, d], of images, as a memory map of a file in `folder`.
 
     The file's name is a hash of the images, the weights and the mode, so changed images get a new file. Each row
-    carries a checksum, and rows whose checksum is wrong are measured again. Several processes divide up the same
-    batches that a single process would use, so that they compute the same features.
+    carries a checksum, and rows whose checksum is wrong are measured again. Several processes share out the batches
+    that a single process would use, so that the features are the same.
 
     Args:
         on_images: called with the number of images that are already measured, then with the number in each batch.
         on_wait: called before waiting for another process that measures the same images.
 
     Raises:
-        DataError: images that cannot be read, or that the network does not take.
+        DataError: an image cannot be read, or the network does not take such images.
         OutputError: the folder cannot be written, or the processes do not share it.
     """
     group, num = world(), source.count

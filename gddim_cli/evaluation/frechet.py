@@ -15,7 +15,7 @@ EPS = float(np.finfo(np.float64).eps)
 LARGEST = 1e100
 ROUNDED = 1e-5
 """A negative eigenvalue of a covariance counts as a rounding error if its magnitude is at most this fraction of the
-largest eigenvalue; files often hold float32."""
+largest eigenvalue. The fraction suits covariances that were stored in float32."""
 TOLERANCE = 1e-9
 """`nuclear_norm` uses eigenvalues if the estimated relative error of the sum is at most this; otherwise it uses an SVD,
 which takes four times as long."""
@@ -24,11 +24,11 @@ which takes four times as long."""
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """`|m_a - m_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^{1/2}`, in float64.
 
-    With `S = A A^T`, `tr (S_a S_b)^{1/2}` is the sum of the singular values of `A_a^T A_b`. This needs no square root of a
-    matrix that is not symmetric, and no complex numbers.
+    With `S = A A^T`, `tr (S_a S_b)^{1/2}` is the sum of the singular values of `A_a^T A_b`. This avoids the square root
+    of a nonsymmetric matrix, and complex numbers.
 
     Raises:
-        DataError: different dimensions, or a matrix that is not a covariance.
+        DataError: the dimensions differ, or a matrix is not a covariance.
         NumericsError: the distance is not finite, or is negative beyond rounding.
     """
     if a.mean.shape != b.mean.shape:

@@ -1,10 +1,10 @@
-"""95 % intervals of metrics, from the effects of single images and of pairs of images on a metric.
+"""95 % intervals of metrics, from the effects of single images and of pairs of images.
 
 Up to a constant and terms of third order, a metric of N independent images is
 `sum_i a_i p(x_i) + sum_ij A_ij h(x_i, x_j) / 2` (Hoeffding's decomposition, von Mises' expansion). Its variance is
 `first sum_i a_i^2 + second sum_{i != j} A_ij^2 / 2` with `first = Var p` and `second = E h^2`. The first term dominates
-if the images are distributed far from the reference. If they are distributed like the reference, p vanishes and only
-the second term is left; the bootstrap would count that term more than once.
+if the distribution of the images is far from the reference's. If the distributions are equal, p vanishes and only the
+second term is left. The bootstrap is not used, because it would count that term more than once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from gddim_cli.images.subset import some
 NORMAL = 1.959964
 """A normally distributed value lies within this many standard deviations of its mean with probability 0.95."""
 FLOOR = 0.6
-"""Lower bound on the variance, as a fraction of the second-order term: the estimate of `first` may be negative."""
+"""Lower bound on the variance, as a fraction of the second-order term. The estimate of `first` may be negative."""
 ROWS = 5000
-"""Maximum number of images from which the variance of the Frechet distance is estimated; chosen at random from more."""
+"""Maximum number of images from which the variance of the Frechet distance is estimated. If there are more, this many
+are chosen at random."""
 BLOCK = 1000
 PAIRS = 4000
 LEAST = 2
@@ -63,15 +64,15 @@ def frechet_expansion(features: NDArray[np.floating[Any]], gaussian: Gaussian, r
         h(x, y) = 2 sum_k s_k w_k v_k + 2 sum_kl W_kl (w_k w_l - delta_kl) (v_k v_l - delta_kl)
 
     where w belongs to x, v belongs to y, and `W_kl = s_k s_l / (2 (s_k + s_l))`. Here p is evaluated at the same images
-    that m and S come from, which makes its variance too large. Two corrections compensate for this: `h(x, x) / (2 N)`
-    is subtracted from p, and `second / N` from the variance.
+    that m and S come from, which makes the variance of p too large. Two corrections compensate for this:
+    `h(x, x) / (2 N)` is subtracted from p, and `second / N` from the variance.
 
     Args:
         features: the features, [N, d], whose mean and covariance `gaussian` holds.
 
     Returns:
-        None if there are fewer than three images, or fewer than twice the rank of the features, or if all images are
-        equal.
+        The expansion, or None if there are fewer than three images, fewer images than twice the features' rank, or no
+        two different images.
     """
     n = len(features)
     spectrum, vectors = np.linalg.eigh(gaussian.covariance)

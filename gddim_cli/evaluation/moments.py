@@ -1,4 +1,4 @@
-"""Mean and covariance of features in float64, accumulated batch by batch; results of several sets can be merged."""
+"""Mean and covariance of features in float64, accumulated batch by batch. Results of several sets can be merged."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Gaussian:
         mean: float64 [d].
         covariance: float64 [d, d], with n - 1 degrees of freedom.
         n: the number of feature vectors; None if unknown.
-        factor: A, [d, r], with `A A^T = covariance`; given if n <= d. The covariance is then singular, and a square
-            root computed from it would have only half the digits.
+        factor: A, [d, r], with `A A^T = covariance`; given if n <= d, where the covariance is singular. A square root
+            computed from a singular covariance would have only half the digits.
     """
 
     mean: Array
@@ -33,7 +33,7 @@ class Gaussian:
 
 @dataclass
 class Moments:
-    """Number, mean and scatter `sum (x - mean)(x - mean)^T` of feature vectors; the memory needed does not grow with n.
+    """Number, mean and scatter `sum (x - mean)(x - mean)^T` of feature vectors. The memory used does not grow with n.
 
     Attributes:
         n: the number of feature vectors so far.
@@ -80,7 +80,7 @@ class Moments:
             self._take(other.n, other.mean, other.scatter.copy())
 
     def _take(self, n: int, mean: Array, scatter: Array) -> None:
-        """Adds a set in place. May keep the array `scatter` itself: at d = 2048, a copy of it would take 32 MiB."""
+        """Adds a set in place. May keep the array `scatter` itself, because at d = 2048 a copy would take 32 MiB."""
         if not self.n:
             self.n, self.mean, self.scatter = n, mean, scatter
             return

@@ -1,4 +1,4 @@
-"""Published protocols, which fix reference, mode, quantisation and number of images. This module imports no torch."""
+"""Published protocols, which fix reference, mode, quantization and number of images. This module imports no torch."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from gddim_cli.runs.folder import read_run
 
 
 def published_advice(folder: Path, n: int) -> str | None:
-    """A note for a run of only `n` images: the commands that measure the FID that the model's authors published.
+    """A note for a run of only `n` images, with the commands that measure the FID that the model's authors published.
 
-    None if there are enough images, or if no published FID is known.
+    None if there are enough images, or if no published FID or no protocol for it is known.
     """
     name = read_run(folder).settings.checkpoint
     card = card_of(name) if name in names() else None
@@ -29,5 +29,5 @@ def published_advice(folder: Path, n: int) -> str | None:
     ]
     return (
         f"{n} images show that everything works, not how good {name} is. Its published FID, {card.published['fid']}, was "
-        f"measured on {FULL} images: {' && '.join(commands)}"
+        f"measured on {FULL} images; to measure it: {' && '.join(commands)}"
     )

@@ -1,4 +1,4 @@
-"""Named references: published statistics, and bundled ones of MNIST. Importing this module does not import torch."""
+"""Named references: published statistics, and bundled statistics of MNIST. This module imports no torch."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
             known.
         n: the number of images.
         chosen_from: if the images are a fixed random subset, the number of images that they were chosen from.
-        metrics: for each metric, under the text that chooses it in `--metrics`: its labels without and with the number
-            of images (`metric` and `label`), and all its numbers.
-        results: for each metric and reference: what identifies them and the network, the reference as the user gave it
-            (`ref`), and all `numbers`.
-        protocol_followed: whether the number of images and their quantisation are the protocol's; None without a
+        metrics: maps the text of each metric in `--metrics` to its label (`metric`), its label with the number of images
+            (`label`), and all its numbers.
+        results: one entry for each metric and reference: the values of `Evaluator.identity`, the reference as the user
+            gave it (`ref`), `label`, `n`, and all `numbers`.
+        protocol_followed: whether the number of images and their quantization are the protocol's; None without a
             protocol.
         files_left_aside: the number of files in the images' folder or archive whose names are not those of images.
-        quantize: how the images were quantised to uint8, as their run.json says; None if unknown.
+        quantize: how the images were quantized to uint8, as their run.json says; None if unknown.
     """
 
     metric: str
@@ -125,7 +125,7 @@ def report(
 
 
 def followed(source: ImageSource, evaluator: Evaluator) -> bool | None:
-    """Whether the number of images and their quantisation are the protocol's; None without a protocol.
+    """Whether the number of images and their quantization are the protocol's; None without a protocol.
 
     The reference, mode and network were checked when the evaluator was opened.
     """
@@ -140,15 +140,15 @@ def protocol_notes(source: ImageSource, evaluator: Evaluator) -> Iterator[str]:
         yield f"protocol {protocol.name} requires {protocol.num} images; there are {source.count}"
     if protocol and source.quantize is None:
         yield (
-            f"how the images were quantised is unknown (no run.json); protocol {protocol.name} requires {protocol.quantize}"
+            f"how the images were quantized is unknown (no run.json); protocol {protocol.name} requires {protocol.quantize}"
         )
 
 
 def lines(found: Measurement) -> list[str]:
-    """The measurement as text: a line per metric, or a table for several references; then what the values depend on."""
+    """The measurement as text: the values, then what they depend on."""
     count = f"a fixed random subset of {found.n} of {found.chosen_from}" if found.chosen_from else f"{found.n}"
-    quantised = f"quantised by {found.quantize}" if found.quantize else "quantisation unknown"
-    rows = [("images", f"{found.images}, {count}, {quantised}")]
+    quantized = f"quantized by {found.quantize}" if found.quantize else "quantization unknown"
+    rows = [("images", f"{found.images}, {count}, {quantized}")]
     rows += [("reference", text) for text in dict.fromkeys(filter(None, map(reference, found.results)))]
     rows += [("network", text) for text in dict.fromkeys(map(network, found.results))]
     if found.protocol:
@@ -160,7 +160,7 @@ def lines(found: Measurement) -> list[str]:
 
 
 def values(results: Sequence[dict[str, Any]]) -> list[str]:
-    """The results, one line each; with several references, a table whose rows are metrics and whose columns are references."""
+    """The results, one line each; with several references, a table with a row per metric and a column per reference."""
     columns = list(dict.fromkeys(result["ref"] for result in results if result["ref"]))
     in_table = [result for result in results if result["ref"] and len(columns) > 1]
     found = [f"{result['label']} = {described(result['numbers'])}" for result in results if result not in in_table]
@@ -195,7 +195,7 @@ def network(result: Mapping[str, Any]) -> str:
 
 
 def described(numbers: Mapping[str, Any]) -> str:
-    """A metric's value, its interval and its other numbers in words."""
+    """A metric's value, its interval and its other numbers as text."""
     interval = f" (95 % interval {numbers['low']:.4g} to {numbers['high']:.4g})" if "low" in numbers else ""
     others = [
         f"{name.replace('_', ' ')} {number:.5g}"

@@ -9,17 +9,17 @@ import msgspec
 from gddim_cli.evaluation.protocols import MODES, PROTOCOLS
 from gddim_cli.settings import about
 
-PROTOCOL = "A published protocol for FID, which fixes reference, mode, quantisation and number of images."
+PROTOCOL = "Published protocol for FID. It fixes the reference, the mode, the quantization and the number of images."
 MODE = (
-    "The network and how images are resized for it: legacy_tensorflow, clean, legacy_pytorch (as in clean-fid), dinov2 or "
-    "lenet. Default: the mode the reference was made with; for a reference of digit images, lenet; else "
-    "legacy_tensorflow."
+    "Feature network, and how images are resized for it: legacy_tensorflow, clean, legacy_pytorch (as in clean-fid), dinov2 "
+    "or lenet. Default: the mode that the reference was made with. If the reference consists of images: lenet for digits, "
+    "otherwise legacy_tensorflow."
 )
 FEATURES = (
-    "A network of your own that maps images [N, C, H, W] in [0, 255] to features [N, d]: a TorchScript file, or a "
+    "Your own network, which maps images [N, C, H, W] in [0, 255] to features [N, d]: a TorchScript file, or a "
     "function in a Python file that returns the network (mine.py:build). The result is named after the file."
 )
-INCEPTION = "Another network with Inception's interface. The result is then FD(FILE), which is not FID."
+INCEPTION = "Another file to use as the Inception network. The result is then called FD(FILE), not FID."
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 ProtocolName = Annotated[Text, about(PROTOCOL, panel="Reference", metavar="|".join(PROTOCOLS), complete=PROTOCOLS.keys)]

@@ -1,4 +1,4 @@
-"""Statistics files: mean and covariance of features, or the features themselves. gddim's files also state an origin."""
+"""Statistics files: mean and covariance of features, or the features themselves. gddim's files also state their origin."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGEST = 1 << 30
 
 @dataclass(frozen=True)
 class Reference:
-    """The features with which those of the measured images are compared.
+    """A reference: the mean and covariance, and perhaps the features, that the images' features are compared with.
 
     Attributes:
         name: the reference as the user gave it.
@@ -85,8 +85,7 @@ def read_statistics(
         title, n, shape: title, number and shape of the reference's images; ignored if the file states them.
 
     Raises:
-        DataError: the file cannot be read, its dimension or network is not the extractor's, or it is not finite or all
-            zero.
+        DataError: the file cannot be read or belongs to another network, or its numbers are not finite or all zero.
     """
     arrays = read_archive(path)
     check_arrays({key: arrays[key] for key in ARRAYS if key in arrays}, extractor, name)
@@ -108,7 +107,10 @@ def read_statistics(
 
 
 def gaussian_in(path: Path, features: NDArray[Any] | None, n: int | None, statistics: bool) -> Gaussian:
-    """The Gaussian of a file's features if the file has those of all n images, else of the file's mean and covariance.
+    """The Gaussian of a statistics file.
+
+    It is computed from the features if the file has those of all n images, or has no mean and covariance. Otherwise, it
+    is the file's mean and covariance.
 
     Args:
         n: the number of images, if known.
@@ -157,7 +159,7 @@ def check_network(about: About, extractor: Extractor, name: str) -> None:
 
 
 def checked(mean: NDArray[Any], covariance: NDArray[Any], n: int | None) -> Gaussian:
-    """The Gaussian with a file's mean and covariance, which are checked.
+    """Checks a file's mean and covariance, and returns their Gaussian.
 
     Raises:
         DataError: the shapes do not match, a number is not finite, or the matrix is not symmetric or not a covariance.
@@ -225,7 +227,7 @@ def write_statistics(
     arrays[ABOUT] = np.array(msgspec.json.encode(about).decode())
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
-            # The date is fixed. With the current time, which NumPy writes, files of equal statistics would differ.
+            # The date is fixed. NumPy would write the current time, and files of equal statistics would differ.
             entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as member:

@@ -98,7 +98,9 @@ def numbers_in(path: Path) -> int | None:
 
 
 def details(name: str) -> dict[str, Any]:
-    """The card of a name, with the path of its file and the record of its download. For a path: see `details_of_file`.
+    """The card of a name, with the path of its file and the record of its download.
+
+    For the path of a model file or folder, the result of `details_of_file`.
 
     Raises:
         CheckpointError: there is no such name, its card is invalid, or the file is of no known format.

@@ -21,7 +21,7 @@ from gddim_cli.runtime.text import printable
 NATIVE_SHARE = 0.26
 """The size of a converted file relative to the published training state, which has four copies of the weights."""
 SLACK, SLACK_BYTES = 1.5, 64 << 20
-"""A file may have up to `SLACK * size + SLACK_BYTES` bytes; `size` is that on its card, usually an estimate."""
+"""A file may have up to `SLACK * size + SLACK_BYTES` bytes, where `size` is the size on its card, often an estimate."""
 SPARE = 64 << 20
 """Disk space, in bytes, that must remain free after a download."""
 
@@ -32,7 +32,7 @@ class Original:
 
     Attributes:
         path: where the file or folder is.
-        source: where it came from, for the record.
+        source: the address or path that it came from, to be recorded.
         ours: whether gddim downloaded the file and may therefore remove it.
     """
 
@@ -43,14 +43,14 @@ class Original:
 
 @dataclass(frozen=True)
 class Download:
-    """Fetches names with these options.
+    """Fetches files by name, with these options.
 
     Attributes:
         say: called with one line of text for each step.
         on_bytes: called with the bytes that have arrived.
         file: the published file, if the user already has it.
         keep: whether the published file is kept beside the converted one.
-        offline: whether the network must not be used.
+        offline: whether access to the network is forbidden.
     """
 
     say: Callable[[str], None]
@@ -63,7 +63,7 @@ class Download:
         """Returns the path of a name's file in the cache; fetches the file if it is missing or has changed.
 
         Raises:
-            UsageError: no such name, or one that ships with the package.
+            UsageError: the name is unknown, or the file ships with the package.
             DownloadError: the file cannot be fetched, or differs from the first download.
             CheckpointError: the file is not the model that its card describes.
             OutputError: the cache cannot be written, or the disk is too full.
@@ -78,7 +78,7 @@ class Download:
             try:
                 self._accept(card, original, place)
             except (DownloadError, CheckpointError):
-                # This is the wrong file: the next attempt must start afresh, not resume it.
+                # This is the wrong file, so the next attempt must start afresh and not resume this download.
                 if original.ours:
                     original.path.unlink(missing_ok=True)
                     forget_parts(name)
@@ -86,7 +86,7 @@ class Download:
             if original.ours:
                 self._put_away(card, original.path)
             else:
-                forget_parts(name)  # An earlier, interrupted download may have left some.
+                forget_parts(name)  # An earlier, interrupted download may have left partial files.
         return place
 
     def _sound(self, card: Card | FileCard, place: Path) -> bool:
@@ -99,10 +99,10 @@ class Download:
         return sound
 
     def _note_license(self, card: Card | FileCard) -> None:
-        """Prints a note if a licence is non-commercial."""
+        """Prints a note if the weights' license is non-commercial."""
         terms = card.license.get("weights", "")
         if "NC" in terms or "non-commercial" in terms:
-            self.say(f"{card.name}: licence {printable(terms)}: not for commercial use")
+            self.say(f"{card.name}: license {printable(terms)}: not for commercial use")
 
     def _original(self, card: Card | FileCard) -> Original:
         """The published file: the one given with `--from`, the one kept by `--keep`, or a download."""
@@ -156,7 +156,7 @@ class Download:
             if max(have, total or 0) > limit:
                 forget_parts(card.name)
                 raise DownloadError(
-                    f"it has more than {limit / 1e6:.0f} MB, but its card says {source.size / 1e6:.0f} MB; not kept"
+                    f"the file has more than {limit / 1e6:.0f} MB, but its card says {source.size / 1e6:.0f} MB; not kept"
                 )
             if total and not checked:
                 require_room(part, card, total - have)
@@ -248,16 +248,16 @@ def require_room(part: Path, card: Card | FileCard, missing: int) -> None:
 
 
 def remove(name: str, forget: bool, say: Callable[[str], None]) -> int:
-    """Removes the converted, kept and partial files of a name. The record of the sha256 stays, unless `forget`.
+    """Removes the converted, kept and partial files of a name.
 
     Args:
-        forget: also remove the record, so that the next download is accepted whatever its sha256.
+        forget: whether to remove the record too, so that the next download is accepted whatever its sha256.
 
     Returns:
         The number of bytes freed.
 
     Raises:
-        UsageError: no such name, or one that ships with the package.
+        UsageError: the name is unknown, or the file ships with the package.
         OutputError: the files cannot be removed.
     """
     card = card_with_source(name)

@@ -1,4 +1,4 @@
-"""Downloads that resume: from URLs with requests, from Google Drive with gdown.
+"""Resumable downloads: from URLs with requests, from Google Drive with gdown.
 
 Error messages do not name the address; the caller adds it.
 """
@@ -106,12 +106,12 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
 
 
 def stamp_of(part: Path) -> Path:
-    """The file that records where `part` comes from and which version it is, as an ETag or a date."""
+    """The file that records the address of `part` and its version, which is an ETag or a date."""
     return part.with_name(f"{part.name}.version")
 
 
 def version_of(part: Path, url: str) -> str | None:
-    """The recorded version of `part`, empty if the server gave none; None if `part` may not come from `url`."""
+    """The recorded version of `part`, empty if the server gave none; None if `part` is not known to come from `url`."""
     try:
         address, _, version = stamp_of(part).read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
@@ -145,8 +145,7 @@ def fetch_drive(source: Source, part: Path, on_bytes: OnBytes) -> Path:
     """Downloads a Google Drive file, given by its id or by its name in a folder.
 
     Returns:
-        The path of the file, which is beside `part`: `part` itself may hold a partial download from another source,
-        and gdown manages its own partial files.
+        The path of the file. It is beside `part`, because `part` may hold a partial download from another source.
 
     Raises:
         DownloadError: the quota is used up, the file is not public or not in the folder, or the download was

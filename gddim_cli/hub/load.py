@@ -41,17 +41,17 @@ def load(
     """Loads the checkpoint that `--checkpoint reference` names.
 
     Args:
-        reference: a name in the catalogue; the path of a native file, or of a file or folder of another program, which
-            is converted into the cache the first time; a folder that holds one of these; `hf://org/name[@revision]`; or
-            `FILE.py:FUNCTION`, which returns a `gddim.Denoiser`.
+        reference: a name in the catalogue; the path of a native file; the path of another program's file or folder; the
+            path of a folder that holds one of these; `hf://org/name[@revision]`; or `FILE.py:FUNCTION`. A file of
+            another program is converted once, into the cache. The function returns a `gddim.Denoiser`.
         speed: precision, layout and compilation of the network. Default: uncompiled, in float32.
         say: called with notes: what a conversion assumes, or that a CUDA graph does not fit in memory.
-        settings: for another program's file, what the file does not record, by the names of its format's options; for
-            `FILE.py:FUNCTION`, the arguments of the function.
+        settings: for another program's file, the options of its format; for `FILE.py:FUNCTION`, the arguments of the
+            function.
 
     Raises:
-        UsageError: the device does not support `speed`; a setting is unknown, contradicts the file, or is required but
-            missing.
+        UsageError: the device does not support `speed`; or a setting is unknown, contradicts the file, or is required
+            but missing.
         CheckpointError: the checkpoint is unknown, not on this machine, or damaged, or its card contradicts its weights.
     """
     if is_function(reference):
@@ -132,9 +132,9 @@ def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tup
 
 
 def model_in(folder: Path, reference: str) -> Path:
-    """The model in a folder: the folder itself if a format recognises it, otherwise the only model file inside.
+    """The model in a folder: the folder itself if a format recognizes it, otherwise the only model file inside.
 
-    If there are native files, other files are ignored: a training run's folder also holds the training state.
+    If there are native files, other files are ignored, because a training run's folder also holds the training state.
 
     Raises:
         CheckpointError: the folder holds no model, or several.

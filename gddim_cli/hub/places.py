@@ -14,9 +14,9 @@ from gddim_cli.runtime.files import writing
 
 
 def places(card: Card | FileCard) -> Iterator[tuple[str, Callable[[Path, OnBytes], Path]]]:
-    """The addresses of the card's file, each with a function that fetches it from there.
+    """The addresses of the card's file, each with a function that fetches the file from that address.
 
-    They come in the order in which they are tried: `GDDIM_MIRROR`, then the addresses on the card.
+    `GDDIM_MIRROR` comes first, then the addresses on the card. They are tried in this order.
     """
     source, mirror = card.source, os.environ.get("GDDIM_MIRROR")
     assert source is not None
@@ -31,7 +31,7 @@ def places(card: Card | FileCard) -> Iterator[tuple[str, Callable[[Path, OnBytes
 
 
 def name_on_mirror(card: Card | FileCard) -> str:
-    """The file's path on a mirror: its name; if several cards have that file name, in a folder named after the card."""
+    """The file's path on a mirror: `CARD/FILE` if several cards have files of this name, else `FILE`."""
     assert card.source is not None
     cards = [store.card_of(name) for name in store.names()] if isinstance(card, Card) else []
     same = [other for other in cards if other.source and other.source.file == card.source.file]

@@ -26,13 +26,13 @@ BUNDLED = "mnist"
 
 
 def bundled_folder() -> Path:
-    """`checkpoints/`: inside the installed package, or at the top of a source tree."""
+    """The folder of bundled files: `bundled/` in the installed package, `checkpoints/` at the top of a source tree."""
     installed = PACKAGE / "bundled"
     return installed if installed.is_dir() else PACKAGE.parent / "checkpoints"
 
 
 def names() -> list[str]:
-    """The names of the checkpoints in the catalogue: those with a card."""
+    """The names of the checkpoints in the catalogue."""
     return sorted(path.stem for path in bundled_folder().glob("*.yaml") if "." not in path.stem)
 
 
@@ -51,7 +51,7 @@ def card_of(name: str) -> Card:
 
 
 def file_names() -> list[str]:
-    """The names of published files other than checkpoints: statistics and Inception networks."""
+    """The names of published files other than checkpoints: statistics and feature networks."""
     return sorted(path.name.removesuffix(FILE_CARD) for path in bundled_folder().glob(f"*{FILE_CARD}"))
 
 

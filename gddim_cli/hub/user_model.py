@@ -25,10 +25,10 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
     module, and a dict with the other arguments of `Denoiser` (`image_shape`, `prediction`, ...).
 
     Args:
-        speed: float32 or float64, to which a module is converted.
+        speed: holds the dtype, float32 or float64, to which a module is converted.
 
     Raises:
-        UsageError: another setting of `speed` is on; the function decides on these itself.
+        UsageError: another setting of `speed` is on. Such settings do not apply to a user's network.
         DataError: the file or the function is missing, raises an error, or returns something else.
     """
     if speed.half or speed.enabled():
@@ -56,7 +56,7 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
 
 
 class UserNetwork:
-    """A network from a user's file. Its errors become errors that name the file, except for out-of-memory errors."""
+    """A network from a user's file. Its errors are raised as DataError, except out-of-memory errors."""
 
     def __init__(self, path: Path, network: Network) -> None:
         self.path, self.network = path, network

@@ -15,11 +15,11 @@ from gddim_cli.runtime.arrays import read_archive, read_member
 from gddim_cli.runtime.text import printable
 
 LARGEST = 2 << 30
-"""Maximum size of an array, in bytes. The largest array in a published file has 0.4 GB."""
+"""Maximum size of an array, in bytes. The largest array in a published file takes 0.4 GB."""
 
 
 def check_content(card: FileCard, path: Path) -> None:
-    """Refuses a file if an array that its card names is missing or does not hold statistics.
+    """Refuses a file in which an array that the card names is missing or does not hold statistics.
 
     Raises:
         DownloadError: the file does not match its card; the message says why.
@@ -85,7 +85,7 @@ def check_statistics(card: FileCard, path: Path, values: dict[str, NDArray[np.fl
 
 
 def reason(error: DataError, path: Path) -> str:
-    """The error's text without the path at its start, which `refused` adds itself."""
+    """The error's text without the leading path. `refused` adds the path."""
     return printable(str(error).removeprefix(f"{path}: "))
 
 

@@ -66,7 +66,7 @@ class Zip(Pictures):
 
 @dataclass(frozen=True)
 class Tar(Pictures):
-    """A .tar without compression; `places` holds the offset and the length of each picture file in it, in bytes."""
+    """A .tar without compression. `places` holds the offset and the length, in bytes, of each picture file."""
 
     places: Sequence[tuple[int, int]]
 

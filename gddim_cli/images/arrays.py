@@ -63,7 +63,7 @@ class ArraySource(ImageSource):
 
 @dataclass(frozen=True)
 class ArchiveSource(ImageSource):
-    """The images of one or more .npz, one archive after another. They are read as streams, and so by one thread only.
+    """The images of one or more .npz, one archive after another. One thread reads the archives as streams.
 
     Attributes:
         parts: for each archive, its path and number of images.
@@ -99,7 +99,7 @@ class ArchiveSource(ImageSource):
 
 @dataclass
 class ArchiveReader:
-    """Reads images from one or more .npz as streams, which allow rising indices only.
+    """Reads images from one or more .npz as streams, in rising order of their indices.
 
     Attributes:
         parts: for each archive, its path and number of images.
@@ -179,14 +179,14 @@ def images_key(path: Path, key: str | None) -> str:
 
 
 def are_images(dtype: np.dtype[Any], shape: Shape) -> bool:
-    """Whether an array is [N, H, W] or [N, H, W, C] of uint8. [H, W, 3] is taken as one image, not as H grey images."""
+    """Whether an array is [N, H, W] or [N, H, W, C] of uint8. [H, W, 3] is taken as one image, not as H gray images."""
     if dtype != np.uint8 or len(shape) not in (3, 4) or min(shape) == 0:
         return False
     return (shape[3] in (1, 3)) if len(shape) == 4 else shape[2] not in (1, 3)
 
 
 def way_out(arrays: Sequence[tuple[np.dtype[Any], Shape]]) -> str:
-    """Advice on how to save images, given the types and shapes of arrays that do not hold images as they should."""
+    """Advice on how to save images, given the types and shapes of arrays that were refused."""
     for dtype, shape in arrays:
         if len(shape) not in (3, 4) or min(shape) == 0:
             continue

@@ -1,4 +1,4 @@
-"""Decodes picture files to uint8. Pictures that 8-bit grey or RGB cannot represent are refused."""
+"""Decodes picture files to uint8. Pictures that 8-bit gray or RGB cannot represent are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gddim_cli.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 LARGEST = 1 << 25
-"""The largest accepted number of pixels, that of an 8K screen. A larger picture is refused before it is decoded."""
+"""The largest accepted number of pixels, about that of an 8K screen. Larger pictures are refused before decoding."""
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -28,22 +28,22 @@ DAMAGE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-"""What Pillow may raise for a damaged file."""
-# Pillow's warnings about large pictures (LARGEST is stricter) and about damaged TIFF tags are of no use here.
+"""The errors that Pillow may raise for a damaged file."""
+# Silences Pillow's warnings about large pictures, for which LARGEST is stricter, and about damaged TIFF tags.
 for category in (Image.DecompressionBombWarning, UserWarning):
     warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 
 
 def decode(content: bytes, name: object) -> NDArray[np.uint8]:
-    """A picture file's content as uint8 [H, W, C]: one channel for grey (modes L and 1), else RGB. Palettes become RGB.
+    """A picture file's content as uint8 [H, W, C]: one channel for gray (modes L and 1), else RGB. Palettes become RGB.
 
     Args:
         content: the file's bytes.
         name: the file's name, for messages.
 
     Raises:
-        DataError: the picture is truncated, damaged, too large or of another format, or has alpha, several frames, or more than
-            8 bits per channel.
+        DataError: the picture is truncated, damaged, too large or of another format; or it has alpha, several frames,
+            or more than 8 bits per channel.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -59,13 +59,13 @@ def decode(content: bytes, name: object) -> NDArray[np.uint8]:
 
 
 def _refuse_unfit(image: Image.Image, name: object) -> None:
-    """Raises DataError for a picture that is too large, or that 8-bit grey or RGB cannot represent."""
+    """Raises DataError for a picture that is too large, or that 8-bit gray or RGB cannot represent."""
     if image.width * image.height > LARGEST:
         raise DataError(
             f"{name}: {image.width}x{image.height} pixels, but at most {LARGEST} are accepted; shrink it or remove it"
         )
     mode, tiles = image.mode, getattr(image, "tile", [])
-    # The mode of a 16-bit colour picture is RGB too; only the decoder's arguments tell that it has 16 bits.
+    # The mode of a 16-bit color picture is RGB too; only the decoder's arguments tell that it has 16 bits.
     deep = bool(tiles) and ";16" in str(tiles[0][3])
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         mode, way = f"{mode} with transparency", "put it on a background, or drop the alpha channel, and save it as RGB"
@@ -99,11 +99,11 @@ def refuse_mixed(shape: tuple[int, ...], name: object, first_shape: tuple[int, .
     if shape != first_shape:
         raise DataError(
             f"{name}: {describe(shape)}, but {first} is {describe(first_shape)}; "
-            "all images must have one size and be all grey or all RGB; convert it or move it away"
+            "all images must have one size and be all gray or all RGB; convert it or move it away"
         )
 
 
 def describe(shape: tuple[int, ...]) -> str:
-    """A height, width and channels in words: `32x32 RGB`."""
+    """A shape (H, W, C) as text: `32x32 RGB`."""
     height, width, channels = shape
-    return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"
+    return f"{width}x{height} {'gray' if channels == 1 else 'RGB'}"

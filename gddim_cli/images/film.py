@@ -18,9 +18,9 @@ from gddim_cli.runtime.files import replacing
 
 ENDINGS = (".gif", ".webp", ".mp4", ".png")
 MILLISECONDS, HOLD = 80, 2000
-"""For how many milliseconds a step is shown, and for how many the last step is shown."""
+"""The duration of a step and of the last step, in milliseconds."""
 IN_STRIP, STEPS = 6, 10
-"""The number of images in a filmstrip, and the largest number of steps that it shows."""
+"""The maximum numbers of images and of steps in a filmstrip."""
 
 
 def check_film(option: str, path: Path) -> None:

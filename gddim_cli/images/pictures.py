@@ -41,12 +41,12 @@ class Pictures(ABC):
         """Opens the folder or archive; the returned function reads a file by its number, from any thread.
 
         Raises:
-            DataError: the folder or archive cannot be opened; later, from the returned function, a file cannot be read.
+            DataError: the folder or archive cannot be opened, or the returned function cannot read a file.
         """
 
 
 def refuse_large(size: int, name: object) -> None:
-    """Raises DataError for a picture file that is larger than any real one."""
+    """Raises DataError for a picture file of more than `LARGEST_FILE` bytes."""
     if size > LARGEST_FILE:
         raise DataError(
             f"{name}: {size} bytes, but a picture file may have at most {LARGEST_FILE}; remove it or shrink it"

@@ -18,8 +18,10 @@ Quantize = Literal["floor", "round"]
 def quantize(x: NDArray[np.floating], how: Quantize) -> Pixels:
     """Images in [-1, 1], [N, C, H, W], as uint8 [N, H, W, C].
 
-    `floor`: `floor(clip(255 (x + 1) / 2, 0, 255))`, as in the programs of CLD-SGM and gDDIM. `round`: `127.5 x + 128`,
-    clipped and truncated, as in NVlabs/edm. The choice changes FID a little, so every reported FID should state it.
+    - `floor`: `floor(clip(255 (x + 1) / 2, 0, 255))`, as in the programs of CLD-SGM and gDDIM
+    - `round`: `127.5 x + 128`, clipped and truncated, as in NVlabs/edm
+
+    The choice changes FID a little, so every reported FID should state it.
 
     Raises:
         NumericsError: a value is not finite.

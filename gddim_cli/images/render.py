@@ -1,4 +1,4 @@
-"""Images as PNG files, as grids, and as coloured characters on a terminal."""
+"""Images as PNG files, as grids, and as colored characters on a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABOUT = "gddim"
 
 
 def as_picture(pixels: Pixels) -> Image.Image:
-    """[H, W, C] as a Pillow image: RGB if there are three channels, else grey from the first."""
+    """[H, W, C] as a Pillow image: RGB if there are three channels, else the first channel in gray."""
     return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
 
 
@@ -61,7 +61,10 @@ def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
 
 
 def half_blocks(picture: Pixels, width: int) -> str:
-    """A picture [H, W, C] as text: half blocks in 24-bit colour, two pixels per character, at most `width` per line."""
+    """A picture [H, W, C] as text of half blocks in 24-bit color.
+
+    A character shows two pixels, one above the other. A wider picture is shrunk to `width` characters.
+    """
     image = as_picture(picture).convert("RGB")
     if image.width > width:
         image = image.resize((width, max(2, image.height * width // image.width)), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""The first images of a run, kept for sheets of pictures: for each, a PNG and a file with its checksum."""
+"""The first images of a run, kept for sheets of pictures. Each is a PNG with a checksum in a file of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FirstImages:
         return self.folder / f"{index}.png"
 
     def checksum(self, index: int) -> Path:
-        """The file with an image's SHA-256. Each image has a file of its own, so that several processes can write."""
+        """The file with an image's SHA-256. There is one such file per image, so that several processes can write."""
         return self.folder / f"{index}.sha256"
 
     def is_whole(self, index: int) -> bool:

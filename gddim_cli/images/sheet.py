@@ -26,7 +26,7 @@ INK, PALE, PAPER = (24, 24, 27), (110, 110, 118), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Entry:
-    """Images [N, H, W, C] with a caption below them. With `images` None, the place stays empty."""
+    """Images [N, H, W, C] with a caption below them. If `images` is None, their place stays empty."""
 
     images: Pixels | None
     caption: str = ""
@@ -91,7 +91,7 @@ class Sheet:
 
 
 def block(images: Pixels) -> Image.Image:
-    """The images of an entry as one picture, in rows of four. Above `LARGEST`, only four are shown, in rows of two."""
+    """The images of an entry as one picture, in rows of four. If they exceed `LARGEST`, four are shown, in rows of two."""
     side = max(images.shape[1:3])
     if side > LARGEST:
         size = (images.shape[2] * LARGEST // side, images.shape[1] * LARGEST // side)

@@ -22,7 +22,7 @@ Read = Callable[[int, int], Pixels]
 
 @dataclass(frozen=True)
 class ImageSource(ABC):
-    """Images of one size, all grey or all colour, in a fixed order.
+    """Images of one size, all gray or all color, in a fixed order.
 
     Attributes:
         name: the path, as the user gave it.
@@ -30,7 +30,7 @@ class ImageSource(ABC):
         shape: the shape of each image, (H, W, C); C is 1 or 3.
         quantize: how the images were converted to uint8, "floor" or "round"; None if no `run.json` records it.
         ignored: the number of files in the same place that were left out.
-        is_run: whether the images are a run of gddim; their order is random, so the first ones are a random sample.
+        is_run: whether the images are a run of gddim. The first images of a run are a random sample.
         rows: for each image, its index among the images of the original source, before `at_most` chose a subset.
         chosen_from: if the images are a random subset, the number of images from which it was chosen.
     """
@@ -67,9 +67,9 @@ class ImageSource(ABC):
                 pool.shutdown(cancel_futures=True)
 
     def at_most(self, num: int) -> Self:
-        """The source itself if it has at most `num` images, else `num` of them, in their order.
+        """The source itself if it has at most `num` images, else a source of `num` of them.
 
-        Of a run, these are the first images; of any other source, a fixed random subset.
+        From a run, the first images are taken; from any other source, a fixed random subset in the source's order.
         """
         if num >= self.count:
             return self

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 
 def chosen(count: int, num: int) -> NDArray[np.int64]:
-    """A fixed random choice of `num` indices from 0 to `count` - 1, in rising order. A larger `num` adds to them."""
+    """A fixed random choice of `num` indices below `count`, in rising order. A larger `num` only adds indices."""
     return np.sort(np.random.default_rng(0).permutation(count)[:num])
 
 
 def some(rows: NDArray[Any], most: int) -> NDArray[Any]:
-    """At most `most` rows of an array [N, ...], in their order. For equal N, the choice is the same."""
+    """At most `most` rows of an array [N, ...], in their order. The choice depends only on N and `most`."""
     return rows if len(rows) <= most else rows[chosen(len(rows), most)]
 
 

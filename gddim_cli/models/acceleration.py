@@ -24,15 +24,14 @@ REFUSALS = ("TorchDynamoException", "FailOnRecompileLimitHit", "FailOnCacheLimit
 
 @dataclass(frozen=True)
 class Speed:
-    """Settings that trade accuracy for speed. In float32, all of them except `tf32` change only the order of sums.
+    """Settings that affect speed. In float32, all of them except `tf32` change results only by rounding errors.
 
     Attributes:
         dtype: precision of the network. With bfloat16 and float16, convolutions and linear layers run in that precision, as
             under autocast, and everything else in float32.
         tf32: whether the factors of float32 products are rounded to 10 bits of mantissa (NVIDIA GPUs only). If
             False, nothing is rounded, not even the factors in convolutions, which torch itself rounds by default.
-        channels_last: whether tensors are laid out as NHWC, which tensor cores read in 16 bits without transposing.
-            None: only on CUDA in 16 bits, where NHWC is faster.
+        channels_last: whether tensors are stored as NHWC. None: only on CUDA in 16 bits, where NHWC is faster.
         compile: whether the network is compiled by `torch.compile`, as a single graph without graph breaks.
         cuda_graph: whether the evaluation is captured once per batch size and replayed, so that the GPU does not wait for
             Python.
@@ -77,9 +76,8 @@ class Accelerated:
     """A network that runs with the settings of a `Speed`.
 
     It maps x [B, C, H, W] and noise levels or times [B] to a prediction of dtype `speed.state`, stored as NCHW.
-    Compiled code and CUDA graphs work for one batch size only. Therefore a smaller batch, such as the last one of a
-    run, is padded to the next larger size that has been used before, so that the network need not be compiled or
-    captured again.
+    Compiled code and CUDA graphs work for one batch size only. A smaller batch, such as the last one of a run, is
+    therefore padded to the next larger size used before. The network is then not compiled or captured again.
 
     Attributes:
         speed: the settings for this device.
@@ -126,7 +124,7 @@ class Accelerated:
         count = len(x)
         size = min((known for known in self._sizes if known >= count), default=count)
         y = self._run(padded(x, size), padded(level, size))
-        # The size is recorded after the evaluation, so that a size that ran out of memory is not used again.
+        # The size is recorded after the evaluation. A size that ran out of memory is therefore not used again.
         self._sizes.add(size)
         return y[:count]
 
@@ -149,7 +147,7 @@ class Accelerated:
             torch.cuda.empty_cache()
 
     def _eager(self, x: Tensor, level: Tensor) -> Tensor:
-        # Autocast caches only weights that require gradients. These weights do not, so its cache would be useless.
+        # Autocast caches only weights that require gradients, and these weights do not.
         half = torch.autocast(self.device.type, self.speed.dtype, cache_enabled=False) if self.speed.half else None
         with half or nullcontext():
             y = self.module(x.contiguous(memory_format=self.layout), level)
@@ -198,7 +196,7 @@ class Accelerated:
 def round_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """Rounds the weights of convolutions and linear layers once, since autocast would round them at every evaluation.
 
-    Normalisation layers, embedding frequencies and the arithmetic between layers stay in float32. Results are therefore
+    Normalization layers, embedding frequencies and the arithmetic between layers stay in float32. Results are therefore
     bit for bit the same as with float32 weights under autocast.
     """
     for part in module.modules():

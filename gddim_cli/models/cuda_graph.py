@@ -11,14 +11,14 @@ from torch import Tensor
 from gddim_cli.runtime.memory import is_out_of_memory
 
 WARM_UP = 3
-"""Number of evaluations before a capture. During them libraries choose kernels and the compiler compiles the network,
-neither of which is possible during a capture."""
+"""Number of evaluations before a capture. During these, libraries choose kernels and the compiler compiles the network.
+Neither is possible during a capture."""
 
 Evaluation = Callable[[Tensor, Tensor], Tensor]
 
 
 class Graph:
-    """A captured evaluation for one batch size; `capture` makes it."""
+    """A captured evaluation for one batch size, made by `capture`."""
 
     def __init__(self, graph: torch.cuda.CUDAGraph, x: Tensor, level: Tensor, y: Tensor) -> None:
         self._graph, self._x, self._level, self._y = graph, x, level, y

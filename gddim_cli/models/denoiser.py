@@ -1,4 +1,4 @@
-"""Turns an isotropic denoiser into the noise prediction of any diffusion with one D x D matrix for all pixels."""
+"""Turns a denoiser for isotropic noise into the noise prediction of any diffusion that treats all pixels alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DenoiserEps:
     """The noise prediction `eps(u, t)` of any per-pixel diffusion, from an isotropic denoiser `D(y; sigma)`.
 
     Let `psi = Psi(t, 0) e_x`, where e_x is the unit vector of the image component, and `g = psi^T Sigma^{-1} psi`. All
-    that u_t says about the image is contained in `y = psi^T Sigma^{-1} u / g = x_0 + N(0, 1/g)`. So
+    information about the image in u_t is contained in `y = psi^T Sigma^{-1} u / g = x_0 + N(0, 1/g)`. Therefore
     `E[x_0 | u_t] = D(y; g^{-1/2})` exactly, `score = -Sigma^{-1} (u - psi D)` and `eps = K^{-1} (u - psi D)`.
 
     Args:

@@ -51,8 +51,8 @@ class IsotropicDenoiser:
         low, high = self.data_range
         gain, offset = (high - low) / 2, (high + low) / 2
         native = y if self.data_range == (-1.0, 1.0) else y * gain + offset
-        # Times and levels are computed in float64 if the device supports it, since embeddings multiply them, and with
-        # them their rounding errors, by up to 1000.
+        # Times and levels are computed in float64 if the device supports it: embeddings multiply them and their
+        # rounding errors by up to 1000.
         precise = sigma.to(torch.float32 if sigma.device.type == "mps" else torch.float64)
         scaling = self.convention.scaling(precise * gain)
         skip, out, inside = (part.to(y.dtype)[:, None, None, None] for part in scaling[:3])
@@ -112,10 +112,10 @@ def check_levels(denoiser: IsotropicDenoiser, sigma: Tensor, name: str) -> None:
 
 
 def check_labels(denoiser: IsotropicDenoiser, labels: Tensor | None, count: int, name: str) -> None:
-    """Checks that the network takes labels, and that these have the right shape, dtype and values.
+    """Checks that the network takes labels, and that the given labels have the right shape, dtype and values.
 
     Raises:
-        UsageError: the network takes no labels, or these are wrong; the message says how.
+        UsageError: the network takes no labels, or the labels are wrong.
     """
     if labels is None:
         return

@@ -29,4 +29,4 @@ class Counted:
 KEPT_TIMES = 4096
 """Number of times t for which an adapter keeps its matrices on the device of the states. The times of a fixed grid
 recur in every batch, and copying their matrices again would make a GPU wait. The times of an adaptive sampler do not
-recur; the matrices that have not been used for longest are dropped."""
+recur, so the least recently used matrices are dropped."""

@@ -1,7 +1,7 @@
 """Adapters that turn a network into the noise prediction `eps(u, t)` of the diffusion it was trained for.
 
-There is one adapter for each parameterization, with `score = -K_t^{-T} eps` (gDDIM, arXiv 2206.05564, section 3).
-States are [B, D, C, H, W]; matrices are float64 until they are multiplied by a state.
+There is one adapter for each parameterization. `score = -K_t^{-T} eps` defines eps (gDDIM, arXiv 2206.05564, section
+3). States are [B, D, C, H, W]; matrices are float64 until they are multiplied by a state.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class NoiseEps:
     Args:
         network: maps states [B, D C, H, W] (D components in turn, each with C channels) and times [B] to a tensor of
             the shape of the states.
-        time_scale: the network is given `time_scale t`.
+        time_scale: the network's time input is `time_scale t`.
     """
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:
@@ -56,12 +56,12 @@ class MixedScoreEps:
     """Adapter for CLD-SGM's networks (Dockhorn et al., arXiv 2112.07068), for K = L only.
 
     Their score is `score_v = -v / Sigma_vv + n(t) net` with `n = -1 / L_vv`, so
-    `eps_v = -L_vv score_v = L_vv v / Sigma_vv + net`. The model does not define the x component of eps; it is set to 0.
-    No sampler with K = L uses that component, because the x column of `GG L^{-T}` is zero.
+    `eps_v = -L_vv score_v = L_vv v / Sigma_vv + net`. The model does not define the x component of eps, which is set to
+    0. No sampler with K = L uses the x component, because the x column of `GG L^{-T}` is zero.
 
     Args:
         network: maps states [B, 2 C, H, W] and times [B] to [B, C, H, W].
-        time_scale: the network is given `time_scale t`.
+        time_scale: the network's time input is `time_scale t`.
     """
 
     def __init__(self, network: Network, diffusion: Diffusion, k: KChoice, time_scale: float = 1.0) -> None:

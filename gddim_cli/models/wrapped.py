@@ -18,7 +18,7 @@ from gddim_cli.models.network import Counted
 from gddim_cli.samplers.base import Eps
 
 LARGEST = 1e18
-"""The highest noise level, other than infinity for none: its square is finite in float32."""
+"""The highest finite `sigma_max` that is allowed. Its square is finite in float32."""
 
 
 class Denoiser:

@@ -1,1 +1,1 @@
-"""Numerical methods that know nothing of diffusions: quadrature, matrix flows, the DCT, products of blocks, noise."""
+"""Numerical methods that do not depend on diffusions: quadrature, matrix flows, the DCT, products of blocks, noise."""

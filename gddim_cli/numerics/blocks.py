@@ -40,5 +40,5 @@ def to_tensor_like(array: NDArray[np.floating], like: Tensor) -> Tensor:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copies a CPU tensor to `device`; to CUDA from pinned memory, so that the call does not wait for the GPU."""
+    """Copies a CPU tensor to `device`. For CUDA, pinned memory is used so that the call does not wait for the GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -26,10 +26,11 @@ MAX_PANELS = 2000
 class Flow:
     """`X(t, s)` with `dX/dt = rate(t) X`, `X(s, s) = I`, for t and s in [0, end]; accurate to about 1e-12 of its norm.
 
-    [0, end] is divided into panels, so short that the rate is resolved and X changes little on each panel. On a panel,
-    the equation is solved by collocation at the Gauss-Legendre nodes. In exact arithmetic,
-    `X(t, s) = X(t, 0) X(s, 0)^{-1}`, but after a strong contraction this inverse is dominated by rounding errors. So
-    the flow of every panel starts from I, and the flows of the panels between s and t are multiplied.
+    [0, end] is divided into panels. They are so short that the rate is resolved and X changes little on each of them.
+    On a panel, the equation is solved by collocation at the Gauss-Legendre nodes.
+
+    The formula `X(t, s) = X(t, 0) X(s, 0)^{-1}` is not used: after a strong contraction, rounding errors dominate the
+    inverse. Instead, the flow of every panel starts from I, and the flows of the panels between s and t are multiplied.
     """
 
     def __init__(self, rate: Callable[[Array], Array], size: int, end: float) -> None:
@@ -74,7 +75,7 @@ class Flow:
         """X(t, s), [..., size, size].
 
         Raises:
-            NumericsError: a time outside [0, end].
+            NumericsError: a time is outside [0, end].
         """
         (k, local_t), (j, local_s) = self._local(t), self._local(s)
         return np.asarray(local_t @ self.between[k, j] @ np.linalg.inv(local_s), dtype=np.float64)
@@ -102,7 +103,7 @@ def short_edges(rate: Callable[[Array], Array], edges: Array) -> Array:
     if not change.sum() <= MAX_CHANGE * MAX_PANELS:
         raise NumericsError(
             f"the diffusion's drift is too strong to integrate: its rate times its duration is {change.sum():.3g}, "
-            f"at most {MAX_CHANGE * MAX_PANELS:g} is possible; choose smaller rates"
+            f"but must be at most {MAX_CHANGE * MAX_PANELS:g}; choose smaller rates"
         )
     parts = np.maximum(1, np.ceil(change / MAX_CHANGE)).astype(int)
     pieces = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(edges, edges[1:], parts, strict=False)]

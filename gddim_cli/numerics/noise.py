@@ -1,4 +1,4 @@
-"""Noise that is a function of seed and image index: the noise of image i depends on (seed, i) only."""
+"""Noise that is a function of the seed and the image index only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def standard_normal(seed: int, indices: Sequence[int], shape: Sequence[int], str
     """Independent N(0, 1) numbers for each image, float64 [len(indices), *shape].
 
     The random bits are the raw output of the counter-based generator Philox, keyed by (seed, index). The top 52 of
-    every 64 bits select a number in (0, 1), which the inverse of the normal distribution function maps to the result.
-    NumPy may change its `standard_normal`, but Philox is a fixed algorithm. So an image's noise does not depend on the
-    batch, the device, the order of work or the version of a library.
+    every 64 bits select a number in (0, 1), and the inverse normal CDF maps this number to the result. NumPy may change
+    its `standard_normal`, but Philox is a fixed algorithm. An image's noise therefore does not depend on the batch, the
+    device, the order of work or the version of a library.
 
     Args:
         seed: 0 to 2^64 - 1.

@@ -1,8 +1,8 @@
 """Piecewise Gauss-Legendre quadrature on panels that are halved until a function is resolved.
 
-The matrices of a diffusion vary fast near t = 0 (on the released CLD schedule R_t rotates at a rate of -1.6e3 there) and
-slowly elsewhere. A panel is halved if the Legendre series of the function on this panel has not decayed. Integrals and
-antiderivatives use the same panels. All arithmetic is in float64.
+The matrices of a diffusion vary fast near t = 0 and slowly elsewhere. For example, R_t rotates at a rate of -1.6e3 near
+t = 0 on the released CLD schedule. A panel is halved if the Legendre series of the function on this panel has not
+decayed. Integrals and antiderivatives use the same panels. All arithmetic is in float64.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def resolving_edges(function: Callable[[Array], Array], start: float, end: float
         The increasing edges of the panels, [P + 1].
 
     Raises:
-        NumericsError: the function is not finite, or is so rough that a panel would be narrower than `NARROWEST` or
-            that more than `MAX_PENDING` panels are unresolved at the same time.
+        NumericsError: the function is not finite or too rough. It is too rough if a panel would become narrower than
+            `NARROWEST`, or if more than `MAX_PENDING` panels are unresolved at the same time.
     """
     _, _, to_series = rule()
     done: list[tuple[float, float]] = []
@@ -82,7 +82,7 @@ def resolving_edges(function: Callable[[Array], Array], start: float, end: float
         if not np.isfinite(values).all():
             bad = nodes[~np.isfinite(values).all(axis=2)][0]
             raise NumericsError(
-                f"the diffusion's matrices are not finite at t = {bad:.6g}; choose times between which they are"
+                f"the diffusion's matrices are not finite at t = {bad:.6g}; sample between times where they are finite"
             )
         series = np.abs(np.einsum("kn,pnm->pkm", to_series, values))
         # Coefficients are compared with the largest of all components. A component that should be zero consists of
@@ -109,9 +109,7 @@ def legendre_basis(edges: Array, t: Array) -> tuple[NDArray[np.intp], Array]:
     inside = (t >= start - slack) & (t <= end + slack)
     if not np.all(inside):
         bad = np.extract(~inside, t)[0]
-        raise NumericsError(
-            f"t = {bad:.6g} is outside [{start:g}, {end:g}], the interval for which it has been computed"
-        )
+        raise NumericsError(f"t = {bad:.6g} is outside [{start:g}, {end:g}], the interval of the precomputed integral")
     panel = np.clip(np.searchsorted(edges, t, side="right") - 1, 0, len(edges) - 2)
     left, right = edges[panel], edges[panel + 1]
     x = (2 * t - left - right) / (right - left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-# The colours of Okabe & Ito, which colour-blind readers can tell apart, but with purple in place of yellow.
+# The colors of Okabe & Ito, which color-blind readers can tell apart, but with purple in place of yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
 
 

@@ -43,13 +43,13 @@ def draw(chart: Chart) -> Figure:
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour, marker and line style of the n-th series: 8 colours with solid lines, then dashed, then dotted."""
+    """Color, marker and line style of the n-th series: 8 colors with solid lines, then again with dashed and dotted lines."""
     line, colour, mark = ("-", "--", ":")[number // 8 % 3], COLOURS[number % 8], "osD^vPX*"[number % 8]
     return {"color": colour, "marker": mark, "linestyle": line, "linewidth": 1.6, "markersize": 5}
 
 
 def draw_published(axes: Axes, line: Series, style: dict[str, Any], arrows: Counter[tuple[float, float]]) -> None:
-    """Draws published values as hollow marks, and lower bounds as arrows up; coinciding arrows are set side by side."""
+    """Draws published values as hollow marks, and lower bounds as upward arrows. Coinciding arrows are set side by side."""
     plain, above = [], []
     for mark in line.published:
         if mark.above:

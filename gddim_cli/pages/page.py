@@ -17,7 +17,7 @@ from gddim_cli.pages.svg import look, svg
 from gddim_cli.runtime.files import replacing, writing
 
 LONG = 24
-"""Values with more characters and no spaces, such as checksums, are cut; the whole value appears on hover."""
+"""Values with more characters and no spaces, such as checksums, are shortened; the whole value appears on hover."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def paragraphs(texts: Iterable[str]) -> str:
 
 
 def grid(head: Sequence[str], rows: Iterable[tuple[str, Sequence[Cell]]]) -> str:
-    """A table whose columns can be sorted."""
+    """A table that can be sorted by any column."""
     names = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in head)
     lines = "".join(f'<tr><th scope="row">{escape(name)}</th>{"".join(map(entry, cells))}</tr>' for name, cells in rows)
     return (
@@ -162,7 +162,7 @@ def picture(name: str, png: bytes, alt: str) -> str:
 
 
 def details(records: Sequence[Mapping[str, Any]]) -> str:
-    """What the entries depend on: first the settings that all entries share, then a row per entry with its own."""
+    """The settings that the entries depend on: first those that all entries share, then a row of the others for each entry."""
     if not records:
         return ""
     records = [flat(record) for record in records]
@@ -192,7 +192,7 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def value(of: Any) -> str:
-    """A plain value as HTML; long values without spaces are cut, and shown in full on hover."""
+    """A plain value as HTML. Long values without spaces are shortened, and shown in full on hover."""
     text = "" if of is None else f"{of:.6g}" if isinstance(of, float) else str(of)
     if len(text) > LONG and " " not in text:
         return f'<span title="{escape(text)}">{escape(text[:12])}…</span>'

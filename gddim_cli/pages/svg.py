@@ -1,4 +1,4 @@
-"""Draws charts as SVG for an HTML page, whose style sheet colours them. Each point has a text that appears on hover."""
+"""Draws charts as SVG for an HTML page, whose style sheet colors them. Each point has a text that appears on hover."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def scale(low: float, high: float, start: float, end: float, log: bool) -> Scale
 
 
 def ticks(low: float, high: float, log: bool) -> list[float]:
-    """Round numbers within [low, high]: about five, or powers of ten (and 2, 5) on a logarithmic axis."""
+    """Round numbers in [low, high]: about five or, on a logarithmic axis, powers of ten (on a short one, also times 2 and 5)."""
     if log and high / low > 6:
         exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         steps = (1, 2, 5) if high / low < 1500 else (1,)
@@ -101,7 +101,7 @@ def series(line: Series, number: int, across: Scale, up: Scale) -> list[str]:
 
 
 def look(number: int) -> str:
-    """The attribute that gives the n-th series its colour; for black, it is the page's text colour."""
+    """The attribute that sets the color of the n-th series. Black is replaced by the color of the page's text."""
     colour = COLOURS[number % len(COLOURS)]
     return f'style="--c:{"var(--ink)" if colour == "#000000" else colour}"'
 

@@ -1,4 +1,4 @@
-"""The data that the stages of a run pass on: what rank 0 found in the folder, and computed batches."""
+"""Data passed between the stages of a run: the state of the folder, and computed batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from gddim_cli.runtime.row_file import RowFile
 
 @dataclass(frozen=True)
 class Batch:
-    """A computed batch that is not written yet. `images()` and `states()` wait for the copy to the CPU."""
+    """A computed batch that is not written yet.
+
+    `images()` and `states()` wait for the copy to the CPU. `evaluations` is the number of network evaluations per image.
+    """
 
     indices: Sequence[int]
     images: Callable[[], NDArray]
@@ -32,8 +35,8 @@ class ResumeState:
         earlier: the run that is continued, or None.
         states: the file of `--save-raw`, or None.
         filming: whether the film of `--trajectory` has to be made.
-        tolerance: the calibrated tolerance of an adaptive sampler.
-        token: the name of a file that rank 0 created in the folder, by which the other processes recognise the folder;
+        tolerance: the calibrated tolerance of an adaptive sampler; None for other samplers.
+        token: the name of a file that rank 0 created in the folder, so that the other processes recognize the folder.
             None for a single process.
     """
 

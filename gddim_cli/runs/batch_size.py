@@ -31,12 +31,12 @@ LONG_ENOUGH, MANY = 0.5, 50
 
 @dataclass(frozen=True)
 class BatchSizeProbe:
-    """Times single evaluations of a run's network, uncompiled, at trial batch sizes."""
+    """Times single evaluations of a run's network at trial batch sizes, without compilation or CUDA graphs."""
 
     prepared: PreparedRun
 
     def seconds(self, size: int) -> float:
-        """The seconds of one evaluation, the faster of two after a warm-up. Raises torch's error if memory runs out."""
+        """The seconds of one evaluation: the faster of two, after a warm-up. Raises torch's own error if memory runs out."""
         self._evaluate(size)
         return min(self._evaluate(size) for _ in range(2))
 
@@ -54,8 +54,8 @@ class BatchSizeProbe:
     def max_batch_size(self) -> int:
         """The largest batch size that fits in a GPU's free memory, extrapolated from the peaks of two small batches.
 
-        On other devices, returns `MOST`: an operating system may grant more memory than the machine has, so there the
-        free memory is not known.
+        On other devices, returns `MOST`. Their free memory is not known, because an operating system may grant more
+        memory than the machine has.
         """
         device = self.prepared.device
         if device.type != "cuda":
@@ -85,12 +85,12 @@ class BatchSizeProbe:
 
 
 def fitting(peaks: Sequence[int], free: int) -> int:
-    """The number of images, 1 to `MOST`, that fit into `free` bytes of memory.
+    """The number of images that fit into `free` bytes of memory, but at least 1 and at most `MOST`.
 
-    The memory of a batch is modelled as a constant (such as a library's workspace) plus an amount per image.
+    The memory of a batch is modeled as a constant, such as a library's workspace, plus an amount per image.
 
     Args:
-        peaks: the peak memory, in bytes, of a batch of `FIRST` and of a batch of `SECOND` images.
+        peaks: the peak memory, in bytes, of a batch of `FIRST` images and of a batch of `SECOND` images.
     """
     each = max((peaks[1] - peaks[0]) / (SECOND - FIRST), 1.0)
     fixed = max(peaks[0] - FIRST * each, 0.0)
@@ -98,9 +98,10 @@ def fitting(peaks: Sequence[int], free: int) -> int:
 
 
 def best_size(seconds: Callable[[int], float], most: int) -> int:
-    """The first power of two, up to `most`, such that neither of the next two doublings gives over 5 % more images/s.
+    """Doubles the batch size, from 1, until two doublings in a row bring no gain; returns the last size with a gain.
 
-    The search ends at the first batch size that does not fit in memory.
+    A gain means over 5 % more images per second than the best size so far. The search also ends at the first batch size
+    that does not fit in memory.
 
     Args:
         seconds: maps a batch size to the seconds of one evaluation.
@@ -138,16 +139,16 @@ def attempt(work: Callable[[], T]) -> T | None:
 
 
 class OomRetry(Generic[T]):
-    """Runs `work` on batches, and splits a batch in halves if it does not fit in memory.
+    """Runs `work` on batches. A batch that does not fit in memory is split in halves.
 
     The results cover every image of a batch exactly once.
 
     Attributes:
-        most: the largest batch size to try, half of the one that last failed; None before the first failure.
+        most: the largest batch size to try, which is half of the size that last failed; None before the first failure.
     """
 
     def __init__(self, work: Callable[[Sequence[int]], T], release: Callable[[], None]) -> None:
-        """`work` makes a batch, or raises CapacityError if memory runs out; `release` is then called to free memory."""
+        """`work` makes a batch, or raises CapacityError if memory runs out; `release` then frees memory."""
         self.work, self.release = work, release
         self.most: int | None = None
 

@@ -1,4 +1,4 @@
-"""The converged solution of a request: the images to which deterministic samplers converge with more network evaluations."""
+"""The converged solution of a request: the images to which deterministic samplers converge as the NFE grows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Images = NDArray[np.floating[Any]]
 NFE, ORDER = 400, 3
 """gDDIM of this order at this NFE counts as converged.
 
-On the bundled checkpoint, its images differ by 6e-5 from those at NFE 200; images at NFE 100 have an error of 8e-4.
+On the bundled checkpoint, its images differ by 6e-5 from those at NFE 200. Images at NFE 100 have an error of 8e-4.
 """
 COST = NFE + NFE // 2
-"""Network evaluations per image for a converged solution and for the solution at half its NFE.
+"""Network evaluations per image for a converged solution and a second solution at half its NFE.
 
-The distance between the two shows how far the solution has converged.
+The distance between the two shows how well the first has converged.
 """
 SHARED = (
     "checkpoint_sha256", "diffusion", "parameters", "diffusion_sha256", "class", "guidance", "t_start", "t_end", "denoise",
@@ -33,8 +33,8 @@ SHARED = (
 def shared_settings(request: SamplingRequest) -> dict[str, Any]:
     """The settings of a resolved request that determine its exact solution.
 
-    Sampler, order, K and time grid are not among them: they change how the equation from u_T to t_end is solved, but
-    not the equation itself.
+    The sampler, its order, K and the time grid are left out: they determine how the equation from u_T to t_end is
+    solved, but do not change its exact solution.
     """
     flat = request.flat()
     return {name: flat[name] for name in SHARED}
@@ -45,7 +45,7 @@ def solve(
 ) -> tuple[Images, str]:
     """The first `num` images by gDDIM of order 3, [num, C, H, W], and the K that was used.
 
-    K is R, for which eps is nearly constant along a solution, or L if the model does not support R.
+    K is R, with which eps is nearly constant along a solution. If the model does not support R, K is L.
 
     Args:
         request: an unresolved request. Its sampler, options, NFE, time grid and K are replaced.
@@ -60,7 +60,7 @@ def solve(
 
 
 def first_images(prepared: PreparedRun, num: int, batch_size: int) -> Images:
-    """The first images of a run, [num, C, H, W], in about [-1, 1], before quantisation."""
+    """The first images of a run, [num, C, H, W], in about [-1, 1], before quantization."""
     batches = prepared.batches(range(num), batch_size, num)
     return np.concatenate([prepared.images(prepared.run(indices)) for indices in batches])[:num]
 

@@ -1,4 +1,4 @@
-"""Chooses the checkpoint of a run for which the user names none."""
+"""Chooses the checkpoint if the user names none."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ def choose_default(
 ) -> tuple[str, str]:
     """The default checkpoint, and why it is chosen.
 
-    The default is the bundled checkpoint until the released model has been downloaded, and the released model
-    afterwards. So a command may find, in its own folder, a run with the bundled checkpoint that it started before the
-    download. If that run still lacks images, it is continued with the bundled checkpoint; if it is complete, its folder
-    is renamed to make room.
+    The default is the released model if it has been downloaded, else the bundled checkpoint. After the download, a
+    command that is rerun may therefore find its own earlier run with the bundled checkpoint. If that run lacks images,
+    it is continued with the bundled checkpoint. If it is complete, its folder is renamed, and a new run begins.
 
     Args:
         on_wait: as in `RunFolder.locked`.
@@ -44,7 +43,7 @@ def choose_default(
         if differences(before.settings, prepare(earlier, device).request):
             return name, reason
         if not before.complete or num > before.num:
-            return store.BUNDLED, f"the checkpoint of the run in {folder.path}, which lacks images"
+            return store.BUNDLED, f"the run in {folder.path} began with it and lacks images"
         aside = free_name(path.with_name(f"{path.name}-{store.BUNDLED}"))
         with writing(path):
             path.rename(aside)

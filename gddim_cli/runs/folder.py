@@ -32,7 +32,7 @@ from gddim_cli.runtime.versions import versions
 RUN = "run.json"
 GRID = "grid.png"
 GRACE = 10.0
-"""Seconds to wait for another run to end: processes whose launcher was killed end only after their current step."""
+"""Seconds to wait for another run to end. If its launcher is killed, its processes end only after their current step."""
 PATIENCE = 60.0
 """Seconds within which files written by another machine must appear in a shared folder."""
 TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
@@ -113,8 +113,8 @@ class Ledger:
 
     Attributes:
         counted: a number whose low 32 bits count the images of all processes, and whose higher bits count their network
-            evaluations. A single number is updated in one operation, so a process that is killed at any moment never
-            leaves images counted without their evaluations.
+            evaluations. Both are updated in one operation, so a killed process never counts images without their
+            evaluations.
     """
 
     run: Run
@@ -197,8 +197,8 @@ class RunFolder:
 
         Args:
             num: the number of images that the run is to have.
-            overwrite: remove the files of the run in the folder (no others) and return None.
-            force: remove files that the run did not write and that have names of its files.
+            overwrite: remove the files of the run in the folder, and return None.
+            force: also remove files that the run did not write, if they have the names of its files.
 
         Raises:
             UsageError: the folder holds a run with other settings, or files but no run.json, or a file that the run did
@@ -229,9 +229,9 @@ class RunFolder:
         return run
 
     def _refuse_foreign(self, run: Run, num: int, force: bool) -> None:
-        """Refuses, or removes if `force`, files that the run did not write where a run of `num` images writes its own.
+        """Refuses files that the run did not write, if they have the names of its files. With `force`, removes them.
 
-        A finished run knows its files from its manifest. An unfinished one knows only how many images it has.
+        The manifest of a finished run lists its files. An unfinished run only knows its number of images.
 
         Raises:
             UsageError: there is such a file; the message names the first one.
@@ -252,7 +252,7 @@ class RunFolder:
             remove(file)
 
     def mark(self) -> str:
-        """Creates an empty file by which other processes recognise the folder, and returns its name.
+        """Creates an empty file by which other processes recognize the folder, and returns its name.
 
         Raises:
             OutputError: the file cannot be written.

@@ -45,8 +45,8 @@ class Generation:
         num: number of images in the folder.
         batch_size: images per batch. A batch is always a whole block of indices, even if some of its images exist, so that
             an interrupted run ends with the same bytes as an uninterrupted one.
-        automatic: choose the batch size: the one that the run last used, if that was on the same kind of device, else
-            the fastest one, by measurement. The size is halved when memory runs out.
+        automatic: choose the batch size: the run's last one if the device and the speed options are the same, else the
+            fastest one by measurement. The size is halved when memory runs out.
         raw: the file of `--save-raw`, or None.
         trajectory: the file of `--trajectory`, or None.
         overwrite: remove an earlier run in the folder first.

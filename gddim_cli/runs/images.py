@@ -39,15 +39,15 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
     """A user's images, to be read batch by batch.
 
     Args:
-        path: a folder, which is searched recursively (in a folder of `gddim sample` only the run's own images count); a
-            .zip or .tar of images; an .npz or .npy of uint8 [N, H, W] or [N, H, W, C].
-        key: the name of the array in the .npz; None for the default of `images_key`.
+        path: a folder, a .zip or .tar of images, or an .npz or .npy of uint8 [N, H, W] or [N, H, W, C]. A folder is
+            searched recursively, but in a folder of `gddim sample`, only the run's own images are read.
+        key: the name of the array in the .npz; None for the array that `images_key` chooses.
         num: read only this many images: the first images of a run, or a fixed random subset of any other images.
 
     Raises:
-        DataError: there are no images, or fewer than `num`; the images have different sizes or kinds (only the first is checked
-            here, the others when they are read); an array does not hold uint8 images; the run is incomplete, unless its first
-            `num` images exist.
+        DataError: there are no images, or fewer than `num`; an array does not hold uint8 images; without
+            `num`, a run is incomplete; with `num`, a run lacks one of its first `num` images. Images of different sizes
+            or kinds raise DataError later, when they are read.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; {KINDS}")
@@ -73,5 +73,5 @@ def open_images(path: Path, key: str | None = None, num: int | None = None) -> I
         what = "a single image" if suffix in SUFFIXES else "not a supported kind of file"
         raise DataError(f"{path}: {what}; {KINDS}")
     if num is not None and num > source.count:
-        raise DataError(f"--num {num}: {path} holds {source.count} images; lower --num or give more")
+        raise DataError(f"--num {num}: {path} holds {source.count} images; lower --num or give more images")
     return source if num is None else source.at_most(num)

@@ -13,15 +13,15 @@ from gddim_cli.models.guidance import EVALUATIONS
 from gddim_cli.numerics.noise import to_unit
 
 STREAM = 2**63
-"""The noise stream from which classes are drawn, far beyond the streams of the samplers' steps."""
+"""The number of the random stream from which classes are drawn, far above those of the samplers' steps."""
 UNIFORM, ALL = "uniform", "all"
 
 
 def check_classes(text: str | None, classes: int, model: str) -> str | None:
-    """The resolved `--class`: None for an unconditional model; `uniform` by default for a conditional one.
+    """The resolved `--class`: None for an unconditional model. For a conditional model, the default is `uniform`.
 
     Raises:
-        UsageError: labels for an unconditional model, or a label outside its classes.
+        UsageError: labels for an unconditional model, or a label that is not one of the model's classes.
     """
     if not classes:
         if text is not None:
@@ -38,7 +38,7 @@ def check_classes(text: str | None, classes: int, model: str) -> str | None:
 
 
 def check_guidance(weight: float | None, classes: int, model: str, nfe: int) -> float | None:
-    """The resolved `--guidance`: None without guidance, that is, if no weight is given or the weight is 1.
+    """The resolved `--guidance`. None means no guidance: no weight is given, or the weight is 1.
 
     Raises:
         UsageError: guidance for an unconditional model, or too few evaluations for a step.
@@ -55,7 +55,7 @@ def check_guidance(weight: float | None, classes: int, model: str, nfe: int) -> 
 def labels_of(text: str, classes: int, seed: int, indices: Sequence[int]) -> NDArray[np.int64]:
     """The class of each image, [N], which depends only on the seed and the image's index.
 
-    `uniform` draws each class at random; `all` cycles through all classes, and a list through its entries.
+    `uniform` draws each class at random, `all` cycles through all classes, and a list cycles through its entries.
     """
     if text == UNIFORM:
         drawn = [
@@ -68,5 +68,5 @@ def labels_of(text: str, classes: int, seed: int, indices: Sequence[int]) -> NDA
 
 
 def rows_by_class(count: int, classes: int) -> list[int]:
-    """The indices below `count`, sorted by class, of images whose classes cycle through 0 to `classes` - 1."""
+    """Sorts the indices below `count` by class, for images whose classes cycle through 0 to `classes` - 1."""
     return sorted(range(count), key=lambda index: (index % classes, index))

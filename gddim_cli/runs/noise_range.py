@@ -24,7 +24,7 @@ def sigma_eff(diffusion: Diffusion, t: float) -> float:
 def within_range(
     diffusion: Diffusion, config: SamplingConfig, levels: tuple[float, float] | None
 ) -> tuple[SamplingConfig, list[str]]:
-    """The configuration with t_start and t_end moved to supported noise levels, and a note for each change.
+    """The configuration, with t_start and t_end moved to supported noise levels if necessary, and a note for each move.
 
     Args:
         levels: the lowest and the highest noise level that the model supports; None for no limits.
@@ -45,13 +45,13 @@ def within_range(
     if start > highest * (1 + ROUNDING):
         t = time_of(diffusion, highest, config)
         notes.append(
-            f"starting at t = {t:.4g}, noise level {highest:g}, the highest that the model supports (not {start:.4g})"
+            f"starting at t = {t:.4g}, noise level {highest:g}, the highest that the model supports (instead of {start:.4g})"
         )
         config = dataclasses.replace(config, t_start=t)
     if end < lowest * (1 - ROUNDING):
         t = time_of(diffusion, lowest, config)
         notes.append(
-            f"ending at t = {t:.4g}, noise level {lowest:g}, the lowest that the model supports (not {end:.4g})"
+            f"ending at t = {t:.4g}, noise level {lowest:g}, the lowest that the model supports (instead of {end:.4g})"
         )
         config = dataclasses.replace(config, t_end=t)
     return config, notes
@@ -70,9 +70,9 @@ def time_of(diffusion: Diffusion, level: float, config: SamplingConfig) -> float
 def start_factor(diffusion: Diffusion, t_start: float, prior_time: float) -> Array:
     """`S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
 
-    If t = `t_start` is the prior's time T = `prior_time`, this is `prior_factor`. If t < T, it is
-    `R_t R_T^{-1} prior_factor`, which carries the prior's draw from T to t along the probability flow of the diffusion
-    without image content (all data at 0). A given z then yields an image similar to the one it yields from T.
+    Let t be `t_start`, and let T be `prior_time`, the time of the prior. If t = T, then S is `prior_factor`. If t < T,
+    then S is `R_t R_T^{-1} prior_factor`: the draw from the prior follows the probability flow for data that are all 0,
+    from T to t. The same z then yields a similar image from t as from T.
     """
     if t_start == prior_time:
         return diffusion.prior_factor

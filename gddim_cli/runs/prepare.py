@@ -57,7 +57,8 @@ def prepare(
         model: a model that is already loaded; by default the request's checkpoint is loaded.
         diffusion: used instead of the diffusion that the request names.
         initial: states u_T [N, D, C, H, W], used instead of the request's `init_noise` file.
-        compile, cuda_graph: whether to compile the network and to capture it as a CUDA graph, if it is loaded here.
+        compile, cuda_graph: whether to compile the network, and whether to run it as a CUDA graph. Both have no effect on
+            a given `model`.
         say: called with each assumption made when a checkpoint of another program is converted.
         batch_size: recorded in the resolved request if the images of a batch depend on each other.
 
@@ -76,13 +77,13 @@ def prepare(
     prior_time, spec = config.t_start, find_sampler(request.sampler)
     guidance = check_guidance(request.guidance, model.classes, model.name, request.nfe)
     each = 1 if guidance is None else EVALUATIONS
-    budget = request.nfe // each  # Counted in predictions; with guidance, each takes two evaluations.
+    budget = request.nfe // each  # In predictions. With guidance, a prediction takes two evaluations.
     config, options, eps = configured(request, spec, model, chosen, config, budget)
     config, notes = within_range(chosen, config, model.sigma_range_in(chosen))
     diffusion_sha256 = sha256_of_python(request.diffusion) or request.diffusion_sha256
     if isinstance(options, TunedOptions):
         if guidance is not None:
-            raise UsageError(f"--guidance: unsupported by {spec.name}, since solvers are fitted without guidance")
+            raise UsageError(f"--guidance: unsupported by {spec.name}, because solvers are fitted without guidance")
         sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
         sampler = spec.prepare(chosen, config, budget - config.denoise, options)
@@ -128,9 +129,12 @@ def default_scheme(
 ) -> GddimOptions:
     """gDDIM's options with the default for `predict`, which depends on the request.
 
-    With at most `FEW` predictions per image, the default is x0, for which the sampler also chooses another time grid.
-    With more, the default is the paper's, eps. The default is also eps for models other than isotropic denoisers,
-    for K = L, and if the request sets the order, lambda, the corrector or the time grid.
+    The default is x0 if all of the following hold, and otherwise eps, as in the paper. With x0, the sampler also chooses
+    another time grid.
+
+    - There are at most `FEW` predictions per image.
+    - The model is an isotropic denoiser, and K is R.
+    - The request does not set `predict`, the order, lambda, the corrector or the time grid.
 
     Args:
         k: the K of the noise prediction.
@@ -174,7 +178,7 @@ def choose_diffusion(
     found = given or named_diffusion(request, own)
     if found == own:
         return own, model.config(own)
-    # How images become uint8 is a property of the model, not of the diffusion.
+    # The conversion of images to uint8 belongs to the model, not to the diffusion.
     return found, dataclasses.replace(found.sampling, quantize=model.config(own).quantize)
 
 
@@ -230,11 +234,11 @@ def sha256_of_python(reference: str | None) -> str | None:
 
 
 ALIKE = 0.1
-"""Relative difference between standard deviations of initial states and of the prior that is not worth a note."""
+"""If the scale of initial states differs from that of the prior by at most this fraction, the user gets no note."""
 
 
 def scale_notes(states: NDArray[np.floating], factor: NDArray[np.floating]) -> list[str]:
-    """A note for each component of states u_T, [N, D, C, H, W], whose root mean square is not that of `factor z`."""
+    """A note for each component of the states u_T, [N, D, C, H, W], whose root mean square differs from that of `factor z`."""
     found, expected = [], np.sqrt(np.square(factor).sum(axis=-1))
     for i, scale in enumerate(expected):
         numbers = np.asarray(states[:, i], dtype=np.float64)

@@ -41,15 +41,15 @@ class PreparedRun:
         request: the resolved request.
         model: the network and its description.
         diffusion: the diffusion to sample through.
-        config: time range, K, denoising step, quantisation.
-        sampler: the sampler, prepared for the budget.
+        config: time range, K, denoising step, quantization.
+        sampler: the sampler, prepared for the request's NFE.
         eps: the model's noise prediction, without class labels.
         device: where the network runs; noise is drawn on the CPU.
         start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
         initial: states u_T that replace draws from the prior, [N, D, C, H, W], or None.
         notes: sentences for the user about how the request was resolved.
         evaluations: network evaluations per image of the last batch, counted at the network.
-        around: maps the number of images to a context that each prediction runs in, to time and count it; or None.
+        around: takes the number of images and returns a context that times and counts a prediction; or None.
     """
 
     request: SamplingRequest
@@ -104,10 +104,10 @@ class PreparedRun:
             self.sampler = self.sampler.calibrate_tolerance(self.eps_of(range(len(pilot))), pilot)
 
     def expected(self, tolerance: float | None) -> tuple[int, int]:
-        """Estimates the network evaluations per image, and those that calibrating an adaptive sampler takes in total.
+        """Estimates the network evaluations per image, and the total number for calibrating an adaptive sampler.
 
         Args:
-            tolerance: the calibrated tolerance; if it is known, no calibration is needed.
+            tolerance: the tolerance, if it has already been calibrated.
         """
         each, pilot = self.sampler.expected or (self.request.nfe, 0)
         return each, 0 if tolerance else PILOT * pilot
@@ -129,10 +129,10 @@ class PreparedRun:
         return without_tf32(self.checked(self.sampler.solve(eps or self.eps_of(indices), start, draw), start))
 
     def checked(self, steps: Iterable[Step], start: Tensor) -> Iterator[Step]:
-        """The steps of a sampler, which anyone may have written, each a time and states like the first ones.
+        """Passes on the steps of a sampler, which may come from a user's file, after checking their types and shapes.
 
         Raises:
-            DataError: the sampler takes no step, or yields something else.
+            DataError: the sampler takes no step, or yields something other than a time and states of the right shape.
         """
         sampler, taken = self.request.sampler, 0
         if not isinstance(steps, Iterable):
@@ -148,7 +148,7 @@ class PreparedRun:
             raise DataError(f"sampler {sampler}: solve yielded no step")
 
     def eps_of(self, indices: Sequence[int]) -> Eps:
-        """The noise prediction for these images, with their class labels and with guidance if the request has these."""
+        """The noise prediction for these images, with the class labels and the guidance of the request, if any."""
         eps, around, classes, weight = self.eps, self.around, self.request.classes, self.request.guidance
         if classes is not None:
             labels = torch.from_numpy(labels_of(classes, self.model.classes, self.request.seed, indices))
@@ -184,10 +184,10 @@ class PreparedRun:
         return u
 
     def batches(self, todo: Sequence[int], size: int, num: int) -> list[range]:
-        """The batches that contain the images `todo`: blocks of `size` consecutive indices, the last up to `num`.
+        """The batches that contain the images `todo`: blocks of `size` consecutive indices below `num`.
 
-        If the images of a batch depend on each other, the last block is full even beyond `num`, so that no image
-        depends on `num`.
+        If the images of a batch depend on each other, the last block is full and may extend beyond `num`, so that no
+        image depends on `num`.
         """
         end = num
         if self.sampler.batch_dependent:

@@ -54,8 +54,8 @@ DiffusionName = Annotated[
 Classes = Annotated[
     str,
     about(
-        "Class labels of a conditional model: a number, a list such as 0,1,2 to cycle through, uniform (drawn per image from "
-        "seed and index), or all (cycle through all classes; grid.png of gddim sample then has one row per class). "
+        "Class labels of a conditional model: a number, a list such as 0,1,2 to cycle through, all (cycle through all "
+        "classes), or uniform (random, from the seed and the image's index). With all, grid.png has a row for each class. "
         "Default: uniform.",
         panel="Model",
         metavar="N|N,M|uniform|all",
@@ -68,8 +68,8 @@ Classes = Annotated[
 Guidance = Annotated[
     float,
     about(
-        "Classifier-free guidance of a conditional model that was also trained without labels: the weight w of "
-        "D(no class) + w (D(class) - D(no class)). Each guided prediction takes two evaluations of the NFE. Default: 1 (none).",
+        "Weight w of classifier-free guidance: D(no class) + w (D(class) - D(no class)). Requires a conditional model that was "
+        "also trained without labels. Each guided prediction counts as two evaluations. Default: 1 (no guidance).",
         panel="Model",
         label="guidance {}",
         metavar="W",
@@ -101,7 +101,8 @@ Seed = Annotated[
 K = Annotated[
     Literal["R", "L"],
     about(
-        "Factor K of the covariance, which defines the noise prediction: R (gDDIM) or L (Cholesky). Default: the checkpoint's.",
+        "Factor K of the covariance Sigma = K K^T, by which the noise prediction is defined: R (gDDIM) or L (Cholesky). "
+        "Default: the checkpoint's.",
         panel="Advanced",
         label="K = {}",
     ),
@@ -118,8 +119,9 @@ NamedGrid = Annotated[str, msgspec.Meta(pattern=r"^(logsnr|rho:\d+(\.\d+)?)$", d
 TimeGrid = Annotated[
     NamedGrid | Annotated[float, msgspec.Meta(gt=0, le=100)],
     about(
-        "Time grid: steps evenly spaced in t^(1/P), in the log SNR (logsnr), or in (noise level)^(1/P) (rho:P; rho alone "
-        "means rho:7). Default: the sampler's or the checkpoint's, usually quadratic (P = 2).",
+        "Time grid. P: even steps in t^(1/P); linear means P = 1, quadratic P = 2. logsnr: even steps in the log SNR. "
+        "rho:P: even steps in (noise level)^(1/P); rho alone means P = 7. Default: the sampler's or the checkpoint's, "
+        "usually quadratic.",
         panel="Advanced",
         label="time grid {}",
         metavar="linear|quadratic|P|logsnr|rho:P",
@@ -154,14 +156,16 @@ Dtype = Annotated[
 ]
 Tf32 = Annotated[
     bool,
-    about("Round float32 products to TF32 (NVIDIA). Changes images slightly.", panel="Speed", label="tf32"),
+    about(
+        "Use TF32 for float32 products in the network (NVIDIA). Changes images slightly.", panel="Speed", label="tf32"
+    ),
 ]
 InitNoise = Annotated[
     str,
     about(
         "File of initial states u_T, used instead of draws from the prior: an .npy of shape [N, 2, C, H, W] for CLD, "
-        "[N, C, H, W] for diffusions of state dimension 1 (the spectrum for BDM). They are used as they are; their standard "
-        "deviation should be the prior's.",
+        "[N, C, H, W] for diffusions of state dimension 1 (the spectrum for BDM). The states are not rescaled, so their "
+        "standard deviation should be the prior's.",
         panel="Advanced",
         metavar="FILE.npy",
         min_length=1,
@@ -179,7 +183,8 @@ class SamplingRequest(
 
     Attributes:
         options: the sampler's options by key.
-        model_settings: settings that the checkpoint file does not record, under the names of the program that wrote it.
+        model_settings: settings that the checkpoint file does not record, by their names in the program that wrote the
+            file.
         parameters: the parameters of the diffusion.
         diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: the SHA-256 of the file that the setting
             names.
@@ -216,7 +221,7 @@ class SamplingRequest(
         """A request from values by key, as on the command line and in plans; None stands for "not given".
 
         Args:
-            where: for messages, where each value was given, by key; by default, messages name its flag.
+            where: the place of each value by key, for error messages. Default: the setting's flag.
 
         Raises:
             UsageError: an unknown key, a value outside its range, or an option that the sampler does not have.

@@ -11,7 +11,7 @@ from gddim_cli.settings import Setting
 
 
 def row_settings(request: SamplingRequest, column: str) -> dict[str, Any]:
-    """The settings that all cells of a row share. A `solver` is not among them, since each NFE has its own."""
+    """The settings that all cells of a row share. A `solver` is left out, because each NFE has another solver."""
     flat = {**request.flat(), **{f"parameter {key}": value for key, value in (request.parameters or {}).items()}}
     return {key: value for key, value in flat.items() if key not in ("seed", "parameters", "solver", column)}
 
@@ -20,7 +20,7 @@ def labels(requests: Sequence[SamplingRequest], column: str) -> list[str]:
     """A label for each resolved request, equal only for requests of the same row.
 
     Args:
-        column: the setting of the table's columns, `nfe` or `lambda`, which is not part of a label.
+        column: the setting that varies between the table's columns, `nfe` or `lambda`. Labels leave it out.
     """
     settings, known = [row_settings(request, column) for request in requests], sampling_settings()
     rows = {repr(own): (request, own) for request, own in zip(requests, settings, strict=True)}
@@ -48,7 +48,7 @@ def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], col
 
 
 def said(name: str, value: Any, setting: Setting | None) -> str:
-    """The text of a setting in a label; empty for a setting that is not given, or a flag that has its usual value."""
+    """The text of a setting in a label; empty if the setting is not given, or is boolean and has its default value."""
     if value is None or (setting and isinstance(value, bool) and value == (setting.default is not False)):
         return ""
     text = name.removeprefix("parameter ").removeprefix("checkpoint_").replace("_sha256", " sha256")

@@ -1,4 +1,4 @@
-"""Finds the images of a run in a folder of `gddim sample`, using its `run.json` and manifest."""
+"""Finds the images of a run in a folder of `gddim sample`, with the help of `run.json` and the manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 
 class RunSettings(msgspec.Struct):
-    """Only this setting of a run is read here, so that a `run.json` of another version of gddim can be read."""
+    """The one setting of a run that is needed here. The others are ignored, so that other versions' `run.json` can be read."""
 
     quantize: str
 
@@ -61,7 +61,8 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
     """The files of a run's images, or of its first `num` images, after checking them against the manifest.
 
     Raises:
-        DataError: `run.json` cannot be read or names another format; an image is missing, damaged or not the run's.
+        DataError: `run.json` cannot be read or names an unknown format; an image is missing, damaged, or not written by
+            the run.
     """
     try:
         run = msgspec.json.decode(read_plain(folder / RUN, MOST_BYTES), type=RunRecord)

@@ -1,4 +1,4 @@
-"""Solver errors: how far the images of deterministic samplers are from the converged solution, kept in a folder."""
+"""Solver errors: distances of images from the converged solution. A folder keeps the converged solutions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SolverError(msgspec.Struct):
 
     Attributes:
         images: the number of images.
-        rms: the distance, or None.
+        rms: the root mean square difference, or None.
         reference: the sampler settings of the converged solution.
         converged_to: the distance between the converged solution and the solution at half its NFE.
         failed: why there is no distance, or None.
@@ -40,7 +40,7 @@ class Solutions:
 
     Attributes:
         prepare: returns the prepared run of a request.
-        batch_size: size of the batches in which solutions are made.
+        batch_size: the size of the batches in which solutions are computed.
     """
 
     folder: Path
@@ -48,14 +48,14 @@ class Solutions:
     batch_size: int
 
     def path(self, resolved: SamplingRequest, images: int) -> Path:
-        """The path of the record of a request's solution; an .npy of the same name holds its images, [n, C, H, W]."""
+        """The path of the record of a request's solution; an .npy of the same name holds the images, [n, C, H, W]."""
         return self.folder / f"{short_hash(shared_settings(resolved), images, ORDER, NFE)}.json"
 
     def error(self, x: Images, request: SamplingRequest, resolved: SamplingRequest) -> SolverError:
         """`sqrt(mean (x - x*)^2)` over pixels and images, with x* the converged solution from the same noise.
 
         Args:
-            x: the first images of a run, [n, C, H, W], before quantisation.
+            x: the first images of a run, [n, C, H, W], before quantization.
             request: the run's request as the user gave it.
             resolved: the same request after `prepare` has resolved it.
 

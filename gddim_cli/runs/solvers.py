@@ -34,7 +34,7 @@ def solver_name(model: Model, diffusion: Diffusion, diffusion_sha256: str | None
 
 
 def folders() -> tuple[Path, Path]:
-    """The folders of solver files: in the cache, where `gddim tune` writes them, and in the package."""
+    """The two folders of solver files: one in the cache, where `gddim tune` writes them, and one in the package."""
     return cache_folder() / SOLVERS, bundled_folder() / SOLVERS
 
 
@@ -85,7 +85,7 @@ def fitted_sampler(
     config: SamplingConfig,
     nfe: int,
 ) -> PreparedSampler:
-    """The sampler of a fitted solver; its options hold the sha256 of the file.
+    """The sampler that a solver file defines. The sampler's options hold the sha256 of the file.
 
     Args:
         checkpoint: the model's name in the request.

@@ -30,7 +30,7 @@ def write_trajectory(path: Path, batches: Sequence[Sequence[Pixels]], arranged: 
         OutputError: the file cannot be written.
     """
     longest = max(len(frames) for frames in batches)
-    # With adaptive samplers, batches take different numbers of steps; the last frame of shorter ones is repeated.
+    # With adaptive samplers, batches take different numbers of steps: the last frame of a shorter batch is repeated.
     parts = [[*frames, *[frames[-1]] * (longest - len(frames))] for frames in batches]
     steps = [np.concatenate(step) for step in zip(*parts, strict=True)]
     write_film(path, steps, arranged)

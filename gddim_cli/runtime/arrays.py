@@ -99,7 +99,7 @@ def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
         most: the largest size of the array that is read, in bytes. Default: no limit.
 
     Raises:
-        DataError: the file is not an .npz, or is damaged, or lacks this array, or the array is too large.
+        DataError: the file is not an .npz, is damaged, or lacks this array; or the array is too large.
     """
     try:
         refuse_special(path)
@@ -139,7 +139,7 @@ def check_length(shape: Shape, dtype: np.dtype[Any], length: int) -> int:
     """The size in bytes of an array of this shape and dtype.
 
     Raises:
-        ValueError: the shape is invalid, or the array takes more than `length` bytes, which is what the file holds.
+        ValueError: the shape is invalid, or the array takes more than the `length` bytes that the file holds.
     """
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
         raise ValueError(f"its shape is {list(shape)}")

@@ -1,4 +1,4 @@
-"""A thread that encodes and writes in the background, and copies from a GPU that overlap with its computations."""
+"""Background work: encoding and writing on a separate thread, and copying to the CPU while the GPU computes."""
 
 from __future__ import annotations
 

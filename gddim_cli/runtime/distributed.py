@@ -2,9 +2,9 @@
 
 `torchrun --nproc-per-node N -m gddim_cli ...` starts N processes, with ranks 0 to N - 1. They communicate through the
 launcher's key-value store (counts, failures) and a gloo process group (small objects; nothing is reduced across GPUs).
-While ranks wait for each other, they poll the store instead of blocking in a collective, so that Ctrl-C works and the
-failure of one rank ends all of them. If the machine of the store is lost, the store no longer responds, and a
-background thread ends the process (see `heartbeat`). Without torchrun there is one rank and no process group.
+While ranks wait for each other, they poll the store instead of blocking in a collective. This way, Ctrl-C works, and
+the failure of one rank ends all of them. If the machine of the store is lost, the store no longer responds, and a
+background thread ends the process (see `heartbeat`). Without torchrun, there is one rank and no process group.
 """
 
 from __future__ import annotations
@@ -195,7 +195,8 @@ class World:
     def count(self, amount: int = 0, at_once: bool = False) -> int:
         """Adds `amount` to the work done by this rank; returns the work of all ranks since this rank's last report.
 
-        The rank reports to the store at most every `REPORT` seconds, unless `at_once`. In between, the result is 0.
+        The rank reports to the store at most every `REPORT` seconds, or at once if `at_once`. Between reports, the
+        result is 0.
 
         Raises:
             PeerError: another rank has failed.
@@ -220,7 +221,7 @@ class World:
         return SharedCounter(self, f"counter {self._counters}")
 
     def claim_error_report(self) -> bool:
-        """Whether this rank should report why the run ends. Only the first one to end does; it ends the others."""
+        """Whether this rank should report why the run ends. Only the first rank to end should."""
         if self.size == 1:
             return True
         if self._store is None:  # Before `join`, all ranks of a machine meet the same error, so one of them reports it.

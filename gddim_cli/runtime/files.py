@@ -160,7 +160,7 @@ def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> N
 
 
 def refuse_strangers(folder: Path, record: str, kind: str) -> None:
-    """Refuses a folder that holds files, but not the record that every folder of this kind has.
+    """Refuses a folder that holds files, but lacks the record that every folder of this kind has.
 
     Args:
         record: the file name of the record.

@@ -71,9 +71,8 @@ class Heartbeat:
         """Ends the process if the store stops responding. Runs on a separate thread.
 
         The main thread may then be blocked in a call to the store, where Ctrl-C cannot interrupt it. Files remain
-        complete, since they are written atomically. The silence is measured by counting waits of this thread, not by
-        the clock: while the process is suspended (Ctrl-Z), neither thread runs, and that time must not count as silence
-        of the store.
+        complete, since they are written atomically. This thread measures the silence by counting its own waits, not by
+        the clock. Time during which the process is suspended (Ctrl-Z) therefore does not count.
         """
         answers, waits = -1, 0
         while not self._stopped.wait(BEAT):

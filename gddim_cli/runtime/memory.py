@@ -17,7 +17,7 @@ SHORT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "unable to find an engine",  # cuDNN, if no algorithm has a workspace that fits
 )
-"""Parts of messages by which a RuntimeError is recognised as an out-of-memory error, and where they come from."""
+"""Parts of messages by which a RuntimeError is recognized as an out-of-memory error."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

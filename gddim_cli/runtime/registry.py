@@ -25,7 +25,7 @@ class Spec:
     name: str = field(kw_only=False)
 
     def __post_init__(self) -> None:
-        """Raises UsageError if a field for text holds something else: specs also come from users' files."""
+        """Raises UsageError if a field for text holds something else, since specs also come from users' files."""
         for member in fields(self):
             value = getattr(self, member.name)
             if member.type in ("str", "str | None") and not (

@@ -53,7 +53,7 @@ class Switches:
     """torch's switches for TF32, which hold for the whole process.
 
     torch 2.9 and later have two interfaces to one state. torch's compiler reads the older one, which raises an error if
-    only the newer one has been changed. So both are set, the newer one last, so that its values hold.
+    only the newer one has been changed. Therefore both are set. The newer one is set last, so that its values hold.
 
     Attributes:
         allowed: `allow_tf32` of matrix products and of convolutions; None if reading it raises an error.

@@ -15,11 +15,11 @@ from gddim_cli.runtime.files import replacing, require_space, sha256, writing
 
 
 class RowFile:
-    """A file of float32 rows. A row of NaN is still missing.
+    """A file of float32 rows. Rows that have not been written yet hold NaN.
 
-    Until it is complete, the file is called `FILE.npy.RUN.partial`, where RUN identifies the run's settings, so that a
-    run with other settings does not continue it. Rows are written with ordinary writes, not through a memory map, with
-    which a full disk would kill the program instead of raising an error.
+    Until it is complete, the file is called `FILE.npy.RUN.partial`. RUN identifies the run's settings, so that a run
+    with other settings does not continue the file. Rows are written with ordinary writes. With a memory map, a full
+    disk would kill the program instead of raising an error.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RowFile:
             self._begin(num, shape, old)
 
     def _begin(self, num: int, shape: Sequence[int], old: NDArray[np.float32] | None) -> None:
-        """Writes the partial file atomically: the rows of `old`, as far as they go, and rows of NaN after them."""
+        """Writes the partial file atomically: the rows of `old`, followed by rows of NaN up to `num`."""
         missing = np.full(shape, np.nan, "<f4").tobytes()
         with replacing(self.partial) as temporary, temporary.open("wb") as file:
             require_space(self.path, num * len(missing))

@@ -34,8 +34,8 @@ class ListReader:
     Attributes:
         known: every setting by key.
         single: the keys of settings that take one value.
-        find: by key, for settings that are names, a function that is called with the name and its place, and raises a
-            GddimError if the name is unknown.
+        find: for each setting whose values are names, a function of a name and its place, which raises a GddimError if
+            the name is unknown.
         problems: one line for each mistake found so far.
     """
 
@@ -104,8 +104,8 @@ def located(error: GddimError, where: Mapping[str, str], keys: Sequence[str] = (
 
     Args:
         where: places by key.
-        keys: the settings that may have caused the error if its message does not start with an option. The place of the
-            first of them that is in `where` is used; if there is none, the last place in `where`.
+        keys: the settings that may have caused the error, used if its message does not start with an option. The place
+            is that of the first key in `where`; if none is in `where`, the last place in `where`.
     """
     text = str(error)
     option = re.match(r"--([a-z-]+)[: ] *", text)

@@ -1,4 +1,4 @@
-"""Work that may fail on one of several processes: the failure is raised on all of them, so that they stay in step."""
+"""Work that may fail on one of several processes. The failure is raised on all of them, so that they stay in step."""
 
 from __future__ import annotations
 

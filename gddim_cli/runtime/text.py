@@ -12,7 +12,7 @@ def printable(text: object, longest: int = LONGEST) -> str:
 
 
 def plain(text: str) -> str:
-    """The text without control characters other than line ends, since a terminal would obey escape codes.
+    """The text without control characters other than line ends. A terminal would obey such characters.
 
     Bytes of a file name that are not UTF-8 appear as escapes, such as `\\xff`.
     """

@@ -22,7 +22,7 @@ MAX_DEPTH = 20
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML with the numbers of YAML 1.2: 1e-3 is a number, 012 and 1:30 are strings. No dates, no duplicate keys."""
+    """YAML with the numbers of YAML 1.2: 1e-3 is a number; 012 and 1:30 are strings. Has no dates or duplicate keys."""
 
     depth = 0
 

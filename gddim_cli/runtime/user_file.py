@@ -62,7 +62,7 @@ def guarded(
 
 
 def raised(error: BaseException) -> str:
-    """Describes in words the error that a user's code raised, with the line that raised it."""
+    """A description of an error in a user's code, with the line that raised it."""
     reason = f": {error}" if str(error) else ""
     lines = user_lines(error)
     return f"raised {type(error).__name__}{reason}" + (f" (line {lines[-1][1]})" if lines else "")

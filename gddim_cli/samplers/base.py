@@ -26,7 +26,7 @@ Draw: TypeAlias = "Callable[[int], Tensor]"
 Step: TypeAlias = "tuple[float, Tensor]"
 """A time and the state at that time. After the denoising step, the time is 0."""
 Solve: TypeAlias = "Callable[[Eps, Tensor, Draw], Iterator[Step]]"
-"""Takes eps, the states u_T and the noise draws; yields a `Step` after each step. The last one holds the result."""
+"""Takes eps, the states u_T and the noise draws; yields a `Step` after each step. The last `Step` holds the result."""
 
 
 class NoOptions(msgspec.Struct, frozen=True):
@@ -45,13 +45,13 @@ class PreparedSampler:
         options: the sampler's options, with every default filled in.
         coefficients: the coefficients of a linear multistep sampler; None for other samplers.
         batch_dependent: whether the images of a batch depend on each other.
-        tolerance: the relative tolerance of an adaptive sampler.
-        calibrate_tolerance: takes eps and a few states u_T; returns the sampler with the tolerance at which it makes
-            about the requested number of evaluations. None if no tolerance has to be calibrated.
-        with_tolerance: returns the sampler with a tolerance that was calibrated earlier. None if no tolerance has to be
-            calibrated.
-        expected: for a sampler whose tolerance has to be calibrated, the estimated network evaluations per image, and
-            those that the calibration makes for each state it uses; else None.
+        tolerance: the relative tolerance. None for a sampler that is not adaptive, or not calibrated yet.
+        calibrate_tolerance: takes eps and a few states u_T; returns the sampler with a tolerance that leads to about
+            the requested number of evaluations. None if no tolerance has to be calibrated.
+        with_tolerance: takes a tolerance that was calibrated earlier; returns the sampler with this tolerance. None if
+            no tolerance has to be calibrated.
+        expected: the estimated network evaluations per image, and the estimated evaluations per state during
+            calibration. None if no tolerance has to be calibrated.
     """
 
     nfe: int | None
@@ -70,7 +70,7 @@ def title_and_options(spec: SamplerSpec, options: msgspec.Struct, hidden: str | 
     """The label of a sampler in tables: its title, and the options that differ from their defaults.
 
     Args:
-        hidden: the key of an option that the label omits because the table has a column for each of its values.
+        hidden: the key of an option that the label omits, because the table shows its values as columns; or None.
     """
     parts = [spec.title]
     for key, setting in declared(type(options)).items():
@@ -91,7 +91,8 @@ class SamplerSpec(Spec):
             diffusion, options that exclude each other, or a budget that is too small for one step.
         order: global order of convergence, in words.
         evaluations: network evaluations per step, in words.
-        stochastic: True, False, or the key of the option that scales the noise; with 0, the sampler is deterministic.
+        stochastic: True, False, or the key of the option that scales the noise. If this option is 0, the
+            sampler is deterministic.
         supports: the supported diffusions, in words.
         source: the source of the method.
         options: the struct that declares the sampler's options (see `gddim_cli.settings`).
@@ -127,7 +128,7 @@ class SamplerSpec(Spec):
         return f"deterministic; stochastic with {setting.flag} above 0"
 
     def is_deterministic(self, options: Any) -> bool:
-        """Whether the sampler, with these options, adds no noise, so that it solves the probability flow."""
+        """Whether the sampler adds no noise with these options. It then solves the probability flow."""
         if isinstance(self.stochastic, bool):
             return not self.stochastic
         return not getattr(options, declared(self.options)[self.stochastic].name)
@@ -145,7 +146,7 @@ def time_grid(diffusion: Diffusion, config: SamplingConfig, budget: int, steps: 
     from gddim_cli.samplers.time_grids import grid_times
 
     if steps < 1:
-        besides = "besides the denoising step, " if config.denoise else ""
+        besides = "the denoising step takes one, and " if config.denoise else ""
         raise UsageError(
             f"--nfe: {budget + config.denoise} is too few: {besides}{budget} evaluations are not enough for one step; "
             "give a larger --nfe"

@@ -1,7 +1,7 @@
 """The coefficients of linear samplers, precomputed in float64: `Psi`, `C_ij` and the matrices of the denoising step.
 
-They follow gDDIM (arXiv 2206.05564), Eq. 19. The interpolated function is eps, as in the paper, or one of two
-alternatives (see `data_std` in `gddim_coefficients`). This module uses neither torch nor files.
+They follow gDDIM (arXiv 2206.05564), Eq. 19. Each step interpolates a function f between its values at past times.
+f is eps, as in the paper, or one of two alternatives (see `data_std` in `gddim_coefficients`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ HIGHEST_ORDER = 3
 class Coefficients:
     """Constants of a linear multistep method, float64.
 
-    `u_{i+1} = Psi[i] u_i + sum_j C[i, j] f_{i-j} + noise[i] z_i`, and at the end, if there is a denoising step,
-    `u = last[0] u_N + last[1] eps(u_N, t_N)`. The prediction f_i is `eps(u_i, t_i)` or, if `prediction` is given,
-    `prediction[i, 0] u_i + prediction[i, 1] eps(u_i, t_i)`.
+    Step i is `u_{i+1} = Psi[i] u_i + sum_j C[i, j] f_{i-j} + noise[i] z_i` with `z_i ~ N(0, I)`. The denoising step, if
+    any, is `u = last[0] u_N + last[1] eps(u_N, t_N)`. The prediction f_i is `eps(u_i, t_i)`. If `prediction` is given,
+    it is `prediction[i, 0] u_i + prediction[i, 1] eps(u_i, t_i)` instead.
 
     Attributes:
         t: the times, [N + 1], decreasing.
@@ -35,8 +35,8 @@ class Coefficients:
         C: [N, order + 1, D, D]. In the first steps, the entries for past evaluations that do not exist yet are zero.
         k: which K (`R` or `L`) defines the noise prediction eps in the formulas above.
         last: the matrices of the denoising step, [2, D, D], or None.
-        noise: [N, D, D], where `noise[i] noise[i]^T` is the covariance that step i adds; or None.
-        prediction: [N, 2, D, D] or None.
+        noise: [N, D, D]; step i adds noise of covariance `noise[i] noise[i]^T`. None for a deterministic method.
+        prediction: [N, 2, D, D]; None if f is eps.
         first: [D, D], maps the state u_T to the state at t[0] without a network evaluation. None: u_T is already the
             state at t[0].
     """
@@ -86,9 +86,9 @@ def noise_equation(diffusion: Diffusion, k: KChoice) -> Equation:
 def data_equation(diffusion: Diffusion, data_std: float) -> Equation:
     """The equation for data prediction (`data_std` = 0) or for `--predict blend` (`data_std` > 0).
 
-    `A = F + 1/2 GG V^{-1}`, `B = -1/2 GG Sigma^{-1} Psi(s, 0)`, and f is defined in `data_prediction`. If the images
-    were distributed as `N(0, data_std^2 I)`, the states would have the covariance `V = Sigma + data_std^2 psi psi^T`,
-    where psi is the first column of `Psi(s, 0)`, and `du/dt = A u` would be their probability flow.
+    `A = F + 1/2 GG V^{-1}` and `B = -1/2 GG Sigma^{-1} Psi(s, 0)`. Here `V = Sigma + data_std^2 psi psi^T`, and psi is
+    the first column of `Psi(s, 0)`; `data_prediction` defines f. For images distributed as `N(0, data_std^2 I)`, V is
+    the covariance of the states, and `du/dt = A u` is their probability flow.
     """
     images = GaussianImages(diffusion, data_std) if data_std else diffusion
 
@@ -102,11 +102,11 @@ def data_equation(diffusion: Diffusion, data_std: float) -> Equation:
 
 
 def data_prediction(diffusion: Diffusion, t: Array, k: KChoice, data_std: float = 0.0) -> Array:
-    """The matrices, [N, 2, D, D], with which `f = Psi(0, t) (Sigma V^{-1} u - K eps)` is computed from u and eps.
+    """The matrices, [N, 2, D, D], that map u and eps to `f = Psi(0, t) (Sigma V^{-1} u - K eps)`.
 
-    V and psi are defined in `data_equation`. `u - K eps` estimates `psi x_0`. For `data_std` = 0, the first component
-    of f is therefore the estimate of x_0. Otherwise it is that estimate minus the best linear estimate, which is
-    `c_skip y` in Karras et al. (arXiv 2206.00364).
+    `data_equation` defines V and psi. `u - K eps` estimates `psi x_0`. For `data_std` = 0, V is Sigma, and the first
+    component of f is the estimate of x_0. For `data_std` > 0, it is that estimate minus the best linear one,
+    which is `c_skip y` in Karras et al. (arXiv 2206.00364).
     """
     back = diffusion.Psi(0.0, t)
     kept = back
@@ -126,18 +126,19 @@ def gddim_coefficients(
 ) -> Coefficients:
     """Coefficients of deterministic gDDIM (Eq. 19) on the grid `t`.
 
-    `C_ij = int_{t_i}^{t_{i+1}} flow(t_{i+1}, s) B_s l_j(s) ds`, where `l_j` are the Lagrange polynomials on the nodes
-    `t_i, ..., t_{i-q}`; a step i < q uses the i + 1 evaluations made so far. The integrals are computed by
-    Gauss-Legendre quadrature on panels that resolve the integrand to a relative accuracy of 1e-13.
+    `C_ij = int_{t_i}^{t_{i+1}} flow(t_{i+1}, s) B_s l_j(s) ds`, with flow and B as in `Equation`. `l_j` are the
+    Lagrange polynomials on the nodes `t_i, ..., t_{i-q}`. In the first q steps, the nodes are those evaluated so far.
+    The integrals are computed by Gauss-Legendre quadrature on panels that resolve the integrand to a relative accuracy
+    of 1e-13.
 
     Args:
         diffusion: defines the matrices.
         t: decreasing positive times, [N + 1].
         order: q, the number of past evaluations used besides the current one, 0 to 3.
-        k: "R" (gDDIM) or "L" (Cholesky).
+        k: which K defines eps, "R" (gDDIM) or "L" (Cholesky).
         denoise: whether a final denoising step follows.
-        data_std: selects the interpolated function. None: eps (the paper's choice); 0: the estimate of the images;
-            above 0: that estimate minus the best linear estimate, computed for images with this standard deviation.
+        data_std: selects the interpolated function. None: eps, as in the paper. 0: the estimate of the image. Above 0:
+            the estimate of the image minus the best linear estimate for images with this standard deviation.
 
     Raises:
         UsageError: the order is not from 0 to 3.
@@ -197,8 +198,8 @@ def lagrange(t: Array, newest: NDArray[np.intp], j: int, order: int, s: Array) -
 def denoising_matrices(diffusion: Diffusion, t_end: float, k: KChoice) -> Array:
     """`[I - t_end F, -t_end GG K^{-T}]` at t_end, [2, D, D]: the matrices of the denoising step.
 
-    This is an Euler step of the reverse SDE from t_end to 0, without its noise: `u + F u dt - GG score dt` with
-    `dt = -t_end` and `score = -K^{-T} eps`.
+    The denoising step is an Euler step of the reverse-time SDE from t_end to 0, without the noise:
+    `u + F u dt - GG score dt` with `dt = -t_end` and `score = -K^{-T} eps`.
     """
     inverse = np.linalg.inv(diffusion.K(t_end, k)).swapaxes(-1, -2)
     f, gg = diffusion.F(t_end), diffusion.GG(t_end)

@@ -33,11 +33,10 @@ def predict_correct_steps(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Yields predictor-corrector steps: gDDIM predicts the next state, and the step is redone with eps there as a node.
+    """Yields steps in which gDDIM predicts a state, and then repeats the step with the evaluation there as a node.
 
-    Takes two evaluations per step, and one for the denoising step. The global order is `predictor.order + 2` once the
-    history is full. With `first_step` and `history` (latest first, as in `multistep`), the loop can start with a
-    full history.
+    The loop takes two evaluations per step, and one for the denoising step. The global order is `predictor.order + 2`
+    once the history is full. `first_step` and `history` (as in `multistep`) start the loop with a full history.
     """
     from gddim_cli.numerics.blocks import combine, to_tensor_like
     from gddim_cli.samplers.multistep import denoising_step

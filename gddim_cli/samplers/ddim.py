@@ -34,8 +34,8 @@ def ddim_coefficients(diffusion: Diffusion, t: Array, eta: float, denoise: bool 
     `u_s = a_s x0hat + sqrt(b_s^2 - sigma^2) eps + sigma z`, with `x0hat = (u_t - b_t eps) / a_t` and
     `sigma = eta (b_s / b_t) sqrt(b_t^2 - (a_t / a_s)^2 b_s^2)`.
 
-    eta = 0 is gDDIM of order 0. eta = 1 is ancestral sampling, which draws from `p(u_s | u_t, x0hat)`; for BDM, it does
-    so in each frequency separately (Hoogeboom & Salimans, arXiv 2209.05557).
+    eta = 0 is gDDIM of order 0. eta = 1 is ancestral sampling, which draws from `p(u_s | u_t, x0hat)`. For BDM, each
+    frequency is drawn separately (Hoogeboom & Salimans, arXiv 2209.05557).
     """
     from gddim_cli.samplers.coefficients import Coefficients, denoising_matrices
 

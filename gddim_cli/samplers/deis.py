@@ -1,4 +1,4 @@
-"""DEIS (Zhang & Chen, arXiv 2204.13902), rho-AB: exponential Adams-Bashforth, with eps as a polynomial in log rho."""
+"""DEIS (Zhang & Chen, arXiv 2204.13902), rho-AB: eps is interpolated in log rho, where `rho = sigma / alpha`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DPM-Solver++ (3M): the three-evaluation multistep solver in the code released by Lu et al. (arXiv 2211.01095)."""
+"""DPM-Solver++ (3M), which uses the last three evaluations, as in the code of Lu et al. (arXiv 2211.01095)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def weights(at: Scales) -> Array:
-    """The weights of the last three x0 in `alpha_{i+1} [-(e^{-h} - 1) x0_i + phi_2 D_1 - phi_3 D_2]`.
+    """The weights of the last three estimates x0 in `alpha_{i+1} [-(e^{-h} - 1) x0_i + phi_2 D_1 - phi_3 D_2]`.
 
     `h = h_i = lambda_{i+1} - lambda_i`, `phi_2 = (e^{-h} - 1)/h + 1`, `phi_3 = phi_2/h - 1/2`. With
     `r_k = h_{i-1-k} / h_i` and the divided differences `d_k = (x0_{i-k} - x0_{i-k-1}) / r_k`:

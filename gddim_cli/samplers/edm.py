@@ -55,8 +55,8 @@ class Churned:
     Attributes:
         t: the times, [N + 1], decreasing; the last is 0 if sampling ends at noise level 0.
         raised: for each step, the time that belongs to the raised noise level, [N].
-        carried, added: for each step, `carried u + added z` is the state at the raised time, [N].
-        kept, weight: for each step, `kept u + weight eps` is Euler's step from the raised time to the next time, [N].
+        carried, added: factors, [N]; `carried u + added z` is the state at the raised time.
+        kept, weight: factors, [N]; `kept u + weight eps` is Euler's step from the raised time to the next time.
     """
 
     t: Array
@@ -96,8 +96,8 @@ def churned(diffusion: Diffusion, t: Array, options: EdmOptions, ends_at_0: bool
 def edm_steps(eps: Eps, u: Tensor, churn: Churned, draw: Draw) -> Iterator[Step]:
     """Yields steps that raise the noise level and then apply Heun's method; the last step is Euler's.
 
-    The steps integrate `x = u / alpha` as a function of the noise level. N steps take 2N - 1 evaluations. Without added
-    noise, the global order is 2.
+    The steps integrate `u / alpha` as a function of the noise level, where alpha is `Psi(t, 0)`. N steps take 2N - 1
+    evaluations. Without added noise, the global order is 2.
     """
     steps = len(churn.raised)
     for i, (t, carried, added, kept, weight) in enumerate(
@@ -114,7 +114,7 @@ def edm_steps(eps: Eps, u: Tensor, churn: Churned, draw: Draw) -> Iterator[Step]
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EdmOptions) -> PreparedSampler:
     """Prepares EDM's sampler, which makes N steps with 2N - 1 evaluations.
 
-    If `config.denoise` is set, the last step goes to noise level 0 instead of being followed by a denoising step.
+    If `config.denoise` is set, the last step goes to noise level 0 and takes the place of the denoising step.
 
     Raises:
         UsageError: the diffusion's state dimension is above 1, it acts in frequency space, or the budget is too small

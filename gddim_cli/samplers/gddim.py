@@ -21,21 +21,24 @@ if TYPE_CHECKING:
 DEFAULT_ORDER = 2
 DEFAULT_SIGMA_DATA = 0.5
 FEW = 20
-"""With at most this many evaluations, the estimate of the images (x0) is interpolated by default, not the noise."""
+"""Up to this many evaluations, `gddim sample` by default interpolates the estimate of the images (x0), not eps."""
 FEW_POWER = 1.5
 """Default power of the time grid when x0 is interpolated and there are at most `FEW` evaluations."""
 
 Corrector = Annotated[
     bool,
-    about("Correct each step of gddim with a second evaluation, which halves the number of steps.", label="corrector"),
+    about(
+        "Correct each step of gddim with a second evaluation. At equal NFE, this halves the number of steps.",
+        label="corrector",
+    ),
 ]
 Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
-        "What gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images (x0), or "
-        "the difference between that estimate and the best linear one (blend). Default in gddim bench: eps. Default in gddim "
-        "sample: x0 on a time grid of power 1.5 for denoisers up to NFE 20, unless --order, --time-grid, --lambda, "
-        "--corrector or --k L is given; else eps.",
+        "Function that gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images "
+        "(x0), or that estimate minus the best linear estimate (blend). Default: eps. For denoisers up to NFE 20, gddim "
+        "sample instead defaults to x0 on a time grid of power 1.5, unless --order, --time-grid, --lambda, --corrector or "
+        "--k L is given.",
         label="{}",
     ),
 ]
@@ -86,8 +89,7 @@ def refuse_exclusive(diffusion: Diffusion, config: SamplingConfig, options: Gddi
             raise UsageError(f"--predict {options.predict}: unsupported with {where}; leave out one of them")
         if config.k == "L" and diffusion.D > 1:
             raise UsageError(
-                f"--predict {options.predict}: needs K = R and the score of all state components, which K = L and "
-                "mixed-score models do not provide; use --predict eps"
+                f"--predict {options.predict}: needs K = R and the score of all state components; use --predict eps"
             )
     if options.sigma_data is not None and options.predict != "blend":
         raise UsageError("--sigma-data: has an effect only with --predict blend; leave it out")
@@ -124,8 +126,7 @@ def stochastic(diffusion: Diffusion, config: SamplingConfig, budget: int, option
 
     if config.k == "L" and diffusion.D > 1:
         raise UsageError(
-            "--lambda: stochastic gDDIM needs K = R and the score of all state components, which K = L and mixed-score "
-            "models do not provide; use --sampler em"
+            "--lambda: stochastic gDDIM needs K = R and the score of all state components; use --sampler em"
         )
     t = time_grid(diffusion, config, budget, budget)
     coefficients = stochastic_coefficients(diffusion, t, options.lam, config.k, config.denoise)

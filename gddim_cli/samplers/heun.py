@@ -19,9 +19,9 @@ def heun_steps(eps: Eps, u: Tensor, coefficients: Coefficients) -> Iterator[Step
     """Yields Heun steps from t to t': `u* = Psi u + C eps(u, t)`, then `Psi u + C (eps(u, t) + eps(u*, t')) / 2`.
 
     The last step is Euler's: its result is `u*`. `Psi` and `C` are those of gDDIM of order 0, so the linear part is
-    solved exactly. For VP, this equals Heun's method for `x / sqrt(alpha)` as a function of `sigma / sqrt(alpha)`, and
-    for VE, Heun's method for x as a function of sigma, as in Karras et al. (arXiv 2206.00364). N steps take 2N - 1
-    evaluations, and the denoising step takes one more. The global order is 2.
+    solved exactly. For VE, this is Heun's method for u as a function of the noise level, as in Karras et al. (arXiv
+    2206.00364). For VP, it is the same method for `u / sqrt(alpha)`. N steps take 2N - 1 evaluations, and the denoising
+    step takes one more. The global order is 2.
     """
     from gddim_cli.numerics.blocks import combine, to_tensor_like
     from gddim_cli.samplers.multistep import denoising_step

@@ -21,14 +21,14 @@ def multistep(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Yields the steps `u_{i+1} = Psi_i u_i + sum_j C_ij f_{i-j} + N_i z_i`, then the denoising step, if any.
+    """Yields the steps `u_{i+1} = Psi_i u_i + sum_j C_ij f_{i-j} + noise_i z_i`, then the denoising step.
 
     The prediction f_i is `eps(u_i, t_i)`, or a linear combination of u_i and `eps(u_i, t_i)` if
     `coefficients.prediction` is given. The loop takes one evaluation per step, and one for the denoising step. With the
     coefficients of gDDIM, the steps are Eq. 19 of arXiv 2206.05564.
 
     Args:
-        eps: the noise prediction, defined by the factor `coefficients.k`.
+        eps: the noise prediction for `K = coefficients.k`.
         u: the state at `coefficients.t[first_step]`, [B, D, ...], or the state at T if `first_step` is 0 and
             `coefficients.first` is given.
         coefficients: the coefficients in float64; converted to u's dtype.

@@ -28,7 +28,7 @@ def noise_level(diffusion: Diffusion, t: ArrayLike) -> Array:
 
 
 def times_of_levels(diffusion: Diffusion, levels: Array, t_start: float, t_end: float) -> Array:
-    """The times between t_end and t_start whose noise levels are `levels`, [N], by bisection in log t."""
+    """The times between t_end and t_start whose noise levels are `levels`, [N], found by bisection in log t."""
     low, high = np.full_like(levels, np.log(t_end)), np.full_like(levels, np.log(t_start))
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)

@@ -18,7 +18,7 @@ Order = Annotated[
 Lambda = Annotated[
     float,
     about(
-        "Noise of the reverse process: 0 is deterministic, 1 is the reverse-time SDE. Default: 0 for gddim, 1 for em.",
+        "Amount of noise in the reverse process: 0 is deterministic, 1 is the reverse-time SDE. Default: 0 for gddim, 1 for em.",
         label="λ = {}",
         ge=0,
         le=10,

@@ -66,7 +66,8 @@ def options_of(name: str, given: Mapping[str, Any], where: Mapping[str, str] | N
     """The options struct of a sampler, built from values by key. A value of None means that the option was not given.
 
     Args:
-        where: by key, the option or key that gave the value, for messages. Default: the flag of the option.
+        where: maps the key of an option to the flag or configuration key that gave its value, for messages. Default:
+            the flag of the option.
 
     Raises:
         UsageError: the sampler is unknown or does not support an option, or a value is outside its range.

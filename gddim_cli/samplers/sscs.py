@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Splitting:
-    """Constants of SSCS, float64.
+    """Constants of SSCS, float64. Each step is an exact half step, an Euler step, and another exact half step.
+
+    The half steps solve `du = beta [[0, -1/M], [1, -Gamma/M]] u dtau + diag(0, sqrt(2 Gamma beta)) dw` in reversed time
+    tau. They preserve `N(0, diag(1, M))`. The Euler step accounts for the rest of the reverse-time SDE, the score part.
 
     Attributes:
         t: the grid, [N + 1].
         middle: the times at which the score is evaluated, [N].
-        half, half_noise: the matrices and the factors of the noise for the two exact half steps of each step, one
-            before and one after the Euler step of the score part; each [N, 2, 2, 2]. The half steps solve
-            `du = beta [[0, -1/M], [1, -Gamma/M]] u dtau + diag(0, sqrt(2 Gamma beta)) dw` in reversed time tau and
-            preserve `N(0, diag(1, M))`.
-        kick: `[I + 2 beta Gamma h diag(0, 1/M), -2 beta Gamma h diag(0, 1) K^{-T}]`, the matrices of the Euler step of
-            the score part for u and eps, where h is the length of the step; [N, 2, 2, 2].
+        half: the matrices of the two half steps of each step, [N, 2, 2, 2].
+        half_noise: the factors of the noise of these half steps, [N, 2, 2, 2].
+        kick: the matrices for u and eps in the Euler step, [N, 2, 2, 2]:
+            `[I + 2 beta Gamma h diag(0, 1/M), -2 beta Gamma h diag(0, 1) K^{-T}]`, where h is the length of the step.
         last: the matrices of the denoising step, or None.
     """
 
@@ -45,7 +46,7 @@ class Splitting:
 
 
 def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
-    """The constants on a time grid. beta may depend on time, since it is integrated over each half step."""
+    """The constants on a time grid. beta may depend on time; it is integrated over each half step."""
     from gddim_cli.numerics.matrices import symmetric_square_root
     from gddim_cli.samplers.coefficients import denoising_matrices
 
@@ -70,7 +71,7 @@ def splitting(cld: CLD, t: Array, k: KChoice, denoise: bool) -> Splitting:
 
 
 def sscs_steps(eps: Eps, u: Tensor, constants: Splitting, draw: Draw) -> Iterator[Step]:
-    """Yields steps that consist of an exact half step, an Euler step of the score part, and another exact half step.
+    """Yields the steps described in `Splitting`, then the denoising step.
 
     The Euler step is `v += 2 beta Gamma (score_v + v/M) h`. Each step takes one evaluation, at the midpoint of its
     interval; the denoising step takes one more.

@@ -20,9 +20,10 @@ def stochastic_coefficients(
     """The coefficients of stochastic gDDIM, which has order 0 (Eq. 22).
 
     A step from s to t draws from a Gaussian with mean `Psi u + (Psihat - Psi) K_s eps` and covariance
-    `P_st = Sigma_t - Psihat Sigma_s Psihat^T`, which is symmetric and positive semidefinite (the authors' program lacks
-    the transpose). The mean does not depend on the choice of K, since `K_s eps = -Sigma_s score`. The last step adds
-    noise like the others (the authors' program omits the noise there).
+    `P_st = Sigma_t - Psihat Sigma_s Psihat^T`. The mean does not depend on the choice of K, since
+    `K_s eps = -Sigma_s score`.
+
+    The authors' program differs in two points: its `P_st` lacks a transpose, and its last step adds no noise.
     """
     now, then = t[1:], t[:-1]
     psi, psi_hat = diffusion.Psi(now, then), diffusion.Psi_hat(now, then, lam)

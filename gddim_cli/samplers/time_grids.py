@@ -1,4 +1,4 @@
-"""Time grids `t_start = t_0 > ... > t_N = t_end`, evenly spaced in a power of t or the noise level, or in log SNR."""
+"""Time grids `t_start = t_0 > ... > t_N = t_end`, even in a power of t, a power of the noise level, or log SNR."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def rho_of(grid: str) -> float:
     except ValueError:
         rho = 0.0
     if not 0 < rho < math.inf:
-        raise UsageError(
-            f"--time-grid: '{grid}' is neither a power of t, {LOG_SNR} nor {RHO}P with a positive number P"
-        )
+        raise UsageError(f"--time-grid: '{grid}' is not a power of t, {LOG_SNR}, or {RHO}P with a positive number P")
     return rho
 
 
@@ -75,7 +73,7 @@ def power_grid(t_start: float, t_end: float, steps: int, power: float = 2.0) -> 
 
 
 def check_ends(t_start: float, t_end: float, steps: int) -> None:
-    """Raises UsageError if there is less than one step, or unless `0 < t_end < t_start`."""
+    """Raises UsageError if there is less than one step, or if `0 < t_end < t_start` does not hold."""
     if steps < 1:
         raise UsageError(f"a time grid needs at least one step, not {steps}")
     if not 0 < t_end < t_start:

@@ -18,8 +18,9 @@ AUTO = "auto"
 Solver = Annotated[
     str,
     about(
-        "Solver fitted to the network: a file written by gddim tune, or auto to use the one for this checkpoint, diffusion "
-        "and NFE, from the cache or shipped with gddim. Implies --sampler tuned. Default with --sampler tuned: auto.",
+        "Solver fitted to the network: a file written by gddim tune, or auto. With auto, gddim uses the solver for this "
+        "checkpoint, diffusion and NFE from the cache, or one that it ships. Implies --sampler tuned. Default with --sampler "
+        "tuned: auto.",
         metavar="FILE|auto",
         label="solver {}",
         complete=lambda: [AUTO],

@@ -1,4 +1,4 @@
-"""UniPC (Zhao et al., arXiv 2302.04867) with three evaluations: a predictor, and a corrector that costs no evaluation.
+"""UniPC (Zhao et al., arXiv 2302.04867): a predictor from the last three evaluations, and a corrector at no cost.
 
 The corrector of a step uses the evaluation at the predicted state, which the next step needs anyway.
 """
@@ -24,7 +24,7 @@ def weights(at: Scales) -> Array:
     `a_i = sigma_{i+1} / sigma_i`. The predictor is `p_{i+1} = a_i c_i + sum_j P_ij x0_{i-j}`, and the corrector is
     `c_{i+1} = a_i c_i + K_i x0_{i+1} + sum_j K_ij x0_{i-j}`. Their difference gives
     `c_{i+1} = p_{i+1} + K_i x0_{i+1} + sum_j (K_ij - P_ij) x0_{i-j}`. Inserting this into the next predictor eliminates
-    the `c_i`: what remains is a linear multistep method in the `p_i`.
+    the `c_i` and leaves a linear multistep method in the `p_i`.
     """
     lam, carried = at.half_log_snr, at.sigma[1:] / at.sigma[:-1]
     found = np.zeros((at.steps, EVALUATIONS + 1, *lam.shape[1:]))
@@ -41,10 +41,12 @@ def weights(at: Scales) -> Array:
 def step_weights(at: Scales, i: int, nodes: list[int]) -> Array:
     """The weights of x0 at the nodes for the step from `t_i` to `t_{i+1}`, [nodes, ...].
 
-    The weights are `sigma_{i+1} int e^lambda l_j dlambda` with the Lagrange polynomials `l_j` on the nodes. This is the
-    solution of the paper's system of equations, whatever its function B(h) is. Two nodes, `t_i` and `t_m`, are an
-    exception, since there the paper sets a coefficient to 1/2 instead of solving the system. The weights are then those
-    of `-alpha_{i+1} B(h) (x0_i + (x0_m - x0_i) / (2 r))`, with `B(h) = e^{-h} - 1` and `r = (lambda_m - lambda_i) / h`.
+    The weights are `sigma_{i+1} int e^lambda l_j dlambda` with the Lagrange polynomials `l_j` on the nodes. They solve
+    the paper's system of equations for every choice of its function B(h).
+
+    The case of two nodes, `t_i` and `t_m`, is an exception: the paper sets a coefficient to 1/2 instead of solving the
+    system. The weights are then those of `-alpha_{i+1} B(h) (x0_i + (x0_m - x0_i) / (2 r))`, with `B(h) = e^{-h} - 1`
+    and `r = (lambda_m - lambda_i) / h`.
     """
     lam = at.half_log_snr
     if len(nodes) != 2:

@@ -79,8 +79,8 @@ class Dataset:
         counts = np.zeros(256, np.int64)
         for begin in range(0, len(self.images), BATCH):
             counts += np.bincount(self.images[begin : begin + BATCH].reshape(-1), minlength=256)
-        grey = np.arange(256) / 127.5 - 1
-        return round(float(np.sqrt((grey**2 * counts).sum() / counts.sum())), 4)
+        gray = np.arange(256) / 127.5 - 1
+        return round(float(np.sqrt((gray**2 * counts).sum() / counts.sum())), 4)
 
 
 def read_dataset(
@@ -93,16 +93,17 @@ def read_dataset(
     """The images at a path, as `open_images` finds them, with class labels if asked for.
 
     Args:
-        path: a folder (if it is a run of `gddim sample`, only the run's images are read), a .zip or .tar of images, an
-            .npz, or an .npy.
+        path: a folder, a .zip or .tar of images, an .npz, or an .npy. If the folder is a run of `gddim sample`, only the
+            run's images are read.
         key: the array of an .npz that holds the images.
-        num: at most this many images: the first ones of a run of `gddim sample`, else a fixed random choice.
-        conditional: whether to read labels: from the first folder in each image's path, or from an array of the .npz.
+        num: at most this many images: the first ones of a run of `gddim sample`, else a fixed random subset.
+        conditional: whether to read labels. They come from the first folder in each image's path, or from an array of
+            the .npz.
         label_key: the array of an .npz that holds the labels; by default `train_labels`. Implies `conditional`.
 
     Raises:
         DataError: there are no images; the images are not square, differ in size or kind, or do not fit in memory;
-            labels are missing, or are not whole numbers, one per image.
+            labels are missing or cannot be used.
     """
     source = open_images(path, key, num)
     height, width, channels = source.shape
@@ -171,7 +172,7 @@ def array_classes(path: Path, count: int, label_key: str | None) -> Classes:
     """The labels in an array of an .npz.
 
     Raises:
-        DataError: there is no such array, or its values are not whole numbers from 0, one per image.
+        DataError: there is no such array, or it does not hold one whole number from 0 for each image.
     """
     arrays = read_archive(path)
     name = label_key or LABELS

@@ -32,7 +32,7 @@ class Record(msgspec.Struct):
         files: every file that the run wrote, with its sha256; while a file is being replaced, also the sha256 of its next
             version.
         checksum: SHA-256, hexadecimal, of the record as compact JSON with an empty checksum. A wrong checksum means
-            that the record itself is damaged, rather than that files have changed.
+            that the record itself is damaged, not that other files have changed.
     """
 
     gddim: str
@@ -81,14 +81,14 @@ class TrainingFolder:
         changed = found.changes(self.settings)
         if changed and not self.force:
             raise UsageError(
-                f"{self.path / name}: that run had other settings: {'; '.join(changed)}; choose another --out, use the "
-                "recipe and images that it was begun with (of the recipe, only steps, license and the section data may "
-                "change), or replace it with --force"
+                f"{self.path / name}: belongs to a run with other settings: {'; '.join(changed)}; choose another --out, use "
+                "that run's recipe and images (only steps, license and the section data of the recipe may change), or "
+                "replace the run with --force"
             )
         return not changed
 
     def own_state(self) -> None:
-        """Lets `state.pt` be replaced even if `train.json` does not list it: its content tells which run it belongs to.
+        """Allows `state.pt` to be replaced even if `train.json` does not list it, because `state.pt` itself names its run.
 
         Raises:
             DataError: the file has changed since this run wrote it and may be damaged, and `force` is false.
@@ -108,7 +108,7 @@ class TrainingFolder:
         """Refuses to replace files that this run did not write; with `force`, they count as the run's own from then on.
 
         Raises:
-            OutputError: a file exists that this run did not write, or that has changed since.
+            OutputError: a file exists that this run did not write, or that has changed since this run wrote it.
         """
         for name in names:
             path = self.path / name

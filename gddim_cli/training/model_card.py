@@ -1,4 +1,4 @@
-"""The model card of a trained denoiser: what it is and how it was trained."""
+"""The model card of a trained denoiser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_NAMES = 1000
 def model_card(trainer: Trainer, data: Dataset, fingerprint: str, machine: str) -> Card:
     """The model card of the current averaged weights.
 
-    The recipe's information on images and licences is copied only if it describes these images.
+    The recipe's information on images and licenses is copied only if the recipe describes these images.
 
     Args:
         fingerprint: the images' fingerprint.
@@ -61,7 +61,7 @@ def is_about(recipe: Recipe, fingerprint: str) -> bool:
 
 
 def described(data: Dataset) -> str:
-    """A description of the images: their number, their shape and any number of classes."""
+    """A description of the images: their number, their shape and, with labels, the number of classes."""
     channels, size, _ = data.image_shape
     text = f"{len(data.images)} images of {size}x{size}x{channels}"
     return text + (f" in {data.classes.count} classes" if data.classes else "")
@@ -73,6 +73,6 @@ def class_names(data: Dataset) -> dict[str, Any]:
 
 
 def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:
-    """The parts of a recipe that the card records under `recipe`: those that it does not record elsewhere."""
+    """The parts of a recipe that the card records under `recipe`: those that the card does not hold elsewhere."""
     elsewhere = {"data", "license", "network", "name"} | (set() if conditional else {"label_dropout"})
     return {key: value for key, value in msgspec.to_builtins(recipe).items() if key not in elsewhere}

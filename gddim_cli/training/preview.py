@@ -25,7 +25,7 @@ MOST_ROWS = 16
 
 
 def columns_for(size: int) -> int:
-    """The number of images in a row of the grid: 8, or fewer if images of this size are large."""
+    """The number of images in a row of the grid: 8, or fewer for large images."""
     return min(max(WIDTH // size, 2), 8)
 
 
@@ -52,7 +52,7 @@ def preview(trainer: Trainer, card: Card) -> tuple[Pixels, int]:
 
     sampler = OomRetry(draw, release=prepared.release)
     count = rows * columns
-    # Sampling a batch takes less memory than training on a batch of the same size, which fitted.
+    # Training on a batch of this size has fit in memory, and sampling takes less memory than training.
     size = min(count, trainer.recipe.batch_size)
     batches = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
     images = np.concatenate([made for batch in batches for made in sampler(batch)])

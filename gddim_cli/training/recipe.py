@@ -58,13 +58,12 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     title: Annotated[Text, about("Title of the data set.")] | None = None
     source: Annotated[Text, about("Citation for the images.")] | None = None
-    license: Annotated[Text, about("Licence of the images.")] | None = None
+    license: Annotated[Text, about("License of the images.")] | None = None
     sha256: (
         Annotated[
             str,
             about(
-                "SHA-256 of the images that this recipe describes. If the training images have another one, the model card "
-                "omits `data` and `license`.",
+                "SHA-256 of the images that this recipe describes. For other images, the model card omits `data` and `license`.",
                 pattern=r"^[0-9a-f]{64}\Z",
             ),
         ]
@@ -73,7 +72,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The settings of a training run. Once it has begun, only `steps`, `data` and `license` may change."""
+    """The settings of a training run. Once the run has begun, only `steps`, `data` and `license` may change."""
 
     name: Annotated[
         str,
@@ -94,13 +93,13 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: Annotated[
         int,
         about(
-            "Number of final steps, over which the learning rate falls linearly to zero; at most a third of all steps.",
+            "Number of final steps over which the learning rate falls linearly to zero. At most a third of all steps.",
             ge=1,
             le=10**9,
         ),
     ] = 1000
     ema: Annotated[
-        float, about("Decay per step of the moving average of the weights, which the checkpoint holds.", ge=0, le=1)
+        float, about("Decay per step of the weights' moving average. The checkpoint holds this average.", ge=0, le=1)
     ] = 0.9995
     seed: Annotated[int, about("Seed of the initial weights and of every batch.", ge=0, le=10**12)] = 0
     flip: Annotated[bool, about("Mirror half of the images left to right, at random.")] = False
@@ -111,7 +110,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: Network = Network()
     sigma: NoiseLevels = NoiseLevels()
     data: Data = Data()
-    license: Annotated[Text, about("Licence of the weights, for the model card.")] | None = None
+    license: Annotated[Text, about("License of the weights, for the model card.")] | None = None
 
 
 def read_recipe(reference: str) -> Recipe:
@@ -132,7 +131,7 @@ def read_recipe(reference: str) -> Recipe:
 
 
 def with_changes(recipe: Recipe, steps: int | None, name: str | None) -> Recipe:
-    """The recipe with the values of `--steps` and `--name`, where given, in place of its own.
+    """The recipe, with `steps` and `name` replaced by the values of `--steps` and `--name`, if given.
 
     Raises:
         UsageError: a value outside its range.

@@ -167,6 +167,6 @@ def refuse_unusable_levels(recipe: Recipe) -> None:
     if levels.max <= lowest or levels.min >= highest:
         raise DataError(
             f"recipe {recipe.name}: noise levels from sigma.min {levels.min:g} to sigma.max {levels.max:g} cannot be sampled: "
-            f"{diffusion.name} uses noise levels from {lowest:.3g} to {highest:.3g}, which the defaults, 0.001 and "
-            "260, cover"
+            f"{diffusion.name} uses noise levels from {lowest:.3g} to {highest:.3g}; the defaults, 0.001 and 260, "
+            "cover these"
         )

@@ -36,7 +36,7 @@ class RunSettings(msgspec.Struct, frozen=True):
     labels: str | None = None
 
     def changes(self, other: RunSettings) -> list[str]:
-        """The settings in which `other` differs, as `name: this -> other`; `images` and `class labels` by name only."""
+        """The settings in which `other` differs, as `name: this -> other`; for images and class labels, only the name."""
         ours, theirs = flat(msgspec.to_builtins(self.recipe)), flat(msgspec.to_builtins(other.recipe))
         changed = [f"{key}: {ours[key]} -> {theirs[key]}" for key in ours if ours[key] != theirs[key]]
         changed += ["images"] if self.images != other.images else []

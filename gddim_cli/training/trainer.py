@@ -1,7 +1,7 @@
 """Training a preconditioned denoiser: batches, loss, learning rate, averaged weights.
 
-Karras et al. (arXiv 2206.00364), Table 1: `loss = E lambda(sigma) |D(x + sigma n; sigma) - x|^2`,
-`lambda = (sigma^2 + s^2) / (sigma s)^2`, `s = sigma_data`, here with noise levels that cover a whole diffusion.
+Karras et al. (arXiv 2206.00364), Table 1: `loss = E lambda(sigma) |D(x + sigma n; sigma) - x|^2` with
+`lambda = (sigma^2 + s^2) / (sigma s)^2` and `s = sigma_data`. Here, the noise levels cover a whole diffusion.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Trainer:
         self.classes = data.classes.count if data.classes else 0
         self.arguments = network_arguments(recipe, data)
         self.sigma_data: float = self.arguments["sigma_data"]
-        # On a CPU, too large an allocation may raise no error: the system kills the program when it uses the memory.
+        # On a CPU, too large an allocation may raise no error: the system kills the program once it writes to the memory.
         if device.type == "cpu":
             refuse_large_batch(recipe, data)
         torch.manual_seed(recipe.seed)
@@ -77,7 +77,9 @@ class Trainer:
         """
         started = time.perf_counter()
         size = self.recipe.batch_size
-        with memory_for(size, self.device, f"lower batch_size in the recipe (to {max(1, size // 2)}), or its network"):
+        with memory_for(
+            size, self.device, f"lower batch_size in the recipe (to {max(1, size // 2)}), or use a smaller network"
+        ):
             loss = self._loss(*self._batch(self.done))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""Tests of a diffusion and of samplers on it against exact answers: `gddim check`."""
+"""`gddim check`: tests of diffusions and gDDIM against exact answers, and of how well models denoise."""

@@ -21,18 +21,19 @@ NUMBERS_COMPARED = 6144
 """Approximate number of pixel values of the given images on which corrections are compared."""
 CLASSES_TRIED = 16
 FULL_RANGE, TOO_FAR = 1.3, 1.4
-"""The 1 % and 99 % quantiles of images in [-1, 1] must be at least 1.3 apart, and must not lie beyond -1.4 or 1.4."""
+"""The 1 % and 99 % quantiles of images in [-1, 1] must be at least 1.3 apart and lie between -1.4 and 1.4."""
 
 
 class Images(Protocol):
-    """The images on which readings, that is interpretations of a network's output, are compared.
+    """The images on which readings are compared. A reading is an interpretation of a network's output.
 
     Attributes:
         title: a description of the images.
         passes: the largest mean ratio (see `mean_ratio`) with which a model passes.
-        convincing: the mean ratio below which no corrections are tried; 0 if corrections are always tried.
-        count, compared: the number of images on which the model is tested, and on which corrections are compared.
-        evaluations: network evaluations per image that it takes to obtain the images.
+        convincing: the mean ratio below which no corrections (see `mistakes`) are tried; 0 if they are always tried.
+        count: the number of images on which the model is tested.
+        compared: the number of images on which corrections are compared.
+        evaluations: the network evaluations per image with which the images are drawn.
     """
 
     title: str
@@ -47,11 +48,11 @@ class Images(Protocol):
 
 
 class GivenImages:
-    """The user's images in random order: the model is tested on the first, and a linear denoiser is fitted to the rest.
+    """The user's images in random order. The model is tested on some, and a linear denoiser is fitted to the rest.
 
     Args:
         pixels: uint8 [N, H, W, C].
-        num: how many images to test the model on; at most half of the images are used for this.
+        num: how many images to test the model on, at most half of all.
         title: the images' name.
 
     Raises:
@@ -107,7 +108,7 @@ class DrawnImages:
 def likeliest_classes(model: Model, images: Tensor) -> Tensor | None:
     """For each image, the class with which a conditional model denoises it best at sigma = 1, [N].
 
-    At most 16 randomly chosen classes are tried. None if the model takes no classes or is not a denoiser.
+    At most 16 randomly chosen classes are tried. Returns None if the model takes no classes or is not a denoiser.
     """
     denoiser = getattr(model, "denoiser", None)
     if not model.classes or denoiser is None:

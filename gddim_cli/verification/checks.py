@@ -26,7 +26,7 @@ FIRST_STEPS, MAX_STEPS = 160, 5120
 CONVERGED = 1e-12
 """Errors up to this size are rounding errors, from which no slope can be measured."""
 LAST_FRACTION = 0.05
-"""Orders of convergence are measured from `t_start` to this fraction of it."""
+"""Orders of convergence are measured from `t_start` to this fraction of `t_start`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Subject:
 
     @cached_property
     def edges(self) -> Array:
-        """The edges, [P + 1], of panels of [t_end, t_start] so short that all matrices change little within one."""
+        """The edges, [P + 1], of panels of [t_end, t_start]. All matrices change little within a panel."""
         d = self.diffusion
 
         def matrices(t: Array) -> Array:
@@ -123,7 +123,8 @@ def norms(matrices: Array) -> Array:
 def check_psi(subject: Subject) -> Result:
     """Checks `Psi(s, s) = I`, `dPsi/dt = F Psi` and `Psi(t, s) = Psi(t, a) Psi(a, s)`.
 
-    Here t is a node and a the left edge of its panel. The equation is checked from a to t, the product for three s.
+    Here t is a node and a the left edge of its panel. The equation is checked from a to t, and the product for three
+    values of s.
     """
     d, nodes, edges = subject.diffusion, subject.nodes, subject.edges
     a = edges[:-1, None]
@@ -194,8 +195,8 @@ def check_image_left(subject: Subject) -> Result:
         else "choose stronger noise"
     )
     message = (
-        f"at t_start = {subject.start:g}, {left:.0%} of the image is left in the state, which is {value:.2g} times the standard "
-        f"deviation of the noise, but sampling starts from noise alone; {later}"
+        f"sampling starts from noise alone, but at t_start = {subject.start:g}, {left:.0%} of the image is left in the "
+        f"state ({value:.2g} times the standard deviation of the noise); {later}"
     )
     return below("image left at t_start, relative to the noise", value, IMAGE_BOUND, message)
 
@@ -280,7 +281,7 @@ CHECKS: tuple[Callable[[Subject], Result], ...] = (
 
 
 def checks_of(diffusion: Diffusion) -> list[Callable[[Subject], Result]]:
-    """The checks for a diffusion. If it is sampled with K = L, R may be undefined; checks of R are then left out."""
+    """The checks for a diffusion. If it is sampled with K = L, R may be undefined, so checks of R are left out."""
     return [check for check in CHECKS if diffusion.sampling.k == "R" or check not in (check_r, check_one_step)]
 
 

@@ -36,9 +36,9 @@ DRAWN_FROM, DRAWN_TO = 80.0, 0.01
 class OwnDiffusionReading:
     """Turns a noise prediction into an estimate of the clean image x_0, on states u_t of the model's own diffusion.
 
-    Let `psi = Psi(t, 0) e_x`. Since `u - psi x_0 = K eps`, the estimate is `w^T (u - K eps)` with the weights w of
-    `isotropic_view`. A model for K = L may predict only the last component of eps. For K = L the equation is therefore
-    multiplied by `K^{-1}`, and the estimate solves its last row, `(K^{-1} (u - psi x_0))_D = eps_D`.
+    Let psi be the first column of `Psi(t, 0)`. For K = R, `u - psi x_0 = K eps` leads to the estimate `w^T (u - K eps)`
+    with the weights w of `isotropic_view`. For K = L, a model may predict only the last component of eps. The estimate
+    is then the solution x_0 of the last row of `K^{-1} (u - psi x_0) = eps`.
 
     Attributes:
         model: the model, a dataclass.

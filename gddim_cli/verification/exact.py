@@ -1,4 +1,4 @@
-"""Exact probability flows of mixtures of Gaussians, and the errors of gDDIM against them."""
+"""Exact probability flows of mixtures of Gaussians, and the errors of gDDIM compared with them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def prior_states(diffusion: Diffusion, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PointFlow:
-    """The probability flow of one image m, from 16 draws of the prior.
+    """The probability flow for data that consist of one image m, from 16 draws of the prior.
 
     `u_t = psi_t m + R_t R_T^{-1} (u_T - psi_T m)` (gDDIM, Prop. 4), where psi_t is the first column of `Psi(t, 0)` and
     T is `t_start`. One step of gDDIM of order 0 with K = R is exact on this flow, whatever the length of the step.
@@ -61,7 +61,7 @@ class PointFlow:
         return psi.view(1, -1, 1, 1, 1) * self.point.means[:1, None]
 
     def step_error(self, s: float, t: float) -> float:
-        """The largest error of one step from s to t, of order 0, with K = R and the exact score: rounding errors."""
+        """The largest error, due to rounding, of a step of order 0 from s to t with K = R and the exact score."""
         c = gddim_coefficients(self.diffusion, np.array([s, t]), order=0, k="R")
         end = final_state(multistep(self.point.eps(self.diffusion, "R"), self.at(s), c))
         return float((end - self.at(t)).abs().max())
@@ -79,7 +79,7 @@ class ExactFlow:
 
     Attributes:
         start: the states at the diffusion's `t_start`, [B, D, 1, 1, 2].
-        at: maps a time, not before `t_end`, to the states at that time.
+        at: maps a time from the diffusion's `t_start` down to `t_end` to the states at that time.
         t_end: the last time.
     """
 
@@ -141,9 +141,9 @@ def convergence(exact: ExactFlow, order: int, steps: Sequence[int]) -> tuple[lis
     """Errors of gDDIM at the end of the flow, for each number of steps.
 
     Returns:
-        The errors with an exact history, which fall as h^(order + 1); and the effects of the warm-up, which are the
-        largest differences between the final states with and without an exact history. These fall as h^2, because the
-        first step of the warm-up has order 0.
+        The errors with an exact history, and the effects of the warm-up. The errors fall as h^(order + 1), where h is
+        the step size. An effect of the warm-up is the largest difference between the final states with and without an
+        exact history. It falls as h^2, because the first step of the warm-up has order 0.
     """
     errors, warm_up = [], []
     for count in steps:
@@ -156,7 +156,7 @@ def convergence(exact: ExactFlow, order: int, steps: Sequence[int]) -> tuple[lis
 
 
 def corrected_errors(exact: ExactFlow, order: int, steps: Sequence[int]) -> list[float]:
-    """Errors of gDDIM with the corrector and an exact history, which fall as h^(order + 2)."""
+    """Errors of gDDIM with the corrector and an exact history. They fall as h^(order + 2), where h is the step size."""
     errors = []
     for count in steps:
         grid = grid_of(exact, count)

@@ -13,11 +13,11 @@ from gddim_cli.numerics.quadrature import Array
 
 SIDE = 4
 TESTED = ((0, 0), (1, 2), (3, 3))
-"""The frequencies (row, column) to test: 0, which is the mean of an image, a middle one, and the highest one."""
+"""The frequencies (row, column) to test: the lowest (an image's mean), a middle one, and the highest."""
 
 
 class OneFrequency(Diffusion):
-    """One frequency of a spectral diffusion. Frequencies do not mix, so a property of each holds for the diffusion."""
+    """One frequency of a spectral diffusion. Frequencies do not mix, so each can be tested separately."""
 
     D = 1
 
@@ -70,8 +70,8 @@ def parts_to_test(diffusion: Diffusion) -> list[Diffusion]:
         return [diffusion]
     if not dataclasses.is_dataclass(diffusion) or "image_size" not in parameters_of(diffusion):
         raise UsageError(
-            f"{diffusion.name} differs by frequency, so it has to be tested on images of {SIDE}x{SIDE} pixels; make it "
-            "a dataclass with a field image_size"
+            f"{diffusion.name} differs by frequency, and is therefore checked on images of {SIDE}x{SIDE} pixels; make "
+            "it a dataclass with a field image_size"
         )
     small: Diffusion = dataclasses.replace(diffusion, image_size=SIDE)
     return [OneFrequency(small, row, column) for row, column in TESTED]

@@ -90,7 +90,7 @@ FACTORS = ((1000.0, "1000 times"), (1e-3, "1/1000 of"), (2.0, "twice"), (0.5, "h
 
 
 def corrections(reading: Reading) -> Iterator[Correction]:
-    """The model with one of its conventions replaced by another that is often confused with it, the likeliest first."""
+    """Models in which one convention is replaced by another that is often confused with it, the likeliest first."""
     if isinstance(reading, OwnDiffusionReading):
         yield from corrections_in_own_diffusion(reading)
     elif isinstance(reading, IsotropicDenoiser):

@@ -1,4 +1,4 @@
-"""`gddim check --checkpoint`: whether a model denoises as its conventions say, and at which noise levels it does so."""
+"""`gddim check --checkpoint`: tests whether a model denoises well by its conventions, and at which noise levels."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class ModelReport:
         images: a description of the images that the model was tested on.
         levels: the errors at each noise level.
         mean_ratio: the ratio of the model's error to the linear denoiser's, as a geometric mean over the levels.
-        trusted: the lowest and highest of the noise levels between which the ratio is small enough; None if it is small
-            at none of them, or if the check failed.
+        trusted: the lowest and highest noise level of the range in which the ratio is small enough. None if there is no
+            such range, or if the check failed.
         findings: the problems found; empty if the check passed.
     """
 
@@ -79,7 +79,7 @@ class ModelReport:
 
 
 def reading_of(model: Model) -> tuple[Reading, list[Level]]:
-    """The reading of a model by its own conventions, and the noise levels to test it at.
+    """The reading that a model's own conventions define, and the noise levels to test it at.
 
     Raises:
         UsageError: the model's diffusion is in frequency space.
@@ -104,7 +104,7 @@ class ModelCheck:
         images: the images to test it on.
 
     Raises:
-        UsageError: the model cannot be checked, or it can be checked only on given images and `images` draws them.
+        UsageError: the model cannot be checked, or it can be checked only on given images and `images` are drawn.
     """
 
     def __init__(self, model: Model, images: Images) -> None:
@@ -138,7 +138,7 @@ class ModelCheck:
         return ModelReport(self.name, self.images.title, errors, ratio, trusted, [finding] if finding else [])
 
     def _plausible(self, images: Tensor) -> bool:
-        """Whether images look like images: drawn ones have to fill the range [-1, 1], the user's count as plausible."""
+        """Whether images look like images. Drawn images must fill the range [-1, 1]; the user's images always pass."""
         return isinstance(self.images, GivenImages) or fills_range(images)
 
     def _score(self, reading: Reading, most: float = math.inf) -> float:
@@ -173,7 +173,7 @@ class ModelCheck:
         return Finding(likeliest.kind, f"{likeliest.message}. With this corrected, {change}")
 
     def _verdict(self, ratio: float, plausible: bool) -> Finding | None:
-        """The finding that errors are large, or that drawn images do not look like images, without a known reason."""
+        """The finding that errors are large or images implausible for no known reason; None if the model passes."""
         if plausible and ratio <= self.images.passes:
             return None
         large = f"the error is {ratio:.3g} times that of a linear filter"

@@ -27,7 +27,7 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A denoiser of random weights, 28x28 grey images."""
+    """A denoiser of random weights, 28x28 gray images."""
     torch.manual_seed(0)
     network = DenoisingUNet(**SMALL)
     for parameter in network.parameters():

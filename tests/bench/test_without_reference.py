@@ -112,7 +112,10 @@ def test_a_checkpoint_of_another_shape_needs_no_reference(gddim, tiny: Path, tmp
     words = ("--checkpoint", tiny, "--nfe", "5", "--solver-error-images", "2", "--out", tmp_path / "out")
     done = gddim("bench", *words)
     assert done.status == 0, done.err
-    assert "note: Without a reference, solver errors and pictures only: --ref: needed for images of 8x8" in done.err
+    assert (
+        "note: Without a reference, only solver errors and pictures are made: --ref: needed for images of 8x8"
+        in done.err
+    )
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["tables"][0]["rows"]
     assert list(rows) == ["gDDIM order 0", "gDDIM order 2", "Euler-Maruyama", "Heun", "RK45"]
     assert names(tmp_path / "out") == MADE

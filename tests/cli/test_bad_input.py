@@ -37,7 +37,10 @@ def refused(gddim, tiny: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--nfe", 1], "--nfe: 1 is too few: besides the denoising step, 0 evaluations are not enough for one step"),
+        (
+            ["--nfe", 1],
+            "--nfe: 1 is too few: the denoising step takes one, and 0 evaluations are not enough for one step",
+        ),
         (["--nfe", 0], "--nfe: 0: expected a whole number from 1 to 100000"),
         (["--nfe", -3], "--nfe: -3: expected a whole number from 1 to 100000"),
         (["--nfe", "many"], "--nfe: 'many': expected a whole number"),
@@ -116,7 +119,7 @@ def test_damaged_and_foreign_weights(refused, tiny: Path, tmp_path: Path) -> Non
         ({"images": {"channels": 3, "size": 8}}, "its network has 1 input and 1 output channels of 8x8 pixels"),
         ({"diffusion": {"name": "cld", "beta": 4.0}}, "no parameter 'beta'"),
         ({"diffusion": {}}, "there is no diffusion ''"),
-        ({"parameterization": "noise"}, "its card says that a denoiser predicts 'noise'"),
+        ({"parameterization": "noise"}, "its card combines the network 'denoiser' with the parameterization 'noise'"),
         ({"titel": "x"}, "unknown field `titel`"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",

@@ -81,10 +81,10 @@ def test_the_number_is_the_distance_of_the_features(gddim: Callable, digits: Pat
 def test_for_people_it_says_what_the_number_is(gddim: Callable, digits: Path) -> None:
     found = gddim("fid", digits)
     assert found.out.startswith("FD(lenet-mnist)@60 = ")
-    assert "quantisation unknown" in found.out
+    assert "quantization unknown" in found.out
     assert "MNIST train" in found.out
     assert gddim("fid", run_json(digits, "floor"), "--num", 50).out.startswith("FD(lenet-mnist)@50 = ")
-    assert "quantised by floor" in gddim("fid", digits).out
+    assert "quantized by floor" in gddim("fid", digits).out
 
 
 def test_num_of_sorted_images_is_a_fair_sample(gddim: Callable, tmp_path: Path) -> None:
@@ -319,9 +319,9 @@ def test_protocols_fix_reference_mode_quantisation_and_count(
     for words in (("--ref", "cifar10"), ("--mode", "clean")):
         found = gddim("fid", colour, "--protocol", "gddim-paper", *words)
         assert (found.status, "fixes it to" in found.err) == (2, True)
-    grey = folder_of(colour.parent / "grey", pictures(4, 28, 1))
-    assert "the images are 28x28 grey, but those of the reference cifar10-edm are 32x32 RGB" in gddim(
-        "fid", grey, "--ref", "cifar10-edm").err  # fmt: skip
+    gray = folder_of(colour.parent / "gray", pictures(4, 28, 1))
+    assert "the images are 28x28 gray, but those of the reference cifar10-edm are 32x32 RGB" in gddim(
+        "fid", gray, "--ref", "cifar10-edm").err  # fmt: skip
 
 
 @pytest.mark.slow

@@ -135,7 +135,7 @@ class Corpus:
         assert done.status == 0, (words, done)
 
     def checkpoint(self, name: str, size: int) -> None:
-        """A checkpoint of random weights, grey images of this size."""
+        """A checkpoint of random weights, gray images of this size."""
         network = {
             "image_channels": 1,
             "image_size": size,
@@ -194,7 +194,7 @@ class Corpus:
 
 
 def png(image: np.ndarray) -> bytes:
-    """A grey image as the bytes of a PNG."""
+    """A gray image as the bytes of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()

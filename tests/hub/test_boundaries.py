@@ -96,7 +96,7 @@ def kept(home):
 def test_a_released_model_from_download_to_denoiser(card, gddim, golden_file):
     done = gddim("download", "small")
     assert done.status == 0, done.err
-    assert "licence CC BY-NC-SA 4.0 (non-commercial): not for commercial use" in done.err
+    assert "license CC BY-NC-SA 4.0 (non-commercial): not for commercial use" in done.err
     model = load("small", CPU)
     assert (model.name, model.classes) == ("small", 10)
     original = load(str(golden_file("edm_small_ncsnpp_cond.pkl")), CPU)
@@ -136,7 +136,7 @@ def test_a_file_far_larger_than_its_card_says(card, site, gddim, monkeypatch, ki
     done = gddim("download", "small")
     assert done.status == 1
     last = done.err.strip().splitlines()[-1]
-    assert "it has more than 2 MB, but its card says 1 MB; not kept" in last
+    assert "the file has more than 2 MB, but its card says 1 MB; not kept" in last
     assert kept(card.home) == []
     assert len(site.requests) == 1
 

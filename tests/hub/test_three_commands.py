@@ -131,7 +131,7 @@ def test_the_three_commands(gddim, published):
     assert fid.out.startswith("FID@100 = ")
     assert "100 images show that everything works, not how good cld-cifar10 is" in fid.err
     assert (
-        "2.2565, was measured on 50000 images: gddim download cld-cifar10 --protocol gddim-paper && gddim sample"
+        "2.2565, was measured on 50000 images; to measure it: gddim download cld-cifar10 --protocol gddim-paper && gddim sample"
         in fid.err
     )
     assert "strongly biased upwards" in fid.err
@@ -154,7 +154,7 @@ def test_a_new_default_and_the_runs_of_the_earlier_one(gddim, published):
     assert run_of(published / "same-mnist-2")["settings"]["checkpoint"] == "mnist"
     more = gddim("sample", "--nfe", 3, "--num", 4, "--out", "more")
     assert more.status == 0, more.err
-    assert "checkpoint: mnist (the checkpoint of the run in more, which lacks images)" in more.err
+    assert "checkpoint: mnist (the run in more began with it and lacks images)" in more.err
     assert (run_of(published / "more")["settings"]["checkpoint"], run_of(published / "more")["num"]) == ("mnist", 4)
     other = gddim("sample", "--nfe", 4, "--num", 2, "--out", "other")
     assert other.status == 2

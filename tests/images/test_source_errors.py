@@ -19,7 +19,7 @@ BAD = {
     "empty": (b"", "not a readable image"),
     "not an image": (b"hello", "not a readable image"),
     "truncated JPEG": (saved("RGB", "JPEG", (64, 64))[:-40], "not a readable image"),
-    "16-bit grey": (saved("I;16"), "mode is I;16.*divide 16-bit values by 257"),
+    "16-bit gray": (saved("I;16"), "mode is I;16.*divide 16-bit values by 257"),
     "16-bit colour": (deep_rgb(), "mode is RGB of 16 bits.*divide 16-bit values by 257"),
     "float": (saved("F", "TIFF"), "mode is F,.*scale it to 0..255"),
     "RGBA": (saved("RGBA"), "mode is RGBA with transparency.*background"),
@@ -29,7 +29,7 @@ BAD = {
     "LAB": (saved("LAB", "TIFF"), "mode is LAB.*save it as RGB"),
     "frames": (saved("RGB", "TIFF", save_all=True, append_images=[Image.new("RGB", (4, 4))]), "holds several frames"),
     "other size": (saved("RGB", size=(5, 4)), "5x4 RGB, but 0.png is 4x4 RGB.*convert it or move it away"),
-    "grey among colour": (saved("L"), "4x4 grey, but 0.png is 4x4 RGB"),
+    "gray among colour": (saved("L"), "4x4 gray, but 0.png is 4x4 RGB"),
 }
 
 
@@ -176,6 +176,6 @@ def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     refuse("0.png: its mode is I;16, but 8-bit images without alpha are needed", photos)
     (photos / "0.png").unlink()
     refuse("--key: .*photos is not an .npz", photos, "x")
-    refuse(r"b.png: 4x4 RGB, but a.png is 4x4 grey", photos)
+    refuse(r"b.png: 4x4 RGB, but a.png is 4x4 gray", photos)
     (photos / "b.png").write_bytes(b"\x89PNG")
     refuse("b.png: not a readable image", photos)

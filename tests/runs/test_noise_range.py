@@ -57,7 +57,7 @@ def test_the_bundled_recipe_reaches_what_its_diffusions_ask_for_but_not_beta_8()
     for diffusion in (CLD(), VP(), VE(), PSLD()):
         assert not gddim.Sampler("mnist", nfe=5, diffusion=diffusion)._prepared.notes
     prepared = gddim.Sampler("mnist", nfe=5, diffusion=CLD(beta_0=8.0))._prepared
-    assert "noise level 260, the highest that the model supports (not 3.8" in prepared.notes[0]
+    assert "noise level 260, the highest that the model supports (instead of 3.8" in prepared.notes[0]
     assert prepared.request.t_start == pytest.approx(0.51, abs=0.02)
 
 

@@ -35,7 +35,7 @@ def picture(path: Path) -> np.ndarray:
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal up to one grey level on at most 0.1 % of the pixels."""
+    """Equal up to one gray level on at most 0.1 % of the pixels."""
     difference = np.abs(a.astype(int) - b.astype(int))
     return difference.max() <= 1 and (difference > 0).mean() <= 1e-3
 

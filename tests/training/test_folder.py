@@ -77,7 +77,10 @@ def test_force_starts_another_run_in_the_folder(train, tmp_path: Path, config: P
     before = content(tmp_path / "run")
     result = train(recipe=other)
     assert result.status == 2
-    assert "that run had other settings: seed: 0 -> 4; choose another --out, use the recipe and images" in result.err
+    assert (
+        "belongs to a run with other settings: seed: 0 -> 4; choose another --out, use that run's recipe and images"
+        in result.err
+    )
     assert content(tmp_path / "run") == before
     result = train("--force", recipe=other)
     assert result.status == 0

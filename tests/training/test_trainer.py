@@ -1,4 +1,4 @@
-"""Optimisation: exact resuming, learning rate, finite weights, class labels."""
+"""Optimization: exact resuming, learning rate, finite weights, class labels."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_other_images_labels_or_a_foreign_state_are_not_resumed(tmp_path: Path, 
     with pytest.raises(UsageError, match="other settings: class labels"):
         training(squares, tmp_path, np.arange(32) % 4)
     (tmp_path / "train.json").unlink()
-    with pytest.raises(UsageError, match=r"state.pt: that run had other settings: network.blocks: 1 -> 2"):
+    with pytest.raises(UsageError, match=r"state.pt: belongs to a run with other settings: network.blocks: 1 -> 2"):
         training(squares, tmp_path, network={"channels": [16], "blocks": 2, "embedding": 16})
     for foreign in ({"step": 1}, torch.zeros(3)):
         torch.save(foreign, tmp_path / "state.pt")

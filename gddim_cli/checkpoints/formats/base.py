@@ -1,4 +1,4 @@
-"""How a checkpoint format of another program is declared: functions that recognise, read and convert its files."""
+"""The spec of a checkpoint format of another program: functions that recognize, read and convert its files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Contents:
     """What a file holds.
 
     Attributes:
-        tensors: the weights to sample with (the averaged ones, if the file has others too), under the file's names.
+        tensors: the weights to sample with, under the file's names. If the file has averaged weights, these are taken.
         facts: what else the file records about the model, such as the arguments of its architecture.
     """
 
@@ -70,9 +70,9 @@ class FormatSpec(Spec):
         title: a short description, for lists and messages.
         detect: tells whether a file or folder is of this format. Must be fast and must not execute anything from the
             file; may raise OSError if the path cannot be read.
-        read: returns the contents of a file or folder; raises CheckpointError if the file is damaged, hostile or
+        read: returns the contents of a file or folder. Raises CheckpointError if the file is damaged, hostile or
             incomplete.
-        convert: makes a card and native tensors from the contents; raises CheckpointError if the contents are not
+        convert: makes a card and native tensors from the contents. Raises CheckpointError if the contents are not
             those of a model in this format, and UsageError if an option is missing or contradicts the contents.
         options: a struct of the settings that the tensors do not determine, named as in the original program and
             declared with `settings.about`.
@@ -86,10 +86,10 @@ class FormatSpec(Spec):
 
 
 def parse_settings(spec: FormatSpec, words: Sequence[str]) -> dict[str, Any]:
-    """The values that `--set name=value ...` gives, by name.
+    """The values that the user gave as `--set name=value ...`, by name.
 
     Raises:
-        UsageError: a text without `=`, or a value of the wrong type.
+        UsageError: an argument has no `=`, or a value has the wrong type.
     """
     known, found = declared(spec.options), {}
     for word in words:
@@ -106,10 +106,10 @@ def build_options(spec: FormatSpec, given: Mapping[str, Any], where: str = "--se
 
     Args:
         given: values by name.
-        where: what messages begin with, with `{}` for the name of the setting.
+        where: the beginning of error messages; `{}` stands for the name of the setting.
 
     Raises:
-        UsageError: an unknown name (the nearest is suggested), or a value of the wrong type or outside its range.
+        UsageError: a name is unknown (the nearest is suggested), or a value has the wrong type or is outside its range.
     """
     return build(spec.options, given, f"format {spec.name}", where.format)
 

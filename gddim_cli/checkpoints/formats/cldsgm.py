@@ -16,14 +16,14 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged weights by their names, `3.weight` and so on."""
+    """The averaged weights by name (`3.weight` and so on)."""
     from gddim_cli.checkpoints.formats import torch_pickle
 
     return Contents(torch_pickle.read_training_state(path))
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of a variant of the released model; the tensors determine the network."""
+    """The card and tensors of a variant of the released model. The tensors determine the network."""
     like = conversion.like or conversion.find_card("cldsgm-cifar10")
     return ncsnpp.convert(contents, conversion, "torch", like)
 

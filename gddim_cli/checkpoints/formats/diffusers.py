@@ -1,4 +1,4 @@
-"""Folders that the diffusers library wrote, with a `UNet2DModel`. Needs the extra `gddim[diffusers]`."""
+"""Folders of the diffusers library that contain a `UNet2DModel`. Needs the extra `gddim[diffusers]`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_c
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The scheduler's settings, named as in `scheduler_config.json`. Default: the values in that file."""
+    """The scheduler's settings, named as in `scheduler_config.json`. They default to the values in that file."""
 
     beta_schedule: (
         Annotated[Literal["linear", "scaled_linear", "squaredcos_cap_v2"], about("Noise schedule.")] | None

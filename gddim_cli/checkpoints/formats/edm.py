@@ -1,7 +1,8 @@
 """EDM's pickles (Karras et al., arXiv 2206.00364): released networks and training snapshots.
 
-EDM's own program executes Python source that the pickle contains. Here nothing is executed: `pickle_outline` reads what
-the pickle describes, only the imports that real files contain are accepted, and the weights are copied out of the file.
+EDM's own program executes Python source that the pickle contains. This module executes nothing: `pickle_outline` reads
+what the pickle describes, and the weights are copied out of the file. A file that imports a name outside `ALLOWED` and
+`DTYPES` is refused.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged network: its tensors by name (such as `model.enc.32x32_conv.weight`), and its classes' arguments.
+    """The averaged network's tensors by name (such as `model.enc.32x32_conv.weight`), its classes, and their arguments.
 
     Raises:
-        CheckpointError: the file is damaged, would import a name outside `ALLOWED`, or does not hold a network as EDM's
-            program saves it.
+        CheckpointError: the file is damaged, imports a name outside `ALLOWED` and `DTYPES`, or does not hold a network
+            as EDM's program saves it.
     """
 
     def refuse(name: str) -> None:
@@ -108,8 +109,7 @@ def walk(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A module and all modules inside it, each with the prefix of its tensors' names.
 
     Raises:
-        ValueError: there are more modules, or more levels of nesting, than in any real network, for example because a
-            module contains itself.
+        ValueError: there are too many modules or too many levels of nesting, as when a module contains itself.
     """
     waiting = [(prefix, module)]
     for _ in range(MOST_MODULES):
@@ -164,8 +164,8 @@ def tensor_of(value: Any, refuse: Any) -> Tensor:
 def numbers_of(storage: Any, refuse: Any) -> Any:
     """The numbers of a storage that torch saved inside the pickle, as a view of the file.
 
-    Such a storage consists of five pickles (a magic number, a version, the system, a description of the storage, its
-    keys), the number of its elements, and the elements.
+    Such a storage consists of five pickles, the number of elements, and the elements. The pickles hold a magic number,
+    a version, the system, a description of the storage, and its keys.
 
     Raises:
         ValueError, TypeError, OutlineError: the bytes are not such a storage.
@@ -187,7 +187,7 @@ def numbers_of(storage: Any, refuse: Any) -> Any:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card of the preconditioned network, and its tensors, whose names lose the prefix `model.`.
+    """The card and the tensors of the preconditioned network. The prefix `model.` is removed from the tensors' names.
 
     Raises:
         CheckpointError: a class is not supported, or an attribute is missing or outside its range.

@@ -1,4 +1,4 @@
-"""EDM's four preconditionings (Karras et al., arXiv 2206.00364, Table 1), and what their attributes mean for a card."""
+"""EDM's four preconditionings (Karras et al., arXiv 2206.00364, Table 1), and the card fields that follow from each."""
 
 from __future__ import annotations
 

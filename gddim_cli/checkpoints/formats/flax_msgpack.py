@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Tensor]:
     The rest of the file is skipped. Memory holds only the averaged weights, one array and a read buffer.
 
     Raises:
-        CheckpointError: the file is truncated or not msgpack, declares absurd lengths, or has no `params_ema`, or
+        CheckpointError: the file is truncated or not msgpack, exceeds the reader's limits, or has no `params_ema`; or
             `params_ema` holds anything but arrays of floating-point numbers.
     """
     found: Any = None
@@ -60,7 +60,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def limits() -> dict[str, Any]:
-    """The reader's limits: far above the sizes in released files, far below the memory of a computer."""
+    """The reader's limits, far above the sizes in released files and far below the memory of a computer."""
     return {
         "ext_hook": decode,
         "max_buffer_size": LARGEST_ARRAY + 2 * READ,

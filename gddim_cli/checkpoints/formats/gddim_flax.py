@@ -28,7 +28,7 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged weights by name, `Conv_0/kernel` and so on."""
+    """The averaged weights by name (`Conv_0/kernel` and so on)."""
     from gddim_cli.checkpoints.formats import flax_msgpack
 
     return Contents(flax_msgpack.read(path))

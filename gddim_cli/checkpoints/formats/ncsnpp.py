@@ -1,6 +1,6 @@
-"""NCSN++ checkpoints of three programs.
+"""NCSN++ checkpoints of the programs of gDDIM, CLD-SGM and Score-SDE.
 
-The architecture is inferred from the tensors; what the tensors do not determine comes from options or a card.
+The architecture is inferred from the tensors. The arguments that they do not determine come from options or a card.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def attention_widths(chosen: tuple[int, ...], number: int, widths: list[int]) ->
 def complete(
     inferred: Inferred, given: Mapping[str, Any], otherwise: Mapping[str, Any], say: Callable[[str], object]
 ) -> dict[str, Any]:
-    """All arguments of the network: from the tensors, from the options, and the rest from a card.
+    """All arguments of the network. The tensors and the options give some of them; a card gives the rest.
 
     Args:
         inferred: the result of `infer`.
@@ -221,10 +221,11 @@ def complete(
     elif "attn_resolutions" not in given:
         if side != otherwise["image_size"]:
             raise UsageError(
-                "--set attn_resolutions=... is needed, because the tensors determine neither it nor the image size"
+                "--set attn_resolutions=... is needed, because the tensors determine neither the resolutions with "
+                "attention nor the image size"
             )
         arguments["attn_resolutions"] = list(otherwise["attn_resolutions"])
-        say(f"attn_resolutions={arguments['attn_resolutions']} is assumed, because the tensors leave several choices")
+        say(f"attn_resolutions={arguments['attn_resolutions']} is assumed, because the tensors fit several choices")
     return arguments
 
 
@@ -235,7 +236,7 @@ def convert(contents: Contents, conversion: Conversion, layout: Layout, like: Ca
         like: the card of the released model that the file holds, or of which the file holds a variant.
 
     Raises:
-        CheckpointError: a tensor does not fit; the message names the first.
+        CheckpointError: a tensor does not fit; the message names the first such tensor.
         UsageError: an option contradicts the tensors, or the arguments do not describe a valid network.
     """
     from gddim_cli.checkpoints.formats.ncsnpp_names import rename
@@ -264,7 +265,7 @@ def variant(card: Card, network: dict[str, Any], conversion: Conversion) -> Card
     """A copy of a released model's card, with another network.
 
     Raises:
-        UsageError: the network's channels are not those of grey or colour images.
+        UsageError: the network's channels are not those of gray or color images.
     """
     from gddim_cli.checkpoints.card import Images
 
@@ -274,7 +275,7 @@ def variant(card: Card, network: dict[str, Any], conversion: Conversion) -> Card
         states = f"states of dimension {dimension} per pixel"
         raise UsageError(
             f"{conversion.path}: {network['in_channels']} input channels do not match: {card.name} has {states}, so {dimension} "
-            f"(grey) or {3 * dimension} (colour) are expected; choose another --card"
+            f"(gray) or {3 * dimension} (color) are expected; choose another --card"
         )
     side, diffusion = int(network["image_size"]), dict(card.diffusion)
     if "image_size" in diffusion:

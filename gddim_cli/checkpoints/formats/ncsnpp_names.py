@@ -145,11 +145,11 @@ def place(name: str, part: nn.Module, inner: str, shape: tuple[int, ...], origin
 
 
 def rename(tensors: dict[str, Tensor], network: NCSNpp, layout: Layout, source: object) -> dict[str, Tensor]:
-    """The file's tensors under the network's names and in its layout. Empties `tensors`, to save memory.
+    """The file's tensors under the network's names and in the network's layout. Empties `tensors`, to save memory.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected, not finite, or of another shape or dtype; the message names
-            the first.
+            the first such tensor.
     """
     ours: dict[str, Tensor] = {}
     for where in places(network, layout):

@@ -128,8 +128,8 @@ def schedule_of(conversion: Conversion) -> DiscreteSchedule:
     """The noise schedule, and the time passed to the network at each of its steps.
 
     Raises:
-        UsageError: the schedule does not have 1000 steps and `rescale_timesteps` is missing (the two programs have
-            different defaults), or a linear schedule has too few steps.
+        UsageError: `rescale_timesteps` is missing and the number of steps is not 1000; or a linear schedule has too few
+            steps.
     """
     from gddim_cli.models.conventions.schedules import DiscreteSchedule
 
@@ -151,8 +151,8 @@ def schedule_of(conversion: Conversion) -> DiscreteSchedule:
 def infer(shapes: Shapes, path: Path, image_size: int) -> dict[str, Any]:
     """The only network arguments that fit these tensors.
 
-    The levels are read off the upsampling path: there, each level has one block more than on the downsampling path, and
-    every level except the last ends with a layer that doubles the resolution.
+    The levels are read off the upsampling path, where every level except the last ends with a layer that doubles the
+    resolution. On this path, each level has one more block than on the downsampling path.
 
     Raises:
         CheckpointError: the tensors do not fit any such network.
@@ -198,9 +198,9 @@ def count_levels(blocks: list[set[str]]) -> tuple[int, int]:
 
 
 def up_blocks(shapes: Shapes) -> list[set[str]]:
-    """For each entry of `output_blocks`, what follows its first residual block.
+    """For each entry of `output_blocks`, the kinds of layers after its first residual block.
 
-    Possible layers are `attention` and `up` (upsampling); `block` is added if a residual block does the upsampling.
+    The kinds are `attention` and `up` (upsampling). `block` is added if a residual block does the upsampling.
 
     Raises:
         ValueError: the entries are not numbered 0, 1, 2, ...

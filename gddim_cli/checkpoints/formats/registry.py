@@ -1,4 +1,4 @@
-"""The checkpoint formats by name, and the function that recognises the format of a file."""
+"""The checkpoint formats by name, and the function that recognizes the format of a file."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Options(ncsnpp.Options, frozen=True, kw_only=True):
     ) = None
     sigma_max: (
         Annotated[
-            float, about("Highest noise level of vesde, for images in [0, 1]. Default: the file's.", gt=0, le=1e6)
+            float, about("Highest noise level of vesde, for images in [0, 1]. Default: from the file.", gt=0, le=1e6)
         ]
         | None
     ) = None
@@ -55,7 +55,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of a variant of the model released for this SDE; the tensors determine the network."""
+    """The card and tensors of a variant of the model released for this SDE. The tensors determine the network."""
     like = conversion.like
     if like is None:
         like = conversion.find_card(LIKE[sde_of(contents, conversion)])

@@ -1,4 +1,4 @@
-"""Recognises what a file of `torch.save` holds by the structure of its pickle. No tensor is read and nothing is run."""
+"""Recognizes the contents of a `torch.save` file by the structure of its pickle. Reads no tensors and runs no code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Reads files that `torch.save` wrote, restricted to tensors and numbers, and training states of CLD-SGM and Score-SDE.
+"""Reads `torch.save` files that hold only tensors and numbers, such as the training states of CLD-SGM and Score-SDE.
 
-A training state is `{optimizer, model, ema, step}`: `model` maps names with a data-parallel prefix to tensors;
-`ema["shadow_params"]` is a list in the order of the model's trained parameters. Files are unpickled with `weights_only=True`.
+A training state is a dictionary `{optimizer, model, ema, step}`. `model` maps names with a data-parallel prefix to
+tensors. `ema["shadow_params"]` lists the averages in the order of the model's trained parameters. Files are unpickled
+with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gddim_cli.runtime.text import printable
 
 UNUSED = "module.sigmas"
 FROZEN = re.compile(r"\d+\.W")
-# What torch's restricted unpickler raises on damaged or hostile files; it has no exception of its own for them.
+# The errors that torch's restricted unpickler raises on damaged or hostile files.
 BROKEN = (
     OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError,
     pickle.UnpicklingError, struct.error, zipfile.BadZipFile, MemoryError, NotImplementedError, RecursionError,
@@ -33,22 +34,22 @@ BROKEN = (
 
 
 def read_training_state(path: Path) -> dict[str, Tensor]:
-    """The averaged weights alone, as in `training_state`."""
+    """The averaged weights that `training_state` returns."""
     return training_state(path)[0]
 
 
 def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
     """The averaged weights by name (`3.weight` and so on, without `module.all_modules.`), as stored.
 
-    The frozen Fourier `W` comes from `model`, all other tensors come from the averages. Score-SDE's table
+    The frozen Fourier `W` comes from `model`; all other tensors come from the averages. Score-SDE's table
     `module.sigmas`, which no network uses, is checked and left out.
 
     Returns:
         The weights; and the lowest and highest noise level of the table, or None if the file has no table.
 
     Raises:
-        CheckpointError: the file is truncated, is not such a state, or holds more than tensors and numbers, or the
-            averages do not match the model's tensors.
+        CheckpointError: the file is truncated, is not a training state, or holds other objects than tensors and
+            numbers; or the averages do not match the model's tensors.
     """
     state = unpickle(path)
     if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("model", "ema")):

@@ -1,4 +1,4 @@
-"""An extractor: a network that maps images to features, and everything that identifies the network."""
+"""An extractor: a network that maps images to features, with everything that identifies the network."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Extractor:
         dimension: d, the length of a feature vector.
         published: whether the weights are the published ones of the mode; only then may a distance have its usual name.
         network: maps images [N, C, H, W] of numbers in [0, 255] on the device to features [N, d].
-        channels: number of channels that the network takes; if 3, the channel of grey images is repeated. None if the
-            network takes both grey and colour images.
+        channels: number of channels that the network takes. If it is 3, the channel of gray images is repeated. None if
+            the network takes both gray and color images.
         size: side of the images that the network takes; None if images of any size are accepted.
         device: the device that the network runs on.
         prepare: converts uint8 [N, H, W, C] to uint8 [N, C, H, W] of the size that the network takes, on the CPU.
@@ -106,13 +106,13 @@ def first_line(error: Exception) -> str:
 
 
 def last_line(error: Exception) -> str:
-    """The last line of a library's error message, where TorchScript says what is wrong; else as `first_line`."""
+    """The last line of a library's error message, where TorchScript says what is wrong; otherwise as `first_line`."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the warnings that libraries issue about each other, since users cannot act on them."""
+    """Silences the warnings that libraries issue about each other. Users cannot act on them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -25,13 +25,13 @@ SIDE, PATCH = 224, 14
 GRID = SIDE // PATCH
 WIDTH_OF_HEAD = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's colours, on a scale from 0 to 1."""
+"""Mean and standard deviation of ImageNet's colors, on a scale from 0 to 1."""
 OFFSET = 0.1
 """Added to the grid's size when the position embedding is resized, as in the authors' code."""
 
 
 def load_dinov2(device: torch.device) -> Extractor:
-    """ViT-L/14 with the authors' weights. Its 1024 features are the normalised class token of the last layer.
+    """ViT-L/14 with the authors' weights. Its 1024 features are the normalized class token of the last layer.
 
     Raises:
         UsageError: timm is not installed.

@@ -31,9 +31,9 @@ Loaded = tuple[Callable[[Tensor], Tensor], NDArray[np.float64] | None]
 def load_inception(mode: str, device: torch.device, file: Path | None = None) -> Extractor:
     """The Inception network of a clean-fid mode, or the network in `file`, which has the same interface.
 
-    In mode `legacy_tensorflow` the network itself resizes the images, as for the FID of TensorFlow, StyleGAN and EDM.
-    In mode `clean` Pillow's bicubic filter resizes them, and the result is not quantised. In mode `legacy_pytorch` they
-    are resized bilinearly, and the weights are pytorch-fid's port.
+    In mode `legacy_tensorflow`, the network itself resizes the images, as for the FID of TensorFlow, StyleGAN and EDM.
+    In mode `clean`, Pillow's bicubic filter resizes the images without quantizing the result. In mode `legacy_pytorch`,
+    the images are resized bilinearly, and the weights are pytorch-fid's port.
 
     The class scores leave out the bias of the last layer, as in the original computation of the Inception Score
     (Salimans et al., arXiv 1606.03498).
@@ -51,7 +51,7 @@ def load_inception(mode: str, device: torch.device, file: Path | None = None) ->
 
 
 def torchscript_inception(path: Path, mode: str, device: torch.device) -> Loaded:
-    """Loads Inception from a TorchScript file at any path through clean-fid's `InceptionV3W`; downloads nothing.
+    """Loads Inception from a TorchScript file, with clean-fid's `InceptionV3W`. Downloads nothing.
 
     Raises:
         DataError: the file is not TorchScript, or lacks Inception's interface.

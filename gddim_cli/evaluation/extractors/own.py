@@ -109,7 +109,7 @@ def tried(network: Callable[[Tensor], Any], device: torch.device, shape: tuple[i
 
 
 def digest_of(path: Path, label: str, network: object) -> str:
-    """One sha256 of a Python file, the name of the chosen function and, if the function built a module, its weights."""
+    """SHA-256 of a Python file, the name of the chosen function and, if the function built a module, the weights."""
     found = hashlib.sha256(f"{sha256(path)} {label}".encode())
     weights = network.state_dict() if isinstance(network, nn.Module) else {}
     for name, tensor in sorted(weights.items()):

@@ -18,7 +18,7 @@ def load_extractor(mode: str, device: torch.device, inception: Path | None = Non
     """The extractor of a mode. In Inception's modes, the file `inception`, if given, replaces the published network.
 
     Raises:
-        UsageError: an unknown mode, or `inception` for a mode of another network.
+        UsageError: the mode is unknown, or `inception` is given for a mode of another network.
         DataError: the weights are not on this machine, do not match their card, or cannot be read.
     """
     if mode in INCEPTION_MODES:

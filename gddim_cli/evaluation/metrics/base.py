@@ -1,4 +1,4 @@
-"""The spec of a metric. It stands beside the metric's code and is listed in a registry, to which plugins can add."""
+"""The spec of a metric. The metric's module defines the spec, and a registry lists it. Plugins can add specs."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class MetricSpec(Spec):
         needs_scores: whether `compute` takes the network's class scores [N, c] (logarithms of probabilities up to a constant)
             in place of features.
         mode: the mode in which the metric is always measured; None for the mode that the command chooses.
-        depends_on_count: whether the expected value depends on the number of images; labels then state it, as in
-            `FID@2000`.
+        depends_on_count: whether the expected value depends on the number of images. If so, labels state this number,
+            as in `FID@2000`.
         options: a struct of its settings, each with a default.
         least_images: `least_images(dimension, options)` returns the minimum number of images.
         notes: `notes(features, reference)` returns notes for the reader of the value, one sentence each.
@@ -86,7 +86,9 @@ class MetricSpec(Spec):
             try:
                 title.format(**{key: option.default for key, option in settings.declared(self.options).items()})
             except (ValueError, LookupError, AttributeError) as error:
-                raise UsageError(f"metric {self.name}: title {title!r}: {{NAME}} stands for an option only") from error
+                raise UsageError(
+                    f"metric {self.name}: title {title!r}: braces may hold only an option's name"
+                ) from error
 
 
 def plain(value: Any) -> str:
@@ -110,13 +112,13 @@ class Metric:
 
     @property
     def text(self) -> str:
-        """The text that chooses the metric on the command line: its name or file, and options not at their defaults."""
+        """The text that chooses the metric on the command line: its name or file, then the options in `changed`."""
         return ":".join(
             [self.file or self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())]
         )
 
     def changed(self) -> dict[str, Any]:
-        """The options that are not at their defaults, by key."""
+        """The options that differ from their defaults, by key."""
         known, given = settings.declared(self.spec.options), settings.values(self.options)
         return {key: value for key, value in given.items() if value != known[key].default}
 
@@ -127,7 +129,7 @@ class Metric:
     def label(self, extractor: Extractor) -> str:
         """The metric's name in tables: `FID`, `FD(lenet-mnist)`, `KID (size 500)`.
 
-        The name states any network other than the published one, and the options that are not at their defaults.
+        The name states any network other than the published one, and the options that differ from their defaults.
         """
         known, given = settings.declared(self.spec.options), settings.values(self.options)
         official = self.official(extractor)

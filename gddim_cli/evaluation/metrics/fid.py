@@ -17,9 +17,10 @@ FEW = 4
 
 
 def compute(features: Features, reference: Reference, _options: NoOptions, on_step: OnStep) -> dict[str, float]:
-    """`value`, the Frechet distance of features [N, d] to the reference, and the 95 % interval of its expected value.
+    """`value`, the Frechet distance of features [N, d] to the reference, and a 95 % interval.
 
-    The expected value is that over sets of N images. There is no interval if N is less than twice the features' rank.
+    The interval is for the mean of the distance over random sets of N images. There is none if N is less than twice the
+    rank of the features.
     """
     from gddim_cli.evaluation.frechet import frechet_distance
     from gddim_cli.evaluation.intervals import frechet_expansion
@@ -40,9 +41,11 @@ def notes(features: Features, reference: Reference) -> Iterator[str]:
     """Notes about small numbers of images, which bias the distance."""
     n, dimension = features.shape
     if n <= dimension:
-        yield f"{n} images give a covariance of rank {n - 1} of {dimension}: the distance is strongly biased upwards"
+        yield f"{n} images are too few for {dimension} features: the distance is strongly biased upwards"
     elif n < FULL:
-        yield f"{n} images, not {FULL}: the distance is biased upwards; compare it only with distances of {n} images"
+        yield (
+            f"with {n} images instead of {FULL}, the distance is biased upwards; compare it only with distances of {n} images"
+        )
     if reference.n is not None and reference.n <= FEW * dimension:
         yield f"the reference has only {reference.n} images, which also biases the distance upwards"
 

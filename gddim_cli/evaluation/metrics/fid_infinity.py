@@ -21,18 +21,18 @@ class InfinityOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the extrapolation."""
 
     points: Annotated[
-        int, about("Number of random subsets that the line is fitted to.", panel="Metrics", ge=3, le=1000)
+        int, about("Number of random subsets whose distances are extrapolated.", panel="Metrics", ge=3, le=1000)
     ] = 15
 
 
 def compute(features: Features, reference: Reference, options: InfinityOptions, on_step: OnStep) -> dict[str, float]:
     """`value`, the distance extrapolated to N -> infinity by a straight line in 1/N, and its 95 % interval.
 
-    The bias of the distance is c/N up to higher orders in 1/N, which matter unless N is well above the dimension d. The
-    line is therefore fitted to random subsets whose sizes are evenly spaced from `max(N/5, 2.5 d)` to N. The value is a
-    linear combination `sum_k b_k D(S_k)` of the distances of the subsets S_k. In the expansion that gives the interval
-    (see `intervals`), image i therefore has the weight `sum_k b_k [i in S_k] / |S_k|`, and the pair of images i and j
-    has the weight `sum_k b_k [i, j in S_k] / |S_k|^2`.
+    The bias of the distance is c/N plus higher orders in 1/N, which are negligible only if N is well above the
+    dimension d. The line is therefore fitted to random subsets whose sizes are evenly spaced from `max(N/5, 2.5 d)` to
+    N. The value is a linear combination `sum_k b_k D(S_k)` of the distances of the subsets S_k. In the expansion that
+    gives the interval (see `intervals`), image i therefore has the weight `sum_k b_k [i in S_k] / |S_k|`. The pair of
+    images i and j has the weight `sum_k b_k [i, j in S_k] / |S_k|^2`.
     """
     import numpy as np
 

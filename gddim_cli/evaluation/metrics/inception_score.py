@@ -36,8 +36,8 @@ def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: 
         p(i)    = (n - 1) (S - S_i)
         h(i, j) = -S sum_k (r_ik - q_k) (r_jk - q_k) / q_k
 
-    where S_i is the split's score without image i. The sample variance of these p(i) overestimates the variance by the mean
-    square of h, divided by n; this excess is subtracted.
+    where S_i is the split's score without image i. The sample variance of these p(i) is too large by the mean square of
+    h, divided by n. This excess is subtracted.
 
     Args:
         scores: class scores [N, c]; the probabilities are their softmax.

@@ -55,7 +55,7 @@ class Kernels:
         """Unbiased estimates of the five variances in the expansion of the distance (see `intervals`), [5].
 
         Two are of first order: the variance of `E k(x, x') - E k(x, y)` over x, and its counterpart over y. Three are
-        of second order: the mean squares of xx, yy and xy after their row and column means are subtracted.
+        of second order: the mean squares of xx, yy and xy, with row and column means subtracted.
         """
         n = len(self.xx)
         xx, yy = (centred(k - np.diag(np.diag(k)), others_mean(k), others_mean(k)) for k in (self.xx, self.yy))
@@ -94,10 +94,11 @@ def kid(
     options: KidOptions | None = None,
     on_step: OnStep = lambda _: None,
 ) -> dict[str, float]:
-    """`value`, the mean distance of random pairs of subsets, and the 95 % interval of the distributions' distance.
+    """`value`, the mean distance of random pairs of subsets, and a 95 % interval.
 
-    Both sets are treated as random samples. The interval accounts for features, and pairs of features, that occur in
-    several subsets. If the subsets would be the whole sets, the sets are compared only once.
+    The interval is for the distance between the distributions from which x and y are drawn. It accounts for features,
+    and pairs of features, that occur in several subsets. If the subsets are the whole sets, the sets are compared only
+    once.
 
     Args:
         x, y: features [N, d] and [M, d].
@@ -126,7 +127,7 @@ def kid(
     if n < 4:
         return found
     single_x, single_y, xx, yy, xy = np.mean(components, axis=0)
-    # For each pair of subsets, the number of features that they share.
+    # The number of features that each pair of subsets shares.
     both_x, both_y = in_x @ in_x.T, in_y @ in_y.T
     first = 4 * (single_x * both_x.sum() + single_y * both_y.sum()) / (subsets * n) ** 2
     within = (xx * (both_x * (both_x - 1)).sum() + yy * (both_y * (both_y - 1)).sum()) / (subsets * n * (n - 1)) ** 2

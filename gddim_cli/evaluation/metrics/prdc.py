@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from gddim_cli.evaluation.statistics import Reference
 
 LARGEST = 10_000
-"""Maximum number of feature vectors to compare from a set; if a set is larger, that many are chosen at random."""
+"""Maximum number of feature vectors to compare from a set. From a larger set, this many are chosen at random."""
 ROWS = 500
 
 
 def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int) -> dict[str, float]:
     """Precision, recall, density and coverage, from balls around features.
 
-    The ball around a feature reaches to its k-th nearest neighbour in its own set. Precision is the share of fake
-    features that lie in the ball of a real one, and recall the share of real features that lie in the ball of a fake
-    one. Density is the mean number of real features' balls that contain a fake feature, divided by k. Coverage is the
-    share of real features whose ball contains a fake one. Of a set of more than 10 000 features, a random choice of
-    10 000 is used.
+    The ball around a feature extends to the k-th nearest neighbor of the feature in its own set. Precision is the share
+    of fake features that lie in the ball of a real one. Recall is the share of real features that lie in the ball of a
+    fake one. Density is the mean number of real features' balls that contain a fake feature, divided by k. Coverage is
+    the share of real features whose ball contains a fake one. From a set of more than 10 000 features, 10 000 are
+    chosen at random.
 
     Args:
         real, fake: features [N, d] and [M, d].
@@ -59,7 +59,7 @@ def prdc(real: NDArray[np.floating], fake: NDArray[np.floating], k: int) -> dict
 
 
 def radii(x: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Squared distance of each feature to its k-th nearest neighbour; the 0-th neighbour is the feature itself."""
+    """Squared distance of each feature to its k-th nearest neighbor; the 0-th neighbor is the feature itself."""
     return np.concatenate([np.partition(squares, k, axis=1)[:, k] for _, squares in distances(x, x)])
 
 
@@ -81,7 +81,7 @@ class PrdcOptions(msgspec.Struct, frozen=True, kw_only=True):
         Literal["precision", "recall", "density", "coverage"],
         about("Which of the four numbers to show in tables.", panel="Metrics"),
     ] = "precision"
-    k: Annotated[int, about("Number of nearest neighbours in a ball.", panel="Metrics", ge=1, le=1000)] = 5
+    k: Annotated[int, about("Number of nearest neighbors in a ball.", panel="Metrics", ge=1, le=1000)] = 5
 
 
 def compute(
@@ -95,7 +95,7 @@ def compute(
 
 
 def least_images(_dimension: int, options: PrdcOptions) -> int:
-    """The minimum number of images, so that each has k neighbours."""
+    """The minimum number of images, so that each has k neighbors."""
     return options.k + 1
 
 

@@ -21,16 +21,16 @@ METRICS = Registry("metric", MetricSpec, [FID, FID_INFINITY, KID, PRDC, INCEPTIO
 
 
 def find_metric(text: str, where: str = "--metrics") -> Metric:
-    """The metric that a text chooses: a name or a Python file that defines one `MetricSpec`, then options as `:key=value`.
+    """The metric that a text chooses, for example `kid`, `prdc:k=3:value=recall` or `mine.py`.
 
-    For example `kid`, `prdc:k=3:value=recall`, `mine.py`.
+    The text is a metric's name, or a Python file that defines one `MetricSpec`, followed by any options as `:key=value`.
 
     Args:
-        where: the option or key that `text` was given for, as messages name it.
+        where: the option or key that has the value `text`, for messages.
 
     Raises:
-        UsageError: an unknown metric or option, or a value outside an option's range.
-        DataError: a file that is missing, raises an error, or does not define exactly one metric.
+        UsageError: the metric or an option is unknown, or a value is outside its range.
+        DataError: the file is missing, raises an error, or does not define exactly one metric.
     """
     name, *parts = text.split(":")
     path = Path(name) if name.endswith(".py") else None
@@ -39,7 +39,7 @@ def find_metric(text: str, where: str = "--metrics") -> Metric:
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals or key in given:
-            raise UsageError(f"{where} {text}: '{part}' is not an option as key=value, or is given twice")
+            raise UsageError(f"{where} {text}: '{part}' is not of the form key=value, or its key is given twice")
         known = settings.declared(spec.options)
         given[key] = known[key].parse(value, f"{where} {name}:{key}") if key in known else value
     chosen = settings.build(spec.options, given, f"the metric {name}", lambda key: f"{where} {name}:{key}")
@@ -50,7 +50,7 @@ def find_metrics(text: str, where: str = "--metrics") -> list[Metric]:
     """The metrics of a comma-separated list, in its order.
 
     Raises:
-        UsageError: as `find_metric`; an empty list; a metric that is listed twice.
+        UsageError: as in `find_metric`; or the list is empty, or names a metric twice.
     """
     found = [find_metric(part, where) for part in settings.split(text)]
     if not found:

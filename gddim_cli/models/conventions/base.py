@@ -1,4 +1,4 @@
-"""A prediction becomes a denoiser by four functions of the noise level, as in Table 1 of EDM (arXiv 2206.00364)."""
+"""Four functions of the noise level turn a prediction into a denoiser, as in Table 1 of EDM (arXiv 2206.00364)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Scaling(NamedTuple):
 
     Attributes:
         skip, out, inside: factors of the noisy images, of the prediction, and of the network's input.
-        level: the time or noise level that the network is given.
+        level: the network's time or noise-level input.
     """
 
     skip: Tensor

@@ -17,7 +17,7 @@ class Flow(Convention, frozen=True):
     `t = 1 / (1 + sigma)`.
 
     Attributes:
-        time_scale: the network is given `time_scale t`.
+        time_scale: the network's time input is `time_scale t`.
     """
 
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1.0

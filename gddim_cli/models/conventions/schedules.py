@@ -1,6 +1,6 @@
-"""Variance preserving noise schedules, which say what time a network is given for a noise level.
+"""Variance preserving noise schedules, which map a noise level to the network's time input.
 
-The network's input is `x = alpha y` with `alpha = 1 / sqrt(1 + sigma^2)`; `alpha^2` is what discrete schedules call
+The network's input is `x = alpha y` with `alpha = 1 / sqrt(1 + sigma^2)`. Discrete schedules call `alpha^2`
 `alphas_cumprod`.
 """
 
@@ -29,7 +29,7 @@ class LinearSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
     Attributes:
         beta_0, beta_1: the coefficients of `beta_t = beta_0 + beta_1 t`.
-        time_scale: the network is given `time_scale t`.
+        time_scale: the network's time input is `time_scale t`.
         t_min, t_max: the lowest and the highest time t that the network was trained on.
     """
 
@@ -66,10 +66,10 @@ class DiscreteSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     Attributes:
         betas: `linear` and `scaled_linear` (linear in sqrt(beta)) run from beta_start to beta_end. `cosine` makes
-            `alphas_cumprod` proportional to `cos^2((i/steps + 0.008) / 1.008 pi/2)`, except that betas are at most
-            0.999. A tuple gives the beta of every step.
+            `alphas_cumprod` proportional to `cos^2((i/steps + 0.008) / 1.008 pi/2)`, but no beta exceeds 0.999. A
+            tuple gives the beta of every step.
         steps: the number of steps.
-        time_scale: the network is given `time_scale step`.
+        time_scale: the network's time input is `time_scale step`.
         nearest: whether to take the nearest step (in sigma) instead of interpolating.
     """
 
@@ -85,7 +85,7 @@ class DiscreteSchedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             raise ValueError(f"{len(self.betas)} betas for {self.steps} steps")
 
     def time(self, sigma: Tensor) -> Tensor:
-        """The network's time for noise levels sigma, [N], float64; levels out of range get the first or last time."""
+        """The network's time for noise levels sigma, [N], float64. Levels out of range are clipped."""
         table = self._table(sigma.device)
         above = torch.bucketize(sigma, table).clamp(1, len(table) - 1)
         low, high = table[above - 1], table[above]

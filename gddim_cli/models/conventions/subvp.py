@@ -17,7 +17,7 @@ class SubVP(Convention, frozen=True):
     So `score = -F / (1 - a^2)` and `D = y - sigma F`, where `y = x / a` and `sigma = (1 - a^2) / a`.
 
     Attributes:
-        schedule: says what time the network is given for a noise level.
+        schedule: maps a noise level to the network's time input.
     """
 
     schedule: LinearSchedule = LinearSchedule()

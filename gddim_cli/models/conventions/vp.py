@@ -1,6 +1,6 @@
 """Networks of variance preserving diffusions.
 
-They take a time and `x = alpha y`, where `alpha = 1 / sqrt(1 + sigma^2)`.
+The networks take `x = alpha y` and a time, where `alpha = 1 / sqrt(1 + sigma^2)`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class VariancePreserving(Convention, frozen=True):
     """The base class of the three conventions below, which differ in what the network predicts.
 
     Attributes:
-        schedule: says what time the network is given for a noise level.
+        schedule: maps a noise level to the network's time input.
     """
 
     schedule: Schedule = LinearSchedule()

@@ -1,1 +1,1 @@
-"""Network architectures, one per file. They are built from plain keyword arguments and know nothing of diffusions."""
+"""Network architectures, one per file. They are built from plain keyword arguments and do not depend on diffusions."""

@@ -60,14 +60,14 @@ def arguments_of(build: type[nn.Module]) -> type[msgspec.Struct]:
 
 
 def split_condition(condition: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Splits a condition into time or noise level, [N], and one-hot classes, [N, classes] (zeros if it has no classes)."""
+    """Splits a condition into time or noise level, [N], and one-hot classes, [N, classes] (zeros if none)."""
     if condition.dim() == 1:
         return condition, condition.new_zeros(len(condition), classes)
     return condition[:, 0], condition[:, 1:]
 
 
 def check_levels(side: int, levels: int, attention: Sequence[int]) -> None:
-    """Checks that the image side can be halved from each level to the next, and that attention sides are levels' sides.
+    """Checks that the image side can be halved at each level, and that every attention side is the side of a level.
 
     Raises:
         ValueError: the image side cannot be halved so often, or attention is set at a side that no level has.

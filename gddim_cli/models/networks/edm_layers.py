@@ -90,7 +90,7 @@ class Style:
         embedding: width of the noise-level embedding.
         adaptive_scale: whether the embedding scales and shifts the features; otherwise it is added to them.
         skip_scale: factor by which the sum of a residual branch and its input is multiplied.
-        eps: the epsilon of the group normalisations.
+        eps: the epsilon of the group normalizations.
         project: whether blocks that resample have a 1x1 convolution in their skip connection even if the width stays
             the same.
         head_width: channels per attention head; None for a single head.
@@ -244,7 +244,7 @@ def sizes_of(side: int, width: int, multiples: Sequence[int]) -> list[tuple[int,
 
 
 def norm(width: int, eps: float = 1e-5) -> GroupNorm:
-    """Group normalisation with at most 32 groups, of at least four channels each.
+    """Group normalization with at most 32 groups, of at least four channels each.
 
     Raises:
         ValueError: the width does not divide into such groups.

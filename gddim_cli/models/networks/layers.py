@@ -14,21 +14,21 @@ def layout_of(x: Tensor) -> torch.memory_format:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation that keeps the memory layout of its input.
+    """Group normalization that keeps the memory layout of its input.
 
-    torch's own group normalisation keeps the layout on the CPU only. On a GPU it copies channels-last images to NCHW,
+    torch's own group normalization keeps the layout on the CPU only. On a GPU it copies channels-last images to NCHW,
     and the next convolution copies the result back.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises x [N, C, ...]."""
+        """Normalizes x [N, C, ...]."""
         if x.device.type == "cpu" or layout_of(x) != torch.channels_last:
             return super().forward(x)
         return self.in_any_layout(x)
 
     def in_any_layout(self, x: Tensor) -> Tensor:
-        """Group normalisation by reductions and one fused multiply-add, which keep any memory layout."""
-        # Images in 16 bits are normalised in float32 if the weights are float32, as under autocast.
+        """Group normalization by reductions and one fused multiply-add. These operations keep any memory layout."""
+        # Images in 16 bits are normalized in float32 if the weights are float32, as under autocast.
         grouped: Tensor = x.to(self.weight.dtype).unflatten(1, (self.num_groups, -1))  # type: ignore[no-untyped-call]
         variance, mean = torch.var_mean(grouped, dim=(2, 3, 4), correction=0, keepdim=True)
         scale = self.weight.view(self.num_groups, -1, 1, 1) * (variance + self.eps).rsqrt()

@@ -1,6 +1,6 @@
 """A small classifier of 28x28 digits, whose last hidden layer provides features for distances between sets of digits.
 
-The network of LeCun et al., *Gradient-based learning applied to document recognition* (1998), with ReLU and max
+It is the network of LeCun et al., *Gradient-based learning applied to document recognition* (1998), with ReLU and max
 pooling.
 """
 
@@ -13,8 +13,7 @@ class LeNet(nn.Module):
     """Maps digits to 84 features and to class scores.
 
     `features` applies tanh to the last hidden layer. Since tanh is bounded, a few odd images do not dominate the
-    covariance. The distance between 250 generated and 250 real digits, divided by its standard deviation, is twice as
-    large as without tanh, and twice as large as for a classifier that is also trained with tanh.
+    covariance.
     """
 
     dimension = 84

@@ -110,5 +110,5 @@ class AttentionBlock(nn.Module):
 
 
 def group_norm(width: int) -> GroupNorm:
-    """Group normalisation with at most 32 groups, of at least four channels each."""
+    """Group normalization with at most 32 groups, of at least four channels each."""
     return GroupNorm(min(width // 4, 32), width, eps=1e-6)

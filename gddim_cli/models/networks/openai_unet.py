@@ -198,8 +198,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat))
-        # New order: the channels are split into query, key and value, then each of these into heads. Old order: they are
-        # split into heads, then each head into query, key and value.
+        # New order: the channels are split into query, key and value, and each of these into heads. Old order: the
+        # channels are split into heads, and each head into query, key and value.
         parts = (
             qkv.unflatten(1, (3, self.heads, -1)).unbind(1)
             if self.new_order
@@ -249,7 +249,7 @@ def time_embedding(time: Tensor, width: int) -> Tensor:
 
 
 def norm(width: int) -> GroupNorm:
-    """Group normalisation with 32 groups.
+    """Group normalization with 32 groups.
 
     Raises:
         ValueError: the width does not divide into 32 groups.

@@ -1,4 +1,4 @@
-"""Types of the sizes of networks. Their ranges are far wider than the sizes of published networks.
+"""Types for the sizes of networks, with ranges that far exceed the sizes of published networks.
 
 The sizes that a file gives are checked against these ranges before memory is allocated.
 """

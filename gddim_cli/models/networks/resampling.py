@@ -48,7 +48,7 @@ class Resampling(nn.Module):
         """Returns x [N, C, H, W] at half or twice the side.
 
         Args:
-            padding: the padding for `down`. Default: `reach`, which keeps the image centred.
+            padding: the padding for `down`. Default: `reach`, which keeps the image centered.
         """
         if self.resample == "down":
             return filtered(x, self.taps, stride=2, padding=self.reach if padding is None else padding)
@@ -62,9 +62,9 @@ class Resampling(nn.Module):
         return fn.conv_transpose2d(x, taps, stride=2, padding=self.reach, groups=x.shape[1])
 
     def by_repetition(self, x: Tensor) -> Tensor:
-        """Doubles the side by repeating every pixel four times and applying the filter's `without_box`.
+        """Doubles the side by repeating every pixel four times and then applying the filter `without_box(taps)`.
 
-        Raises ValueError if `without_box` is empty.
+        Raises ValueError if that filter does not exist.
         """
         if self.remainder is None:
             raise ValueError("this filter is not a repetition of pixels followed by another filter")
@@ -83,7 +83,7 @@ def expanded(taps: Tensor, x: Tensor) -> Tensor:
 
 
 def separable(taps: Sequence[float]) -> Tensor:
-    """The two-dimensional filter with these taps in both directions, normalised to sum 1, [1, 1, k, k]."""
+    """The two-dimensional filter with these taps in both directions, normalized to sum 1, [1, 1, k, k]."""
     line = torch.tensor(taps, dtype=torch.float32)
     return torch.outer(line, line)[None, None] / line.sum() ** 2
 

@@ -50,8 +50,8 @@ class SongUNet(nn.Module):
         attn_resolutions: sides at which blocks have attention.
         dropout: dropout probability in training.
         embedding_type: the kind of noise-level embedding.
-        encoder_type: with `skip`, the downsampled image, convolved, is added to the features at each level below the
-            first. With `residual`, each such sum is in turn downsampled, convolved and added at the next level. With
+        encoder_type: with `skip`, the downsampled and convolved image is added to the features at each level after the
+            first. With `residual`, the sum of each level takes the place of the image at the next level. With
             `standard`, nothing is added.
         decoder_type: with `skip`, the prediction is the sum of one output per level; with `standard`, only the last
             level has an output.

@@ -136,8 +136,7 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int, frequencies: int = 16) -> None:
         super().__init__()
-        # c_noise lies within about +-1.7. This range is 0.4 periods of the lowest frequency and 100 periods of the
-        # highest.
+        # c_noise lies within about +-1.7. This range spans 0.4 periods of the lowest frequency and 100 of the highest.
         self.register_buffer("frequencies", math.pi * torch.logspace(-2, 6, frequencies, base=2.0), persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
@@ -166,7 +165,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Residual self-attention over the pixels of [B, width, H, W], with as many heads of 32 channels or more as fit."""
+    """Residual self-attention over the pixels of [B, width, H, W]; as many heads of at least 32 channels as fit."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

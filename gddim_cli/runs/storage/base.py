@@ -68,7 +68,7 @@ class Storage(ABC):
 
     @abstractmethod
     def foreign(self, num: int, manifest: Manifest) -> list[Path]:
-        """Intact files with images below `num` that the run did not write, according to its manifest, sorted by name."""
+        """The undamaged files with images below `num` that the manifest does not list, sorted by name."""
 
     def discard(self, files: Iterable[Path]) -> None:
         """Removes damaged files. Their images can be made again, since each depends only on the seed and its index.

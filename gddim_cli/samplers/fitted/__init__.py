@@ -1,1 +1,1 @@
-"""Solvers fitted to a network: the times and matrices of a multistep method whose images are closest to the converged ones."""
+"""Solvers fitted to a network: multistep methods whose times and matrices bring the images close to converged ones."""

@@ -15,7 +15,7 @@ from gddim_cli.samplers.fitted.trace import Batch, Trace
 from gddim_cli.samplers.multistep import first_state
 
 CORRELATED = 1e-7
-"""Combinations of features whose mean square is below this fraction of the largest one are not fitted."""
+"""A combination of features is not fitted if its mean square is below this fraction of the largest mean square."""
 TINY = 1e-12
 
 
@@ -26,8 +26,8 @@ class ClosedForm:
     Attributes:
         family: the family around gDDIM on the time grid.
         theta: the parameters of the fit.
-        coefficients: those of the fitted solver.
-        traces: its run of each batch.
+        coefficients: the coefficients of the fitted solver.
+        traces: the fitted solver's run on each batch.
     """
 
     family: Family
@@ -39,12 +39,13 @@ class ClosedForm:
 def fit(method: Method, grid: Array, batches: Sequence[Batch], known: ClosedForm | None = None) -> ClosedForm:
     """The least-squares fit of every step on a time grid, [N + 1].
 
-    The steps are fitted one after the other. Step i starts from the states that the fitted steps before it have reached. Its
-    offset M minimises `|u_{i+1} - (gDDIM's step) - M features|^2` over all pixels and images, where u are the converged states.
+    The steps are fitted one after the other. Step i starts from the states that the fitted steps before it have
+    reached. The offset M of its matrices (see `Family`) minimizes `|u_{i+1} - (gDDIM's step) - M features|^2`, summed
+    over all pixels and images. Here `u_{i+1}` is the converged state.
 
     Args:
-        known: an earlier fit to the same images, on a grid of the same length. The steps between the first times that both
-            grids share are taken from it.
+        known: an earlier fit to the same images, on a grid of the same length. Steps between the leading times that
+            both grids share are copied from this fit.
     """
     c = method.on(grid)
     same = int(np.argmin([*(grid == known.family.grid), False])) if known else 0

@@ -25,15 +25,15 @@ RATE_OF_TIMES, RATE_OF_OFFSETS = 0.25, 0.5
 """The highest learning rates, in units of theta, for a solver of one step. They are divided by the number of steps, because
 all parameters change at once."""
 WARM_UP = 10
-"""Adam's steps until the learning rate is highest."""
+"""The number of Adam's steps in which the learning rate rises."""
 DECAY_OF_MEAN, DECAY_OF_SQUARE = 0.9, 0.99
 EVEN = 0.25
-"""For the weight of an image, this fraction of the mean error over all images is added to its own mean square error."""
+"""An image's weight depends on its mean square error plus this fraction of the mean error of all images."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """The state of Adam: the parameters, the running means of the gradient and of its square, each [P], and the steps done."""
+    """The state of Adam: parameters, running means of the gradient and its square, all [P], and the step count."""
 
     theta: Array
     mean: Array
@@ -42,14 +42,14 @@ class Point:
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """The state of a fit after a round, a pass over all batches.
+    """The state of a fit after a round. A round is one pass over all batches.
 
     Attributes:
         rounds: the number of rounds done.
         theta, mean, square: the state of Adam, see `Point`.
-        best: the theta with the lowest error so far on the images that select the best round; None if no theta has a lower
-            error than the solver to beat.
-        error: the lowest error so far.
+        best: the theta with the lowest error so far; None if no theta has a lower error than the solver to beat. The
+            error is measured on images that are not fitted.
+        error: the lowest error so far, including that of the solver to beat.
     """
 
     rounds: int
@@ -66,7 +66,7 @@ def differentiable(batch: Batch, t: float) -> bool:
     try:
         with torch.enable_grad():
             torch.autograd.grad(batch.eps(u, t).sum(), u)
-    except DataError:  # a user's network; it did compute the prediction of the closed form
+    except DataError:  # A user's network has failed. It made predictions before, so only the gradient fails.
         return False
     except RuntimeError as error:
         if is_out_of_memory(error):
@@ -97,8 +97,11 @@ def improved(family: Family, point: Point, batches: Sequence[Batch], total: int)
 
 
 def weights_of(errors: Array) -> Array:
-    """The weight of each image, [N], with mean 1: its root mean square error to the power -1/2. A few images that are far off
-    therefore do not dominate the fit."""
+    """The weight of each image, [N], from the mean square errors. The weights have mean 1.
+
+    A weight is about proportional to the root mean square error to the power -1/2 (see `EVEN`). A few images with large
+    errors therefore do not dominate the fit.
+    """
     with np.errstate(invalid="ignore"):  # NaN if an error is infinite
         found = (errors + EVEN * errors.mean()) ** -0.25
         return np.asarray(found / found.mean())
@@ -142,10 +145,10 @@ def adjoints(batch: Batch, trace: Trace, c: Coefficients, weight: Array) -> list
 def effect_of_time(
     batch: Batch, trace: Trace, c: Coefficients, other: Coefficients, j: int, after: Sequence[Tensor]
 ) -> float:
-    """The first-order change of the error if the time before step j moves, which turns the coefficients c into `other`.
+    """The first-order change of the error when the time before step j moves, so that c becomes `other`.
 
-    The state at that time is recomputed together with the time. Along a solution the prediction hardly changes; it would
-    change much if only the time or only the state moved.
+    The state at that time moves, too. Along a solution, the prediction hardly changes. It would change much if only the
+    time or only the state moved.
     """
     states, predictions = list(trace.states), list(trace.predictions)
     states[j] = trace.step(other, j - 1) if j else first_state(batch.start, other)

@@ -14,11 +14,11 @@ from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 
 @dataclass(frozen=True)
 class Method:
-    """What all solvers of a search share: they are variants of this gDDIM, which interpolates the noise prediction.
+    """The gDDIM method that the solvers of a search vary. It interpolates the noise prediction.
 
     Attributes:
         diffusion: defines the matrices.
-        k: the K of the noise prediction.
+        k: which K defines the noise prediction.
         order: the number of past predictions that a step uses besides the current one.
         t_start: T, the time of the prior's states.
     """
@@ -31,8 +31,8 @@ class Method:
     def on(self, times: Array) -> Coefficients:
         """gDDIM's own coefficients on a time grid, [N + 1].
 
-        Before the first step, `R(t_0) R(T)^{-1}` carries the prior's noise from T to t_0. For K = L, R may be undefined; the
-        prior's states are then used at t_0 as they are.
+        Before the first step, `R(t_0) R(T)^{-1}` carries the prior's noise from T to t_0. For K = L, R may be
+        undefined, so the prior's states are used at t_0 unchanged.
         """
         found = gddim_coefficients(self.diffusion, times, self.order, self.k)
         if self.k != "R":
@@ -42,17 +42,18 @@ class Method:
 
 @dataclass(frozen=True)
 class Family:
-    """A family of solvers with a parameter vector theta: all times except the last, then the offsets of each step's matrices.
+    """A family of solvers with a parameter vector theta: shifts of all times but the last, then a matrix Z_i per step.
 
-    The features of step i are the predictions `eps_i, ..., eps_{i-q}` and the state. Step i multiplies them by gDDIM's
-    matrices for the times, to which `scales[i] Z_i directions[i]` is added; theta holds the Z_i. The directions form
-    uncorrelated combinations of the features with mean square 1, and the scales are the residuals of the closed-form fit.
-    All parameters therefore have effects of similar size.
+    The features of step i are the predictions `eps_i, ..., eps_{i-q}` and the state. gDDIM's step multiplies them by
+    matrices. The offset `scales[i] Z_i directions[i]` is added to these matrices.
+
+    The directions form uncorrelated combinations of the features with mean square 1, and the scales are the residuals
+    of the closed-form fit. All parameters therefore have effects of similar size.
 
     Attributes:
         grid: the times for theta = 0, [N + 1].
-        directions: for each step, [r, features D].
-        scales: for each step, [D].
+        directions: for each step, the combinations of the features, [r, features D].
+        scales: for each step, the root mean square residual of each state component, [D].
     """
 
     method: Method
@@ -72,8 +73,10 @@ class Family:
 
     @property
     def unit(self) -> Array:
-        """The unit of each free time, [N]: half the distance between its neighbours on the grid. The unit of the first time
-        is negative, so that a finite difference does not leave the interval."""
+        """The unit of each time's shift, [N]: half the distance between the neighbors of this time on the grid.
+
+        The unit of the first time is negative, so that a finite difference does not leave the interval.
+        """
         ahead = self.grid[:-2] - self.grid[2:]
         return np.append(self.grid[1] - self.grid[0], ahead) / 2
 
@@ -88,19 +91,19 @@ class Family:
         return self.free_times + sum(d * r for d, r in self.shapes)
 
     def slices(self) -> list[slice]:
-        """Where the Z_i are in theta."""
+        """The slices of theta that hold the Z_i."""
         ends = self.free_times + np.cumsum([d * r for d, r in self.shapes])
         return [slice(int(end) - d * r, int(end)) for end, (d, r) in zip(ends, self.shapes, strict=True)]
 
     def times(self, theta: Array) -> Array:
-        """The times of a solver, [N + 1]. If theta is large they may not decrease; see `allows`."""
+        """The times of a solver, [N + 1]. For a large theta, they may not decrease; see `allows`."""
         found = self.grid.copy()
         found[:-1] += self.unit * theta[: self.free_times]
         found[0] = min(found[0], self.method.t_start)
         return found
 
     def allows(self, theta: Array) -> bool:
-        """Whether the times decrease, each by at least a hundredth of the corresponding distance on the grid."""
+        """Whether the times decrease and every step has more than a hundredth of its length on the grid."""
         return bool((np.diff(self.times(theta)) < 0.01 * np.diff(self.grid)).all())
 
     def parts(self, theta: Array) -> list[Array]:

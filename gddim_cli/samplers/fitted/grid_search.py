@@ -1,4 +1,4 @@
-"""The search for the times of a solver. Each grid is judged by the error of its least-squares fit, without gradients."""
+"""The search for the times of a solver, without gradients. A grid is judged by the error of the least-squares fit on it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gddim_cli.samplers.fitted.family import Method
 from gddim_cli.samplers.fitted.trace import Batch, errors_of, rmse
 
 FAINTEST = 0.03
-"""The smallest ratio of image to noise at the first evaluation. Where it is smaller, the network returns nearly the same image
-for any state."""
+"""The smallest ratio of image to noise at the first evaluation. At smaller ratios, the network returns nearly the same
+image for any state."""
 
 
 class GridState(msgspec.Struct, frozen=True):
@@ -31,8 +31,8 @@ class GridState(msgspec.Struct, frozen=True):
         error: the root mean square error of the least-squares fit on the best grid.
         move: the number of positions by which the next pass moves each time; 0 when the search is over.
         trials: the number of grids tried.
-        chosen: the best grid of the pass with the lowest error on other images, [N].
-        lowest: this error.
+        chosen: the grid with the lowest error on images that are not fitted, among the best grids of all passes, [N].
+        lowest: the error of `chosen` on these images.
     """
 
     indices: list[int]
@@ -44,7 +44,10 @@ class GridState(msgspec.Struct, frozen=True):
 
 
 def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
-    """The first time from `t_start` at which the image is at least `FAINTEST` of the noise: `|R_t^{-1} Psi(t, 0) e_x|`."""
+    """The first time, going down from `t_start`, at which the ratio of image to noise is at least `FAINTEST`.
+
+    The ratio is `|R_t^{-1} psi|`, where psi is the first column of `Psi(t, 0)`.
+    """
     times = np.linspace(t_start, t_end, 1001)
     signal = np.linalg.solve(diffusion.R(times), diffusion.Psi(times, 0.0)[..., :1])
     size = np.linalg.norm(signal, axis=(-2, -1)).reshape(len(times), -1).max(axis=1)
@@ -52,7 +55,7 @@ def first_time(diffusion: Diffusion, t_start: float, t_end: float) -> float:
 
 
 def nearest(fine: Array, grid: Array) -> list[int]:
-    """The increasing positions on the fine grid, [N], that are nearest to the times of a grid, [N + 1], except the last time."""
+    """The increasing positions on the fine grid, [N], that are nearest to the first N times of a grid, [N + 1]."""
     found: list[int] = []
     for i, t in enumerate(grid[:-1]):
         wanted = int(np.argmin(np.abs(fine - t)))
@@ -77,7 +80,7 @@ class Solved:
 def first_state(
     method: Method, fine: Array, solved: Sequence[Solved], others: Sequence[Batch], indices: list[int], move: int
 ) -> GridState:
-    """The state of a search that starts at a grid; for `others` see `passes`."""
+    """The state of a search before its first pass. It starts at the grid `indices`; for `others` see `passes`."""
     fit, error = judged(method, fine, solved, indices)
     return GridState(indices, error, move, 1, indices, rmse(others, fit.coefficients))
 
@@ -85,10 +88,10 @@ def first_state(
 def passes(
     method: Method, fine: Array, solved: Sequence[Solved], others: Sequence[Batch], state: GridState, limit: int
 ) -> Iterator[GridState]:
-    """Coordinate descent: yields the state after each pass. A pass tries to move every time of the best grid, both ways.
+    """Coordinate descent: yields the state after each pass. A pass tries to move each time of the best grid both ways.
 
-    If a pass finds no better grid, the next one moves the times half as far. A search that goes on for long finds grids that
-    suit only the images of the fit; therefore `others` choose among the passes.
+    If a pass finds no better grid, the next one moves the times half as far. A long search finds grids that suit only
+    the fitted images. The best pass is therefore chosen by the error on `others`.
 
     Args:
         others: images that are not fitted.

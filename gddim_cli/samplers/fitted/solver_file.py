@@ -26,14 +26,14 @@ class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a solver was fitted.
 
     Attributes:
-        num: the number of images that the solver was fitted on, those with the indices 0 to num - 1.
+        num: the number of images that the solver was fitted to. Their indices are 0 to num - 1.
         held_out: the number of further images, with indices from `num` on. One half was used to select the best round of
             the search, the other half to compute `rmse_before` and `rmse_after`.
         seed: the seed of the initial noises.
         classes: how class labels were drawn; None for an unconditional model.
-        start: the scheme that the solver is compared with. If no search did better, the file holds this scheme itself.
+        start: the solver that the fit had to beat. If no search did better, the file holds this solver itself.
         improved: whether a search did better.
-        rmse_before, rmse_after: the root mean square distance to the converged images, of the start and of this solver.
+        rmse_before, rmse_after: the root mean square distance to the converged images, for `start` and for this solver.
     """
 
     num: Count
@@ -47,7 +47,7 @@ class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SolverFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"psi": "Psi", "c": "C"}):
-    """A fitted solver: what it belongs to, how it was fitted, and its `Coefficients`, each matrix as nested lists.
+    """A fitted solver: its model and diffusion, how it was fitted, and its `Coefficients` as nested lists.
 
     `t_start` is the time at which the initial states are drawn from the prior. If it is None, that time is t[0].
     """

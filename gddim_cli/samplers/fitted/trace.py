@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run of a solver that interpolates eps: the states before and after each step, and the prediction before it."""
+    """A run of a solver that interpolates eps: the states u_0 to u_N, and the predictions at all but the last."""
 
     states: list[Tensor]
     predictions: list[Tensor]
@@ -66,7 +66,7 @@ def traced(eps: Eps, u: Tensor, c: Coefficients) -> Trace:
 
 
 def errors_of(end: Tensor, batch: Batch) -> Array:
-    """The mean square error of each image of final states, [B], float64; infinity where it is not finite."""
+    """The mean square errors of the images in the final states `end`, [B], float64; infinity where not finite."""
     errors = (end[:, 0] - batch.target).double().square().flatten(1).mean(1).cpu().numpy()
     return np.where(np.isfinite(errors), errors, np.inf)
 
