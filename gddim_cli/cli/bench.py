@@ -27,12 +27,12 @@ gddim bench plan.yaml --print-plan
 gddim bench --table 1 --num 5000
 gddim bench --preset few --out few
 gddim bench --status bench
-gddim bench compare bench other (see gddim bench compare --help)"""
+gddim bench compare bench other        (see gddim bench compare --help)"""
 FIRST = ("nfe", "checkpoint", "sampler", "seeds")
 """The settings that come first in `--help`."""
 PLAN = "YAML file with the settings below and a list of rows. Default: a plan for the bundled digit model."
 TABLE = "Reproduce this table of the gDDIM paper."
-PRESET = "Use a plan that ships with gddim. There is one, `few`, which compares samplers at NFE 5 to 20."
+PRESET = "Use a plan that ships with gddim: few compares samplers at NFE 5 to 20."
 STATUS = "Only print which cells in this folder are done, missing or failed."
 PRINT_PLAN = "Only print the cells and an estimate of the time they will take."
 Folder = Annotated[Path, typer.Argument(help="Output folder of gddim bench.")]
@@ -54,10 +54,12 @@ def bench(
     plan: Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help=PLAN)] = None,
     json: options.Json = False,
 ) -> None:
-    """Measure a metric against network evaluations (NFE), cell by cell.
+    """Measure FID or another metric at several numbers of network evaluations (NFE), and write tables and plots.
 
-    Without arguments, measures the bundled digit model, offline, in a few minutes. Options shown with ,... take several
-    values, such as --nfe 10,20; every combination is a cell. A path that contains a comma has to be given in a plan file.
+    Without arguments, measures the bundled digit model, offline, in a few minutes.
+
+    Options shown with ,... take several values, such as --nfe 10,20. Every combination of values is one cell of the table.
+    If a path contains a comma, give the path in a plan file.
     """
     if world().size > 1 and (asked.print_plan or asked.status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")
@@ -65,20 +67,22 @@ def bench(
     several = [name for name, value in plans_given.items() if value is not None]
     if len(several) > 1:
         raise UsageError(f"{' and '.join(several)} are different plans; give one of them")
-    from gddim_cli.bench import plan as plans
-    from gddim_cli.bench.resources import Resources
-    from gddim_cli.cli import bench_view
-
-    if asked.status is not None:
-        bench_view.show_status(asked.status, json)
-        return
     over = reader(problems := list[str]()).options(given)
     name = f"table{asked.table}" if asked.table else asked.preset
-    planner = plans.Planner(plans.read_plan(plan, name, over, problems), over, problems)
-    device = find_device(planner.own.device)
-    use_threads(asked.threads, device)
-    resources, folder = Resources(device, planner.own.batch_size), options.folder("--out", Path(planner.own.out))
     try:
+        if problems and plan is None:  # Reported before torch is imported.
+            raise PlanError("the options", problems)  # noqa: TRY301
+        from gddim_cli.bench import plan as plans
+        from gddim_cli.bench.resources import Resources
+        from gddim_cli.cli import bench_view
+
+        if asked.status is not None:
+            bench_view.show_status(asked.status, json)
+            return
+        planner = plans.Planner(plans.read_plan(plan, name, over, problems), over, problems)
+        device = find_device(planner.own.device)
+        use_threads(asked.threads, device)
+        resources, folder = Resources(device, planner.own.batch_size), options.folder("--out", Path(planner.own.out))
         checked = planner.plan(resources)
     except PlanError as error:
         for line in error.lines:
@@ -98,7 +102,10 @@ def bench(
 
 
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
-    """Compare two benchmarks. Matches cells by settings, seed, number of images and metric; checkpoints may differ."""
+    """Compare two benchmarks, cell by cell.
+
+    Two cells match if their settings, seed, number of images and metric are equal. Their checkpoints may differ.
+    """
     from gddim_cli.cli import bench_view
 
     bench_view.show_comparison(first, second, json)

@@ -30,11 +30,12 @@ gddim tune --nfe 5 --diffusion vp --num 256 --out vp5.json && gddim sample --nfe
 SETTINGS = ("nfe", "checkpoint", "diffusion", "class", "seed", "k", "denoise", "t_end")
 MOST = 1000
 """The largest NFE for which a solver can be fitted."""
-
+DEFAULT_SEED = 2**32
+"""Far from the seeds that users choose, so that their images do not start from the noises of the fit."""
 
 NUM = (
-    "Number of noise samples that the solver is fitted to; as many again are held out to measure the error. With "
-    "fewer than 128, the solver overfits."
+    "Number of noise samples that the solver is fitted to. The error is measured on the same number of held-out samples. "
+    "With fewer than 128 samples, the solver overfits."
 )
 OUT = "Solver file. Default: in the cache, where --solver auto finds it."
 BATCH_SIZE = (
@@ -45,11 +46,11 @@ BATCH_SIZE = (
 class TuneSettings(Machine, frozen=True, kw_only=True):
     """The options of `gddim tune` that are not sampling settings."""
 
-    num: Annotated[int, about(NUM, short="-n")] = 128
+    num: Annotated[int, about(NUM, short="-n", ge=2, le=100_000)] = 128
     set: ModelSettings | None = None
     out: Annotated[Path, about(OUT, panel="Output", metavar="FILE.json")] | None = None
     force: Force = False
-    batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed")] = 8
+    batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed", ge=1, le=100_000)] = 8
 
 
 def tune(
@@ -59,22 +60,20 @@ def tune(
 ) -> None:
     """Fit a solver to a network: find the times and matrices with which a few evaluations come closest to the result of many.
 
-    Takes minutes for a small network. Interrupt it at any time and rerun the same command to resume. Pass the
+    This takes minutes for a small network. Interrupt it at any time and rerun the same command to resume. Pass the
     solver file to gddim sample --solver.
     """
-    from gddim_cli.runs.tune import DEFAULT_SEED, Tuning, check_num
-
     values = {"seed": DEFAULT_SEED, **options.parsed(given, sampling_settings())}
     if values.get("nfe") is None:
         raise UsageError("--nfe: is required; a solver is fitted for one number of network evaluations, as in --nfe 10")
     if values["nfe"] > MOST:
         raise UsageError(f"--nfe: {values['nfe']} is above {MOST}, the largest NFE for which a solver can be fitted")
-    check_num(asked.num, asked.batch_size)
     request = msgspec.structs.replace(SamplingRequest.of(values), model_settings=options.assignments(asked.set))
     options.suffix("--out", asked.out, ".json")
 
     from gddim_cli.runs.prepare import prepare
     from gddim_cli.runs.solvers import folders
+    from gddim_cli.runs.tune import Tuning
     from gddim_cli.runtime.files import probe, refuse_foreign
     from gddim_cli.samplers.fitted.solver_file import write_solver
 
@@ -114,11 +113,13 @@ def report(path: Path, solver: SolverFile) -> None:
 def settings() -> list[Setting]:
     """The settings of this command.
 
-    The default seed differs from that of gddim sample, which should draw from noises that are new to the solver.
+    The default seed differs from that of gddim sample, so that sampling starts from noises that are new to the solver.
     """
-    found = [sampling_settings()[key] for key in SETTINGS]
-    text = "Seed of the noises that the solver is fitted to. Default: 4294967296, far from the usual seeds of sampling."
-    return [replace(setting, help=text) if setting.key == "seed" else setting for setting in found]
+    found = sampling_settings()
+    text = "Seed of the noise samples that the solver is fitted to. Default: 4294967296, far from the usual sampling seeds."
+    found["seed"] = replace(found["seed"], help=text)
+    found["nfe"] = replace(found["nfe"], help=f"{found['nfe'].help} Required; at most {MOST}.", default=None)
+    return [found[key] for key in SETTINGS]
 
 
 app = options.command(options.with_settings(tune, settings()), EPILOG)

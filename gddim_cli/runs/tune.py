@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.errors import NumericsError, UsageError
+from gddim_cli.errors import NumericsError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.numerics.quadrature import Array
@@ -35,26 +35,24 @@ from gddim_cli.samplers.fitted.trace import Batch, rmse
 from gddim_cli.samplers.multistep import multistep
 from gddim_cli.samplers.time_grids import power_grid
 
-DEFAULT_SEED = 2**32
-"""Far from the seeds that people choose, so that their images do not start from the noises of the fit."""
 NUM = 128
 ORDER = 3
-"""The number of past predictions in each step of the fitted solver."""
+"""The number of past predictions that each step of the fitted solver uses besides the current one."""
 POWER = 1.6
 """The power of the time grid from which the search for times starts."""
 REFERENCE_POWER = 1.25
 """The power of the time grid of the reference solutions."""
 REFERENCE_STEPS = {"R": 100, "L": 200}
-"""The number of steps of the reference solutions for each K. On the bundled checkpoint, 100 steps under R err by 8e-4."""
+"""The number of steps of the reference solutions, by K. With K = R, 100 steps have an error of 8e-4 on the bundled checkpoint."""
 REFERENCE_ORDER = 3
 IN_GRID_SEARCH = 128
-"""The most noises on which the grid search measures the error of a grid. With 48, it finds grids that suit only these."""
+"""The maximum number of noises on which the grid search measures errors. With only 48, the grids found suit only these noises."""
 FIRST_MOVE = 6
-"""The number of positions on the fine grid by which the search moves each time at first."""
+"""The first step size of the grid search: each time of the solver moves by this many positions on the fine grid."""
 GRID_SEARCH = 2500
-"""The limit of NFE times the number of grids tried. The search usually ends earlier, when no move lowers the error."""
+"""The maximum of NFE times the number of grids tried. Usually the search ends earlier, because no move lowers the error."""
 SEARCH = 50
-"""NFE times the number of rounds of the descent. A solver with more evaluations leaves less to improve."""
+"""NFE times the number of rounds of the descent. A larger NFE needs fewer rounds, because less is left to improve."""
 VERSION = 5
 """The version of the fit; interrupted work of another version is not resumed."""
 
@@ -64,9 +62,9 @@ class Tuning:
     """The fit of a solver to one network, diffusion and NFE.
 
     Attributes:
-        prepared: the solver to beat, which is gDDIM with the same NFE and its default options.
-        num: the number of images that are fitted; as many others are held out.
-        batch_size: the number of images that are computed at once.
+        prepared: the solver to beat: gDDIM at the same NFE, with default options.
+        num: the number of images to which the solver is fitted. As many others are held out.
+        batch_size: images per batch.
         on_evaluation: called after each network evaluation with the number of images.
     """
 
@@ -77,7 +75,7 @@ class Tuning:
 
     @cached_property
     def method(self) -> Method:
-        """What all solvers of the search share."""
+        """The diffusion, K, order and start time, which all solvers of the search share."""
         config = self.prepared.config
         return Method(self.prepared.diffusion, config.k, min(ORDER, self.nfe - 1), config.t_start)
 
@@ -93,7 +91,7 @@ class Tuning:
 
     @cached_property
     def grid(self) -> Array:
-        """The times at which the search starts, [N + 1]. A denoiser's first time is where it can tell images from noise."""
+        """The time grid from which the search starts, [N + 1]. With a denoiser and K = R, it begins at `first_time`."""
         config = self.prepared.config
         start = config.t_start
         if config.k == "R" and isinstance(self.prepared.eps, DenoiserEps):
@@ -110,14 +108,14 @@ class Tuning:
 
     @property
     def grids(self) -> int:
-        """The approximate number of grids that the search may try."""
+        """The approximate maximum number of grids that the search tries."""
         return GRID_SEARCH // self.nfe
 
     @property
     def start(self) -> Coefficients:
         """The coefficients of the solver to beat."""
         found = self.prepared.sampler.coefficients
-        assert found is not None  # without options gDDIM is a linear method
+        assert found is not None  # With default options, gDDIM is a linear method.
         return found
 
     @property
@@ -134,7 +132,7 @@ class Tuning:
 
     @property
     def rounds(self) -> int:
-        """The number of rounds of the descent. A round takes a step on every batch; its result is stored."""
+        """The number of rounds of the descent. In each round, every batch gives one step; the result of the round is stored."""
         return max(SEARCH // self.nfe, 2)
 
     @property
@@ -145,17 +143,17 @@ class Tuning:
         return (
             references
             + self.num * n
-            + self.grids * min(IN_GRID_SEARCH, self.num) * (n + 1) // 2  # what comes before the moved time is kept
+            + self.grids * min(IN_GRID_SEARCH, self.num) * (n + 1) // 2  # Evaluations before the moved time are reused.
             + self.rounds * self.num * (3 * n - 1)
             + (self.rounds + 4) * self.held_out * n // 2
         )
 
     @rounding(tf32=False)
     def solver(self, say: Callable[[str], object] = lambda _: None) -> SolverFile:
-        """The fitted solver. Work that an earlier, interrupted call has finished is read from `folder`.
+        """The fitted solver. Results that an earlier, interrupted call stored in `folder` are reused.
 
         Raises:
-            OutputError: the cache cannot be written, or another process fits the same solver.
+            OutputError: the cache cannot be written, or another process is fitting the same solver.
             CapacityError: a batch does not fit in memory.
         """
         with locked(self.folder, "gddim tune"), torch.no_grad(), memory_for(self.batch_size, self.prepared.device):
@@ -212,7 +210,7 @@ class Tuning:
         return state
 
     def times(self, solved: Sequence[Solved], others: Sequence[Batch]) -> list[int]:
-        """The positions of the solver's times on the fine grid, without the last. The search stores its state after each pass."""
+        """The positions on the fine grid of the solver's times except the last. The search stores its state after each pass."""
         path = self.folder / "grid.json"
         state = read_json(path, GridState)
         if state is None:
@@ -235,7 +233,7 @@ class Tuning:
             yield Solved(Batch(eps, start, torch.from_numpy(np.array(read[-1][:, 0])).to(start)), read)
 
     def reference(self, eps: Eps, start: Tensor, with_states: bool) -> list[Tensor]:
-        """The converged states at all times of the fine grid after the first, or only the last of them."""
+        """The converged states at all times of the fine grid after the first; without `with_states`, only at the last time."""
         config, order = self.prepared.config, min(REFERENCE_ORDER, len(self.fine) - 2)
         c = gddim_coefficients(self.prepared.diffusion, self.fine, order, config.k, config.denoise)
         kept = []
@@ -257,7 +255,7 @@ class Tuning:
         return reported
 
     def file(self, best: Coefficients, before: float, after: float) -> SolverFile:
-        """The solver file: the solver, what it belongs to, and how it was fitted."""
+        """The content of the solver file: the solver, the model and settings that it belongs to, and how it was fitted."""
         request, config = self.prepared.request, self.prepared.config
         options = request.options
         start = f"gDDIM, predict {options['predict']}, order {options['order']}, time grid {request.time_grid}"
@@ -284,9 +282,3 @@ class Tuning:
             t_start=config.t_start,
             **matrices_of(best),
         )
-
-
-def check_num(num: int, batch_size: int) -> None:
-    """Raises UsageError for fewer than two noises, too many, or a batch size below 1."""
-    if not 2 <= num <= 100_000 or batch_size < 1:
-        raise UsageError(f"--num: {num} noises in batches of {batch_size}; give at least 2, better 128")

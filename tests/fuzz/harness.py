@@ -19,8 +19,8 @@ from pathlib import Path
 
 import gddim_cli
 
-CPU_SECONDS, WALL_SECONDS = 20, 90
-"""Processor time that a call may take, and the time after which one that waits (for a pipe, say) is ended."""
+CPU_SECONDS, WAIT_SECONDS, WALL_SECONDS = 20, 20, 90
+"""Limits of a call: its processor time, the rest of its time (waiting for a pipe, say), and the time to its end by force."""
 MEMORY = 2 << 30
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {
@@ -59,12 +59,17 @@ class Case:
 
 @dataclass
 class Outcome:
-    """What a call did; `status` is negative after a signal, `memory` is its own, without the parent's at the fork."""
+    """What a call did.
+
+    `status` is negative after a signal, `waited` is the time in which it did not compute, and `memory` is its own,
+    without the parent's at the fork.
+    """
 
     status: int
     out: str
     err: str
     seconds: float
+    waited: float
     memory: int
     events: list[str] = field(default_factory=list)
 
@@ -93,7 +98,9 @@ def call(words: Sequence[object], sandbox: Path, folder: Path) -> Outcome:
         path.unlink()
     code = os.waitstatus_to_exitcode(status)
     memory = usage.ru_maxrss * 1024 - inherited
-    return Outcome(code, text["out"], text["err"], time.monotonic() - began, memory, text["events"].splitlines())
+    seconds = time.monotonic() - began
+    waited = seconds - usage.ru_utime - usage.ru_stime
+    return Outcome(code, text["out"], text["err"], seconds, waited, memory, text["events"].splitlines())
 
 
 def resident() -> int:
@@ -208,6 +215,8 @@ def faults(outcome: Outcome) -> list[str]:
         found.append("a line of more than 2000 characters")
     if CONTROL.search(outcome.err) or CONTROL.search(outcome.out.replace("\t", " ")):
         found.append("a control character")
+    if outcome.waited > WAIT_SECONDS:
+        found.append(f"waited {outcome.waited:.0f} s")
     if outcome.memory > MEMORY:
         found.append(f"{outcome.memory / 1e9:.1f} GB")
     return found

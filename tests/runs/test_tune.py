@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import gddim_cli
+from gddim_cli.cli.tune import DEFAULT_SEED
 from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.diffusions.vp import VP
 from gddim_cli.errors import UsageError
@@ -40,7 +41,7 @@ def short_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def tuning(checkpoint: Path, nfe: int = 4, num: int = 8, **settings: object) -> Tuning:
-    request = SamplingRequest.of({"checkpoint": str(checkpoint), "nfe": nfe, "seed": tune.DEFAULT_SEED, **settings})
+    request = SamplingRequest.of({"checkpoint": str(checkpoint), "nfe": nfe, "seed": DEFAULT_SEED, **settings})
     return Tuning(prepare(request, CPU), num, batch_size=4)
 
 
@@ -170,7 +171,7 @@ def test_a_solver_of_another_checkpoint_is_refused(gddim, tuned: Path) -> None:
 def test_usage_errors(gddim, tiny: Path, tmp_path: Path) -> None:
     assert "--nfe: is required" in gddim("tune", "--checkpoint", tiny).err
     assert "--nfe: 2000 is above 1000" in gddim("tune", "--nfe", 2000).err
-    assert "--num: 1 noises" in gddim("tune", "--nfe", 4, "--num", 1).err
+    assert "--num: 1: expected a whole number from 2 to 100000" in gddim("tune", "--nfe", 4, "--num", 1).err
     assert "does not end in .json" in gddim("tune", "--nfe", 4, "--out", tmp_path / "x.txt").err
     (tmp_path / "mine.json").write_text("{}")
     assert "--force" in gddim("tune", "--checkpoint", tiny, *FEW, "--out", tmp_path / "mine.json").err
