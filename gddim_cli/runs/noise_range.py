@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy.optimize import brentq
 
 from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.errors import UsageError
@@ -59,6 +58,7 @@ def within_range(
 
 def time_of(diffusion: Diffusion, level: float, config: SamplingConfig) -> float:
     """The time between t_end and t_start at which `sigma_eff` is `level`."""
+    from scipy.optimize import brentq  # Imported here, since it takes 0.2 s and is rarely needed.
 
     def distance(log_t: float) -> float:
         return float(np.log(sigma_eff(diffusion, float(np.exp(log_t))) / level))
