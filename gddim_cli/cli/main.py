@@ -1,4 +1,4 @@
-"""The entry point of the program, and the only place where errors become messages and exit statuses."""
+"""The entry point of the program, and the only place where errors become messages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def main() -> None:
     HEARD.clear()
     # SIGTERM, which schedulers send, is handled like Ctrl-C: finished work is kept.
     for number in (signal.SIGTERM, signal.SIGINT):
-        # A shell script starts its background jobs with SIGINT ignored. A single process of gddim continues to ignore
-        # SIGINT; several processes handle it.
+        # A shell script starts its background jobs with SIGINT ignored. If gddim runs as one process, SIGINT stays ignored.
+        # Several processes handle SIGINT all the same, since it may come from their launcher.
         if number == signal.SIGTERM or world().size > 1 or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     status = 1

@@ -34,7 +34,7 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
     if speed.half or speed.enabled():
         raise UsageError(
             f"{reference}: --dtype bfloat16 and float16, --tf32, --compile and --cuda-graph do not apply to a network of "
-            "your own; leave them out, or have the function return such a network"
+            "your own; leave them out, or apply them to the network inside the function"
         )
     path, build = function_of(reference)
     function = reference.rpartition(":")[2]

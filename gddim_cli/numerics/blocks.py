@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
-    """`sum_k M_k u_k`, computed as one product with the blocks side by side.
+    """`sum_k M_k u_k`. Blocks that all pixels share are put side by side, so that one product suffices.
 
     Args:
         matrices: blocks [D, D] that all pixels share; or, for a diffusion in frequency space, one number per frequency,

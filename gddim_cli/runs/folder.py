@@ -201,8 +201,8 @@ class RunFolder:
             force: also remove files that the run did not write, if they have the names of its files.
 
         Raises:
-            UsageError: the folder holds a run with other settings, or files but no run.json, or a file that the run did
-                not write where it would write one.
+            UsageError: the folder holds a run with other settings, or files but no run.json, or a foreign file with the
+                name of one of the run's files.
             DataError: its run.json or manifest cannot be read.
             OutputError: the folder cannot be made or written.
         """

@@ -147,7 +147,7 @@ class Generation:
 
         Args:
             todo: the indices that `prepare` returned; this process makes its share of them.
-            on_step: called with the progress of all processes since its last call, in steps of single images.
+            on_step: called with the progress of all processes since its last call, counted in sampler steps times images.
 
         Returns:
             The finished run, as rank 0 recorded it.

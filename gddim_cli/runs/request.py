@@ -55,8 +55,7 @@ Classes = Annotated[
     str,
     about(
         "Class labels of a conditional model: a number, a list such as 0,1,2 to cycle through, all (cycle through all "
-        "classes), or uniform (random, from the seed and the image's index). With all, grid.png has a row for each class. "
-        "Default: uniform.",
+        "classes), or uniform (random, from the seed and the image's index). Default: uniform.",
         panel="Model",
         metavar="N|N,M|uniform|all",
         label="class {}",

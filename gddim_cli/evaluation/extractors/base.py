@@ -95,8 +95,8 @@ class Extractor:
         if self.size is not None and (height, width, channels) != (self.size, self.size, self.channels):
             raise DataError(
                 f"{self.name}: the images are {width}x{height} with {channels} channel{'s' * (channels != 1)}, but the "
-                f"network takes {self.size}x{self.size} with {self.channels}; Inception takes any images, for example "
-                "with --ref cifar10"
+                f"network takes {self.size}x{self.size} with {self.channels}; choose another reference, for example "
+                "--ref cifar10 (Inception takes images of any size)"
             )
 
 
