@@ -59,7 +59,7 @@ class Entry(msgspec.Struct, kw_only=True):
 
     @property
     def text(self) -> str:
-        """`3.31 ± 0.04 (9)`: mean, standard error and evaluations made; `*` where cells are missing."""
+        """`3.31 ± 0.04 (9)`: mean, standard error and evaluations made; `*` if a cell is missing or failed."""
         if self.mean is None or self.overspent:
             return DASH if self.overspent else "failed" if self.failed else "…"
         mark = " *" if self.failed or self.missing else ""

@@ -128,7 +128,7 @@ def checkpoint_table(entries: list[Entry], wide: bool) -> Table:
 
 
 def file_table(entries: list[Entry], wide: bool) -> Table:
-    """The table of statistics and Inception networks."""
+    """The table of statistics and feature networks."""
     table = plain_table(["file", "kind", "size", "state"], wide)
     for entry in entries:
         row = [entry.name, entry.kind, megabytes(entry), entry.state, entry.title]

@@ -11,7 +11,10 @@ from gddim_cli.evaluation.references import REFERENCES
 from gddim_cli.evaluation.settings import Features, Inception, ModeName, ProtocolName, Text
 from gddim_cli.settings import about
 
-NUM = "Evaluate only this many images: a fixed random subset, or the first ones of a run of gddim sample. Default: all."
+NUM = (
+    "Evaluate only this many images: a fixed random subset, or the first ones of a run of gddim sample. Default: all, or as "
+    "--protocol says."
+)
 REF = (
     "Reference to compare the images with: mnist or cifar10 (also with :train or :test), cifar10-edm, cifar10-tf, "
     "cifar10-scoresde, the path of other images, or an .npz of statistics. May be given several times, or as a "

@@ -198,13 +198,14 @@ class TimeLeft:
     """
 
     TRUSTED = 0.05
-    """This fraction of `total` counts as done at the estimated pace, so that the first measurements do not dominate."""
+    """The pace is computed as if, before the work done so far, this fraction of `total` had taken its estimated time. The
+    first measurements then do not dominate."""
 
     def __init__(self, total: float, processes: int = 1) -> None:
         self.total, self.processes, self.started = total, processes, time.monotonic()
 
     def text(self, done: float) -> str:
-        """`, 1:30 left`, after work that was estimated to take `done` seconds; empty if no time is left."""
+        """The time left as text, `, 1:30 left`; empty once all work is done. `done` is the estimated time of the work so far."""
         known = self.TRUSTED * self.total
         if done >= self.total:
             return ""

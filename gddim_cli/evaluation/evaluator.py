@@ -64,12 +64,14 @@ class Evaluator:
         """
         if not isinstance(numbers, Mapping) or "value" not in numbers:
             raise DataError(
-                f"--metrics {self.metric.text}: compute returned {numbers!r:.80}, not numbers by name with a 'value'"
+                f"--metrics {self.metric.text}: compute returned {numbers!r:.80}; expected a dict of numbers by name, one of "
+                "them named 'value'"
             )
         for name, value in numbers.items():
             if not isinstance(name, str) or not isinstance(value, Real):
                 raise DataError(
-                    f"--metrics {self.metric.text}: compute returned {value!r:.80} as {name!r:.80}, not a number"
+                    f"--metrics {self.metric.text}: compute returned {value!r:.80} under the name {name!r:.80}; expected a "
+                    "number under a text"
                 )
         return dict(numbers)
 

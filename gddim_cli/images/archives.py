@@ -75,7 +75,7 @@ class Tar(Pictures):
         """The images of a .tar.
 
         Raises:
-            DataError: the file is not a .tar, holds links or sparse files in place of images, or holds no images.
+            DataError: the file is not a .tar, is damaged, holds links or sparse files in place of images, or holds no images.
         """
         found: list[tuple[str, tuple[int, int]]] = []
         ignored, end = 0, -1

@@ -29,7 +29,7 @@ DAMAGE = (
     Image.DecompressionBombWarning,
 )
 """The errors that Pillow may raise for a damaged file."""
-# Silences Pillow's warnings about large pictures, for which LARGEST is stricter, and about damaged TIFF tags.
+# Silences Pillow's warnings about damaged TIFF tags and about large pictures; `LARGEST` is below Pillow's limit.
 for category in (Image.DecompressionBombWarning, UserWarning):
     warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
 

@@ -85,7 +85,7 @@ class BatchSizeProbe:
 
 
 def fitting(peaks: Sequence[int], free: int) -> int:
-    """The number of images that fit into `free` bytes of memory, but at least 1 and at most `MOST`.
+    """The number of images that fit into the usable part of `free` bytes, but at least 1 and at most `MOST`.
 
     The memory of a batch is modeled as a constant, such as a library's workspace, plus an amount per image.
 

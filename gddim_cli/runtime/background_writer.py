@@ -69,7 +69,7 @@ class Writer(Generic[T, R]):
 
 
 def to_host(x: Tensor) -> Callable[[], NDArray]:
-    """Starts to copy a tensor to the CPU. The returned function waits for the copy to finish and returns the array.
+    """Copies a tensor to the CPU. The returned function waits for the copy to finish and returns the array.
 
     From a CUDA GPU, the tensor is copied into pinned memory on a separate stream, while the GPU computes the next
     batch.

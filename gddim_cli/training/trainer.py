@@ -1,7 +1,9 @@
 """Training a preconditioned denoiser: batches, loss, learning rate, averaged weights.
 
 Karras et al. (arXiv 2206.00364), Table 1: `loss = E lambda(sigma) |D(x + sigma n; sigma) - x|^2` with
-`lambda = (sigma^2 + s^2) / (sigma s)^2` and `s = sigma_data`. Here, the noise levels cover a whole diffusion.
+`lambda = (sigma^2 + s^2) / (sigma s)^2` and `s = sigma_data`. Unlike there,
+some noise levels are drawn from the whole range of a diffusion, so that the network can be sampled from its first time to its
+last.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, data: Dataset, device: torch.device) -> None:
-        """Raises DataError if the network does not fit the images or the memory."""
+        """Raises DataError if the network does not fit the images, CapacityError if it does not fit into memory."""
         self.recipe, self.device = recipe, device
         self.count = len(data.images)
         self.classes = data.classes.count if data.classes else 0

@@ -184,7 +184,6 @@ def check_image_left(subject: Subject) -> Result:
     d = subject.diffusion
     psi = d.Psi(subject.start, 0.0)[:, 0]
     value = float(np.sqrt(psi @ np.linalg.solve(d.Sigma(subject.start), psi)))
-    later = f"a later t_start (the diffusion ends at T = {d.T:g}) or " if subject.start < d.T else ""
     factor = np.asarray(d.prior_factor, dtype=np.float64)
     widths = np.sqrt(np.diagonal(factor @ factor.T))
     # Each component of the state is rescaled so that its prior is as wide as the image component's.
@@ -232,7 +231,7 @@ def check_one_step(subject: Subject) -> Result:
 
 
 def long_steps(subject: Subject) -> Iterator[tuple[float, float]]:
-    """Steps from s to t < s that cover [t_end, t_start], as long as `LARGEST_GROWTH` permits, and shorter ones."""
+    """Steps from s to t < s. The longest that `LARGEST_GROWTH` permits cover [t_end, t_start]; shorter ones start with each."""
     grid = power_grid(subject.start, subject.end, 200)
     first = 0
     while first < len(grid) - 1:
@@ -262,8 +261,8 @@ def check_order(order: int, subject: Subject) -> Result:
             break
     measured = ", ".join(f"{slope:.2f}" for slope in found)
     message = (
-        f"the slope has not settled at {order + 1} by {steps[-1]} steps: it is {measured} from {FIRST_STEPS} steps on, and the "
-        f"error is {errors[-1]:.2g}"
+        f"the slope has not settled at {order + 1} by {steps[-1]} steps: at each doubling from {FIRST_STEPS} steps on, it was "
+        f"{measured}; the last error is {errors[-1]:.2g}"
     )
     return Result(check, found[-1], SLOPE_BOUND, expected, False, message)
 

@@ -157,7 +157,7 @@ def test_torchcfm(golden_file, tmp_path):
     assert [spec.name for spec in FORMATS.values() if spec.detect(path)] == ["torchcfm"]
     with pytest.raises(UsageError, match="do not determine model"):
         load(str(path), CPU)
-    with pytest.raises(UsageError, match="pairs images with noise"):
+    with pytest.raises(UsageError, match="matches each image with noise close to it"):
         load(str(path), CPU, model="otcfm")
     model, y, sigma = (
         load(str(path), CPU, model="icfm", image_size=16),

@@ -114,10 +114,10 @@ def forgotten() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('{"value"', '{"score"', "}, not numbers by name with a 'value'"),
-        ("return {", "return None\n    return {", "compute returned None, not numbers by name with a 'value'"),
-        ("return {", "return 5\n    return {", "compute returned 5, not numbers by name with a 'value'"),
-        ("float(np.abs", "str(np.abs", "' as 'value', not a number"),
+        ('{"value"', '{"score"', "}; expected a dict of numbers by name, one of them named 'value'"),
+        ("return {", "return None\n    return {", "compute returned None; expected a dict of numbers by name"),
+        ("return {", "return 5\n    return {", "compute returned 5; expected a dict of numbers by name"),
+        ("float(np.abs", "str(np.abs", "' under the name 'value'; expected a number under a text"),
         ('title="Toy"', "title=5", "running it failed: MetricSpec: title is 5, not a text"),
         ('title="Toy"', 'title="{none}"', "running it failed: metric toy: title '{none}': "),
     ],

@@ -69,7 +69,7 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
 
     Raises:
         CheckpointError: the tensors are not those of a U-Net of OpenAI's programs.
-        UsageError: a required setting is missing.
+        UsageError: a required setting is missing, or the noise schedule has too few steps.
     """
     from gddim_cli.checkpoints.card import Card, Images, Sampling
 

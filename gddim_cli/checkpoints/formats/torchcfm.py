@@ -61,7 +61,7 @@ def convert(contents: Contents, conversion: Conversion) -> Native:
     openai.require(conversion, ("model",))
     if options.model in ("otcfm", "si"):
         reason = (
-            "pairs images with noise, so the noise is not isotropic"
+            "matches each image with noise close to it, so the noise added to a given image is not isotropic"
             if options.model == "otcfm"
             else "follows curved paths"
         )

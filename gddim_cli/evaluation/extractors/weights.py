@@ -41,7 +41,7 @@ def weights_of(name: str, file: Path | None = None) -> Weights:
     try:
         digest = sha256(path)
     except OSError as error:
-        raise DataError(f"--inception: {path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     expected = pinned(name)
     if file is None and not digest.startswith(expected):
         raise DataError(

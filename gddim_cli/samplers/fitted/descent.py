@@ -1,4 +1,4 @@
-"""Adam on the times and matrices of a solver; gradients come from backpropagation through all steps and the network."""
+"""Adam on the times and matrices of a solver; gradients come from backpropagation, and finite differences for the times."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from gddim_cli.samplers.multistep import first_state
 STEP_OF_TIMES = 0.05
 """The finite-difference step for the times, in units of theta. It is large because networks run in float32."""
 RATE_OF_TIMES, RATE_OF_OFFSETS = 0.25, 0.5
-"""The highest learning rates, in units of theta, for a solver of one step. They are divided by the number of steps, because
-all parameters change at once."""
+"""The highest learning rates, in units of theta, for a solver of one step. They are divided by the number of steps,
+because the effects of all parameters add up."""
 WARM_UP = 10
 """The number of Adam's steps in which the learning rate rises."""
 DECAY_OF_MEAN, DECAY_OF_SQUARE = 0.9, 0.99
@@ -48,7 +48,7 @@ class Progress(msgspec.Struct, frozen=True):
         rounds: the number of rounds done.
         theta, mean, square: the state of Adam, see `Point`.
         best: the theta with the lowest error so far; None if no theta has a lower error than the solver to beat. The
-            error is measured on images that are not fitted.
+            error is measured on images that are not used for the fit.
         error: the lowest error so far, including that of the solver to beat.
     """
 
@@ -84,7 +84,7 @@ def improved(family: Family, point: Point, batches: Sequence[Batch], total: int)
     for done, batch in enumerate(batches, start=point.steps + 1):
         slope = gradient(family, point.theta, batch)
         if not np.isfinite(slope).all():
-            slope = point.mean  # A batch that overflows must not affect the direction.
+            slope = point.mean  # A batch that overflows must not turn the direction.
         mean = DECAY_OF_MEAN * point.mean + (1 - DECAY_OF_MEAN) * slope
         square = DECAY_OF_SQUARE * point.square + (1 - DECAY_OF_SQUARE) * slope**2
         direction = mean / (1 - DECAY_OF_MEAN**done) / (np.sqrt(square / (1 - DECAY_OF_SQUARE**done)) + 1e-300)
@@ -145,7 +145,10 @@ def adjoints(batch: Batch, trace: Trace, c: Coefficients, weight: Array) -> list
 def effect_of_time(
     batch: Batch, trace: Trace, c: Coefficients, other: Coefficients, j: int, after: Sequence[Tensor]
 ) -> float:
-    """The first-order change of the error when the time before step j moves, so that c becomes `other`.
+    """Half the first-order change of the error if the time at which step j starts is moved.
+
+    Args:
+        c, other: the coefficients before and after the move.
 
     The state at that time moves, too. Along a solution, the prediction hardly changes. It would change much if only the
     time or only the state moved.
