@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import gddim_cli
 from gddim_cli.runtime.user_file import LOADED
@@ -100,6 +101,7 @@ def test_models_that_are_none(gddim, files: Path, tmp_path: Path, reference: str
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning", "ignore:.*quantize:UserWarning")
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -108,17 +110,99 @@ def test_models_that_are_none(gddim, files: Path, tmp_path: Path, reference: str
         ("return None", "the network returned NoneType for images [2, 1, 8, 8]"),
         ("return y[..., :4]", "the network returned [2, 1, 8, 4], float32 for images [2, 1, 8, 8]"),
         ("return y + 0j", "the network returned [2, 1, 8, 8], complex64"),
+        ("return y > 0", "the network returned [2, 1, 8, 8], bool"),
+        ("return y.long()", "the network returned [2, 1, 8, 8], int64"),
+        ("return y.to(torch.float8_e5m2)", "the network returned [2, 1, 8, 8], float8_e5m2"),
+        ("return y.to('meta')", "the network returned a tensor without data (device meta) for images [2, 1, 8, 8]"),
+        ("return y.to_sparse()", "the network returned a tensor of layout sparse_coo"),
+        ("return torch.nested.nested_tensor([*y])", "the network returned a nested tensor"),
+        ("return torch.quantize_per_tensor(y, 0.1, 0, torch.qint8)", "the network returned a quantized tensor"),
+        ("return y.as_subclass(type('Own', (torch.Tensor,), {}))", "the network returned Own for images"),
         ("return y * float('nan')", "2 of 2 images of a batch are not finite"),
     ],
 )
 def test_networks_that_fail(gddim, tmp_path: Path, body: str, message: str) -> None:
-    text = f"import gddim_cli as gddim\n\ndef f(y, sigma):\n    {body}\n\n"
+    text = f"import torch\nimport gddim_cli as gddim\ndef f(y, sigma):\n    {body}\n\n"
     (tmp_path / "bad.py").write_text(f"{text}def build():\n    return gddim.Denoiser(f, (1, 8, 8), 0.001, 300)\n")
     words = ("--checkpoint", f"{tmp_path / 'bad.py'}:build", "--nfe", 3)
     result = gddim("sample", *words, "--num", 2, "--out", tmp_path / "imgs")
     assert (result.status, message in result.err) == (1, True), result.err
     assert result.err.count("gddim: ") == 1
     assert gddim("tune", *words, "--num", 4, "--out", tmp_path / "solver.json").status == 1
+
+
+@pytest.mark.parametrize("place", ["top", "build", "network"])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise Odd('boo')", "raised Odd: boo (line 8)"),
+        ("raise asyncio.CancelledError", "raised CancelledError (line 8)"),
+        (
+            "raise BaseExceptionGroup('several', [SystemExit(1)])",
+            "raised BaseExceptionGroup: several (1 sub-exception)",
+        ),
+        ("raise Silent", "raised Silent (line 8)"),
+    ],
+)
+def test_errors_of_every_class_are_one_line(gddim, tmp_path: Path, place: str, code: str, message: str) -> None:
+    lines = {"top": "if True:", "build": "def build():", "network": "def network(y, sigma):"}
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "import asyncio\nimport gddim_cli as gddim\nclass Odd(BaseException): pass\nclass Silent(RuntimeError):\n"
+        f"    def __str__(self): raise self\n\n{lines[place]}\n    {code}\n"
+        + "def build():\n    return gddim.Denoiser(network, (1, 8, 8), 0.001, 300)\n"
+        * (place == "network")
+    )
+    result = gddim("sample", "--checkpoint", f"{path}:build", "--nfe", 3, "--num", 2, "--out", tmp_path / "imgs")
+    assert (result.status, message in result.last, "Traceback" in result.err) == (1, True, False), result.err
+
+
+def test_an_interruption_of_a_users_code_stays_one(gddim, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def build():\n    raise KeyboardInterrupt\n")
+    words = ("--checkpoint", f"{tmp_path / 'bad.py'}:build", "--nfe", 3, "--num", 2)
+    assert gddim("sample", *words, "--out", tmp_path / "imgs").status == 130
+
+
+def test_what_users_code_prints_does_not_spoil_the_json(gddim, tmp_path: Path) -> None:
+    path = tmp_path / "loud.py"
+    path.write_text(
+        "import gddim_cli as gddim\nprint('top')\ndef f(y, sigma):\n    print('network')\n    return y\n"
+        "def build():\n    print('build')\n    return gddim.Denoiser(f, (1, 8, 8), 0.001, 300)\n"
+    )
+    words = ("--checkpoint", f"{path}:build", "--nfe", 3, "--num", 2, "--json")
+    result = gddim("sample", *words, "--out", tmp_path / "imgs")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["settings"]
+    assert {"top", "build", "network"} <= set(result.err.split())
+
+
+@pytest.mark.parametrize("place", ["top", "build"])
+@pytest.mark.parametrize(
+    "change",
+    ["set_default_dtype(torch.float16)", "set_default_dtype(torch.float64)", "set_default_device('meta')"],
+)
+def test_defaults_of_torch_that_a_file_changes_are_restored(gddim, tmp_path: Path, change: str, place: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        f"import torch\nimport gddim_cli as gddim\n{f'torch.{change}' * (place == 'top')}\n"
+        "def f(y, sigma):\n    return y * (0.25 / (0.25 + sigma**2)).view(-1, 1, 1, 1)\n"
+        f"def build():\n    {f'torch.{change}' * (place == 'build')}\n"
+        "    return gddim.Denoiser(f, (1, 8, 8), 0.001, 300)\n"
+    )
+    result = gddim("check", "--checkpoint", f"{path}:build", "--json")
+    assert json.loads(result.out)
+    assert result.status in (0, 1), result.err
+    assert (torch.get_default_dtype(), torch.get_default_device()) == (torch.float32, torch.device("cpu"))
+
+
+def test_a_network_without_weights_is_refused(gddim, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import torch\nimport gddim_cli as gddim\n\ndef build():\n    module = torch.nn.Conv2d(1, 1, 1, device='meta')\n"
+        "    return gddim.Denoiser(module, (1, 8, 8), 0.001, 300)\n"
+    )
+    words = ("--checkpoint", f"{tmp_path / 'own.py'}:build", "--nfe", 3)
+    result = gddim("sample", *words, "--out", tmp_path / "imgs")
+    assert (result.status, "own.py: moving the network to cpu raised" in result.last) == (1, True), result.err
 
 
 def test_a_file_without_its_function(gddim, files: Path, tmp_path: Path) -> None:
@@ -178,6 +262,84 @@ def test_diffusions_sampled_in_no_way(gddim, tmp_path: Path, sampling: str, mess
     path.write_text(f"{text}class Own(VP):\n    sampling = SamplingConfig({sampling})\n")
     result = gddim("coefficients", "--nfe", 3, "--diffusion", path)
     assert (result.status, f"{path}: sampling = " in result.err, message in result.err) == (1, True, True), result.err
+
+
+OWN = """
+import numpy as np
+from fractions import Fraction
+from gddim_cli import Diffusion
+from gddim_cli.diffusions.base import SamplingConfig
+
+class Own(Diffusion):
+    name = "own"
+    D = 1
+    T = 1.0
+    sampling = SamplingConfig(t_start=1.0, t_end=1e-3)
+    Sigma_0 = np.zeros((1, 1))
+    prior_factor = np.eye(1)
+
+    def F(self, t):
+        return -np.ones((*np.shape(t), 1, 1))
+
+    def GG(self, t):
+        return 2 * np.ones((*np.shape(t), 1, 1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("T = 1.0", "T = 10**400", "T = inf: the name must be"),
+        ("D = 1", "D = 10**400", "D = inf, T = 1: the name must be"),
+        ('"own"', "'\\ud800'", "the name must be a str of 1 to 100 printable characters"),
+        ('"own"', "'x' * 10**6", "the name must be a str of 1 to 100 printable characters"),
+        ('"own"', "type('S', (str,), {})('q')", "the name must be a str of 1 to 100 printable characters"),
+        ("t_start=1.0", "t_start=10**400", "t_start and t_end must be finite numbers"),
+        ("t_start=1.0", "t_start=10**5000", "sampling raised ValueError: Exceeds the limit"),
+        ("t_start=1.0", "t_start=Fraction(1, 1)", "t_start and t_end must be finite numbers"),
+        (
+            "np.eye(1)",
+            "np.eye(1, dtype='>f8')",
+            "prior_factor raised TypeError: an array of float64 is needed, not of >f8",
+        ),
+        ("np.eye(1)", "np.eye(1) * float('nan')", "prior_factor is not finite"),
+        (
+            "np.zeros((1, 1))",
+            "np.zeros((1, 1), np.longdouble)",
+            "Sigma_0 raised TypeError: an array of float64 is needed",
+        ),
+        (
+            "2 * np.ones((*np.shape(t), 1, 1))",
+            "np.ones((*np.shape(t), 1, 1), np.float16)",
+            "GG raised TypeError: an array of",
+        ),
+        ("return 2", "return 0", "Sigma_t is singular at t = 1"),
+        ("return 2", "return 1e300", "has no noise level that float32 can hold"),
+        ("np.zeros((1, 1))", "np.eye(1) * 1e300", "has no noise level that float32 can hold"),
+    ],
+)
+def test_diffusions_that_are_none(gddim, tiny: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN.replace(old, new, 1))
+    result = gddim(
+        "sample", "--checkpoint", tiny, "--diffusion", path, "--nfe", 3, "--num", 2, "--out", tmp_path / "imgs"
+    )
+    assert (result.status, message in result.err) == (1, True), result.err
+    assert result.err.count("\n") == 1
+    assert len(result.err) < 2000
+
+
+def test_a_diffusion_of_ones_own(gddim, tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    words = ("sample", "--checkpoint", tiny, "--diffusion", path, "--nfe", 3, "--num", 2)
+    for name, matrix in (
+        ("double", "np.eye(1)"),
+        ("whole", "np.eye(1, dtype=int)"),
+        ("single", "np.eye(1, dtype='f')"),
+    ):
+        path.write_text(OWN.replace("np.eye(1)", matrix, 1))
+        result = gddim(*words, "--out", tmp_path / name)
+        assert result.status == 0, result.err
 
 
 def test_a_generator_exit_of_a_users_code_is_an_error_like_any_other(gddim, tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ from gddim_cli import __version__
 from gddim_cli.bench.page import section
 from gddim_cli.bench.results import RESULTS, BenchPlan, Folder, Result
 from gddim_cli.bench.tables import SOLVER_ERROR, Table, tables
-from gddim_cli.evaluation.metrics.registry import METRICS
 from gddim_cli.pages.page import Page
 from gddim_cli.pages.text import Block, csv_text, markdown, tex
-from gddim_cli.runtime.json_files import write_json
+from gddim_cli.runtime.json_files import json_bytes, read_json
 from gddim_cli.runtime.text import counted
 
 PAGE = "report.html"
@@ -26,7 +25,7 @@ VALUES = ["asked", "lambda", "nfe", "seeds", *STATISTICS]
 
 
 class Report(msgspec.Struct):
-    """The content of `results.json`, unaffected by interruptions. `complete` tells whether all values were measured."""
+    """The content of `results.json`, unaffected by interruptions. `complete`: all values were measured; `files`: the plots."""
 
     gddim: str
     source: str
@@ -34,6 +33,7 @@ class Report(msgspec.Struct):
     notes: list[str]
     tables: list[Table]
     results: list[Result]
+    files: list[str] = []
 
 
 def report(plan: BenchPlan, folder: Folder) -> Report:
@@ -45,10 +45,8 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
 
 
 def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
-    """Writes all files, with the command line that reproduces them, and removes plots of an earlier plan; raises
-    OutputError if a file cannot be written."""
-    found = report(plan, folder)
-    write_json(folder.path / RESULTS, found)
+    """Writes all files, and removes plots of an earlier plan. `command` reproduces them. Raises OutputError on failure."""
+    found, earlier = report(plan, folder), read_json(folder.path / RESULTS, Report)
     shown = blocks(found.tables)
     files = {"table.md": markdown(shown, found.notes), "table.csv": csv_text(csv_lines(found)), "table.tex": tex(shown)}
     results = {result.key: result for result in found.results}
@@ -56,10 +54,11 @@ def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
     sections = [section(stem, table, results, plan, folder) for stem, table in named]
     checkpoints = ", ".join(dict.fromkeys(str(result.request.checkpoint) for result in found.results))
     summary = f"gddim {found.gddim}, {counted(len(found.results), 'cell')}, {found.source}"
-    attached = {RESULTS: (folder.path / RESULTS).read_bytes(), **{name: text.encode() for name, text in files.items()}}
+    attached = {name: text.encode() for name, text in files.items()}
     page = Page(f"gddim bench: {checkpoints}", summary, command, sections, found.notes, attached)
-    own_names = rf"(({'|'.join(METRICS)}|error)_vs_nfe|samples)(-[a-z0-9-]+)?\.(png|svg)"
-    page.write(folder.path / PAGE, stale=re.compile(own_names))
+    found.files = page.files
+    attached[RESULTS] = json_bytes(found)
+    page.write(folder.path / PAGE, earlier.files if earlier else [])
     return found
 
 

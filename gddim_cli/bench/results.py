@@ -17,7 +17,7 @@ from gddim_cli.images.sheet import SHOWN
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.solver_error import SolverError
-from gddim_cli.runtime.json_files import read_json, short_hash, write_json
+from gddim_cli.runtime.json_files import read_json, sealed, short_hash, write_json
 from gddim_cli.runtime.row_file import PartialRows
 from gddim_cli.samplers.registry import SAMPLERS
 
@@ -30,10 +30,9 @@ WITHOUT_METRIC = {"metric": "solver error", "metric_name": "error", "reference":
 class Result(msgspec.Struct):
     """A cell's value and everything that the value depends on. Interruptions do not change a result.
 
-    `key` is a hash of the resolved request, the number of images and the evaluator's identity. `features` is a hash of
-    the settings that determine images and features, equal for all metrics on the same images. `planned` is the planned
-    NFE per image, None if the sampler is adaptive; `nfe` is the counted NFE. `standard_error` is that of the metric,
-    estimated from the images. `failed` says why there is no value; the next call tries again.
+    `key` is a hash of the resolved request, the number of images and the evaluator's identity, `features` of what determines
+    images and features. `planned` is the planned NFE per image, None if the sampler is adaptive, `nfe` the counted one.
+    `standard_error` is that of the metric. `failed` says why there is no value; the next run of the command tries again.
     """
 
     key: str
@@ -50,6 +49,7 @@ class Result(msgspec.Struct):
     device: str = ""
     versions: dict[str, str] = {}
     failed: str | None = None
+    checksum: str = ""
 
     def __post_init__(self) -> None:
         if self.key != short_hash(self.request, self.num, self.evaluator):
@@ -141,14 +141,14 @@ class Folder:
 
     def keep(self, result: Result) -> None:
         """Writes a result; raises OutputError if it cannot be written."""
-        write_json(self.path / "cells" / f"{result.key}.json", result)
+        write_json(self.path / "cells" / f"{result.key}.json", sealed(result))
 
     def result(self, pending: Result, images: int) -> Result:
         """The stored result, or else a copy of `pending`. A stored solver error of another number of images is ignored."""
         path = self.path / "cells" / f"{pending.key}.json"
-        found = read_json(path, Result) or msgspec.structs.replace(pending)
-        if found.key != pending.key:
-            raise DataError(f"{path}: holds the result of another cell; remove it and run the same command again")
+        found = read_json(path, Result) or sealed(pending)
+        if found.key != pending.key or found.features != pending.features or found != sealed(found):
+            raise DataError(f"{path}: damaged, edited, or of another cell; remove it and run the same command again")
         if found.solver_error and found.solver_error.images != images:
             found.solver_error = None
         return found

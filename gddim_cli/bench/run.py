@@ -24,9 +24,9 @@ from gddim_cli.evaluation.evaluator import Evaluator
 from gddim_cli.images.quantize import quantize
 from gddim_cli.runs.batch_size import BatchSizeProbe
 from gddim_cli.runs.converged import COST, first_images
-from gddim_cli.runs.folder import new_session
 from gddim_cli.runs.kept_images import KeptImages
 from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.record import new_session
 from gddim_cli.runs.solver_error import Solutions, SolverError
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.clock import Clock

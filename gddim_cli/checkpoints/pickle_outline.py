@@ -10,17 +10,22 @@ from __future__ import annotations
 import mmap
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from gddim_cli.errors import DataError
+from gddim_cli.runtime.archives import read_whole, refuse_packed
+
 Buffer = bytes | memoryview
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 LONGEST_INTEGER = 64  # bytes
 LARGEST_TORCH_PICKLE = 64 << 20  # bytes, without the tensors; the released files need 0.5 MB
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, OverflowError, EOFError)
 KEYS = (str, int, float, bool, bytes, type(None))
 
 
@@ -293,10 +298,12 @@ def torch_pickle(path: Path) -> bytes:
             names = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "data.pkl"]
             if len(names) != 1 or names[0].file_size > LARGEST_TORCH_PICKLE:
                 raise OutlineError("not a torch checkpoint")
-            with archive.open(names[0]) as member:
-                return member.read(LARGEST_TORCH_PICKLE)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+            refuse_packed(names, path)
+            return read_whole(archive, names[0])
+    except ZIP_DAMAGE as error:
         raise OutlineError("a damaged zip") from error
+    except DataError as error:
+        raise OutlineError("a compressed zip") from error
 
 
 def mapped(path: Path) -> memoryview:

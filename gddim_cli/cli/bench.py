@@ -104,7 +104,7 @@ def bench(
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
     """Compare two benchmarks, cell by cell.
 
-    Two cells match if their settings, seed, number of images and metric are equal. Checkpoint, dtype and batch size may differ.
+    Cells match if their settings are equal. Checkpoint, dtype and batch size may differ, unless a run compares several of them.
     """
     from gddim_cli.cli import bench_view
 

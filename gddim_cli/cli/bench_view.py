@@ -12,13 +12,13 @@ from rich.table import Table as RichTable
 from gddim_cli.bench.compare import compare
 from gddim_cli.bench.report import PAGE, blocks, report, write
 from gddim_cli.bench.resources import Resources
-from gddim_cli.bench.results import PLAN, BenchPlan, Folder, Result
+from gddim_cli.bench.results import BenchPlan, Folder, Result
 from gddim_cli.bench.run import Runner, costs
 from gddim_cli.bench.tables import Table, tables
 from gddim_cli.cli.progress import Display, TimeLeft, duration, grid_table, say, show_json, show_table
 from gddim_cli.runs.request_labels import short_label
 from gddim_cli.runtime.distributed import world
-from gddim_cli.runtime.files import locked, refuse_strangers
+from gddim_cli.runtime.files import locked, refuse_strangers, writing
 from gddim_cli.runtime.text import counted, figure, rounded, signed
 
 
@@ -85,7 +85,9 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
     processes, folder = world().join(), Folder(path)
     with locked(path, "gddim bench") if processes.main else nullcontext():
         if processes.main:
-            refuse_strangers(path, PLAN, "benchmark")
+            refuse_strangers(path, "cells", "benchmark")
+            with writing(path):
+                (path / "cells").mkdir(exist_ok=True)
         runner = Runner(plan, resources, folder, keep_images)
         with View(runner):
             results = runner.run()

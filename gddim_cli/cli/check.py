@@ -40,7 +40,8 @@ DATA = (
     "reveal fewer mistakes."
 )
 NUM = (
-    "Number of images on which the model's error is measured. The linear filter is fitted to other images from --data."
+    "Number of images from --data on which the model's error is measured. The linear filter is fitted to the others. Without "
+    "--data, 32 images are drawn and this option is ignored."
 )
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import show_table, stdout
-from gddim_cli.cli.shared_settings import Force
+from gddim_cli.cli.shared_settings import ForceFile
 from gddim_cli.runs.request import sampling_settings
 from gddim_cli.settings import about
 
@@ -37,7 +37,7 @@ class CoefficientsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The output options of `gddim coefficients`."""
 
     npz: Annotated[Path, about(NPZ, panel="Output", metavar="FILE.npz")] | None = None
-    force: Force = False
+    force: ForceFile = False
 
 
 def coefficients(

@@ -10,7 +10,7 @@ import typer
 
 from gddim_cli.cli import options
 from gddim_cli.cli.progress import say
-from gddim_cli.cli.shared_settings import FileSettings, Force
+from gddim_cli.cli.shared_settings import FileSettings, ForceFile
 from gddim_cli.settings import about
 
 EPILOG = """[bold]Examples[/bold]
@@ -39,7 +39,7 @@ class ConvertSettings(msgspec.Struct, frozen=True, kw_only=True):
     card: Annotated[str, about(CARD, panel="Model", metavar="NAME")] | None = None
     format: Annotated[str, about(FORMAT, panel="Model", metavar="NAME", complete=format_names)] | None = None
     set: FileSettings | None = None
-    force: Force = False
+    force: ForceFile = False
 
 
 def convert(

@@ -54,8 +54,8 @@ PROTOCOL = (
     "model whose published FID was measured under the protocol (none for clean)."
 )
 WITH_FID = (
-    "Also download the reference statistics and the Inception network of each model's published FID. Default: off. If "
-    "cld-cifar10 is the only NAME, the files for gddim fid --ref cifar10 are downloaded by default."
+    "Also download the reference statistics and the Inception network of each model's published FID. Default: off. "
+    "With cld-cifar10 as the only NAME, the files for gddim fid --ref cifar10 are downloaded instead by default."
 )
 LIST = "Only print the files and their URLs, so that you can download them by other means."
 FROM = "Local copy of the published file, to use instead of a download. The copy is not changed."

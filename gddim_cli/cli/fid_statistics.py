@@ -32,7 +32,8 @@ def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource
 
     if any(path.exists() and out.exists() and out.samefile(path) for path in inputs):
         raise UsageError(f"{option}: {out} is an input; choose another name")
-    if out.is_file() and not force and title_of(out) != title(source):
+    taken = out.is_symlink() or (out.exists() and not out.is_dir())
+    if taken and not force and title_of(out) != title(source):
         raise UsageError(f"{option}: {out} exists and holds something else; choose another name, or --force")
     probe(out)
 

@@ -13,7 +13,7 @@ from gddim_cli.cli.streams import protect_streams
 from gddim_cli.errors import CapacityError, DataError, GddimError, OutputError
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.heartbeat import RESUME_HINT
-from gddim_cli.runtime.text import printable
+from gddim_cli.runtime.text import message_of, printable
 
 INTERRUPTED = 130
 LONGEST = 1500
@@ -46,7 +46,7 @@ def run() -> int:
         status = call()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except BaseException as error:
         from gddim_cli.runtime.user_file import raised, user_lines
 
         if HEARD:
@@ -85,13 +85,14 @@ def call() -> int:
     except typer.Abort:
         status = INTERRUPTED
     except OSError as error:  # For example, a disk or a network share fails while a file is read.
-        status = complain(f"{error.filename or 'a file'}: {error.strerror or error}", OutputError.exit_code)
+        status = complain(f"{error.filename or 'a file'}: {error.strerror or message_of(error)}", OutputError.exit_code)
     except (MemoryError, RuntimeError) as error:
         from gddim_cli.runtime.memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        reason = f" ({error})" if str(error) else ""
+        message = message_of(error)
+        reason = f" ({message})" if message else ""
         status = complain(f"out of memory{reason}; use fewer or smaller images", CapacityError.exit_code)
     return status or 0
 

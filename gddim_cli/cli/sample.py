@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     import torch
     import typer
 
-    from gddim_cli.runs.folder import Run, RunFolder
+    from gddim_cli.runs.folder import RunFolder
     from gddim_cli.runs.generate import Generation
+    from gddim_cli.runs.record import Run
 
 NUM = 100
 
@@ -62,7 +64,7 @@ def sample(
     request = SamplingRequest.of(with_preset(options.parsed(given, sampling_settings()), asked.preset))
     request = msgspec.structs.replace(request, model_settings=options.assignments(asked.set))
     out = options.folder("--out", asked.out or Path("imgs"))
-    check_outputs(request, asked)
+    check_outputs(request, asked, out)
 
     from gddim_cli.runs.folder import RunFolder
 
@@ -79,12 +81,19 @@ def sample(
             output.write((out / "run.json").read_text(encoding="utf-8"))
 
 
-def check_outputs(request: SamplingRequest, asked: SampleSettings) -> None:
-    """Raises UsageError for output files whose names do not fit their formats."""
+def check_outputs(request: SamplingRequest, asked: SampleSettings, out: Path) -> None:
+    """Raises UsageError for output files whose names do not fit their formats, or are those of the run's files in `out`."""
     if asked.trajectory:
         from gddim_cli.images.film import check_film
 
         check_film("--trajectory", asked.trajectory)
+        name = asked.trajectory.name
+        if asked.trajectory.resolve().parent == out.resolve() and (
+            name == "grid.png" or re.fullmatch(r"\d{6,}\.png", name)
+        ):
+            raise UsageError(
+                f"--trajectory: {asked.trajectory} is the name of a file of the run itself; choose another"
+            )
     raw = asked.save_raw
     options.suffix("--save-raw", raw, ".npy")
     if request.init_noise and raw and Path(request.init_noise).resolve() == raw.resolve():

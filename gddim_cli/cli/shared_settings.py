@@ -25,6 +25,7 @@ SET = (
 )
 KEY = "Array of the .npz that holds the images. Default: train_images, or the only array of images."
 FORCE = "Replace output files that this run did not write."
+FORCE_FILE = "Replace the output file if it exists."
 DEVICE = "Device the network runs on; auto uses a GPU if there is one."
 THREADS = "CPU threads. Default: one per core."
 
@@ -32,6 +33,7 @@ FileSettings = Annotated[list[str], about(FILE_SET, panel="Model", metavar="NAME
 ModelSettings = Annotated[list[str], about(SET, panel="Model", metavar="NAME=VALUE")]
 ImagesKey = Annotated[str, about(KEY, panel="Data", metavar="KEY")]
 Force = Annotated[bool, about(FORCE, panel="Output", flag="--force")]
+ForceFile = Annotated[bool, about(FORCE_FILE, panel="Output", flag="--force")]
 Threads = Annotated[int, about(THREADS, panel="Speed", ge=1, le=1024)]
 
 

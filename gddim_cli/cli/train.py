@@ -41,7 +41,9 @@ LABEL_KEY = "Array of the .npz that holds the class labels; implies --conditiona
 STEPS = "Total number of steps, including those made before the run was resumed. Default: the recipe's."
 NAME = "Name of the model and of its files. Default: the recipe's."
 EVERY = "Number of steps between saves. Each save also writes a grid of samples."
-FORCE = "Replace files in the output folder that this run did not write. This includes a run with other settings."
+FORCE = (
+    "Replace files in the output folder that this run did not write. A run there with other settings is replaced, too."
+)
 RECIPE = "A YAML file, or mnist, the recipe of the bundled checkpoint."
 OUT = "Folder of the run. Rerun the same command to resume."
 DATA = (

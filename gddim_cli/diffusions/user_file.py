@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,10 +11,15 @@ import numpy as np
 
 from gddim_cli.diffusions.base import Diffusion, KChoice, SamplingConfig
 from gddim_cli.errors import DataError
+from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.user_file import execute, guarded
 
 TIMES = np.linspace(1 / 64, 63 / 64, 32)
 """The times at which the matrices are evaluated to check them, as fractions of T."""
+
+LONGEST_NAME = 100
+LONGEST_CONFIG = 300
+"""Maximum lengths of a diffusion's name, and of its sampling settings in messages, in characters."""
 
 
 def load_user_diffusion(path: Path) -> Diffusion:
@@ -45,27 +49,16 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
     Raises:
         DataError: a member does not fulfill the contract; the message names the first such member.
     """
-    for attribute, kind, expected in (
-        ("name", str, "a text"),
-        ("D", int, "a whole number, the state dimension per pixel"),
-        ("T", (int, float), "a number, the last time"),
-        ("sampling", SamplingConfig, "a SamplingConfig"),
-    ):
-        value = getattr(diffusion, attribute, None)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise DataError(f"{path}: the class needs '{attribute}', {expected}")
-    check_sampling(diffusion.sampling, path)
-    if diffusion.D < 1 or not 0 < diffusion.T < math.inf or not diffusion.name.strip():
-        raise DataError(
-            f"{path}: name '{diffusion.name}', D = {diffusion.D}, T = {diffusion.T}: the name must not be empty, D must"
-            " be at least 1, and T must be finite and above 0"
-        )
+    check_attributes(diffusion, path)
     block = _matrix(diffusion, path, "Sigma_0").shape
     if block[-2:] != (diffusion.D, diffusion.D) or (len(block) != 2 and not diffusion.spectral):
         raise DataError(f"{path}: Sigma_0 has shape {list(block)}; [D, D] with D = {diffusion.D} is needed")
     factor = _matrix(diffusion, path, "prior_factor").shape
     if factor not in (block, block[-2:]):
         raise DataError(f"{path}: prior_factor has shape {list(factor)}; {list(block)} is needed")
+    for member in ("Sigma_0", "prior_factor"):
+        if not np.isfinite(_matrix(diffusion, path, member)).all():
+            raise DataError(f"{path}: {member} is not finite")
     inside = TIMES * diffusion.T
     for member in ("F", "GG", "Psi", "Sigma"):
         for t in (inside[7], inside, inside.reshape(4, 8)):
@@ -82,28 +75,66 @@ def check_contract(diffusion: Diffusion, path: Path) -> None:
             _matrix(diffusion, path, member, t)
 
 
+def check_attributes(diffusion: Diffusion, path: Path) -> None:
+    """Raises DataError for a name, a dimension, a last time or sampling settings of the wrong type or out of range."""
+    for attribute, kind, expected in (
+        ("name", str, "a text"),
+        ("D", int, "a whole number, the state dimension per pixel"),
+        ("T", (int, float), "a number, the last time"),
+        ("sampling", SamplingConfig, "a SamplingConfig"),
+    ):
+        value = getattr(diffusion, attribute, None)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DataError(f"{path}: the class needs '{attribute}', {expected}")
+    check_sampling(diffusion.sampling, path)
+    name, d, last = diffusion.name, _as_float(diffusion.D), _as_float(diffusion.T)
+    named = type(name) is str and name.strip() and name.isprintable() and len(name) <= LONGEST_NAME
+    if not named or not 1 <= d < math.inf or not 0 < last < math.inf:
+        raise DataError(
+            f"{path}: name {printable(name, LONGEST_NAME)!r}, D = {d:g}, T = {last:g}: the name must be a str of 1 to "
+            f"{LONGEST_NAME} printable characters, D must be at least 1, and T must be finite and above 0"
+        )
+
+
 def check_sampling(config: SamplingConfig, path: Path) -> None:
     """Raises DataError for a SamplingConfig whose values have the wrong types."""
-    times = (config.t_start, config.t_end)
+    times, grid = (config.t_start, config.t_end), config.grid_power
+    # The types are exact because run.json records these values, and JSON has no subclasses of them.
     fits = (
-        all(isinstance(t, Real) and not isinstance(t, bool) for t in times)
-        and isinstance(config.grid_power, Real | str)
+        all(_is_number(t) for t in times)
+        and (_is_number(grid) or type(grid) is str)
         and isinstance(config.denoise, bool)
+        and all(type(choice) is str for choice in (config.k, config.quantize))
         and config.k in get_args(KChoice)
         and config.quantize in ("floor", "round")
     )
     if not fits:
+        shown = guarded(path, "sampling", lambda: printable(repr(config), LONGEST_CONFIG))
         raise DataError(
-            f"{path}: sampling = {config}: t_start and t_end must be numbers, grid_power a number or the name of a "
-            "grid, denoise True or False, k 'R' or 'L', and quantize 'floor' or 'round'"
+            f"{path}: sampling = {shown}: t_start and t_end must be finite numbers (int or float), grid_power such a number "
+            "or the name of a grid, denoise True or False, k 'R' or 'L', and quantize 'floor' or 'round'"
         )
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite int or float. A bool is not, nor is a number of NumPy."""
+    return type(value) in (int, float) and math.isfinite(_as_float(value))
+
+
+def _as_float(value: Any) -> float:
+    """An int or float as a float; infinity if it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _matrix(diffusion: Diffusion, path: Path, member: str, *times: Any) -> np.ndarray:
     """The value of a member of a user's diffusion as an array. If `times` are given, the member is called with them.
 
     Raises:
-        DataError: the member raises an error, or does not consist of real numbers.
+        DataError: the member raises an error, or does not consist of real numbers of a type that NumPy's linear algebra
+            and torch both compute with.
     """
 
     def call() -> np.ndarray:
@@ -111,6 +142,8 @@ def _matrix(diffusion: Diffusion, path: Path, member: str, *times: Any) -> np.nd
         found = np.asarray(value(*times) if times else value)
         if found.dtype.kind not in "fiu":
             raise TypeError(f"an array of real numbers is needed, not of {found.dtype}")
+        if not found.dtype.isnative or (found.dtype.kind == "f" and found.dtype.itemsize not in (4, 8)):
+            raise TypeError(f"an array of float64 is needed, not of {found.dtype.str}; convert it with .astype(float)")
         return found
 
     with np.errstate(all="ignore"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,18 @@ from gddim_cli.evaluation.extractors.base import Extractor
 from gddim_cli.evaluation.metrics.base import Metric, OnStep
 from gddim_cli.evaluation.metrics.registry import find_metric
 from gddim_cli.evaluation.protocols import DEFAULT_MODE, FULL, Protocol
-from gddim_cli.evaluation.statistics import Reference, Shape
+from gddim_cli.evaluation.statistics import Reference, Shape, read_only
 from gddim_cli.images.decode import describe
 from gddim_cli.images.sources import ImageSource
+from gddim_cli.runtime.memory import is_out_of_memory
 from gddim_cli.runtime.text import printable
+from gddim_cli.runtime.user_file import guarded
+
+T = TypeVar("T")
+LONGEST_NOTE = 1000
+"""Maximum length of a note of a metric, in characters."""
+MOST_IMAGES = 1 << 53
+"""A metric may not require more images than this."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +62,56 @@ class Evaluator:
         self.check_count(len(features))
         spec = self.metric.spec
         given = self.extractor.class_scores(features) if spec.needs_scores else features
-        reference = self.reference if spec.needs_reference else None
-        return self.checked(spec.compute(given, reference, self.metric.options, on_step))
+        reference = read_only(self.reference) if spec.needs_reference else None
+        return self.checked(
+            self.called("compute", lambda: spec.compute(given, reference, self.metric.options, on_step))
+        )
 
-    def checked(self, numbers: object) -> dict[str, float]:
-        """The numbers that a metric has returned, checked.
+    def called(self, member: str, call: Callable[[], T]) -> T:
+        """The result of a function of the metric, whose `member` it is.
 
         Raises:
-            DataError: the metric did not return a mapping from names to numbers with the key `value`.
+            DataError: the function is in a user's file and raised an error; the message names the file.
         """
+        return guarded(Path(self.metric.file), member, call, is_out_of_memory) if self.metric.file else call()
+
+    def checked(self, numbers: object) -> dict[str, float]:
+        """The numbers that a metric has returned, checked, as int or float.
+
+        Raises:
+            DataError: the metric did not return a mapping from names to finite numbers with the key `value`, or its
+                interval or standard error is none.
+        """
+        said = f"--metrics {self.metric.text}: compute returned"
         if not isinstance(numbers, Mapping) or "value" not in numbers:
-            raise DataError(
-                f"--metrics {self.metric.text}: compute returned {numbers!r:.80}; expected a dict of numbers by name, one of "
-                "them named 'value'"
-            )
+            raise DataError(f"{said} {numbers!r:.80}; expected a dict of numbers by name, one of them named 'value'")
+        found: dict[str, float] = {}
         for name, value in numbers.items():
             if not isinstance(name, str) or not isinstance(value, Real):
-                raise DataError(
-                    f"--metrics {self.metric.text}: compute returned {value!r:.80} under the name {name!r:.80}; expected a "
-                    "number under a text"
-                )
-        return dict(numbers)
+                raise DataError(f"{said} {value!r:.80} under the name {name!r:.80}; expected a number under a text")
+            if not name.strip() or not name.isprintable():
+                raise DataError(f"{said} a number under the name {name!r:.80}; expected a name that can be printed")
+            found[name] = plain(value)
+            if not math.isfinite(found[name]):
+                raise DataError(f"{said} {found[name]} under the name {name!r:.80}; expected a finite number")
+        if ("low" in found) != ("high" in found) or found.get("low", 0) > found.get("high", 0):
+            raise DataError(
+                f"{said} low = {found.get('low')} and high = {found.get('high')}; expected both ends of an interval, low <= "
+                "high, or neither"
+            )
+        if found.get("standard_error", 0) < 0:
+            raise DataError(f"{said} standard_error = {found['standard_error']}; expected 0 or more")
+        return found
 
     def check_count(self, n: int) -> None:
-        """Raises UsageError if the metric cannot be computed from `n` images."""
-        least = self.metric.spec.least_images(self.extractor.dimension, self.metric.options)
+        """Raises UsageError if the metric cannot be computed from `n` images, DataError if it does not say how many."""
+        spec = self.metric.spec
+        least = self.called("least_images", lambda: spec.least_images(self.extractor.dimension, self.metric.options))
+        if not isinstance(least, Integral) or least > MOST_IMAGES:
+            raise DataError(
+                f"--metrics {self.metric.text}: least_images returned {type(least).__name__}; expected a whole number, at "
+                f"most {MOST_IMAGES}"
+            )
         if n < least:
             raise UsageError(f"--metrics {self.metric.text}: needs at least {least} images; there are {n}")
 
@@ -143,8 +177,11 @@ class Evaluator:
 
     def notes(self, features: NDArray[np.floating], shape: Shape) -> list[str]:
         """Notes for the reader of the value. `shape` is the images' height, width and channels."""
-        found = list(self.metric.spec.notes(features, self.reference))
         reference, extractor = self.reference, self.extractor
+        given = self.called("notes", lambda: list(self.metric.spec.notes(features, read_only(reference))))
+        if not all(isinstance(note, str) for note in given):
+            raise DataError(f"--metrics {self.metric.text}: notes returned {given!r:.80}; expected texts")
+        found = [printable(note, LONGEST_NOTE) for note in given]
         if reference and not reference.stated:
             found.append(
                 f"{reference.name} does not state which network and mode made it; {extractor.name}, mode {extractor.mode}, is "
@@ -154,6 +191,16 @@ class Evaluator:
             of_reference = f"those of the reference {reference.name} are {describe(reference.shape)}"
             found.append(f"the images are {describe(shape)}, but {of_reference}")
         return found
+
+
+def plain(value: Real) -> float:
+    """A real number of any type as an int, if it is a whole number that JSON can hold exactly, or else as a float."""
+    if isinstance(value, Integral) and abs(int(value)) <= MOST_IMAGES:
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def under_protocol(source: ImageSource, evaluator: Evaluator) -> ImageSource:

@@ -77,8 +77,8 @@ def factor(gaussian: Gaussian) -> Tensor:
         DataError: the covariance is not finite, or has a negative eigenvalue beyond rounding.
     """
     if gaussian.factor is not None:
-        return torch.from_numpy(gaussian.factor)
-    covariance = torch.from_numpy(gaussian.covariance)
+        return torch.tensor(gaussian.factor)  # A copy: torch warns about views of read-only arrays.
+    covariance = torch.tensor(gaussian.covariance)
     if not covariance.isfinite().all() or float(covariance.abs().max()) > LARGEST:
         raise DataError("a covariance has infinite, NaN or impossibly large entries; the statistics are damaged")
     noise = len(covariance) * EPS * float(covariance.abs().max())

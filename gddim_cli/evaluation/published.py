@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gddim_cli.evaluation.protocols import FULL, PROTOCOLS
 from gddim_cli.hub.store import card_of, names
-from gddim_cli.runs.folder import read_run
+from gddim_cli.runs.record import read_run
 
 
 def published_advice(folder: Path, n: int) -> str | None:

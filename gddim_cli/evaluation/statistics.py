@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +54,22 @@ class Reference:
     def n(self) -> int | None:
         """The number of images, if known."""
         return self.gaussian.n
+
+
+def read_only(reference: Reference | None) -> Reference | None:
+    """A copy of a reference whose arrays are read-only views: several metrics share the arrays, and one may be a user's."""
+    if reference is None:
+        return None
+    gaussian = replace(reference.gaussian, **views_of(reference.gaussian, "mean", "covariance", "factor"))
+    return replace(reference, gaussian=gaussian, **views_of(reference, "features"))
+
+
+def views_of(owner: object, *names: str) -> dict[str, Any]:
+    """Read-only views of the arrays among an object's attributes, by the attribute's name."""
+    found = {name: getattr(owner, name).view() for name in names if getattr(owner, name) is not None}
+    for view in found.values():
+        view.setflags(write=False)
+    return found
 
 
 class About(msgspec.Struct, frozen=True):

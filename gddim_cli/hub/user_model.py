@@ -15,6 +15,7 @@ from gddim_cli.models.network import Network
 from gddim_cli.models.wrapped import Denoiser
 from gddim_cli.runtime.files import sha256
 from gddim_cli.runtime.memory import is_out_of_memory
+from gddim_cli.runtime.tensors import same_defaults
 from gddim_cli.runtime.user_file import function_of, guarded
 
 
@@ -36,9 +37,10 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
             f"{reference}: --dtype bfloat16 and float16, --tf32, --compile and --cuda-graph do not apply to a network of "
             "your own; leave them out, or apply them to the network inside the function"
         )
-    path, build = function_of(reference)
     function = reference.rpartition(":")[2]
-    model = guarded(path, f"{function}()", lambda: build(**settings))
+    with same_defaults():
+        path, build = function_of(reference)
+        model = guarded(path, f"{function}()", lambda: build(**settings))
     if isinstance(model, tuple) and len(model) == 2 and callable(model[0]) and isinstance(model[1], dict):
         module, convention = model
         model = guarded(path, f"Denoiser with the arguments from {function}()", lambda: Denoiser(module, **convention))
@@ -49,7 +51,8 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
         )
     module = module_of(model)
     if isinstance(module, nn.Module):
-        module.to(device, speed.state)
+        move = module.to
+        guarded(path, f"moving the network to {device}", lambda: move(device, speed.state), is_out_of_memory)
     model.network.network = UserNetwork(path, model.network.network)
     model.sha256 = sha256(path)
     return model

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.checkpoints.card import FileCard
 from gddim_cli.errors import DataError, DownloadError
+from gddim_cli.runtime.archives import refuse_packed
 from gddim_cli.runtime.arrays import read_archive, read_member
 from gddim_cli.runtime.text import printable
 
@@ -59,7 +60,10 @@ def check_zip(card: FileCard, path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if any(member.file_size > LARGEST for member in archive.infolist()):
                 raise refused(card, path, "one of its members is too large")
+            refuse_packed(archive.infolist(), path)
             broken = archive.testzip()
+    except DataError as error:
+        raise refused(card, path, reason(error, path)) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise refused(card, path, f"not a complete .npz file ({printable(error)})") from error
     if broken:

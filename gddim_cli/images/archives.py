@@ -18,6 +18,7 @@ from pathlib import Path
 from gddim_cli.errors import DataError
 from gddim_cli.images.folders import in_order, is_image, no_images
 from gddim_cli.images.pictures import Content, Pictures, refuse_large
+from gddim_cli.runtime.archives import read_whole, refuse_packed, tar_members
 from gddim_cli.runtime.text import printable
 
 
@@ -32,7 +33,7 @@ class Zip(Pictures):
         """The images of a .zip.
 
         Raises:
-            DataError: the file is not a .zip, is encrypted, or holds no images.
+            DataError: the file is not a .zip, is encrypted, is not deflated, or holds no images.
         """
         with named(path):
             archive = zipfile.ZipFile(path)
@@ -48,6 +49,7 @@ class Zip(Pictures):
                     f"{path}: {printable(info.filename)} is encrypted; unpack it and zip it without a password"
                 )
             refuse_large(info.file_size, f"{path}: {printable(info.filename)}")
+        refuse_packed(members, path)
         members.sort(key=lambda info: in_order(info.filename))
         return cls(path, [info.filename for info in members], ignored, members)
 
@@ -58,7 +60,7 @@ class Zip(Pictures):
 
         def content(i: int) -> bytes:
             with named(f"{self.path}: {printable(self.names[i])}"):
-                return archive.read(self.members[i])
+                return read_whole(archive, self.members[i])
 
         with archive:
             yield content
@@ -78,14 +80,10 @@ class Tar(Pictures):
             DataError: the file is not a .tar, is damaged, holds links or sparse files in place of images, or holds no images.
         """
         found: list[tuple[str, tuple[int, int]]] = []
-        ignored, end = 0, -1
+        ignored = 0
         with named(path), tarfile.open(path, "r:") as archive:
             length = path.stat().st_size
-            for member in archive:
-                # A damaged length can lead back to an earlier member; the loop would then never end.
-                if member.offset <= end or member.size < 0:
-                    raise DataError(f"{path}: {printable(member.name)} is damaged; make the archive again")
-                end = member.offset
+            for member in tar_members(archive):
                 if member.isdir():
                     continue
                 name = member.name.removeprefix("./")

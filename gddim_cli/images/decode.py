@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
+import logging
 import struct
 import warnings
 import zlib
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, _imaging
 
 from gddim_cli.errors import DataError
 
@@ -17,6 +20,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 LARGEST = 1 << 25
 """The largest accepted number of pixels, about that of an 8K screen. Larger pictures are refused before decoding."""
+PIECE = 1 << 14
+"""The number of bytes of pixel data that are unpacked at once. Each may unpack to 1032 bytes."""
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""The first column, the first row and the steps between columns and rows of the passes of an interlaced PNG."""
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -32,6 +39,13 @@ DAMAGE = (
 # Silences Pillow's warnings about damaged TIFF tags and about large pictures; `LARGEST` is below Pillow's limit.
 for category in (Image.DecompressionBombWarning, UserWarning):
     warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
+# Pillow also writes about damaged files to its logger. Its library for TIFFs writes to standard error, past Python.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+logging.getLogger("PIL").propagate = False
+with contextlib.suppress(AttributeError, OSError):  # a Pillow that hides the library, or was built without it
+    libtiff = ctypes.CDLL(_imaging.__file__)
+    libtiff.TIFFSetErrorHandler(None)
+    libtiff.TIFFSetWarningHandler(None)
 
 
 def decode(content: bytes, name: object) -> NDArray[np.uint8]:
@@ -82,16 +96,48 @@ def _refuse_unfit(image: Image.Image, name: object) -> None:
 
 
 def png_is_whole(content: bytes) -> bool:
-    """Whether the checksums of all chunks up to the last are right. Pillow does not check those of pixel data."""
-    at = 8
+    """Whether all checksums are right and no row is missing. Pillow does not check this of pixel data."""
+    at, packed = 8, bytearray()
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4])
         if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4]):
             return False
-        if content[at + 4 : at + 8] == b"IEND":
-            return True
+        kind = content[at + 4 : at + 8]
+        if kind == b"IEND":
+            return _unpacks_to(packed, _size_of_rows(content))
+        if kind == b"IDAT":
+            packed += content[at + 8 : end]
         at = end + 4
     return False
+
+
+def _size_of_rows(content: bytes) -> int:
+    """The size in bytes that the unpacked rows of a PNG must have; -1 if the PNG is too large or has no header."""
+    if content[12:16] != b"IHDR" or len(content) < 29:
+        return -1
+    width, height, depth, color, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])
+    if width * height > LARGEST:
+        return -1
+    bits = depth * {2: 3, 4: 2, 6: 4}.get(color, 1)
+    total = 0
+    for x, y, right, down in PASSES if interlace else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // right), -(-(height - y) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + (columns * bits + 7) // 8)  # one more byte for the row's filter
+    return total
+
+
+def _unpacks_to(packed: bytearray, size: int) -> bool:
+    """Whether the bytes unpack to at least `size` bytes; unpacks them piece by piece, so that a bomb takes no memory."""
+    inflate, length = zlib.decompressobj(), 0
+    try:
+        for at in range(0, len(packed), PIECE):
+            if length >= size:
+                break
+            length += len(inflate.decompress(packed[at : at + PIECE]))
+    except zlib.error:
+        return False
+    return length >= size > 0
 
 
 def refuse_mixed(shape: tuple[int, ...], name: object, first_shape: tuple[int, ...], first: object) -> None:

@@ -14,6 +14,9 @@ from gddim_cli.models.network import KEPT_TIMES, Network
 from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
 
+FAINTEST = float(np.finfo(np.float32).max) ** -2
+"""The noise level `g^{-1/2}` is given to networks in float32, so g must be above this."""
+
 
 class DenoiserEps:
     """The noise prediction `eps(u, t)` of any per-pixel diffusion, from an isotropic denoiser `D(y; sigma)`.
@@ -64,10 +67,16 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
         NumericsError: u_t contains no part of the image, or no noise at all.
     """
     psi = diffusion.Psi(t, 0.0)[:, 0]
-    weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
+    try:
+        weights: Array = np.linalg.solve(diffusion.Sigma(t), psi).astype(np.float64)
+    except np.linalg.LinAlgError as error:
+        raise NumericsError(
+            f"{diffusion.name}: Sigma_t is singular at t = {t:g}, where a component of the state has no noise; choose other "
+            "rates, or another t_start or t_end"
+        ) from error
     g = float(psi @ weights)
-    if not 0 < g < np.inf:
-        state = "contains no part of the image" if g == 0 else "has no finite noise level"
+    if not FAINTEST < g < np.inf:
+        state = "contains no part of the image" if g == 0 else "has no noise level that float32 can hold"
         raise NumericsError(
             f"{diffusion.name}: the state at t = {t:g} {state}; choose other rates, or another t_start or t_end"
         )

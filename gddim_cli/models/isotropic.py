@@ -13,6 +13,7 @@ from gddim_cli.errors import DataError, UsageError
 from gddim_cli.models.conventions.base import Convention
 from gddim_cli.models.conventions.registry import CONVENTIONS
 from gddim_cli.models.network import Network
+from gddim_cli.runtime.tensors import is_real, unlike_dense
 from gddim_cli.runtime.typed_yaml import typed
 
 ROUNDING = 1e-5
@@ -81,18 +82,12 @@ def check_prediction(raw: object, y: Tensor) -> None:
     Raises:
         DataError: the network returned something else; the message says what.
     """
-    if not isinstance(raw, Tensor):
-        found = type(raw).__name__
-    elif (
-        raw.is_complex()
-        or raw.ndim != 4
-        or len(raw) != len(y)
-        or raw.shape[1] < y.shape[1]
-        or raw.shape[2:] != y.shape[2:]
-    ):
+    found = unlike_dense(raw)
+    if found is None:
+        assert isinstance(raw, Tensor)
+        if is_real(raw) and raw.ndim == 4 and raw[:, : y.shape[1]].shape == y.shape:
+            return
         found = f"{list(raw.shape)}, {str(raw.dtype).removeprefix('torch.')}"
-    else:
-        return
     raise DataError(f"the network returned {found} for images {list(y.shape)}; a real tensor of their shape is needed")
 
 

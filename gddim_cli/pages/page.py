@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
@@ -88,11 +88,19 @@ class Page:
         template = (files("gddim_cli.pages") / "template.html").read_text(encoding="utf-8")
         return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
-    def write(self, path: Path, stale: re.Pattern[str]) -> None:
+    @property
+    def files(self) -> list[str]:
+        """The names of the charts' and pictures' files."""
+        charts = [
+            f"{stem}.{ending}" for section in self.sections for stem in section.charts for ending in ("png", "svg")
+        ]
+        return charts + [name for section in self.sections for name in section.pictures]
+
+    def write(self, path: Path, stale: Collection[str] = ()) -> None:
         """Writes the page, and beside it the attachments, the charts as PNG and SVG, and the pictures.
 
         Args:
-            stale: a pattern of file names; matching files in the folder are removed unless they are written now.
+            stale: the names of files that an earlier page had; they are removed unless they are written now.
 
         Raises:
             OutputError: a file cannot be written.
@@ -100,16 +108,14 @@ class Page:
         charts = {stem: chart for section in self.sections for stem, chart in section.charts.items()}
         pictures = {name: png for section in self.sections for name, (png, _) in section.pictures.items()}
         contents = {**self.attachments, **pictures, path.name: self.html().encode()}
-        names = {*contents, *(f"{stem}.{ending}" for stem in charts for ending in ("png", "svg"))}
         for name, content in contents.items():
             with replacing(path.with_name(name)) as temporary:
                 temporary.write_bytes(content)
         for stem, chart in charts.items():
             save(draw(chart), path.with_name(stem))
         with writing(path.parent):
-            for other in path.parent.iterdir():
-                if stale.fullmatch(other.name) and other.name not in names:
-                    other.unlink()
+            for name in {Path(name).name for name in stale} - {*self.files}:
+                path.with_name(name).unlink(missing_ok=True)
 
 
 def section(of: Section) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy.typing import NDArray
 
-from gddim_cli.runs.folder import Run
+from gddim_cli.runs.record import Run
 from gddim_cli.runtime.row_file import RowFile
 
 

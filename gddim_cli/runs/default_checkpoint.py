@@ -9,8 +9,9 @@ import msgspec
 import torch
 
 from gddim_cli.hub import store
-from gddim_cli.runs.folder import RUN, RunFolder
+from gddim_cli.runs.folder import RunFolder
 from gddim_cli.runs.prepare import prepare
+from gddim_cli.runs.record import RUN
 from gddim_cli.runs.request import SamplingRequest, differences
 from gddim_cli.runtime.files import writing
 

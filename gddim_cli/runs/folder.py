@@ -3,108 +3,38 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import torch
+import numpy as np
 
 from gddim_cli.errors import DataError, OutputError, UsageError
+from gddim_cli.images.decode import decode, png_is_whole
+from gddim_cli.images.pictures import LARGEST_FILE
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.images.render import is_own_picture, write_png
+from gddim_cli.images.render import ABOUT, as_picture, write_png
+from gddim_cli.runs.record import RUN, Run, Session, mean_nfe, read_run
 from gddim_cli.runs.request import SamplingRequest, differences
 from gddim_cli.runs.storage.base import Storage, remove
 from gddim_cli.runs.storage.manifest import MANIFEST, read_manifest, remove_manifest
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runtime.distributed import SharedCounter, World
 from gddim_cli.runtime.files import LOCK, eventually, locked, read_plain, refuse_strangers, replacing, writing
-from gddim_cli.runtime.json_files import MOST_BYTES
-from gddim_cli.runtime.text import reason
-from gddim_cli.runtime.versions import versions
 
-RUN = "run.json"
 GRID = "grid.png"
 GRACE = 10.0
 """Seconds to wait for another run to end. If its launcher is killed, its processes end only after their current step."""
 PATIENCE = 60.0
 """Seconds within which files written by another machine must appear in a shared folder."""
+OWN_GRID = re.compile(f"iTXt{ABOUT}\\0.{{,80}}pixels: ([0-9a-f]{{8}})".encode(), re.DOTALL)
 TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
-
-
-class Session(msgspec.Struct):
-    """One call of `gddim sample` that made images of a run. Fields may differ between calls; `device` is rank 0's."""
-
-    started: str
-    device: str
-    device_name: str
-    batch_size: int
-    images: int
-    nfe: float
-    seconds: float
-    versions: dict[str, str]
-    processes: int = 1
-    speed: list[str] = []
-
-    def alike(self, other: Session) -> bool:
-        """Whether both sessions ran on the same kind of device with the same speed options."""
-        return (self.device_name, self.speed) == (other.device_name, other.speed)
-
-
-def new_session(device: torch.device, batch_size: int, processes: int, speed: Sequence[str] = ()) -> Session:
-    """The record of a call that starts now."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Session(now, str(device), name, batch_size, 0, 0.0, 0.0, versions(), processes, list(speed))
-
-
-class Extra(msgspec.Struct, frozen=True):
-    """A file that a run wrote outside its folder, identified by its sha256."""
-
-    sha256: str
-    images: int
-
-
-class Run(msgspec.Struct):
-    """The content of `run.json`.
-
-    Attributes:
-        format: how its images are stored.
-        settings: the resolved request, which identifies the run.
-        num: number of images. Their indices are 0 to num - 1; image i starts from the noise of (seed, i).
-        complete: whether all images and the other outputs have been made.
-        nfe: network evaluations per image, counted at the network; the mean if batches differ.
-        tolerance: the calibrated tolerance of an adaptive sampler.
-        sessions: every call that made images.
-        noise_levels: the noise levels of an isotropic denoiser at t_start and t_end, as standard deviations for images
-            in [-1, 1]; None for other models.
-        raw, trajectory: the files of `--save-raw` and `--trajectory`, once written.
-    """
-
-    gddim: str
-    format: str
-    settings: SamplingRequest
-    num: int
-    seed_range: list[int]
-    complete: bool
-    nfe: float | None
-    tolerance: float | None
-    sessions: list[Session]
-    noise_levels: tuple[float, float] | None = None
-    raw: Extra | None = None
-    trajectory: Extra | None = None
-
-
-def mean_nfe(sessions: Sequence[Session]) -> float | None:
-    """The mean number of evaluations per image over all sessions; None before the first image."""
-    made = sum(session.images for session in sessions)
-    return sum(session.images * session.nfe for session in sessions) / made if made else None
 
 
 @dataclass
@@ -208,8 +138,9 @@ class RunFolder:
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+        refuse_strangers(self.path, RUN, "run", ignored=TEMPORARY)
+        with writing(self.path):
             self._sweep()
-        refuse_strangers(self.path, RUN, "run")
         if not (self.path / RUN).exists():
             return None
         run = read_run(self.path)
@@ -237,11 +168,11 @@ class RunFolder:
             UsageError: there is such a file; the message names the first one.
         """
         written, manifest = open_storage(self.path, run.format), read_manifest(self.path)
-        found = written.foreign(run.num, manifest) if manifest else []
+        found = written.foreign(run.num, manifest)
         known = set(written.files(run.num))
         found += [file for file in self.images.files(max(num, run.num)) if file not in known]
         grid = self.path / GRID
-        if grid.is_file() and grid.stat().st_size and not is_own_picture(grid):
+        if (grid.is_symlink() or grid.exists()) and not grid.is_dir() and not is_own_grid(grid):
             found.append(grid)
         if found and not force:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -311,7 +242,8 @@ class RunFolder:
         Raises:
             OutputError: the file cannot be written.
         """
-        write_png(self.path / GRID, picture, make_folder=False, about="the first images of a run")
+        about = f"the first images of a run; CRC-32 of the pixels: {zlib.crc32(np.asarray(as_picture(picture)).tobytes()):08x}"
+        write_png(self.path / GRID, picture, make_folder=False, about=about)
 
     def save(self, run: Run) -> None:
         """Writes `run.json`.
@@ -323,16 +255,13 @@ class RunFolder:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
 
 
-def read_run(folder: Path) -> Run:
-    """The record in a folder's `run.json`.
-
-    Raises:
-        DataError: the record is missing, damaged, or was written by another version.
-    """
+def is_own_grid(path: Path) -> bool:
+    """Whether a file is the unchanged grid of a run, or what a crash or damage has left of it."""
     try:
-        return msgspec.json.decode(read_plain(folder / RUN, MOST_BYTES), type=Run)
-    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
-        raise DataError(
-            f"{folder / RUN}: cannot be read as a run of this version ({reason(error)}); "
-            "choose another folder, or remove this one"
-        ) from error
+        content = read_plain(path, LARGEST_FILE)
+        mark = OWN_GRID.search(content[:1000])
+        if mark is None or not png_is_whole(content):
+            return bool(mark) or not content.strip(b"\0")
+        return not path.is_symlink() and f"{zlib.crc32(decode(content, path).tobytes()):08x}" == mark[1].decode()
+    except (OSError, DataError):
+        return False

@@ -20,9 +20,10 @@ from gddim_cli.images.render import grid
 from gddim_cli.numerics.blocks import to_device
 from gddim_cli.runs.batch import Batch, ResumeState
 from gddim_cli.runs.batch_size import BatchSizeProbe, OomRetry, best_size
-from gddim_cli.runs.folder import PATIENCE, Extra, Ledger, Run, RunFolder, mean_nfe, new_session
+from gddim_cli.runs.folder import PATIENCE, Ledger, RunFolder
 from gddim_cli.runs.labels import ALL, rows_by_class
 from gddim_cli.runs.prepared_run import PreparedRun
+from gddim_cli.runs.record import Extra, Run, mean_nfe, new_session
 from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest
 from gddim_cli.runs.trajectory import is_current, write_trajectory
 from gddim_cli.runtime.background_writer import Writer, to_host

@@ -12,7 +12,7 @@ from gddim_cli.images.decode import SUFFIXES
 from gddim_cli.images.folders import Folder
 from gddim_cli.images.pictures import PictureSource
 from gddim_cli.images.sources import ImageSource
-from gddim_cli.runs.folder import RUN
+from gddim_cli.runs.record import RUN
 from gddim_cli.runs.run_files import RunFiles, run_files
 
 KINDS = "give a folder, .zip or .tar of images, or an .npz or .npy of uint8 images"

@@ -8,7 +8,8 @@ from pathlib import Path
 from gddim_cli import __version__
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.images.render import grid
-from gddim_cli.runs.folder import Run, RunFolder
+from gddim_cli.runs.folder import RunFolder
+from gddim_cli.runs.record import Run
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runs.storage.base import Storage
 from gddim_cli.runs.storage.manifest import Manifest, read_manifest, remove_manifest, write_manifest

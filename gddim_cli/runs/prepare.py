@@ -255,7 +255,7 @@ def read_states(path: Path, dimension: int, image_shape: tuple[int, int, int]) -
     """States u_T, [N, D, C, H, W], from an .npy of this shape, or of shape [N, C, H, W] if D is 1.
 
     Raises:
-        DataError: the file is not an .npy, has another shape or dtype, or holds NaN or infinity.
+        DataError: the file is not an .npy, has another shape or dtype, or holds NaN, infinity or numbers beyond float32.
     """
     states = read_array(path, memory_map=True)
     needed = (dimension, *image_shape) if dimension > 1 else image_shape
@@ -266,4 +266,10 @@ def read_states(path: Path, dimension: int, image_shape: tuple[int, int, int]) -
         raise DataError(f"--init-noise: {path} holds {states.dtype}; float32 or float64 is needed")
     if not np.isfinite(states).all():
         raise DataError(f"--init-noise: {path} holds NaN or infinity")
+    largest = max(float(states.max()), -float(states.min()))
+    if largest > float(np.finfo(np.float32).max):
+        raise DataError(
+            f"--init-noise: {path} holds numbers as large as {largest:.3g}, which float32 cannot hold; states of about the "
+            "prior's scale are needed"
+        )
     return states.reshape(len(states), dimension, *image_shape)

@@ -10,7 +10,8 @@ from typing import Annotated
 import msgspec
 
 from gddim_cli.errors import DataError
-from gddim_cli.runs.folder import GRID, RUN
+from gddim_cli.runs.folder import GRID
+from gddim_cli.runs.record import RUN
 from gddim_cli.runs.storage.manifest import MANIFEST, read_manifest
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runs.storage.shards import Shards
@@ -94,8 +95,10 @@ def run_files(folder: Path, num: int | None) -> RunFiles:
         raise DataError(f"{folder}: the run is not complete: {state}; rerun the same gddim sample command{some}")
     own = {file.name for file in files} | {RUN, GRID, MANIFEST, LOCK}
     ignored = sum(file.is_file() and file.name not in own for file in folder.rglob("*"))
-    count = num or run.num
-    damaged = sorted(file.name for file in storage.damaged(count, read_manifest(folder)))
+    count, manifest = num or run.num, read_manifest(folder)
+    if manifest and (manifest.images != run.num or not manifest.files):
+        raise DataError(f"{folder / MANIFEST}: does not match {RUN}; remove it and rerun the same gddim sample command")
+    damaged = sorted(file.name for file in storage.damaged(count, manifest))
     if damaged:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         raise DataError(

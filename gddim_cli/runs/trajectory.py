@@ -9,7 +9,7 @@ import numpy as np
 
 from gddim_cli.images.film import write_film
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.runs.folder import Extra, Run
+from gddim_cli.runs.record import Extra, Run
 from gddim_cli.runtime.files import sha256
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.errors import NumericsError
+from gddim_cli.errors import DataError, NumericsError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.numerics.quadrature import Array
@@ -230,6 +230,8 @@ class Tuning:
                 with replacing(path) as temporary, temporary.open("wb") as file:
                     np.save(file, torch.stack(states).cpu().numpy())
             read = read_array(path, memory_map=True)
+            if read.ndim != start.dim() + 1 or read.shape[1:] != tuple(start.shape):
+                raise DataError(f"{path}: not the reference of this fit; remove it and rerun the same command")
             yield Solved(Batch(eps, start, torch.from_numpy(np.array(read[-1][:, 0])).to(start)), read)
 
     def reference(self, eps: Eps, start: Tensor, with_states: bool) -> list[Tensor]:

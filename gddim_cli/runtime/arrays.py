@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
+from gddim_cli.runtime.archives import refuse_packed
 from gddim_cli.runtime.files import refuse_special, replacing
 from gddim_cli.runtime.text import reason
 
@@ -75,18 +76,19 @@ def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:
     """The names, dtypes and shapes of the arrays in an .npz file, read from their headers only.
 
     Raises:
-        DataError: the file is not an .npz, or an array is shorter than its header says.
+        DataError: the file is not an .npz, or an array is shorter than its header says or not deflated.
     """
     found = {}
     try:
         refuse_special(path)
         with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if info.filename.endswith(".npy"):
-                    with archive.open(info) as member:
-                        shape, _, dtype = read_header(member)
-                        check_length(shape, dtype, content_length(info, path) - member.tell())
-                    found[info.filename.removesuffix(".npy")] = (dtype, shape)
+            arrays = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            refuse_packed(arrays, path)
+            for info in arrays:
+                with archive.open(info) as member:
+                    shape, _, dtype = read_header(member)
+                    check_length(shape, dtype, content_length(info, path) - member.tell())
+                found[info.filename.removesuffix(".npy")] = (dtype, shape)
     except DAMAGE as error:
         raise DataError(f"{path}: not a readable .npz: {reason(error)}") from error
     return found
@@ -105,6 +107,7 @@ def read_member(path: Path, name: str, most: int | None = None) -> NDArray[Any]:
         refuse_special(path)
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo(f"{name}.npy")
+            refuse_packed([info], path)
             with archive.open(info) as member:
                 shape, _, dtype = read_header(member)
                 size = check_length(shape, dtype, content_length(info, path) - member.tell())

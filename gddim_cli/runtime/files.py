@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -155,22 +156,25 @@ def refuse_foreign(option: str, path: Path, known: str | None, force: bool) -> N
     Raises:
         UsageError: the path holds a file that this run did not write.
     """
-    if path.is_file() and not force and (known is None or sha256(path) != known):
+    taken = path.is_symlink() or (path.exists() and not path.is_dir())
+    if taken and not force and (known is None or not path.is_file() or sha256(path) != known):
         raise UsageError(f"{option}: {path} exists and was not written by this run; choose another name, or --force")
 
 
-def refuse_strangers(folder: Path, record: str, kind: str) -> None:
+def refuse_strangers(folder: Path, record: str, kind: str, ignored: re.Pattern[str] | None = None) -> None:
     """Refuses a folder that holds files, but lacks the record that every folder of this kind has.
 
     Args:
         record: the file name of the record.
         kind: what such a folder holds, for the message.
+        ignored: the names of files that do not count, such as temporary files.
 
     Raises:
         UsageError: the folder has files but no record; the message names the first file.
     """
-    strangers = sorted(file.name for file in folder.iterdir() if file.name != LOCK)
-    if strangers and record not in strangers:
+    names = sorted(file.name for file in folder.iterdir() if file.name != LOCK)
+    strangers = [name for name in names if not (ignored and ignored.fullmatch(name))]
+    if strangers and not (folder / record).exists():
         more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
         raise UsageError(
             f"--out: {folder} holds {strangers[0]}{more}, but no {record} of a {kind}; choose a new or an empty folder"

@@ -13,6 +13,7 @@ from gddim_cli.runtime.files import read_plain, replacing
 from gddim_cli.runtime.text import reason
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 MOST_BYTES = 1 << 28
 """The largest file that is read."""
 
@@ -24,7 +25,12 @@ def write_json(path: Path, value: Any) -> None:
         OutputError: the file cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        temporary.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as indented JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
 def short_hash(*parts: Any) -> str:
@@ -35,6 +41,15 @@ def short_hash(*parts: Any) -> str:
     plain = [msgspec.to_builtins(part) for part in parts]
     given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
     return hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()[:16]
+
+
+def sealed(record: S) -> S:
+    """A struct with its field `checksum`: the SHA-256 of its JSON with an empty checksum.
+
+    A wrong checksum means that the stored record was damaged or edited.
+    """
+    plain = msgspec.json.encode(msgspec.structs.replace(record, checksum=""))
+    return msgspec.structs.replace(record, checksum=hashlib.sha256(plain).hexdigest())
 
 
 def read_json(path: Path, kind: type[T]) -> T | None:

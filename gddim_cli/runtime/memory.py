@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from gddim_cli.errors import CapacityError
+from gddim_cli.runtime.text import message_of
 
 SHORT_OF_MEMORY = (
     "DefaultCPUAllocator",  # torch on the CPU, where it raises a plain RuntimeError
@@ -25,7 +26,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             return True
-        if isinstance(error, RuntimeError) and any(words in str(error) for words in SHORT_OF_MEMORY):
+        if isinstance(error, RuntimeError) and any(words in message_of(error) for words in SHORT_OF_MEMORY):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -41,6 +41,11 @@ class RowFile:
         known = path.exists() and finished is not None and sha256(path) == finished
         source = self.partial if self.partial.exists() and not overwrite else path if known else None
         old = None if source is None else read_array(source, memory_map=True)
+        if old is not None and (old.dtype != np.float32 or old.shape[1:] != tuple(shape) or not old.ndim):
+            raise DataError(
+                f"{source}: {old.dtype}{list(old.shape)}, not rows of float32{list(shape)}; remove it and rerun the same "
+                "command"
+            )
         self.complete = source == path and old is not None and len(old) == num
         if not self.complete and (source != self.partial or old is None or len(old) != num):
             self._begin(num, shape, old)

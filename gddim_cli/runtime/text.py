@@ -24,9 +24,19 @@ def escaped(letter: str) -> str:
     return f"\\x{ord(letter) - 0xDC00:02x}" if "\udc80" <= letter <= "\udcff" else " "
 
 
+def message_of(error: BaseException) -> str:
+    """An error's message; empty if the error is of a user's own class and cannot give its message."""
+    try:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 (a user's code)
+        return ""
+
+
 def reason(error: BaseException) -> str:
     """An error's message in one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = error.strerror if isinstance(error, OSError) and error.strerror else message_of(error)
     return printable(text) or type(error).__name__
 
 

@@ -106,6 +106,10 @@ def read_yaml(path: Path, name: str | None = None) -> Any:
         raise DataError(f"{source}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
         raise DataError(f"{source}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
+    except LookupError as error:  # PyYAML looks up the value of !!bool, and the first character of !!int, unchecked.
+        raise DataError(
+            f"{source}: not valid YAML: a value does not fit its tag, such as !!int; leave the tag out"
+        ) from error
 
 
 def typed(raw: Any, kind: type[T], source: object, error: type[GddimError] = DataError) -> T:

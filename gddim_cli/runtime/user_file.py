@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from gddim_cli.errors import DataError, GddimError
 from gddim_cli.runtime.files import sha256
 from gddim_cli.runtime.registry import Registry, Spec
+from gddim_cli.runtime.text import message_of
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
@@ -43,7 +45,7 @@ def execute(path: Path) -> ModuleType:
 def guarded(
     path: Path, what: str, call: Callable[[], T], let_through: Callable[[BaseException], bool] | None = None
 ) -> T:
-    """The result of a call into the user's code.
+    """The result of a call into the user's code. What the code prints goes to stderr, since stdout may hold JSON.
 
     Args:
         let_through: returns True for an error that is raised unchanged because the caller handles it.
@@ -52,10 +54,13 @@ def guarded(
         DataError: the code raised an error or tried to exit; the message names the file, and its line if it is known.
     """
     try:
-        return call()
+        with redirect_stdout(sys.stderr):
+            return call()
+    except KeyboardInterrupt:
+        raise
     except GddimError as error:
-        raise DataError(f"{path}: {what} failed: {error}") from error
-    except (Exception, SystemExit, GeneratorExit) as error:
+        raise DataError(f"{path}: {what} failed: {message_of(error)}") from error
+    except BaseException as error:
         if let_through and let_through(error):
             raise
         raise DataError(f"{path}: {what} {raised(error)}") from error
@@ -63,7 +68,8 @@ def guarded(
 
 def raised(error: BaseException) -> str:
     """A description of an error in a user's code, with the line that raised it."""
-    reason = f": {error}" if str(error) else ""
+    message = message_of(error)
+    reason = f": {message}" if message else ""
     lines = user_lines(error)
     return f"raised {type(error).__name__}{reason}" + (f" (line {lines[-1][1]})" if lines else "")
 

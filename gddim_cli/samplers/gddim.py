@@ -36,9 +36,9 @@ Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
         "Function that gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images "
-        "(x0), or that estimate minus the best linear estimate (blend). Default: eps. Exception: for a denoiser and at most 20 "
-        "evaluations, gddim sample defaults to x0 on a time grid of power 1.5, unless --order, --time-grid, --lambda, "
-        "--corrector or --k L is given.",
+        "(x0), or x0 minus the estimate that would be best for Gaussian images of standard deviation --sigma-data (blend). "
+        "Default: eps. Exception: for a denoiser and at most 20 evaluations, gddim sample defaults to x0 on a time grid of "
+        "power 1.5, unless --order, --time-grid, --lambda, --corrector or --k L is given.",
         label="{}",
     ),
 ]

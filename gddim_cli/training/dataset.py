@@ -15,8 +15,8 @@ from gddim_cli.errors import DataError, nearest
 from gddim_cli.images.pictures import PictureSource
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.images.sources import ImageSource
-from gddim_cli.runs.folder import RUN
 from gddim_cli.runs.images import open_images
+from gddim_cli.runs.record import RUN
 from gddim_cli.runtime.arrays import read_archive, read_member
 from gddim_cli.runtime.memory import physical_memory
 from gddim_cli.runtime.text import printable

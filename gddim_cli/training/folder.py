@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ import msgspec
 from gddim_cli import __version__
 from gddim_cli.errors import DataError, OutputError, UsageError
 from gddim_cli.runs.folder import TEMPORARY
-from gddim_cli.runtime.files import read_plain, replacing, sha256, writing
+from gddim_cli.runtime.files import LOCK, read_plain, replacing, sha256, writing
+from gddim_cli.runtime.json_files import sealed
 from gddim_cli.runtime.text import printable
 from gddim_cli.training.state import RunSettings
 
@@ -39,11 +39,6 @@ class Record(msgspec.Struct):
     settings: RunSettings
     files: dict[str, list[str]]
     checksum: str
-
-    def sealed(self) -> Record:
-        """The record with its checksum."""
-        plain = msgspec.json.encode(msgspec.structs.replace(self, checksum=""))
-        return msgspec.structs.replace(self, checksum=hashlib.sha256(plain).hexdigest())
 
 
 class TrainingFolder:
@@ -161,7 +156,7 @@ class TrainingFolder:
 
     def _write_record(self) -> None:
         path = self.path / RECORD
-        record = Record(__version__, self.settings, self._files, "").sealed()
+        record = sealed(Record(__version__, self.settings, self._files, ""))
         content = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
         with replacing(path, make_folder=False) as temporary:
             temporary.write_bytes(content)
@@ -175,7 +170,7 @@ class TrainingFolder:
         path = self.path / RECORD
         try:
             record = msgspec.json.decode(self._written, type=Record)
-            reason = "" if record == record.sealed() else "its checksum is wrong: it is damaged"
+            reason = "" if record == sealed(record) else "its checksum is wrong: it is damaged"
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = printable(error)
         if not reason:
@@ -199,6 +194,9 @@ class TrainingFolder:
         """Removes half-written temporary files that a killed process left behind."""
         own = output_files(self.settings.recipe.name)
         with writing(self.path):
+            names = [file.name for file in self.path.iterdir() if file.name != LOCK]
+            if RECORD not in names and not all(map(TEMPORARY.fullmatch, names)):
+                return  # Someone else's folder, perhaps with files of theirs that have such names.
             for file in list(self.path.iterdir()):
                 found = TEMPORARY.fullmatch(file.name)
                 if found and (found[1] in own or GRID.fullmatch(found[1])):

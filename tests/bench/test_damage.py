@@ -100,13 +100,17 @@ def test_only_plots_of_its_own_are_removed(bench, tmp_path: Path) -> None:
     assert bench(*ONE, "--solver-error", "--solver-error-images", "2").status == 0
     assert (out / "error_vs_nfe.svg").exists()
     mine = [out / name for name in ("my_fid_vs_nfe.png", "fid_vs_nfe.csv", "time_vs_nfe.svg", "fid_vs_nfe (copy).png")]
-    for path in (*mine, out / "fid_vs_nfe-old.png"):
+    for path in (
+        *mine,
+        out / "fid_vs_nfe-old.png",
+    ):  # The name of the last is like that of a plot, but it is not listed.
         path.write_text("x")
     assert bench(*ONE).status == 0
     assert all(path.exists() for path in mine)
     assert {path.name for path in out.glob("*_vs_nfe*")} - {path.name for path in mine} == {
         "fid_vs_nfe.png",
         "fid_vs_nfe.svg",
+        "fid_vs_nfe-old.png",
     }
 
 
@@ -151,6 +155,6 @@ def test_a_folder_of_a_users_own_files_is_refused(bench, tmp_path: Path) -> None
     (tmp_path / "out" / "table.md").write_text("mine")
     result = bench(*ONE)
     assert result.status == 2
-    assert "out holds table.md, but no plan.json of a benchmark; choose a new or an empty folder" in result.err
+    assert "out holds table.md, but no cells of a benchmark; choose a new or an empty folder" in result.err
     assert (tmp_path / "out" / "table.md").read_text() == "mine"
     assert {file.name for file in (tmp_path / "out").iterdir()} <= {"table.md", ".lock"}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gddim_cli.checkpoints.formats.torch_outline import outline_of, tensor_shapes
-from gddim_cli.checkpoints.pickle_outline import Call, Interpreter, Name, OutlineError, read_outline
+from gddim_cli.checkpoints.pickle_outline import TORCH_MAGIC, Call, Interpreter, Name, OutlineError, read_outline
 
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=300),
@@ -119,3 +119,19 @@ def test_shapes_in_a_torch_file(tmp_path, zipped):
     (tmp_path / "empty").touch()
     with pytest.raises(OutlineError):
         read_outline(tmp_path / "empty")
+
+
+def test_any_number_of_nested_parameters(gddim, tmp_path):
+    """A parameter of a parameter and so on, thousands deep: no recursion."""
+    value = None
+    for _ in range(6000):
+        value = Call("torch._utils._rebuild_parameter", (value,))
+    assert tensor_shapes({"x": value}) == {}
+    head = b"".join(pickle.dumps(part, 2) for part in (TORCH_MAGIC, 1001, {"little_endian": True}))
+    key = b"module.all_modules.0.weight"
+    nested = b"ctorch._utils\n_rebuild_parameter\nq\x000N" + b"\x85q\x010h\x00h\x01R" * 6000
+    model = b"\x80\x02}X" + struct.pack("<I", len(key)) + key + nested + b"s."
+    (tmp_path / "x.pth").write_bytes(head + model + pickle.dumps([], 2))
+    result = gddim("convert", tmp_path / "x.pth", tmp_path / "x.safetensors")
+    assert (result.status, len(result.err.splitlines())) == (1, 1)
+    assert "x.pth: " in result.err

@@ -225,9 +225,9 @@ def test_tensors_that_are_no_arrays_are_refused(tmp_path, kind, make):
     dictionary, training = tmp_path / "x.pt", tmp_path / "x.pth"
     torch.save({"a": torch.ones(3), "b": make()}, dictionary)
     torch.save({"model": {"module.all_modules.0.W": make()}, "ema": {"shadow_params": []}}, training)
-    with pytest.raises(CheckpointError, match=f"holds a tensor that is .*{kind}"):
+    with pytest.raises(CheckpointError, match=f"holds a .*{kind}"):
         torch_pickle.read_state_dict(dictionary)
-    with pytest.raises(CheckpointError, match=f"holds a tensor that is .*{kind}"):
+    with pytest.raises(CheckpointError, match=f"holds a .*{kind}"):
         torch_pickle.training_state(training)
 
 

@@ -146,6 +146,9 @@ def test_noise_files(refused, tmp_path: Path) -> None:
     assert "holds [2, 1, 8, 8]; [N, 2, 1, 8, 8] is needed" in refuse(np.zeros((2, 1, 8, 8), np.float32))
     assert "holds [0, 2, 1, 8, 8]" in refuse(np.zeros((0, 2, 1, 8, 8), np.float32))
     assert "holds NaN or infinity" in refuse(np.full((2, 2, 1, 8, 8), np.nan, np.float32))
+    too_large = refuse(np.full((2, 2, 1, 8, 8), -1e300))
+    assert "holds numbers as large as 1e+300, which float32 cannot hold" in too_large
+    assert too_large.count("\n") <= 1
     assert "holds int64; float32 or float64 is needed" in refuse(np.zeros((2, 2, 1, 8, 8), np.int64))
     like_the_prior = np.ones((1, 2, 1, 8, 8), np.float32) * np.float32([1, 0.5]).reshape(2, 1, 1, 1)
     assert "holds 1 states, fewer than --num 2" in refuse(like_the_prior)

@@ -70,3 +70,15 @@ def test_damaged_features_make_the_same_number(gddim: Callable, tmp_path: Path, 
         found = feature_files.features_of(source, lenet, home / "features", 64, lambda _: None)
         np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
     assert json.loads(gddim("fid", digits, "--json").out)["value"] == pytest.approx(first, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "change"), [("run.json", {"num": 2}), ("manifest.json", {"files": []})])
+def test_a_record_and_a_manifest_that_disagree(
+    gddim: Callable, tiny: Path, tmp_path: Path, name: str, change: dict
+) -> None:
+    run = tmp_path / "run"
+    assert gddim("sample", "--checkpoint", tiny, "--nfe", 2, "--num", 4, "--out", run).status == 0
+    found = json.loads((run / name).read_text())
+    (run / name).write_text(json.dumps(found | change))
+    with pytest.raises(GddimError, match=r"manifest.json: does not match run.json; remove it and rerun"):
+        open_images(run)

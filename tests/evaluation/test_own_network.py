@@ -136,6 +136,61 @@ def test_a_failure_after_the_trial_is_one_line_too(gddim: Callable, sets: tuple[
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.parametrize("batch", ["trial", "later"])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("None", "returned NoneType for float32 images"),
+        ("iter(())", "returned tuple_iterator for"),
+        ("good.numpy()", "returned ndarray for"),
+        ("good.to('meta')", "returned a tensor without data (device meta) for"),
+        ("good.to_sparse()", "returned a tensor of layout sparse_coo for"),
+        ("torch.nested.nested_tensor([*good])", "returned a nested tensor for"),
+        ("good.as_subclass(type('Own', (torch.Tensor,), {}))", "returned Own for"),
+        ("good + 0j", "its features are not all finite real numbers (dtype torch.complex64)"),
+        ("good.to(torch.float8_e5m2)", "its features are not all finite real numbers (dtype torch.float8_e5m2)"),
+        ("images.mean()", "returned a tensor [] for"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("silent()", "Silent: Silent"),
+        ("odd()", "raised Odd"),
+    ],
+)
+def test_what_is_no_feature_is_refused_in_every_batch(
+    gddim: Callable, sets: tuple[Path, Path], tmp_path: Path, code: str, message: str, batch: str
+) -> None:
+    (tmp_path / "bad.py").write_text(
+        "import torch\n\nclass Odd(BaseException): pass\nclass Silent(Exception):\n    def __str__(self): return 5\n"
+        "def odd(): raise Odd\ndef silent(): raise Silent\n\ndef build(device):\n    def run(images):\n"
+        f"        good = images.mean(dim=(2, 3))\n        return good if len(images) < {40 * (batch == 'later')} else {code}\n"
+        "    return run\n"
+    )
+    found = gddim("fid", sets[0], "--ref", sets[1], "--features", f"{tmp_path / 'bad.py'}:build")
+    assert (found.status, message in found.last, "Traceback" in found.err) == (1, True, False), found.err
+
+
+def test_a_network_without_weights_is_refused(gddim: Callable, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(
+        "import torch\n\ndef build(device):\n    return torch.nn.Linear(3, 4, device='meta')\n"
+    )
+    found = gddim("fid", sets[0], "--ref", sets[1], "--features", f"{tmp_path / 'bad.py'}:build")
+    assert (found.status, "bad.py: reading the network's weights raised" in found.last) == (1, True), found.err
+
+
+def test_prints_defaults_and_gradients_of_a_network_do_no_harm(
+    gddim: Callable, sets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import torch\n\ntorch.set_default_dtype(torch.float64)\n\ndef build(device):\n    def run(images):\n"
+        "        print('network')\n        return torch.nn.Parameter(images.double().mean(dim=(2, 3)))\n    return run\n"
+    )
+    words = ("fid", sets[0], "--ref", sets[1], "--features", f"{tmp_path / 'loud.py'}:build", "--json")
+    found = gddim(*words)
+    assert found.status == 0, found.err
+    assert json.loads(found.out)["value"] > 0
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_a_torchscript_file_is_a_network(gddim: Callable, sets: tuple[Path, Path], tmp_path: Path) -> None:
     class Flat(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

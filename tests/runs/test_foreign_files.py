@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -9,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from gddim_cli.runs.folder import read_run
+from gddim_cli.images.sheet import Entry, Sheet
 from gddim_cli.runs.kept_images import KeptImages
+from gddim_cli.runs.record import read_run
 
 
 @pytest.fixture
@@ -113,3 +117,124 @@ def test_kept_images_record_a_larger_number_before_they_are_made(sample, tmp_pat
     assert (read_run(kept.path).num, read_run(kept.path).complete) == (4, False)
     kept.images.store([2, 3], np.zeros((2, 8, 8, 1), np.uint8))
     assert kept.start() == {0, 1, 2, 3}
+
+
+def jpeg(path: Path) -> None:
+    Image.new("L", (8, 8), 9).save(path.with_suffix(".jpg"))
+    path.with_suffix(".jpg").rename(path)
+
+
+PLACED = {
+    "a text": lambda path: path.write_text("mine"),
+    "a JPEG": jpeg,
+    "a pipe": os.mkfifo,
+    "a broken link": lambda path: path.symlink_to("nowhere"),
+    "a picture too large": lambda path: os.truncate(mine(path) and path, 6 << 30),
+}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("name", ["000001.png", "grid.png"])
+@pytest.mark.parametrize("what", PLACED)
+def test_other_things_under_a_name_of_the_run(sample, tmp_path: Path, what: str, name: str, finished: bool) -> None:
+    path = tmp_path / "imgs" / name
+    sample("--num", 2)
+    if not finished:
+        (path.parent / "manifest.json").unlink()
+        if what == "a picture too large" and name != "grid.png":
+            pytest.skip("in an unfinished run, a picture with this name is the run's own")
+    path.unlink()
+    PLACED[what](path)
+    assert refuses(sample("--num", 2), path)
+    assert os.path.lexists(path)
+    assert sample("--num", 2, "--force").status == 0
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("name", ["images-000000-999999999", "images-000001-" + "9" * 30])
+@pytest.mark.parametrize("form", ["npz", "tar"])
+def test_a_name_that_claims_many_images(sample, tmp_path: Path, form: str, name: str) -> None:
+    sample("--num", 3, "--format", form)
+    (tmp_path / "imgs" / "manifest.json").unlink()
+    (tmp_path / "imgs" / f"{name}.{form}").write_bytes(bytes(600))
+    assert sample("--num", 3, "--format", form).status == 0
+
+
+def test_a_shard_that_unpacks_to_gigabytes(sample, tmp_path: Path) -> None:
+    sample("--num", 3, "--format", "npz")
+    shard = tmp_path / "imgs" / "images-000000-000002.npz"
+    whole = shard.read_bytes()
+    np.savez_compressed(shard, images=np.zeros((3, 8192, 8192, 1), np.uint8), index=np.arange(3))
+    result = sample("--num", 3, "--format", "npz")
+    assert result.status == 0, result.err
+    assert shard.read_bytes() == whole
+
+
+def test_a_whole_shard_of_a_person(sample, tmp_path: Path) -> None:
+    sample("--num", 3, "--format", "npz")
+    shard = tmp_path / "imgs" / "images-000000-000002.npz"
+    np.savez(shard, images=np.zeros((3, 8, 8, 1), np.uint8), index=np.arange(3))
+    assert refuses(sample("--num", 3, "--format", "npz"), shard)
+    assert refuses(sample("--num", 3, "--format", "npz", "--overwrite"), shard)
+
+
+def test_an_annotated_grid_and_a_sheet_in_its_place(sample, tmp_path: Path) -> None:
+    sample("--num", 3)
+    grid = tmp_path / "imgs" / "grid.png"
+    with Image.open(grid) as picture:
+        info = PngInfo()
+        info.add_itxt("gddim", picture.text["gddim"])
+        changed = Image.fromarray(np.asarray(picture) ^ 1)
+    changed.save(grid, pnginfo=info)
+    assert refuses(sample("--num", 3), grid)
+    grid.write_bytes(Sheet(["NFE 5"], {"a": [Entry(None)]}).png("a sheet"))
+    assert refuses(sample("--num", 3), grid)
+
+
+def test_a_link_in_place_of_the_record(sample, tmp_path: Path) -> None:
+    folder = tmp_path / "imgs"
+    folder.mkdir()
+    content = mine(folder / "000000.png")
+    (folder / "run.json").symlink_to("nowhere")
+    result = sample("--num", 2)
+    assert (result.status, "imgs holds 000000.png and 1 more, but no run.json of a run" in result.err) == (2, True)
+    assert (folder / "000000.png").read_bytes() == content
+
+
+def test_a_strangers_folder_is_not_swept(sample, tmp_path: Path) -> None:
+    folder = tmp_path / "imgs"
+    folder.mkdir()
+    for name in (".grid.png.original.tmp", "notes.txt"):
+        (folder / name).write_text("mine")
+    assert sample("--num", 2).status == 2
+    assert (folder / ".grid.png.original.tmp").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["000000.png", "grid.png"])
+def test_a_film_under_a_name_of_the_run(sample, tmp_path: Path, name: str) -> None:
+    result = sample("--num", 2, "--trajectory", tmp_path / "imgs" / name)
+    assert (result.status, f"{name} is the name of a file of the run itself" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_outputs_replace_no_pipe_and_no_link(sample, gddim, tmp_path: Path, make) -> None:
+    for name in ("r.npy", "f.gif", "c.npz"):
+        make(tmp_path / name)
+    results = [
+        sample("--num", 2, "--save-raw", tmp_path / "r.npy"),
+        sample("--num", 2, "--trajectory", tmp_path / "f.gif"),
+    ]
+    results.append(gddim("coefficients", "--nfe", 5, "--npz", tmp_path / "c.npz"))
+    assert all(result.status == 2 and "was not written by this run" in result.err for result in results)
+    assert not any((tmp_path / name).is_file() for name in ("r.npy", "f.gif", "c.npz"))
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 0}, {"batch_size": -3}, {"images": 10**400}, {"nfe": -1}])
+def test_impossible_numbers_in_the_record(sample, tmp_path: Path, change: dict) -> None:
+    sample("--num", 2)
+    path = tmp_path / "imgs" / "run.json"
+    run = json.loads(path.read_text())
+    run["sessions"][0] |= change
+    path.write_text(json.dumps(run))
+    result = sample("--num", 4, "--batch-size", "auto")
+    assert (result.status, "run.json: cannot be read as a run" in one_line(result.err)) == (1, True)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gddim_cli.errors import DataError
 from gddim_cli.runs.folder import RunFolder
 from gddim_cli.runs.generate import Generation
 from gddim_cli.runs.prepare import prepare
@@ -214,6 +215,17 @@ def test_raw_rows_still_missing_are_known(tmp_path: Path) -> None:
     assert RowFile(path, 6, (1, 2, 2), "this", None, overwrite=False).done(6) == {1, 3}
     assert RowFile(path, 6, (1, 2, 2), "another", None, overwrite=False).done(6) == set()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("rows", [np.zeros((4, 3), np.float32), np.zeros((4, 1, 2, 2)), np.float32(1)])
+def test_raw_rows_of_another_shape_are_refused(tmp_path: Path, rows: np.ndarray) -> None:
+    path = tmp_path / "r.npy"
+    RowFile(path, 4, (1, 2, 2), "this", None, overwrite=False)
+    (partial,) = tmp_path.iterdir()
+    np.save(tmp_path / "x.npy", rows)
+    (tmp_path / "x.npy").rename(partial)
+    with pytest.raises(DataError, match=r"partial: .*not rows of float32\[1, 2, 2\]; remove it and rerun"):
+        RowFile(path, 4, (1, 2, 2), "this", None, overwrite=False)
 
 
 def test_files_of_another_run_are_not_taken_for_this_ones(sample, tmp_path: Path) -> None:

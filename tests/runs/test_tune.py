@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import gddim_cli
 from gddim_cli.cli.tune import DEFAULT_SEED
 from gddim_cli.diffusions.registry import make_diffusion
 from gddim_cli.diffusions.vp import VP
-from gddim_cli.errors import UsageError
+from gddim_cli.errors import DataError, UsageError
 from gddim_cli.hub.load import load
 from gddim_cli.hub.store import bundled_folder
 from gddim_cli.runs import tune
@@ -250,3 +251,19 @@ def test_the_default_for_few_evaluations_and_the_paper_s_scheme(gddim, tiny: Pat
     np.testing.assert_array_equal(paper, gddim_cli.sample(str(tiny), nfe=6, num=2, predict="eps"))
     assert "the preset paper has eps" in gddim("sample", "--preset", "paper", "--predict", "x0").err
     assert "there is no preset 'papr'" in gddim("sample", "--preset", "papr").err
+
+
+def test_a_pipe_is_not_read_as_a_solver(gddim, tiny: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in (tmp_path / "pipe.json", "/dev/zero"):
+        result = gddim("sample", "--checkpoint", tiny, "--nfe", 4, "--solver", name, "--out", tmp_path / "i")
+        assert (result.status, f"{name}: cannot be read: not a plain file" in result.err) == (1, True), result.err
+
+
+def test_references_of_another_shape_are_refused(tiny: Path) -> None:
+    fit = tuning(tiny)
+    list(fit.solved(range(4), True))
+    (path,) = fit.folder.glob("reference-*.npy")
+    np.save(path, np.zeros((3, 2), np.float32))
+    with pytest.raises(DataError, match=r"reference-000000.npy: not the reference of this fit; remove it"):
+        list(fit.solved(range(4), True))

@@ -48,6 +48,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("!!timestamp 2024-01-01", "is not allowed"),
         ("!!int x", "not valid YAML"),
         ("!!float x", "not valid YAML"),
+        ("!!int ''", "a value does not fit its tag"),
+        ("!!int '-'", "a value does not fit its tag"),
+        ("!!bool maybe", "a value does not fit its tag"),
         ("a: [1", "not valid YAML"),
         ("\x00", "not valid YAML"),
         ("#" * (1 << 21), "2 MB; at most 1 MB are read"),
@@ -56,7 +59,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ('a: "\\ud800"', "not a Unicode character"),
         ('"\\ud800": 1', "not a Unicode character"),
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_refusals(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError) as refused:

@@ -384,3 +384,12 @@ def test_a_damaged_record_is_told_from_a_changed_file(gddim, tmp_path: Path, con
     assert f"{record}: not the record of a training run (its checksum is wrong: it is damaged)" in result.err
     assert gddim(*words, "--force").status == 0
     assert gddim(*words).status == 0
+
+
+def test_a_strangers_folder_is_not_swept(train, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".state.pt.mybackup.tmp", "notes.txt"):
+        (folder / name).write_text("mine")
+    train()
+    assert (folder / ".state.pt.mybackup.tmp").read_text() == "mine"

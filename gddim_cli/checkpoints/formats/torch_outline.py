@@ -31,10 +31,11 @@ def tensor_shapes(state: Any) -> dict[str, tuple[int, ...]]:
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
     """The shape of a tensor or parameter in an outline; None for anything else."""
-    if not isinstance(value, Call) or not value.args:
+    # A loop and no recursion: a hostile file may nest any number of parameters.
+    while isinstance(value, Call) and value.args and value.name.startswith("torch._utils._rebuild_parameter"):
+        value = value.args[0]
+    if not isinstance(value, Call):
         return None
-    if value.name.startswith("torch._utils._rebuild_parameter"):
-        return shape_of(value.args[0])
     if value.name.startswith("torch._utils._rebuild_tensor") and len(value.args) > 2:
         size = value.args[2]
         if isinstance(size, tuple) and all(isinstance(side, int) for side in size):

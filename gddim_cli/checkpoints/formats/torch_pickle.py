@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gddim_cli.checkpoints.formats.torch_outline import PREFIX
 from gddim_cli.errors import CheckpointError
+from gddim_cli.runtime.tensors import unlike_dense
 from gddim_cli.runtime.text import printable
 
 UNUSED = "module.sigmas"
@@ -161,10 +162,9 @@ def check_plain(tensors: Iterable[Tensor], path: Path) -> None:
         CheckpointError: a tensor is not dense.
     """
     for tensor in tensors:
-        nested = tensor.is_nested  # a nested tensor has no layout, and its shape raises an error
-        if nested or tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            kind = "nested" if nested else "quantized" if tensor.is_quantized else f"{tensor.layout} on {tensor.device}"
-            raise CheckpointError(f"{path}: holds a tensor that is {kind}; dense tensors are needed")
+        found = unlike_dense(tensor)
+        if found or tensor.device.type != "cpu":
+            raise CheckpointError(f"{path}: holds {found or f'a tensor on {tensor.device}'}; dense tensors are needed")
 
 
 def check_sizes(tensors: Iterable[Tensor], path: Path) -> None:

@@ -16,6 +16,7 @@ from gddim_cli.errors import DataError
 from gddim_cli.evaluation.protocols import INCEPTION_MODES
 from gddim_cli.images.quantize import Pixels
 from gddim_cli.runtime.rounding import rounding
+from gddim_cli.runtime.text import message_of
 
 ROWS = 4096
 
@@ -102,12 +103,12 @@ class Extractor:
 
 def first_line(error: Exception) -> str:
     """The first line of a library's error message; the name of the error's type if there is no message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (message_of(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def last_line(error: Exception) -> str:
     """The last line of a library's error message, where TorchScript says what is wrong; otherwise as `first_line`."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+    return (message_of(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from gddim_cli.evaluation.extractors.base import Extractor, first_line, last_lin
 from gddim_cli.runtime.files import sha256
 from gddim_cli.runtime.memory import is_out_of_memory
 from gddim_cli.runtime.rounding import rounding
+from gddim_cli.runtime.tensors import is_real, same_defaults, unlike_dense
 from gddim_cli.runtime.user_file import function_of, guarded, is_function
 
 MODE = "own"
@@ -38,26 +41,34 @@ def load_own(reference: str, device: torch.device, shape: tuple[int, int, int]) 
     name = f"--features {reference}"
     network: Any
     if is_function(reference):
-        path, build = function_of(reference)
-        label = f"{path.name}:{reference.rpartition(':')[2]}"
-        network = guarded(path, f"{build.__name__}()", lambda: build(device))
+        function = reference.rpartition(":")[2]
+        with same_defaults():
+            path, build = function_of(reference)
+            network = guarded(path, f"{function}()", lambda: build(device))
+        label = f"{path.name}:{function}"
         if not callable(network):
             raise DataError(f"{name}: returned {type(network).__name__}; a network or a function is needed")
-        digest = digest_of(path, label, network)
+        digest = guarded(
+            path, "reading the network's weights", lambda: digest_of(path, label, network), is_out_of_memory
+        )
     else:
         path = Path(reference)
         network, label, digest = torchscript(path, name), path.name, sha256(path)
     if isinstance(network, nn.Module):
-        network = network.to(device).eval()
+        module = network
+        what = f"moving the network to {device}"
+        network = guarded(path, what, lambda: module.to(device).eval(), is_out_of_memory)
 
-    def run(images: Tensor) -> Any:
+    def run(images: Tensor) -> Tensor:
         try:
-            with quiet():
-                return network(images)
+            with quiet(), redirect_stdout(sys.stderr):
+                found = network(images)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             raise DataError(f"{name}: fails on {given(images)}: {type(error).__name__}: {last_line(error)}") from error
+        check_features(found, images, name)
+        return found.detach().float().cpu()
 
     return Extractor(label, MODE, digest, tried(run, device, shape, name), False, run, None, None, device)
 
@@ -65,6 +76,22 @@ def load_own(reference: str, device: torch.device, shape: tuple[int, int, int]) 
 def given(images: Tensor) -> str:
     """A description, for error messages, of the input that a network was given."""
     return f"float32 images {list(images.shape)} in [0, 255]"
+
+
+def check_features(found: Any, images: Tensor, name: str) -> None:
+    """Checks that a network returned real features [N, d] for N images.
+
+    Raises:
+        DataError: the network returned something else; the message says what.
+    """
+    kind = unlike_dense(found)
+    if kind or found.dim() != 2 or len(found) != len(images) or not found.shape[1]:
+        raise DataError(
+            f"{name}: returned {kind or f'a tensor {list(found.shape)}'} for {given(images)}; features "
+            f"[{len(images)}, d] are needed"
+        )
+    if not is_real(found):
+        raise DataError(f"{name}: its features are not all finite real numbers (dtype {found.dtype})")
 
 
 def torchscript(path: Path, name: str) -> nn.Module:
@@ -84,22 +111,19 @@ def torchscript(path: Path, name: str) -> nn.Module:
         raise DataError(f"{name}: not a TorchScript file: {first_line(error)}; {KINDS}") from error
 
 
-def tried(network: Callable[[Tensor], Any], device: torch.device, shape: tuple[int, int, int], name: str) -> int:
+def tried(network: Callable[[Tensor], Tensor], device: torch.device, shape: tuple[int, int, int], name: str) -> int:
     """The dimension of the features, from a trial on random images.
 
     Raises:
-        DataError: the network fails, or does not return finite features [N, d] whose rows depend on one image each.
+        DataError: the features are not finite, or an image's features depend on other images or on chance.
     """
     height, width, channels = shape
     pixels = np.random.default_rng(0).integers(0, 256, (PROBES, channels, height, width), np.uint8)
     images = torch.from_numpy(pixels).to(device).float()
     with torch.inference_mode(), rounding(tf32=False):
         features, alone = network(images.clone()), network(images[:1].clone())
-    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != PROBES or not features.shape[1]:
-        found = f"a tensor {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise DataError(f"{name}: returned {found} for {given(images)}; features [{PROBES}, d] are needed")
-    if not features.is_floating_point() or not features.isfinite().all():
-        raise DataError(f"{name}: its features are not all finite real numbers (dtype {features.dtype})")
+    if not features.isfinite().all():
+        raise DataError(f"{name}: its features are not all finite real numbers")
     if alone.shape != features[:1].shape or (alone - features[:1]).abs().max() > TOLERANCE * features.abs().max():
         raise DataError(
             f"{name}: an image has different features alone and in a batch; they must not depend on other images or on "

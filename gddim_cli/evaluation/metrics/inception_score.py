@@ -59,7 +59,8 @@ def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: 
     expansion = Expansion(float(np.mean(firsts)), float(np.mean(seconds)))
     found = {"value": value, "split_deviation": float(np.std(values)), "splits": options.splits}
     found |= expansion.interval(value, weights=1 / len(scores), pair_weights=(size - 1) / (options.splits * size**3))
-    return {**found, "low": max(found["low"], 1.0)}
+    # The exact value is at least 1, but rounding can move even the upper end below 1.
+    return {**found, "low": min(max(found["low"], 1.0), found["high"])}
 
 
 def entropy(q: Array) -> Array:

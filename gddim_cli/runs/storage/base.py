@@ -67,8 +67,12 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def foreign(self, num: int, manifest: Manifest) -> list[Path]:
-        """The undamaged files with images below `num` that the manifest does not list, sorted by name."""
+    def foreign(self, num: int, manifest: Manifest | None) -> list[Path]:
+        """The files named like those of images below `num` that the run did not write, sorted by name.
+
+        With a manifest, these are the undamaged files that it does not list. In any case, they include pipes, broken
+        links, and files that do not begin like those of this format.
+        """
 
     def discard(self, files: Iterable[Path]) -> None:
         """Removes damaged files. Their images can be made again, since each depends only on the seed and its index.
@@ -91,6 +95,11 @@ class Storage(ABC):
     @abstractmethod
     def describe(self, num: int) -> list[Stored]:
         """The final files with their checksums, for the manifest."""
+
+
+def is_special(file: Path) -> bool:
+    """Whether a path that exists is neither a file nor a folder: a pipe, a device, a socket or a broken link."""
+    return not (file.is_file() or file.is_dir())
 
 
 def stacked(images: Iterable[tuple[Path, Pixels]]) -> Pixels:

@@ -22,6 +22,7 @@ class Npz(Shards):
     """Shards that `numpy.load` reads."""
 
     SUFFIX = ".npz"
+    MAGIC = 0, b"PK\x03\x04"
     NAMES = re.compile(r"images-\d{6,}-\d{6,}\.npz")
 
     def index(self, file: Path) -> list[int]:
@@ -40,7 +41,7 @@ class Npz(Shards):
 
     def verify(self, file: Path) -> None:
         index, images = self.index(file), member(file, "images")
-        if images.dtype != np.uint8 or images.ndim != 4:
+        if images.dtype != np.uint8 or images.ndim != 4 or not images.size or images.shape[3] not in (1, 3):
             raise DataError(f"{file}: not a shard of a run; remove it and rerun the same command")
         if len(index) != len(images):
             raise DataError(
@@ -74,6 +75,7 @@ def member(file: Path, name: str) -> NDArray:
         DataError: the file is damaged, or is not a shard.
     """
     try:
-        return read_member(file, name)
-    except DataError as error:
+        # Shards are not compressed, so an array that claims to be larger than its file is damaged or a decompression bomb.
+        return read_member(file, name, most=file.stat().st_size)
+    except (OSError, DataError) as error:
         raise DataError(f"{error}; remove it and rerun the same command") from error

@@ -46,20 +46,29 @@ class Png(Storage):
         found: dict[Path, set[int]] = {}
         for file in self.files(num):
             index = int(file.stem)
-            if not file.is_file():
+            content = read_content(file)
+            if content is None:
                 found[file] = {index}
                 continue
-            content = file.read_bytes()
             checksum = recorded[8 * index : 8 * index + 8]
             # A crash can leave an empty file; `done` already counts its image as missing.
             if content and not (f"{zlib.crc32(content):08x}" == checksum if checksum else png_is_whole(content)):
                 found[file] = {index}
         return found
 
-    def foreign(self, num: int, manifest: Manifest) -> list[Path]:
-        known = {stored.crc32[at : at + 8] for stored in manifest.files for at in range(0, len(stored.crc32), 8)}
-        contents = ((file, file.read_bytes()) for file in self.files(num) if file.is_file())
-        return [file for file, png in contents if f"{zlib.crc32(png):08x}" not in known and png_is_whole(png)]
+    def foreign(self, num: int, manifest: Manifest | None) -> list[Path]:
+        listed = "".join(stored.crc32 for stored in manifest.files) if manifest else ""
+        known = {listed[at : at + 8] for at in range(0, len(listed), 8)}
+
+        def is_foreign(file: Path) -> bool:
+            content = read_content(file)
+            if content is None:
+                return not file.is_dir()
+            if not content.startswith(SIGNATURE):
+                return bool(content.strip(b"\0"))
+            return bool(known) and f"{zlib.crc32(content):08x}" not in known and png_is_whole(content)
+
+        return [file for file in self.files(num) if is_foreign(file)]
 
     def join(self, num: int) -> None:
         """Does nothing: PNGs are written in their final form."""
@@ -74,7 +83,15 @@ class Png(Storage):
         return [Stored("[0-9]*.png", (0, num - 1), total, digest.hexdigest(), "".join(checksums))]
 
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SPEC = StorageFormat(name="png", summary="one PNG per image", storage=Png)
+
+
+def read_content(file: Path) -> bytes | None:
+    """The bytes of an image's file; None if it is not a plain file, cannot be read, or is too large for a picture."""
+    with suppress(OSError):
+        return read_plain(file, LARGEST_FILE)
+    return None
 
 
 def size(file: Path) -> int:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from gddim_cli.errors import DataError
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.runs.storage.base import Storage, stacked
+from gddim_cli.runs.storage.base import Storage, is_special, stacked
 from gddim_cli.runs.storage.manifest import Manifest, Stored
 from gddim_cli.runtime.files import sha256, writing
 
@@ -26,6 +26,8 @@ class Shards(Storage):
     """The base of sharded formats. A file's name gives its first and last index; the file itself lists all indices."""
 
     SUFFIX: str
+    MAGIC: tuple[int, bytes]
+    """A position in the file, and the bytes that every file of the format has there."""
 
     @abstractmethod
     def index(self, file: Path) -> list[int]:
@@ -45,11 +47,24 @@ class Shards(Storage):
 
     def damaged(self, num: int, manifest: Manifest | None) -> dict[Path, set[int]]:
         recorded = {stored.name: stored.sha256 for stored in manifest.files} if manifest else {}
-        return {file: set(self._span(file)) for file in self.files(num) if not self._is_sound(file, recorded)}
+        return {file: set(self._span(file, num)) for file in self.files(num) if not self._is_sound(file, recorded)}
 
-    def foreign(self, num: int, manifest: Manifest) -> list[Path]:
-        known = {stored.name for stored in manifest.files}
-        return [file for file in self.files(num) if file.name not in known]
+    def foreign(self, num: int, manifest: Manifest | None) -> list[Path]:
+        known = {stored.name: stored.sha256 for stored in manifest.files} if manifest else None
+
+        def is_foreign(file: Path) -> bool:
+            if is_special(file) or (known is not None and file.name not in known):
+                return True
+            if file.is_dir():
+                return False
+            at, magic = self.MAGIC
+            with file.open("rb") as content:
+                head = content.read(at + len(magic))
+            if head[at:] != magic:
+                return bool(head.strip(b"\0"))
+            return known is not None and sha256(file) != known[file.name] and self._is_sound(file, {})
+
+        return [file for file in self.files(num) if is_foreign(file)]
 
     def _is_sound(self, file: Path, recorded: Mapping[str, str]) -> bool:
         if not file.is_file():
@@ -60,11 +75,12 @@ class Shards(Storage):
             self.verify(file)
         except DataError:
             return False
-        return set(self.index(file)) <= set(self._span(file))
-
-    def _span(self, file: Path) -> range:
         first, last = span(file.name)
-        return range(first, last + 1)
+        return all(first <= index <= last for index in self.index(file))
+
+    def _span(self, file: Path, num: int) -> range:
+        first, last = span(file.name)
+        return range(first, min(last + 1, num))
 
     def files(self, num: int) -> list[Path]:
         names = (file.name for file in self.folder.iterdir() if self.NAMES.fullmatch(file.name))

@@ -6,6 +6,7 @@ import functools
 import io
 import re
 import tarfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from gddim_cli.images.render import as_picture
 from gddim_cli.runs.storage.base import StorageFormat
 from gddim_cli.runs.storage.png import png_name
 from gddim_cli.runs.storage.shards import Shards
+from gddim_cli.runtime.archives import tar_members
 from gddim_cli.runtime.files import refuse_special, replacing
 
 
@@ -24,6 +26,7 @@ class Tar(Shards):
     """Shards that any tar program reads. Times and owners are left out, so that equal images make equal files."""
 
     SUFFIX = ".tar"
+    MAGIC = 257, b"ustar"
     NAMES = re.compile(r"images-\d{6,}-\d{6,}\.tar")
 
     def index(self, file: Path) -> list[int]:
@@ -71,11 +74,12 @@ def reading(path: Path) -> Iterator[tarfile.TarFile]:
     """Opens a tar file for reading.
 
     Raises:
-        DataError: the file is not a tar file, or is damaged, or lacks the requested member.
+        DataError: the file is not a tar file, is damaged or cut, or lacks the requested member.
     """
     try:
         refuse_special(path)
         with tarfile.open(path, "r:") as archive:
+            deque(tar_members(archive), maxlen=0)  # to the end, which tells whether the file is whole
             yield archive
     except (OSError, KeyError, ValueError, tarfile.TarError) as error:
         raise DataError(f"{path}: cannot be read ({error}); remove it and rerun the same command") from error

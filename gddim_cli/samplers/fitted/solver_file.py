@@ -11,7 +11,7 @@ import numpy as np
 from gddim_cli.diffusions.base import KChoice
 from gddim_cli.errors import DataError
 from gddim_cli.numerics.quadrature import Array
-from gddim_cli.runtime.files import replacing
+from gddim_cli.runtime.files import read_plain, replacing
 from gddim_cli.samplers.coefficients import HIGHEST_ORDER, Coefficients
 
 MAX_BYTES = 1 << 25
@@ -134,10 +134,7 @@ def read_solver(path: Path) -> SolverFile:
         DataError: the file is missing, too large, or not a solver file.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"{path}: {size / 1e6:.0f} MB; a solver file has at most {MAX_BYTES / 1e6:.0f} MB")
-        found = msgspec.json.decode(path.read_bytes(), type=SolverFile)
+        found = msgspec.json.decode(read_plain(path, MAX_BYTES), type=SolverFile)
         found.coefficients  # noqa: B018 (checks them)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

@@ -112,6 +112,18 @@ def test_a_damaged_shard_is_named(tmp_path: Path, format: str) -> None:
             storage.read(range(8))
 
 
+def test_a_tar_shard_that_is_cut_between_two_images_is_damaged(tmp_path: Path) -> None:
+    """tarfile takes the cut for the end of the archive."""
+    storage = stored(tmp_path, "tar", [list(range(8))])
+    (file,) = tmp_path.iterdir()
+    with tarfile.open(file) as archive:
+        cut = archive.getmembers()[5].offset
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(DataError, match=rf"{file.name}: cannot be read \(it is damaged or cut after 000004.png\)"):
+        storage.index(file)
+    assert storage.damaged(8, None) == {file: set(range(8))}
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path, format: str) -> None:
     with pytest.raises(OutputError, match="its folder has been removed"):
