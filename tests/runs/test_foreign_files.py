@@ -170,6 +170,19 @@ def test_a_shard_that_unpacks_to_gigabytes(sample, tmp_path: Path) -> None:
     assert shard.read_bytes() == whole
 
 
+def test_an_unfinished_shard_that_has_an_image_twice(sample, tmp_path: Path) -> None:
+    sample("--num", 3, "--format", "npz")
+    shard = tmp_path / "imgs" / "images-000000-000002.npz"
+    whole = shard.read_bytes()
+    (tmp_path / "imgs" / "manifest.json").unlink()
+    with np.load(shard) as arrays:
+        images = arrays["images"]
+    np.savez(shard, images=images, index=np.array([0, 1, 1]))
+    result = sample("--num", 3, "--format", "npz")
+    assert (result.status, "images-000000-000002.npz damaged: making 3 images again" in result.err) == (0, True)
+    assert shard.read_bytes() == whole
+
+
 def test_a_whole_shard_of_a_person(sample, tmp_path: Path) -> None:
     sample("--num", 3, "--format", "npz")
     shard = tmp_path / "imgs" / "images-000000-000002.npz"

@@ -76,7 +76,8 @@ class Shards(Storage):
         except DataError:
             return False
         first, last = span(file.name)
-        return all(first <= index <= last for index in self.index(file))
+        indices = self.index(file)
+        return len({*indices}) == len(indices) and all(first <= index <= last for index in indices)
 
     def _span(self, file: Path, num: int) -> range:
         first, last = span(file.name)
