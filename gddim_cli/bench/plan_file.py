@@ -48,7 +48,7 @@ class PlanFile:
 
 
 def cell_settings() -> dict[str, Setting]:
-    """Every setting of a cell by key, with `seeds` in place of `seed`. None has a default, because the plan's values apply."""
+    """Every setting of a cell by key, with `seeds` in place of `seed`, and without defaults: the plan's values apply."""
     found = {**sampling_settings(), **declared(Cell)}
     seed = replace(
         found.pop("seed"), key="seeds", help="Seeds. Tables show the mean over seeds and its standard error."

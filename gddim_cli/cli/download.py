@@ -55,7 +55,8 @@ PROTOCOL = (
 )
 WITH_FID = (
     "Also download the reference statistics and the Inception network of each model's published FID. Default: off. "
-    "With cld-cifar10 as the only NAME, the files for gddim fid --ref cifar10 are downloaded instead by default."
+    "Exception: if neither this option nor --without-fid is given, and cld-cifar10 is the only NAME, the files for gddim fid "
+    "--ref cifar10 are downloaded."
 )
 LIST = "Only print the files and their URLs, so that you can download them by other means."
 FROM = "Local copy of the published file, to use instead of a download. The copy is not changed."

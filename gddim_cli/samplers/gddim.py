@@ -35,10 +35,10 @@ Corrector = Annotated[
 Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
-        "Function that gddim interpolates between evaluations: the noise (eps, as in the paper), the estimate of the images "
-        "(x0), or x0 minus the estimate that would be best for Gaussian images of standard deviation --sigma-data (blend). "
-        "Default: eps. Exception: for a denoiser and at most 20 evaluations, gddim sample defaults to x0 on a time grid of "
-        "power 1.5, unless --order, --time-grid, --lambda, --corrector or --k L is given.",
+        "Function that gddim interpolates between evaluations. eps: the noise, as in the paper. x0: the network's estimate of "
+        "the images. blend: x0 minus the estimate of an ideal denoiser for Gaussian images of standard deviation "
+        "--sigma-data. Default: eps. Exception: for a denoiser and at most 20 evaluations, gddim sample defaults to x0 on a "
+        "time grid of power 1.5, unless --order, --time-grid, --lambda, --corrector or --k L is given.",
         label="{}",
     ),
 ]

@@ -23,7 +23,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of a variant of the released model. The tensors determine the network."""
+    """The card and tensors of the released model or of a variant of it. See `ncsnpp.convert`."""
     like = conversion.like or conversion.find_card("cldsgm-cifar10")
     return ncsnpp.convert(contents, conversion, "torch", like)
 

@@ -108,7 +108,7 @@ class Modules:
 
 
 def infer(shapes: Shapes, layout: Layout, source: object) -> Inferred:
-    """The only architecture that fits these tensors.
+    """What these tensors determine about the architecture.
 
     Raises:
         CheckpointError: the tensors do not fit any NCSN++.

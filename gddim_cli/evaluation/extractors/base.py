@@ -32,7 +32,7 @@ class Extractor:
 
     Attributes:
         name: the network's name: `inception`, `inception-pytorch`, `dinov2-vitl14`, `lenet-mnist`, or the file's name.
-        mode: the network, and how images are resized for it.
+        mode: the name of the mode, such as `clean`, which stands for a network and a way to resize images for it.
         sha256: SHA-256 of the weights.
         dimension: d, the length of a feature vector.
         published: whether the weights are the published ones of the mode; only then may a distance have its usual name.
@@ -107,7 +107,7 @@ def first_line(error: Exception) -> str:
 
 
 def last_line(error: Exception) -> str:
-    """The last line of a library's error message, where TorchScript says what is wrong; otherwise as `first_line`."""
+    """The last line of a library's error message, where TorchScript says what is wrong. See also `first_line`."""
     return (message_of(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
