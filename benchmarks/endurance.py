@@ -267,7 +267,7 @@ def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[st
     rising = all(a <= b for a, b in itertools.pairwise(counts))
     yield ""
     yield (
-        f"{len(counts)} progress lines were printed, from {counts[0]} to {counts[-1]} of {num}; the count "
+        f"The run printed {len(counts)} progress lines. The number of images in them rose from {counts[0]} to {counts[-1]} and "
         f"{'never fell' if rising else 'FELL'}. Memory and file handles were recorded "
         f"{' and '.join(str(len(watch.samples)) for watch in watches)} times for the two processes."
     )

@@ -104,7 +104,7 @@ def bench(
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
     """Compare two benchmarks, cell by cell.
 
-    Cells match if their settings are equal. Checkpoint, dtype and batch size may differ, except where one run compares them.
+    Cells match if their settings are equal. Checkpoint, dtype and batch size may differ, if neither run has several values.
     """
     from gddim_cli.cli import bench_view
 

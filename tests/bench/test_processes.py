@@ -35,7 +35,8 @@ def test_two_processes_leave_the_files_of_one(small: Path, tmp_path: Path) -> No
     done = run(sys.executable, "-m", "gddim_cli", small=small, out=one)
     assert done.returncode == 0, done.stderr
     keys = sorted(result["features"] for result in json.loads((one / "results.json").read_text())["results"])
-    (two / "partial").mkdir(parents=True)
+    (two / "cells").mkdir(parents=True)
+    (two / "partial").mkdir()
     (two / "plan.json").write_bytes((one / "plan.json").read_bytes())
     (two / "partial" / f"features.npy.{keys[0]}.partial").write_bytes(b"garbage")
     (two / "images" / keys[1]).mkdir(parents=True)

@@ -22,7 +22,7 @@ from gddim_cli.runtime.files import replacing, sha256
 LENET = "lenet-mnist"
 CLASSES = 10
 SCORES = "lenet-classes"
-"""The mode whose features are class scores, which cannot be computed from the saturating features of mode `lenet`."""
+"""The mode whose features are the class scores. They cannot be computed from the features of mode `lenet`, a saturating tanh."""
 CARD = "gddim_classifier"
 
 

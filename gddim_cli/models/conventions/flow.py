@@ -11,7 +11,7 @@ from gddim_cli.models.conventions.base import Convention, ConventionSpec, Scalin
 
 
 class Flow(Convention, frozen=True):
-    """The network predicts `v = x_0 - n` in `x_t = t x_0 + (1 - t) n` (Lipman et al., arXiv 2210.02747).
+    """The network predicts `v = x - n` in `x_t = t x + (1 - t) n`, with image x and noise n (Lipman et al., arXiv 2210.02747).
 
     So `D = x_t + (1 - t) v`. The denoiser's input is `y = x_t / t` with `sigma = (1 - t) / t`, so
     `t = 1 / (1 + sigma)`.

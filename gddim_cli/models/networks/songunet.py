@@ -51,7 +51,7 @@ class SongUNet(nn.Module):
         dropout: dropout probability in training.
         embedding_type: the kind of noise-level embedding.
         encoder_type: with `skip`, the downsampled and convolved image is added to the features at each level after the
-            first. With `residual`, the sum of each level takes the place of the image at the next level. With
+            first. With `residual`, this sum replaces the image, too, and is downsampled for the next level. With
             `standard`, nothing is added.
         decoder_type: with `skip`, the prediction is the sum of one output per level; with `standard`, only the last
             level has an output.
