@@ -13,6 +13,29 @@ from torch import Tensor
 
 from gddim_cli.errors import GddimError
 
+OWN_DIFFUSION = """\
+import numpy as np
+from gddim_cli.diffusions.base import SamplingConfig
+from gddim_cli.diffusions.known_variance import KnownVariance
+from gddim_cli import Diffusion
+
+
+class Own(Diffusion):
+    name = "own"
+    D = 1
+    T = 1.0
+    sampling = SamplingConfig(t_start=1.0, t_end=1e-3)
+    Sigma_0 = np.zeros((1, 1))
+    prior_factor = np.eye(1)
+
+    def F(self, t):
+        return -np.ones((*np.shape(t), 1, 1))
+
+    def GG(self, t):
+        return 2 * np.ones((*np.shape(t), 1, 1))
+"""
+"""A user's diffusion: VP with a constant rate."""
+
 
 def pictures(n: int, size: int = 32, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
     """Smooth random images, uint8 [n, size, size, channels]."""

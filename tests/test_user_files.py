@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import OWN_DIFFUSION
 
 import gddim_cli
 from gddim_cli.runtime.user_file import LOADED
@@ -264,28 +265,6 @@ def test_diffusions_sampled_in_no_way(gddim, tmp_path: Path, sampling: str, mess
     assert (result.status, f"{path}: sampling = " in result.err, message in result.err) == (1, True, True), result.err
 
 
-OWN = """
-import numpy as np
-from fractions import Fraction
-from gddim_cli import Diffusion
-from gddim_cli.diffusions.base import SamplingConfig
-
-class Own(Diffusion):
-    name = "own"
-    D = 1
-    T = 1.0
-    sampling = SamplingConfig(t_start=1.0, t_end=1e-3)
-    Sigma_0 = np.zeros((1, 1))
-    prior_factor = np.eye(1)
-
-    def F(self, t):
-        return -np.ones((*np.shape(t), 1, 1))
-
-    def GG(self, t):
-        return 2 * np.ones((*np.shape(t), 1, 1))
-"""
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -320,7 +299,7 @@ class Own(Diffusion):
 )
 def test_diffusions_that_are_none(gddim, tiny: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "own.py"
-    path.write_text(OWN.replace(old, new, 1))
+    path.write_text(f"from fractions import Fraction\n{OWN_DIFFUSION}".replace(old, new, 1))
     result = gddim(
         "sample", "--checkpoint", tiny, "--diffusion", path, "--nfe", 3, "--num", 2, "--out", tmp_path / "imgs"
     )
@@ -337,7 +316,7 @@ def test_a_diffusion_of_ones_own(gddim, tiny: Path, tmp_path: Path) -> None:
         ("whole", "np.eye(1, dtype=int)"),
         ("single", "np.eye(1, dtype='f')"),
     ):
-        path.write_text(OWN.replace("np.eye(1)", matrix, 1))
+        path.write_text(f"from fractions import Fraction\n{OWN_DIFFUSION}".replace("np.eye(1)", matrix, 1))
         result = gddim(*words, "--out", tmp_path / name)
         assert result.status == 0, result.err
 

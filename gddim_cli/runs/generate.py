@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gddim_cli import __version__
 from gddim_cli.errors import CapacityError, DataError, OutputError, PeerError
+from gddim_cli.images.decode import describe
 from gddim_cli.images.quantize import Pixels, quantize
 from gddim_cli.images.render import grid
 from gddim_cli.numerics.blocks import to_device
@@ -291,6 +292,18 @@ class Generation:
             return grid(images)
         return grid(images[rows_by_class(len(images), classes)], columns=-(-len(images) // classes))
 
+    def _check_shape(self, images: Pixels) -> None:
+        """Raises DataError for images in the folder, [N, H, W, C], that the model cannot have drawn."""
+        _, channels, height, width = self.prepared.state_shape
+        found, own = (
+            describe((*size, 3 if c == 3 else 1)) for *size, c in (images.shape[1:], (height, width, channels))
+        )
+        if found != own:
+            raise DataError(
+                f"{self.folder.path}: holds images of {found}, but the model draws {own}; remove the files that this run did "
+                "not write and rerun the same command"
+            )
+
     def _finish(self, run: Run) -> None:
         self.folder.refuse_replaced(self.identity)
         images = self.folder.images
@@ -299,9 +312,10 @@ class Generation:
             raise DataError(
                 f"{self.folder.path}: image {lost} has disappeared since it was made; rerun the same command"
             )
+        shown = images.read(range(min(self.num, IN_GRID)))
+        self._check_shape(shown)
         images.join(self.num)
-        shown = min(self.num, IN_GRID)
-        self.folder.write_grid(self._grid(images.read(range(shown))))
+        self.folder.write_grid(self._grid(shown))
         if self.states:
             run.raw = Extra(self.states.finish(), self.num)
         if self.trajectory and self.frames:

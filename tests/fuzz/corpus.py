@@ -16,7 +16,7 @@ import yaml
 from fuzz.harness import call
 from PIL import Image
 from safetensors.torch import save_file
-from support import folder_of, pictures
+from support import OWN_DIFFUSION, folder_of, pictures
 
 from gddim_cli.checkpoints import native
 from gddim_cli.checkpoints.card import Card, Images
@@ -59,27 +59,6 @@ rows:
   - {sampler: em, lambda: 0.5, diffusion: {name: cld, beta: 4.0}}
 """
 DIFFUSION = "name: cld\nparameters:\n  beta_0: 4.0\n  beta_1: 0.0\n  m_inv: 4.0\n"
-OWN = """\
-import numpy as np
-from gddim_cli.diffusions.base import SamplingConfig
-from gddim_cli.diffusions.known_variance import KnownVariance
-from gddim_cli import Diffusion
-
-
-class Own(Diffusion):
-    name = "own"
-    D = 1
-    T = 1.0
-    sampling = SamplingConfig(t_start=1.0, t_end=1e-3)
-    Sigma_0 = np.zeros((1, 1))
-    prior_factor = np.eye(1)
-
-    def F(self, t):
-        return -np.ones((*np.shape(t), 1, 1))
-
-    def GG(self, t):
-        return 2 * np.ones((*np.shape(t), 1, 1))
-"""
 
 
 class Corpus:
@@ -118,7 +97,7 @@ class Corpus:
         self.make("fid", "digits")
         (root / "plan.yaml").write_text(PLAN)
         (root / "diffusion.yaml").write_text(DIFFUSION)
-        (root / "own.py").write_text(OWN)
+        (root / "own.py").write_text(OWN_DIFFUSION)
         words = "--checkpoint small.safetensors --ref mnist:test --nfe 3,4 -n 4 --out benched --keep-images"
         self.make("bench", *words.split())
         np.save(root / "noise.npy", draw.standard_normal((2, 2, 1, 8, 8), np.float32))

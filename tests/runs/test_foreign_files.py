@@ -183,6 +183,16 @@ def test_an_unfinished_shard_that_has_an_image_twice(sample, tmp_path: Path) -> 
     assert shard.read_bytes() == whole
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 4, 1), (3, 8, 8, 3)])
+def test_an_unfinished_shard_of_another_size(sample, tmp_path: Path, shape: tuple) -> None:
+    sample("--num", 3, "--format", "npz")
+    (tmp_path / "imgs" / "manifest.json").unlink()
+    np.savez(tmp_path / "imgs" / "images-000000-000002.npz", images=np.zeros(shape, np.uint8), index=np.arange(3))
+    result = sample("--num", 3, "--format", "npz")
+    assert (result.status, "but the model draws 8x8 gray" in one_line(result.err)) == (1, True)
+    assert not (tmp_path / "imgs" / "manifest.json").exists()
+
+
 def test_a_whole_shard_of_a_person(sample, tmp_path: Path) -> None:
     sample("--num", 3, "--format", "npz")
     shard = tmp_path / "imgs" / "images-000000-000002.npz"
