@@ -237,7 +237,7 @@ def grid_table(
 
 def show_json(value: Any) -> None:
     """Prints a value made of plain data and structs as JSON on stdout."""
-    import msgspec
+    from gddim_cli.runtime.json_files import json_bytes
 
     with stdout() as out:
-        out.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+        out.write(json_bytes(value).decode())

@@ -14,7 +14,7 @@ from gddim_cli.images.quantize import Pixels
 from gddim_cli.runtime.files import replacing
 
 ABOUT = "gddim"
-"""Keyword of the text chunk in pictures that this program may replace later, such as grids."""
+"""Keyword of the text chunk by which this program recognizes its own grids and sheets later."""
 
 
 def as_picture(pixels: Pixels) -> Image.Image:
@@ -27,7 +27,7 @@ def write_png(path: Path, pixels: Pixels, make_folder: bool = True, about: str |
 
     Args:
         make_folder: has the same meaning as in `files.replacing`.
-        about: a text for the chunk `ABOUT`, by which `is_own_picture` recognizes the file later; None for no chunk.
+        about: a text for the chunk `ABOUT`; None for no chunk.
 
     Raises:
         OutputError: the file cannot be written.

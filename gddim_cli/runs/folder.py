@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from gddim_cli.errors import DataError, OutputError, UsageError
@@ -27,6 +26,7 @@ from gddim_cli.runs.storage.manifest import MANIFEST, read_manifest, remove_mani
 from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runtime.distributed import SharedCounter, World
 from gddim_cli.runtime.files import LOCK, eventually, locked, read_plain, refuse_strangers, replacing, writing
+from gddim_cli.runtime.json_files import json_bytes
 
 GRID = "grid.png"
 GRACE = 10.0
@@ -252,7 +252,7 @@ class RunFolder:
             OutputError: the file cannot be written.
         """
         with replacing(self.path / RUN, make_folder=False) as temporary:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+            temporary.write_bytes(json_bytes(run))
 
 
 def is_own_grid(path: Path) -> bool:

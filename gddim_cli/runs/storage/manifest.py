@@ -9,7 +9,7 @@ import msgspec
 
 from gddim_cli.errors import DataError
 from gddim_cli.runtime.files import read_plain, replacing, writing
-from gddim_cli.runtime.json_files import MOST_BYTES
+from gddim_cli.runtime.json_files import MOST_BYTES, json_bytes
 from gddim_cli.runtime.text import reason
 
 MANIFEST = "manifest.json"
@@ -55,7 +55,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         OutputError: the manifest cannot be written.
     """
     with replacing(folder / MANIFEST, make_folder=False) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        temporary.write_bytes(json_bytes(manifest))
 
 
 def read_manifest(folder: Path) -> Manifest | None:
