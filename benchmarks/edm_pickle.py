@@ -2,9 +2,9 @@
 
 python benchmarks/edm_pickle.py OUT.pkl [NAME]
 
-NAME is a model of the catalogue in this layout (default: edm-cifar10-uncond-vp). In this layout, every module is an
-object of `torch_utils.persistence` with the name of its class, the source code of its class, and its state. The source
-code here is `raise SystemExit`, which would end any program that executed it.
+NAME is a model that `gddim checkpoints` lists and whose file has this layout (default: edm-cifar10-uncond-vp). Every
+module is stored as an object of `torch_utils.persistence` with the module's state, and the name and source code of the
+module's class. The source code here is `raise SystemExit`, which would end any program that executed it.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def kills_table(trials: list[Trial], num: int) -> Iterator[str]:
 
 @dataclass
 class Watch:
-    """The samples of a rank: the number of images so far, resident memory in MiB, and open file handles."""
+    """Measurements of a rank during a run: number of images so far, resident memory in MiB, open file handles."""
 
     rank: int
     samples: list[tuple[int, float, int]] = field(default_factory=list)
@@ -219,7 +219,7 @@ class Watch:
 
 
 def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[Watch], list[int]]:
-    """Makes a run on two processes; returns the samples of each process and the image counts of the progress lines."""
+    """Makes a run on two processes; returns a `Watch` for each process and the image counts of the progress lines."""
     counts: list[int] = []
 
     def listen(stream: IO[str]) -> None:
@@ -251,7 +251,7 @@ def soak(num: int, words: tuple[object, ...], every: float = 1.0) -> tuple[list[
 
 
 def soak_table(watches: list[Watch], counts: list[int], num: int) -> Iterator[str]:
-    """The samples at tenths of the run. Samples before the first tenth are warm-up and are left out."""
+    """The measurements at tenths of the run. Those before the first tenth are warm-up and are left out."""
     tenths = [num * k // 10 for k in range(1, 10)]
     heads = [*(f"at {n}" for n in tenths), "maximum", "last", "maximum after the last image"]
     yield f"| rank | quantity | {' | '.join(heads)} |"

@@ -34,7 +34,7 @@ Work = Callable[[], Any]
 
 
 def write_images(folder: Path, count: int) -> None:
-    """Smooth random RGB images, which compress about as photographs do."""
+    """Writes smooth random RGB images, which compress about as well as photographs."""
     draw = np.random.default_rng(0)
     for i in range(count):
         coarse = draw.integers(0, 256, (9, 9, 3), dtype=np.uint8)
@@ -57,7 +57,7 @@ class Wrapper(nn.Module):
 
 
 def stand_in(path: Path) -> Path:
-    """Writes a file of the whole network with random weights, for use without --inception."""
+    """Writes an Inception network with random weights as TorchScript; it is used if --inception is not given."""
     from torchvision.models import inception_v3
 
     torch.manual_seed(0)
@@ -70,7 +70,7 @@ def stand_in(path: Path) -> Path:
 
 
 def seconds(ours: Work, theirs: Work, runs: int) -> tuple[float, float]:
-    """The shortest time of each, measured alternately. (Other load on the machine can only make a time longer.)"""
+    """The shortest time of `ours` and of `theirs`, run alternately. (Other load can only make a time longer.)"""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
         for work, into in zip((ours, theirs), times, strict=True):
@@ -200,7 +200,7 @@ def main() -> None:
         for workers in sorted({0, 2, arguments.workers}):
             times = seconds(lambda: read_and_resize(every), lambda w=workers: read_and_resize_cleanfid(every, w), 5)  # type: ignore[misc]
             row(f"read and resize, clean-fid with {workers} workers", *times)
-        row("load the network (gddim: and its sha256)", *seconds(
+        row("load the network (gddim also computes its SHA-256)", *seconds(
             lambda: load_extractor("clean", device, inception), lambda: load_cleanfid(inception, device), 3))  # fmt: skip
         extractor, network = load_extractor("clean", device, inception), load_cleanfid(inception, device)
         times = seconds(

@@ -1,4 +1,4 @@
-"""The time limit of benchmarks/gpu.py, which makes sure that the most important results come within ten minutes."""
+"""The time limit of benchmarks/gpu.py. A measurement that does not fit in the time left is not made."""
 
 from __future__ import annotations
 

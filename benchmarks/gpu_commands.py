@@ -25,7 +25,7 @@ class Commands:
     """Runs of gddim on a device.
 
     Attributes:
-        device: the name of `--device`.
+        device: the value of `--device`.
         folder: the folder for everything that the runs write.
         num: number of images per run.
         nfe: network evaluations per image.

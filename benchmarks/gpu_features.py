@@ -28,7 +28,7 @@ def write_random_inception(path: Path) -> None:
 
 
 def features_rate(device: torch.device, side: int, batch: int, batches: int) -> float:
-    """Images/s of computing float32 features from uint8 images [batch, side, side, 3], both on the CPU."""
+    """Images/s when float32 features are computed from uint8 images [batch, side, side, 3], both in CPU memory."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pt_inception.pth"
         write_random_inception(path)

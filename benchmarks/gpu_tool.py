@@ -18,7 +18,7 @@ LAMBDA = 0.3
 
 
 def tool(model: Model, speed: Speed, name: str, batch: int, batches: int, device: torch.device) -> list[str]:
-    """Lines with the images/s of a run of several batches, files included, without and with noise at every step."""
+    """Lines with the images/s of a deterministic and of a stochastic run of several batches, files included."""
     lines = []
     for what, lam, formats in (
         ("the complete tool", None, ("png", "npz")),

@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """A pair of Gaussians of dimension `d`, and the number of images, `n`. For kid, the reference has `m` images."""
+    """A pair of Gaussians of dimension `d`, and the numbers of images, `n`, and of reference images (kid only), `m`."""
 
     d: int
     n: int

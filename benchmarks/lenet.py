@@ -1,4 +1,4 @@
-"""Trains the classifier of `--ref mnist` and makes its reference statistics. Both are in checkpoints/.
+"""Trains the digit classifier and computes the reference statistics behind `--ref mnist`. Both are in checkpoints/.
 
 python benchmarks/lenet.py mnist.npz [--epochs 12] [--out checkpoints/] [--statistics-only]
 """

@@ -2,10 +2,10 @@
 
     python benchmarks/samplers.py [--only mixture|checkpoint] [--checkpoint mnist] [--images 8] [--draws 128]
 
-The first tables use the exact score of a mixture of three Gaussians in the plane. For deterministic samplers, they have
-the largest distance from the exact solution. For stochastic samplers, they have the sliced Wasserstein distance from
-draws of the mixture. The other tables use a checkpoint. For deterministic samplers, they have the root mean square
-distance, per pixel in [-1, 1], from the converged solution of the same noise. For stochastic samplers, they have the
+The first tables use the exact score of a mixture of three Gaussians in the plane. For deterministic samplers, they show
+the largest distance from the exact solution. For stochastic samplers, they show the sliced Wasserstein distance from
+draws of the mixture. The other tables use a checkpoint. For deterministic samplers, they show the root mean square
+distance, per pixel in [-1, 1], from the converged solution of the same noise. For stochastic samplers, they show the
 sliced Wasserstein distance from converged images.
 """
 

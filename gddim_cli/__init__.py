@@ -1,4 +1,4 @@
-"""gddim samples from linear diffusion models in few network evaluations (NFE), and measures FID against NFE.
+"""gddim samples from linear diffusion models in few network evaluations (NFE), and measures FID as a function of NFE.
 
     import gddim_cli as gddim
 

@@ -95,8 +95,8 @@ def sample(
         seed: the initial noise of image i is determined by (seed, i).
         diffusion: a name, a file or a `Diffusion` object; by default the model's own diffusion.
         sampler: a name that `gddim samplers` lists; by default `gddim`, or `tuned` if `solver` is given.
-        batch_size: images per batch. It affects speed, and images only by rounding. With `rk45`, it also affects the steps,
-            which are chosen per batch.
+        batch_size: images per batch. It affects the speed. The images change only by rounding, except with `rk45`,
+            which chooses its steps per batch.
         device: by default the device of the model's network, or `auto` if the model is given by name.
         return_states: also return the final states, [N, D, C, H, W], before quantization.
         settings: the sampler's options and the other settings of `SamplingRequest`, such as `order`, `lam` (lambda),
@@ -271,7 +271,8 @@ def fid(
     """Measures images against a reference.
 
     Args:
-        images: an array, uint8 [N, H, W, C] or [N, H, W], or the path of a folder, an archive or a run.
+        images: an array, uint8 [N, H, W, C] or [N, H, W], or the path of a folder, an archive or an output folder of
+            `gddim sample`.
         ref: a named reference such as `mnist`, a statistics file that `gddim fid stats` wrote, or other images.
             Default: `mnist` or `cifar10`, by the images' shape.
         metric: the name of a metric. Options may follow the name, as in `prdc:k=3`.

@@ -26,7 +26,7 @@ class UsageError(GddimError):
 
 
 class CheckpointError(GddimError):
-    """A checkpoint or its card is missing, damaged, or contradicts itself."""
+    """A checkpoint or its model card is missing, damaged, or contradicts itself."""
 
 
 class DownloadError(GddimError):

@@ -61,9 +61,9 @@ def about(
         panel: the group in `--help`.
         label: format string for the value in table rows, for example `"order {}"`.
         metavar: the placeholder for the value in `--help`; by default derived from the type.
-        flag: the option's name; by default `--` and the setting's key; a boolean setting also gets a `--no-` form.
+        flag: the option's name. Default: `--` and the setting's key; a boolean setting then also gets a `--no-` form.
         short: a one-letter option.
-        aliases: maps other ways of writing a value to that value.
+        aliases: maps each alternative spelling to the value that it stands for, such as `quadratic` to 2.0.
         complete: returns the values that shell completion offers.
         most: upper limit of a whole number. Unlike `le`, it may exceed 63 bits.
         bounds: `ge`, `gt`, `le`, `lt`, `pattern` and so on, as in `msgspec.Meta`.
@@ -115,7 +115,8 @@ class Setting:
         """Validates a value and returns it, converted to the declared type.
 
         Args:
-            where: the option's flag, or the path in a plan, at which the value was given. Error messages name it.
+            where: where the value was given, for error messages: an option such as `--nfe`, or a path in a plan such as
+                `$.rows[2].nfe`.
 
         Raises:
             UsageError: the value has the wrong type or is outside the range.
@@ -252,7 +253,10 @@ def limits(kind: Any) -> dict[str, float]:
 
 
 def description(kind: Any) -> str:
-    """The values of a type in words, such as `a whole number from 0 to 3`, or the type's own description."""
+    """The values of a type in words, such as `a whole number from 0 to 3`.
+
+    If the type's `msgspec.Meta` has a description that is not the help of a setting, the result is that description.
+    """
     plain, bounds = bare(kind), limits(kind)
     for meta in getattr(kind, "__metadata__", ()):
         if meta.description and not meta.extra:

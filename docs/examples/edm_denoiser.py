@@ -1,6 +1,7 @@
-"""A network in EDM's convention as a model of every diffusion: `--checkpoint docs/examples/edm_denoiser.py:build`.
+"""Declares a network in EDM's convention, for use as `--checkpoint docs/examples/edm_denoiser.py:build`.
 
-The network is the bundled one without its preconditioning: `F(c_in y; ln(sigma) / 4)`, as EDM's networks are.
+The network is the bundled denoiser without its preconditioning, that is, `F(c_in y; ln(sigma) / 4)` as in EDM. The
+declared model can be sampled through the diffusions cld, vp, vp-cosine, ve and psld.
 """
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class Raw(nn.Module):
 
 
 def build() -> gddim.Denoiser:
-    """What `gddim sample` calls."""
+    """The model. `gddim sample` calls this function."""
     model = gddim.load_model("mnist", device="cpu")
     network = model.network.network.module
     return gddim.Denoiser(

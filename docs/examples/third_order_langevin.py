@@ -33,7 +33,7 @@ class ThirdOrderLangevin(Diffusion):
     Attributes:
         beta: the rate; the image fades as `e^{-beta t}` times a quadratic in t.
         variance: of velocity and acceleration at t = 0.
-        eps: the variance of the image at t = 0, a small one.
+        eps: the small variance of the image at t = 0.
     """
 
     name = "third-order-langevin"
@@ -58,7 +58,7 @@ class ThirdOrderLangevin(Diffusion):
     def prior_factor(self):
         return np.eye(3)
 
-    # The four members above are enough. A closed form makes it faster, and `gddim check` compares it with F.
+    # The four members above are enough. A closed form of Psi is faster, and `gddim check` compares it with F.
 
     def Psi(self, t, s):
         """`e^{-b} (I + b N + b^2 N^2 / 2)` with `b = beta (t - s)`, since `N = DRIFT + I` has `N^3 = 0`."""

@@ -1,1 +1,1 @@
-"""Benchmarks of metrics against network evaluations: plans of cells, their results, and tables and plots of these."""
+"""Benchmarks, which measure a metric as a function of NFE: plans, their results, and tables and plots of results."""

@@ -1,4 +1,4 @@
-"""One cell of a benchmark, and the settings of benchmark plans besides the sampling settings."""
+"""The settings of one cell of a benchmark, which is one value to measure, and the settings of a plan as a whole."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, given: Mapping[str, Any], where: Mapping[str, str]) -> Cell:
-        """The cell with these checked settings by key; raises UsageError, see `SamplingRequest.of`."""
+        """A cell from checked settings by key. `where` and UsageError are as in `SamplingRequest.of`."""
         own = {key: value for key, value in given.items() if key in declared(cls)}
         own["table"] = " ".join(own.get("table", "").split())
         rest = {"seed" if key == "seeds" else key: value for key, value in given.items() if key not in own}

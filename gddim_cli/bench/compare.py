@@ -15,7 +15,7 @@ from gddim_cli.runs.request_labels import labels
 from gddim_cli.runtime.json_files import read_json
 
 OWN = ("checkpoint", "dtype", "batch_size", "checkpoint_sha256")
-"""Settings that are ignored in matching, except those that are needed to tell the cells of one run apart."""
+"""Settings that are ignored when cells are matched, unless they are needed to tell the cells of one run apart."""
 
 
 def read(path: Path) -> Report:
@@ -30,9 +30,9 @@ def read(path: Path) -> Report:
 def compare(first: Path, second: Path) -> list[dict[str, Any]]:
     """The cells of both runs, matched by their settings; a cell without a counterpart is included, too.
 
-    The checkpoint and the other settings in `OWN` need not match. `ratio` is b / a - 1. If all settings are
-    equal, including those in `OWN`, `same` is true, and the values should be equal. Raises DataError for a folder
-    without results, UsageError if the two runs have no metric and reference in common.
+    The checkpoint and the other settings in `OWN` need not match. `a` and `b` are the values in the two runs, and
+    `ratio` is b / a - 1. `same` is true if all settings are equal, even those in `OWN`; then a and b should be equal.
+    Raises DataError for a folder without results, UsageError if the runs have no metric and reference in common.
     """
     runs, kept = [read(path).results for path in (first, second)], list[str]()
     for name in OWN:

@@ -65,7 +65,7 @@ def cell(table: Table, entry: Entry | None) -> Cell:
 
 
 def chart(table: Table, name: str) -> Chart:
-    """A chart of the value `name`, `mean` or `solver_error`, against the NFE made or lambda, with a line for each row."""
+    """A chart of `name` (`mean` or `solver_error`) against the NFE made or lambda, with a line for each row."""
     ylabel, heading, lines = table.measured, table.heading, []
     if name == "solver_error":
         ylabel, budget = "solver error (RMS, images in [-1, 1])", f", NFE {table.nfe}" if table.nfe else ""
@@ -82,7 +82,7 @@ def chart(table: Table, name: str) -> Chart:
 
 
 def point(table: Table, label: str, column: float, entry: Entry, name: str) -> Point | None:
-    """An entry as a point of a chart; None if it exceeded its budget."""
+    """An entry as a point of a chart; None if the entry exceeded its budget of evaluations."""
     if entry.overspent:
         return None
     at = column if table.axis == "lambda" else entry.nfe or entry.asked

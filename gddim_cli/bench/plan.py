@@ -73,7 +73,7 @@ class Planner:
         self._missing: set[str] = set()
 
     def expand(self) -> Iterator[tuple[Cell, Where]]:
-        """Every cell of every row, with the places of its settings by key, and the place of the row under "row"."""
+        """Every cell of every row, and the place of each setting by key, for error messages; "row" is the row's key."""
         hidden = {*PLAN_SETTINGS, *(("ref", "protocol", "mode") if {"ref", "protocol"} & self.over.keys() else ())}
         top = without(self.file.top, hidden)
         used: set[str] = set()
@@ -92,8 +92,8 @@ class Planner:
                 self.problems.append(f"{of[0][1]}: an option of {', '.join(having(key))}; leave it out")
 
     def _check_row(self, given: Values, own: Values, place: str, used: set[str]) -> None:
-        """Reports mistakes of a row: no NFE, several NFE with a fixed tolerance, or an option in `own`, the settings of
-        the row itself, that none of its samplers has. Adds to `used` the options that are reported or supported."""
+        """Reports a row without NFE, a row with several NFE and a fixed tolerance, and each option in `own` (settings
+        of the row itself) that none of its samplers has. Adds to `used` the options that are reported or supported."""
         specs = [find_sampler(name) for name in plain(given, "sampler")]
         samplers = [spec.name for spec in specs]
         if "nfe" not in given:
@@ -122,7 +122,7 @@ class Planner:
         return found.values()
 
     def plan(self, resources: Resources) -> BenchPlan:
-        """The checked plan, with results from the same images side by side. Raises PlanError, which lists all mistakes."""
+        """The checked plan; results from the same images are adjacent. Raises PlanError, which lists all mistakes."""
         for cell, where in self.expand():
             self._check(cell, where, resources)
         if self.problems or not self.cells:
@@ -141,7 +141,7 @@ class Planner:
         return BenchPlan(self.file.source, images, list(dict.fromkeys(self.notes)), self.cells, results)
 
     def _check(self, cell: Cell, where: Where, resources: Resources) -> None:
-        """Opens a cell's checkpoint, evaluator and sampler in turn; adds the cell, or its mistakes to the problems."""
+        """Opens a cell's checkpoint, evaluator and sampler. Adds the cell to the plan, or mistakes to `problems`."""
         model = evaluator = None
         opened = False
         with self._collecting(where, "checkpoint"), resources.memory():

@@ -39,7 +39,7 @@ class PlanError(UsageError):
 
 @dataclass
 class PlanFile:
-    """A plan as the user wrote it: its name, settings, rows with their places, and whether it ships with gddim."""
+    """A plan as the user wrote it: name, settings, rows with their YAML paths, and whether it ships with gddim."""
 
     source: str
     top: Values
@@ -48,7 +48,7 @@ class PlanFile:
 
 
 def cell_settings() -> dict[str, Setting]:
-    """Every setting of a cell by key, with `seeds` in place of `seed`, and without defaults: the plan's values apply."""
+    """Every setting of a cell by key, with `seeds` in place of `seed`. No defaults, so that the plan's values apply."""
     found = {**sampling_settings(), **declared(Cell)}
     seed = replace(
         found.pop("seed"), key="seeds", help="Seeds. Tables show the mean over seeds and its standard error."

@@ -25,7 +25,7 @@ VALUES = ["asked", "lambda", "nfe", "seeds", *STATISTICS]
 
 
 class Report(msgspec.Struct):
-    """The content of `results.json`, unaffected by interruptions. `complete`: all values were measured; `files`: the plots."""
+    """`results.json`, unaffected by interruptions. `complete`: no value is missing; `files`: the plots and pictures."""
 
     gddim: str
     source: str
@@ -45,7 +45,7 @@ def report(plan: BenchPlan, folder: Folder) -> Report:
 
 
 def write(plan: BenchPlan, folder: Folder, command: str) -> Report:
-    """Writes all files, and removes plots of an earlier plan. `command` reproduces them. Raises OutputError on failure."""
+    """Writes all files, and removes an earlier plan's plots. `command` reproduces the files. Raises OutputError."""
     found, earlier = report(plan, folder), read_json(folder.path / RESULTS, Report)
     shown = blocks(found.tables)
     files = {"table.md": markdown(shown, found.notes), "table.csv": csv_text(csv_lines(found)), "table.tex": tex(shown)}

@@ -78,5 +78,5 @@ class Resources:
             return None
 
     def memory(self) -> AbstractContextManager[None]:
-        """A context for work on batches, which raises CapacityError if memory runs out."""
+        """A context that raises CapacityError if memory runs out while a batch is processed in it."""
         return memory_for(self.batch_size, self.device, "give a smaller --batch-size")

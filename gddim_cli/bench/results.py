@@ -30,9 +30,9 @@ WITHOUT_METRIC = {"metric": "solver error", "metric_name": "error", "reference":
 class Result(msgspec.Struct):
     """A cell's value and everything that the value depends on. Interruptions do not change a result.
 
-    `key` is a hash of the resolved request, the number of images and the evaluator's identity, `features` of what determines
-    images and features. `planned` is the planned NFE per image, None if the sampler is adaptive, `nfe` the counted one.
-    `standard_error` is that of the metric. `failed` says why there is no value; the next run of the command tries again.
+    `key` is a hash of the resolved request, the number of images and the evaluator's identity. `features` is a hash of
+    what determines images and features. `planned` is the planned NFE per image (None if the sampler is adaptive), `nfe`
+    the counted NFE. `standard_error` is the metric's. `failed` says why there is no value; the next run tries again.
     """
 
     key: str
@@ -118,7 +118,7 @@ class BenchPlan(msgspec.Struct):
         return next(cell for cell in self.cells if cell.key == key)
 
     def pictured(self, result: Result) -> int:
-        """The number of a result's images on the sheets. They show one seed only, so that all entries share the same noises."""
+        """How many images of a result the sheets show: 0 for all but one seed, so that all entries share noises."""
         return min(SHOWN, result.num) if result.request.seed == self.cells[0].request.seed else 0
 
     def groups(self) -> list[list[Result]]:
@@ -144,7 +144,7 @@ class Folder:
         write_json(self.path / "cells" / f"{result.key}.json", sealed(result))
 
     def result(self, pending: Result, images: int) -> Result:
-        """The stored result, or else a copy of `pending`. A stored solver error of another number of images is ignored."""
+        """The stored result, or else a copy of `pending`. Drops a solver error of another number of images."""
         path = self.path / "cells" / f"{pending.key}.json"
         found = read_json(path, Result) or sealed(pending)
         if found.key != pending.key or found.features != pending.features or found != sealed(found):

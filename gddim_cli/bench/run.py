@@ -41,7 +41,7 @@ Cost = tuple[int, float]
 
 
 class Runner:
-    """One call of `gddim bench` that measures a plan, and keeps the images if asked to.
+    """One call of `gddim bench`: measures a plan and, if `keep_images` is set, keeps the images.
 
     `on_begin` is called with results whose images are about to be made, and `on_end` with results that are measured or
     have failed. `on_evaluations` is called with the network evaluations since its last call, summed over images.
@@ -101,7 +101,7 @@ class Runner:
         return kept, made
 
     def _known(self, group: list[Result]) -> tuple[list[Result], bool]:
-        """A group's stored results, and whether all values and all images to keep exist; always true without a metric."""
+        """A group's stored results, and whether all values and images to keep exist (always true without a metric)."""
         kept = [self.folder.result(result, self.plan.solver_error) for result in group]
         if not group[0].has_metric:
             return kept, True
@@ -208,7 +208,7 @@ def solutions(resources: Resources, folder: Folder) -> Solutions:
 
 
 def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = True) -> dict[str, Cost]:
-    """Estimates the cost of each group, with its `features` as key, by timing one batch of each model and extractor.
+    """The estimated cost of each group, by its `features`. One batch of each model and extractor is timed.
 
     When a batch does not fit in memory, raises CapacityError if `strict`, and otherwise counts 0 seconds for the group.
     """
@@ -218,9 +218,9 @@ def costs(plan: BenchPlan, resources: Resources, folder: Folder, strict: bool = 
     for group in plan.groups():
         first, kept = group[0], [folder.result(result, plan.solver_error) for result in group]
         whole = not first.has_metric or not any(result.missing for result in kept)
-        left = 0 if whole else first.num - folder.rows(first.features).done()
+        left = 0 if whole else first.num - folder.rows(first.features).done(first.num)
         images = folder.first_images(plan, kept, streams=bool(left))
-        # If the images of a batch depend on each other, `batch_size` is set, and all batches are full.
+        # If the images of a batch depend on each other, the request has a `batch_size`, and all batches are full.
         block = first.request.batch_size or 1
         each, calibration = first.planned or first.request.nfe, 0
         if first.planned is None and (left or images):

@@ -99,7 +99,7 @@ class Table(msgspec.Struct, kw_only=True):
 
     @property
     def metric(self) -> str:
-        """The metric's name, with the number of images if the value depends on that number: `FID@5000`."""
+        """The metric's name, with the number of images if it is below `FULL` and affects the value: `FID@5000`."""
         spec, name = METRICS.get(self.evaluator.get("metric_name", "fid")), self.evaluator["metric"]
         return name if self.images >= FULL or (spec and not spec.depends_on_count) else f"{name}@{self.images}"
 
@@ -134,7 +134,7 @@ class Table(msgspec.Struct, kw_only=True):
         return [entry for _, _, entry in self.places()]
 
     def grid(self) -> Grid:
-        """The values as text: a header, and for each row a line, followed by the paper's numbers and the differences."""
+        """The values as text: a header, and for each row a line, followed by any published numbers and differences."""
         found = [self.header]
         for label, row in self.rows.items():
             texts = [(entry.text if self.has_metric else entry.bare_text) if entry else "" for entry in row]

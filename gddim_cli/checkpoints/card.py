@@ -48,8 +48,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         size: approximate size in bytes.
         google_drive: the file's id on Google Drive.
         google_drive_folder: the id of the folder on Google Drive that contains the file.
-        smallest_number: whether a file whose name differs only in its number can take the place of a missing `file`. If
-            there are several such files, the one with the smallest number is taken.
+        smallest_number: what to do if the folder on Google Drive has no `file`. If True, the file whose name differs
+            only in its number is taken; of several such files, the one with the smallest number.
         hugging_face: the repository on the Hugging Face Hub.
         url: the file's address on any other server.
         sha256: the published SHA-256, or its first digits.
@@ -104,9 +104,9 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         title: a description in one line.
         network: the network's kind (`kind`) and its arguments.
         parameterization: what the network predicts. `eps`: the noise in the card's own diffusion, with gDDIM's K = R.
-            `mixed_score`: the learned part of the velocity's score, as in CLD-SGM. Any other name is a convention of
-            `gddim_cli.models.conventions`, which turns the prediction into an isotropic denoiser. Such a model can be
-            sampled in every diffusion whose matrices are the same for all pixels.
+            `mixed_score`: the learned part of the velocity's score, as in CLD-SGM. Any other name is one of the
+            conventions in `gddim_cli.models.conventions`; each turns a prediction into a denoiser for isotropic noise.
+            A denoiser can be sampled in every diffusion whose matrices are the same for all pixels.
         diffusion: the diffusion's name (`name`) and parameters.
         time_scale: for `eps` and `mixed_score`, the network's time input at time t is `time_scale * t`.
         convention: the parameters of the convention that `parameterization` names.

@@ -27,7 +27,7 @@ def convert_release(path: Path, card: Card, out: Path, find_card: Callable[[str]
     The published file must be the model that the card describes (see `check_identity`).
 
     Args:
-        find_card: returns the card of a catalogue name.
+        find_card: returns the card with a given name in the catalogue.
 
     Raises:
         CheckpointError: the file does not match the card, or is damaged.
@@ -100,7 +100,7 @@ def convert_file(
 
     Args:
         settings: options of the format, by name.
-        find_card: returns the card of a catalogue name.
+        find_card: returns the card with a given name in the catalogue.
         say: called with one sentence for each setting whose value is assumed.
         like: the card of the released model of which the file is a variant.
         name: the name in the new card; by default the stem of `out`.
@@ -139,7 +139,7 @@ def find_format(name: str, where: str) -> FormatSpec:
     """The format called `name`.
 
     Args:
-        where: the place of the name, for the message.
+        where: what the name was read from; begins the message.
 
     Raises:
         CheckpointError: there is no format of that name.

@@ -114,7 +114,7 @@ class Checkpoint:
         Args:
             y: images in [-1, 1] plus noise, [N, C, H, W].
             sigma: the standard deviation of the noise, a number or [N].
-            labels: class indices, [N], integers; None: the empty class, on which few networks have been trained.
+            labels: class indices, [N], integers; None for no class, which few conditional networks are trained for.
 
         Raises:
             UsageError: the model is not an isotropic denoiser, or an argument has the wrong shape or is outside its range.
@@ -130,7 +130,7 @@ class Checkpoint:
         """The noise prediction of this model in `diffusion`, for K = `k`.
 
         Args:
-            labels: classes of the images of a batch, [N]; None: the empty class.
+            labels: the class of each image in a batch, [N]; None for no class.
 
         Raises:
             UsageError: the model cannot be sampled in that diffusion or with that K.
@@ -170,7 +170,8 @@ def convention_of(card: Card) -> Convention | None:
 def noise_range(card: Card, convention: Convention) -> tuple[float, float]:
     """The lowest and highest noise level that the network supports.
 
-    The card's `noise_range` gives them; if it is None, the training recipe does; without a recipe, the convention does.
+    They come from the card's `noise_range`; if that is None, from the card's training recipe; without a recipe, from
+    the convention.
     """
     if card.noise_range is not None:
         return card.noise_range

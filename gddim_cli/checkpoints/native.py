@@ -23,18 +23,21 @@ SUFFIX = ".safetensors"
 
 
 def is_native(path: Path) -> bool:
-    """Whether a file is in the native format (safetensors), judging by its suffix or its first bytes.
+    """Whether a file is in the native format (safetensors), judging by its first bytes.
+
+    A damaged file with the suffix `.safetensors` counts as native, unless it begins like a pickle or a .zip.
 
     Raises:
         CheckpointError: the file cannot be read.
     """
-    if path.suffix == SUFFIX or not path.is_file():
-        return path.is_file()
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
-            return file.read(9)[8:] == b"{"
+            head = file.read(9)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    return head[8:] == b"{" or (path.suffix == SUFFIX and not head.startswith((b"PK", b"\x80")))
 
 
 def write(path: Path, card: Card, tensors: dict[str, Tensor]) -> None:

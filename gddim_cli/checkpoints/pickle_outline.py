@@ -86,7 +86,7 @@ class Interpreter:
         self.memo: dict[int, Any] = {}  # a dict, because an index in the file may be huge
 
     def run(self) -> Any:
-        """The value that the pickle describes. Afterwards `position` is the offset at which the pickle has ended.
+        """The value that the pickle describes. Afterwards `position` is the offset just after the pickle.
 
         Raises:
             OutlineError: the pickle is truncated or malformed.
@@ -281,7 +281,7 @@ def cached_torch_outline(path: Path, size: int, modified: int) -> Any:
 
 
 def torch_outline(path: Path) -> Any:
-    """The value that a file written by `torch.save` describes. A tensor is a `Call` of torch's `_rebuild_tensor_v2`.
+    """The value that a file written by `torch.save` describes. Each tensor in it is a `Call` of `_rebuild_tensor_v2`.
 
     Raises:
         OutlineError: `torch.save` did not write the file, or the file is damaged.

@@ -50,7 +50,7 @@ def load_sampler_files(words: list[str]) -> None:
 
 
 class LazyGroup(TyperGroup):
-    """A group that imports a command's module only when the command is called; `gddim --help` imports none of them."""
+    """A group that imports a command's module when the command is called; `gddim --help` imports no such module."""
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         """The command that the arguments name, complete with its options."""

@@ -30,9 +30,9 @@ gddim bench --status bench
 gddim bench compare bench other        (see gddim bench compare --help)"""
 FIRST = ("nfe", "checkpoint", "sampler", "seeds")
 """The settings that come first in `--help`."""
-PLAN = "YAML file with the settings below and a list of rows. Default: a plan for the bundled digit model."
+PLAN = "YAML file with settings for all rows and a list of rows. Default: a plan for the bundled digit model."
 TABLE = "Reproduce this table of the gDDIM paper."
-PRESET = "Use a plan that ships with gddim: few compares samplers at NFE 5 to 20."
+PRESET = "Use a plan that ships with gddim. The plan `few` compares samplers at NFE 5 to 20."
 STATUS = "Only print which cells in this folder are done, missing or failed."
 PRINT_PLAN = "Only print the cells and an estimate of the time they will take."
 Folder = Annotated[Path, typer.Argument(help="Output folder of gddim bench.")]
@@ -104,7 +104,7 @@ def bench(
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
     """Compare two benchmarks, cell by cell.
 
-    Cells match if their settings are equal. Checkpoint, dtype and batch size may differ, if neither run has several values.
+    Cells match if their settings are equal. Checkpoint, dtype and batch size may differ unless one of the runs varies them.
     """
     from gddim_cli.cli import bench_view
 

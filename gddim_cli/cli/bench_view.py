@@ -23,7 +23,7 @@ from gddim_cli.runtime.text import counted, figure, rounded, signed
 
 
 class View(Display):
-    """Progress on stderr, with the time left: tables that fill in on a terminal, otherwise plain lines."""
+    """Progress on stderr, with the time left. On a terminal: tables that fill in; otherwise: plain lines."""
 
     def __init__(self, runner: Runner) -> None:
         super().__init__(self._line, lambda: drawn(tables(runner.folder.pairs(runner.plan))))
@@ -103,7 +103,7 @@ def execute(plan: BenchPlan, resources: Resources, path: Path, keep_images: bool
 
 
 def show(value: Any, found: Sequence[Table], json: bool) -> None:
-    """Prints a value as JSON on stdout, or the tables."""
+    """Prints `value` as JSON on stdout if `json` is true, otherwise the tables."""
     if json:
         show_json(value)
     for table in () if json else drawn(found):
@@ -131,7 +131,7 @@ def show_status(path: Path, json: bool) -> None:
     failed = {result.key: result.failure for result in found.results if result.failure}
     done = [result.key for result in found.results if not result.missing and result.key not in failed]
     rest = [result for result in found.results if result.key not in {*done, *failed}]
-    missing = {result.key: {"images": folder.rows(result.features).done(), "of": result.num} for result in rest}
+    missing = {one.key: {"images": folder.rows(one.features).done(one.num), "of": one.num} for one in rest}
     counts = {"source": plan.source, "cells": len(found.results)}
     show({**counts, "done": done, "missing": missing, "failed": failed}, found.tables, json)
     count = counted(len(found.results), "cell")

@@ -1,4 +1,4 @@
-"""`gddim check`: tests of a diffusion, and of a model's conventions."""
+"""`gddim check`: tests a diffusion, or a model's conventions, such as its sign and scale."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ DATA = (
     "reveal fewer mistakes."
 )
 NUM = (
-    "Number of images from --data on which the model's error is measured. The linear filter is fitted to the others. Without "
-    "--data, 32 images are drawn and this option is ignored."
+    "Number of images from --data on which the model's error is measured. The linear filter is fitted to other images "
+    "from --data. Without --data, 32 images are drawn and this option is ignored."
 )
 
 
@@ -119,7 +119,7 @@ def check_checkpoint(reference: str, asked: CheckSettings, json: bool) -> None:
         images = DrawnImages(model, where)
     test = ModelCheck(model, images)
     say(f"{model.name}: tested on {images.title}")
-    with Progress(test.total, "readings") as progress:
+    with Progress(test.total, "tests") as progress:
         report = test.run(progress.advance)
     show_report(report, json)
     if not report.passed:

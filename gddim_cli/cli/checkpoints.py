@@ -1,4 +1,4 @@
-"""`gddim checkpoints`: the catalogue, one card, and removing downloads."""
+"""`gddim checkpoints`: lists the catalogue, prints a model card, or removes downloads."""
 
 from __future__ import annotations
 

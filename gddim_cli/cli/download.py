@@ -50,13 +50,13 @@ def protocol_names() -> list[str]:
 
 
 PROTOCOL = (
-    "Also download the statistics and the Inception network for FID under this protocol. Without a NAME, also download the "
-    "model whose published FID was measured under the protocol (none for clean)."
+    "Also download the statistics and the Inception network for FID under this protocol. If no NAME is given, also "
+    "download the model whose published FID was measured under the protocol (none for clean)."
 )
 WITH_FID = (
-    "Also download the reference statistics and the Inception network of each model's published FID. Default: off. "
-    "Exception: if neither this option nor --without-fid is given, and cld-cifar10 is the only NAME, the files for gddim fid "
-    "--ref cifar10 are downloaded."
+    "Also download the reference statistics and the Inception network with which each model's published FID was "
+    "measured. Default: off. However, if cld-cifar10 is the only NAME and none of --protocol, --from and --offline is "
+    "given, the default is to download the files for gddim fid --ref cifar10."
 )
 LIST = "Only print the files and their URLs, so that you can download them by other means."
 FROM = "Local copy of the published file, to use instead of a download. The copy is not changed."
@@ -83,8 +83,8 @@ def download(
 ) -> None:
     """Download released models, reference statistics and Inception networks. Resumes interrupted downloads.
 
-    The structure and the sha256 of each file are checked. The sha256 must equal that of the model card, if the card has
-    one, and that of any earlier download. Models are converted to the native format.
+    The structure and the sha256 of each file are checked. The sha256 must equal the one in the model card, if
+    there is one, and the one recorded at any earlier download. Models are converted to the native format.
     """
     from gddim_cli.hub.download import Download, card_with_source
     from gddim_cli.hub.store import RELEASED
@@ -151,7 +151,7 @@ def print_files(names: list[str]) -> None:
             assert card.source is not None
             size = f"{card.source.size / 1e6:.0f} MB"
             out.write(f"{name}\t{name_on_mirror(card)}\t{size}\t{card.source.url or card.source.page}\n")
-    say("copy the files to the other machine, and then, for each: gddim download NAME --from FILE")
+    say("copy the files to the machine that runs gddim; there, for each file: gddim download NAME --from FILE")
 
 
 def has_source(name: str) -> bool:

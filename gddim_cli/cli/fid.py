@@ -10,7 +10,7 @@ import typer
 from gddim_cli.cli import options
 from gddim_cli.cli.fid_features import feature_folder, measuring
 from gddim_cli.cli.fid_settings import FidSettings
-from gddim_cli.cli.fid_statistics import check_output, write
+from gddim_cli.cli.fid_statistics import check_network, check_output, write
 from gddim_cli.cli.progress import Progress, say, stdout
 from gddim_cli.errors import DataError, UsageError
 from gddim_cli.evaluation.metrics.registry import find_metrics
@@ -81,11 +81,15 @@ def fid(
         factory = EvaluatorFactory(where, source.shape, *network, features_of)
         if stats:
             extractor = factory.extractor()
+            check_network("stats", stats, extractor, asked.force)
             features = features_of(source, extractor)
             if processes.main:
                 write(stats, source, extractor, features)
             return
-        measurement = measure(source, open_evaluators(factory, metrics, refs), features_of, asked.save_stats)
+        evaluators = open_evaluators(factory, metrics, refs)
+        if asked.save_stats:
+            check_network("--save-stats", asked.save_stats, evaluators[0].extractor, asked.force)
+        measurement = measure(source, evaluators, features_of, asked.save_stats)
     if measurement is None:
         return
     show(measurement, json)
@@ -94,7 +98,7 @@ def fid(
 
 
 def check_settings(asked: FidSettings, stats: Path | None) -> None:
-    """Raises UsageError for settings that are wrong for any images; `stats` is the file to write statistics to."""
+    """Raises UsageError for settings that are wrong whatever the images; `stats` is the file to write statistics to."""
     for option, path in (("stats", stats), ("--save-stats", asked.save_stats)):
         options.suffix(option, path, ".npz")
     if asked.num is not None and asked.num < 2:

@@ -61,7 +61,7 @@ def measuring(folder: Path, batch_size: int) -> FeaturesOf:
             note(f"{name}: using its array {printable(array)}")
         if source.ignored:
             files = "1 file" if source.ignored == 1 else f"{source.ignored} files"
-            note(f"{name}: ignores {files} that {'the run did not write' if source.is_run else 'are not images'}")
+            note(f"{name}: ignores {files} {'that the run did not write' if source.is_run else 'other than images'}")
         with Progress(source.count, "images") as progress:
             return features_of(
                 source,

@@ -12,8 +12,8 @@ from gddim_cli.evaluation.settings import Features, Inception, ModeName, Protoco
 from gddim_cli.settings import about
 
 NUM = (
-    "Evaluate only this many images: a fixed random subset, or the first ones of a run of gddim sample. Default: all, or as "
-    "--protocol says."
+    "Evaluate only this many images: of a run of gddim sample, the first ones; of other images, a fixed random subset. "
+    "Default: all, or the number that --protocol fixes."
 )
 REF = (
     "Reference to compare the images with: mnist or cifar10 (also with :train or :test), cifar10-edm, cifar10-tf, "
@@ -28,7 +28,7 @@ METRICS_HELP = (
 SAVE_STATS = "Also write the statistics of the images to this file, for use as --ref."
 BATCH_SIZE = "Batch size. Affects the speed; metrics change only by rounding."
 CACHE = "Cache the features, so that measuring the same images again is fast. Default: on."
-KEY = "Name of the array in an .npz file that holds the images. Default: the only array of images."
+KEY = "Name of the .npz array with the images. Default: the only array of images."
 
 References = Annotated[list[str], about(REF, panel="Reference", metavar="NAME|PATH", complete=REFERENCES.keys)]
 

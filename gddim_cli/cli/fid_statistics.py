@@ -27,15 +27,29 @@ def check_output(option: str, out: Path, inputs: list[Path], source: ImageSource
         UsageError: the file is an input, or holds something other than statistics of these images.
         OutputError: the file cannot be written.
     """
-    from gddim_cli.evaluation.statistics import title_of
+    from gddim_cli.evaluation.statistics import origin_of
     from gddim_cli.runtime.files import probe
 
     if any(path.exists() and out.exists() and out.samefile(path) for path in inputs):
         raise UsageError(f"{option}: {out} is an input; choose another name")
     taken = out.is_symlink() or (out.exists() and not out.is_dir())
-    if taken and not force and title_of(out) != title(source):
-        raise UsageError(f"{option}: {out} exists and holds something else; choose another name, or --force")
+    if taken and not force:
+        origin = origin_of(out)
+        if origin is None or (origin.title, origin.images_sha256) != (title(source), source.fingerprint()):
+            raise UsageError(f"{option}: {out} exists and holds something else; choose another name, or --force")
     probe(out)
+
+
+def check_network(option: str, out: Path, extractor: Extractor, force: bool) -> None:
+    """Raises UsageError if a statistics file that exists was made with another network or mode, unless `force` is set."""
+    from gddim_cli.evaluation.statistics import origin_of
+
+    origin = origin_of(out)
+    if origin and not force and (origin.weights_sha256, origin.mode) != (extractor.sha256, extractor.mode):
+        raise UsageError(
+            f"{option}: {out} exists and was made with {printable(origin.network)} in mode {printable(origin.mode)}; "
+            "choose another name, or --force"
+        )
 
 
 def title(source: ImageSource) -> str:
@@ -54,5 +68,5 @@ def write(path: Path, source: ImageSource, extractor: Extractor, features: NDArr
     # KID, precision and recall use at most KEPT vectors. If there are no more images than dimensions, all vectors are
     # kept, because a distance computed from the covariance alone would be inexact.
     kept = features if len(features) <= extractor.dimension else some(features, KEPT)
-    write_statistics(path, gaussian, extractor, kept, title(source), source.shape)
+    write_statistics(path, gaussian, extractor, kept, title(source), source.shape, source.fingerprint())
     say(f"{path}: statistics of {gaussian.n} images, {extractor.name}, mode {extractor.mode}")

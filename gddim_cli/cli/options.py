@@ -58,7 +58,7 @@ class DefaultCommandGroup(TyperGroup):
     def make_context(
         self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
     ) -> Context:
-        """The context of the command that the first argument names; otherwise that of `run`, under the group's name."""
+        """The named command's context; if the first argument names none, that of `run`, under the group's name."""
         if args and args[0] in self.commands and args[0] != "run":
             return super().make_context(info_name, args, parent, **extra)
         return self.commands["run"].make_context(info_name, args, parent, **extra)
@@ -102,9 +102,9 @@ def with_settings(
 ) -> Callable[..., Any]:
     """The command with an option added for each declared setting.
 
-    `function` receives the texts of `settings` and `lists`, by key, as its argument `given`. It may also have a parameter
-    `asked`, annotated with a struct of settings. Each setting of the struct then becomes an option, and `asked` receives
-    the struct with the values.
+    `function` receives, as its argument `given`, the texts that the user gives for `settings` and `lists`, by key. It
+    may also have a parameter `asked`, annotated with a struct of settings. Each setting of the struct then becomes an
+    option, and `asked` receives the struct with the values.
 
     Args:
         lists: settings whose options take a comma-separated list.

@@ -25,7 +25,7 @@ QUIET = False
 def say(text: str) -> None:
     """Prints one line on stderr, but only on rank 0 and without --quiet."""
     if world().main and not QUIET:
-        print(plain(text), file=sys.stderr, flush=True)
+        print(" ".join(plain(text).split("\n")), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -73,13 +73,14 @@ class Progress:
             say(self._line())
 
     def say(self, text: str) -> None:
-        """Prints text above the bar."""
+        """Prints lines of text above the bar."""
         if self._rich:
             from rich.text import Text
 
             self._rich.console.print(Text.from_ansi(text))
         else:
-            say(text)
+            for line in text.splitlines():
+                say(line)
 
     def _line(self) -> str:
         spent = time.monotonic() - self._began
@@ -198,14 +199,18 @@ class TimeLeft:
     """
 
     TRUSTED = 0.05
-    """The pace is computed as if, before the work done so far, this fraction of `total` had taken its estimated time. The
-    first measurements then do not dominate."""
+    """The pace is computed as if the run had begun with extra work: this fraction of `total`, done in exactly its
+    estimated time. The first measurements then do not dominate."""
 
     def __init__(self, total: float, processes: int = 1) -> None:
         self.total, self.processes, self.started = total, processes, time.monotonic()
 
     def text(self, done: float) -> str:
-        """The time left as text, `, 1:30 left`; empty once all work is done. `done` is the estimated time of the work so far."""
+        """The time left as text, `, 1:30 left`; empty once all work is done.
+
+        Args:
+            done: the part of `total` that was estimated for the work finished so far, in seconds.
+        """
         known = self.TRUSTED * self.total
         if done >= self.total:
             return ""

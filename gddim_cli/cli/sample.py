@@ -60,7 +60,10 @@ def sample(
         sheet(given, asked, json)
         return
     if "nfe" in given and {"rtol", "atol"} & given.keys():
-        raise UsageError("--nfe: with --rtol or --atol, rk45 chooses its own evaluations; leave out one of the options")
+        raise UsageError(
+            "--nfe: with --rtol or --atol, rk45 chooses the number of evaluations; leave out --nfe, "
+            "or --rtol and --atol"
+        )
     request = SamplingRequest.of(with_preset(options.parsed(given, sampling_settings()), asked.preset))
     request = msgspec.structs.replace(request, model_settings=options.assignments(asked.set))
     out = options.folder("--out", asked.out or Path("imgs"))
@@ -82,7 +85,11 @@ def sample(
 
 
 def check_outputs(request: SamplingRequest, asked: SampleSettings, out: Path) -> None:
-    """Raises UsageError for output files whose names do not fit their formats, or are those of the run's files in `out`."""
+    """Checks the format of the run and the paths of the other output files.
+
+    Raises:
+        UsageError: the format is unknown, or a path has an unsuitable suffix or is the path of another file of the run.
+    """
     if asked.trajectory:
         from gddim_cli.images.film import check_film
 
@@ -173,13 +180,13 @@ def sheet(given: Mapping[str, Any], asked: SampleSettings, json: bool) -> None:
         raise UsageError("--compare: runs as one process; start it without torchrun")
     rows = sample_sheet.requests_of(given, str(asked.compare), options.assignments(asked.set))
     options.suffix("--out", out, ".png")
-    from gddim_cli.images.render import is_own_picture
+    from gddim_cli.images.render import text_of
     from gddim_cli.runtime.files import probe, refuse_foreign
 
     probe(out)
-    refuse_foreign("--out", out, None, asked.force or is_own_picture(out))
+    refuse_foreign("--out", out, None, asked.force or text_of(out) is not None)
     where = asked.use()
-    sample_sheet.make_sheet(rows, out, asked.num, asked.size, where, json)
+    sample_sheet.make_sheet(rows, out, asked.num, asked.size, where, json, asked.force)
 
 
 def waiting(out: Path) -> None:

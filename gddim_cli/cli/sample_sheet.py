@@ -1,4 +1,4 @@
-"""`gddim sample --compare`: a sheet of pictures, a row for each sampler and a column for each NFE, from the same noises."""
+"""`gddim sample --compare`: a table of pictures from the same noises, with a row per sampler and a column per NFE."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST = 64
 def samplers(text: str, where: str = "--compare") -> list[dict[str, Any]]:
     """The settings of each sampler of a list such as `gddim:2,em,heun:time_grid=linear`, by key.
 
-    Each part after a name is a sampling setting as `key=value`, or `preset=paper`; a part without `=` is the order.
+    After a sampler's name, `:2` sets the order, `:key=value` any sampling setting, and `:preset=paper` a preset.
 
     Raises:
         UsageError: an unknown sampler or setting, a value outside its range, or no sampler at all.
@@ -108,16 +108,24 @@ def prepared_rows(
 
 
 def make_sheet(
-    rows: list[list[SamplingRequest]], out: Path, num: int | None, batch_size: int, device: torch.device, json: bool
+    rows: list[list[SamplingRequest]],
+    out: Path,
+    num: int | None,
+    batch_size: int,
+    device: torch.device,
+    json: bool,
+    force: bool,
 ) -> None:
     """Draws the images of every request and writes the sheet; its PNG records the resolved requests.
 
     Raises:
-        GddimError: as `prepared_rows` and the samplers; the sheet cannot be written.
+        GddimError: as `prepared_rows` and the samplers; the sheet cannot be written, or `out` is a sheet of other
+            requests and `force` is not set.
     """
     import msgspec
 
     from gddim_cli.images.quantize import quantize
+    from gddim_cli.images.render import text_of
     from gddim_cli.images.sheet import SHOWN, Entry, Sheet
     from gddim_cli.runs.converged import first_images
     from gddim_cli.runs.request_labels import labels
@@ -130,6 +138,10 @@ def make_sheet(
     columns = [f"NFE {request.nfe}" for request in rows[0]]
     table = prepared_rows(rows, device, batch_size)
     runs = [run for row in table for run in row if run]
+    resolved = [run.request for run in runs]
+    recorded = msgspec.json.encode(resolved).decode()
+    if not force and text_of(out) not in (None, recorded):
+        raise UsageError(f"--out: {out} is a sheet of other settings; choose another name, or --force")
     names = iter(labels([run.request for run in runs], "nfe"))
     entries: dict[str, list[Entry]] = {}
     with Progress(count * len(runs), "images") as progress:
@@ -149,9 +161,8 @@ def make_sheet(
                 progress.advance(count)
     first = runs[0]
     caption = f"{first.model.name}: all pictures start from the same noises (seed {first.request.seed})."
-    resolved = [run.request for run in runs]
     with replacing(out) as temporary:
-        temporary.write_bytes(Sheet(columns, entries, caption).png(msgspec.json.encode(resolved).decode()))
-    say(f"{out}: {len(entries)} samplers, {len(columns)} budgets, {count} images each")
+        temporary.write_bytes(Sheet(columns, entries, caption).png(recorded))
+    say(f"{out}: {len(entries)} samplers, {len(columns)} values of NFE, {count} images per cell")
     if json:
         show_json({"sheet": str(out), "requests": resolved})

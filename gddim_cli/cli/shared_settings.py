@@ -23,7 +23,7 @@ SET = (
     "Setting that another program's checkpoint file does not record, such as image_size=64. Use the name that the setting "
     "has in that program. With FILE.py:FUNCTION: an argument of the function, passed as text. May be given several times."
 )
-KEY = "Array of the .npz that holds the images. Default: train_images, or the only array of images."
+KEY = "Name of the .npz array with the images. Default: train_images, or the only array of images."
 FORCE = "Replace output files that this run did not write."
 FORCE_FILE = "Replace the output file if it exists."
 DEVICE = "Device the network runs on; auto uses a GPU if there is one."

@@ -57,8 +57,8 @@ def protect_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # The new descriptor gets the lowest free number, which is `number`. Stdout is read-only, so that writing to it
-            # fails and is reported.
+            # The new descriptor gets the lowest free number, which is `number`. In place of stdout, it is opened
+            # read-only, so that writing to it fails and is reported.
             os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
     if sys.stdout is sys.__stdout__:
         sys.stdout = text(Data(1), sys.stdout)

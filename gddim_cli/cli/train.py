@@ -35,16 +35,18 @@ gddim train mine.yaml --data photos/ --conditional --out runs/classes
 gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 
 
-NUM = "Train on only this many images: a fixed random subset, or the first ones of a run of gddim sample."
+NUM = (
+    "Train on only this many images: of a run of gddim sample, the first ones; of other images, a fixed random subset."
+)
 CONDITIONAL = "Train a class-conditional model. Class labels are the names of sub-folders, or an array of the .npz."
-LABEL_KEY = "Array of the .npz that holds the class labels; implies --conditional. Default: train_labels."
+LABEL_KEY = "Name of the .npz array with the class labels; implies --conditional. Default: train_labels."
 STEPS = "Total number of steps, including those made before the run was resumed. Default: the recipe's."
 NAME = "Name of the model and of its files. Default: the recipe's."
 EVERY = "Number of steps between saves. Each save also writes a grid of samples."
 FORCE = (
     "Replace files in the output folder that this run did not write. A run there with other settings is replaced, too."
 )
-RECIPE = "A YAML file, or mnist, the recipe of the bundled checkpoint."
+RECIPE = "A YAML file, or mnist for the recipe of the bundled checkpoint."
 OUT = "Folder of the run. Rerun the same command to resume."
 DATA = (
     "Square images of one size: a folder, .zip or .tar of images, an output folder of gddim sample, or an .npz or .npy of "
@@ -158,7 +160,10 @@ def summary(run: TrainingRun, path: Path, picture: Pixels) -> str:
 
 
 def describe(run: TrainingRun) -> None:
-    """Prints the data, number of parameters and device, and notes if the recipe is for other data or the run resumes."""
+    """Prints the data, the number of parameters and the device.
+
+    Also prints a note if the recipe describes other images, and a line if the run is resumed.
+    """
     from gddim_cli.training.model_card import described, is_about
 
     say(f"{described(run.data)}, {run.trainer.parameters:,} parameters, on {run.device}")

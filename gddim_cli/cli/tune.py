@@ -101,7 +101,7 @@ def fitted(tuning: Tuning) -> SolverFile:
 
 
 def report(path: Path, solver: SolverFile) -> None:
-    """Prints the solver's path and its gain."""
+    """Prints the path of the solver file, and how much the fit reduced the error."""
     fit = solver.fit
     if fit.improved:
         gain = f"{fit.rmse_before:.4g} -> {fit.rmse_after:.4g}, {fit.rmse_after / fit.rmse_before:.2f} times that of {fit.start}"

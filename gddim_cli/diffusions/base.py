@@ -151,8 +151,8 @@ class Diffusion(ABC):
     def R(self, t: ArrayLike) -> Array:
         """The factor of `Sigma_t` with `dR/dt = (F + 1/2 GG Sigma^{-1}) R` (gDDIM, arXiv 2206.05564, Eq. 17).
 
-        `R_0` is the symmetric root `Sigma_0^{1/2}`, as in the paper. Networks that predict `eps_R` are trained with
-        this choice.
+        `R_0` is the symmetric root `Sigma_0^{1/2}`, as in the paper. Networks that predict eps for K = R are trained
+        with this `R_0`.
 
         R is computed as `R_t = L_t Q_t` with an orthogonal Q_t. For D = 1, Q_t is 1. For D = 2, Q_t is a rotation, and
         its angle is found by scalar quadrature. For D > 2, Q_t is the solution of a matrix equation.

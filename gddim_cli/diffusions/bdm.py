@@ -49,7 +49,7 @@ class BDM(KnownVariance):
         return np.add.outer(squares, squares)
 
     def mean(self, t: ArrayLike) -> Array:
-        """`sqrt(abar_t) d_t`, the factor by which u_t scales the image's spectrum, [..., H, W, 1, 1]."""
+        """`sqrt(abar_t) d_t`, the factor of the image's spectrum in u_t, [..., H, W, 1, 1]."""
         left, _ = self._blur(t)
         return matrices(np.cos(self._angle(t)) * left)
 

@@ -26,8 +26,8 @@ class PSLD(Langevin):
         Gamma: the friction of the pixel, and the strength of its noise.
         nu: the friction of the velocity, and the strength of its noise.
         gamma: the velocity's variance at t = 0 in units of M.
-        numerical_eps: added to both variances at t = 0. The authors' program adds it at every t, so its Sigma_t does
-            not solve the diffusion's equation.
+        numerical_eps: added to both variances at t = 0. The authors' program adds it at every t, so the program's
+            Sigma_t does not solve the diffusion's equation.
     """
 
     name = "psld"

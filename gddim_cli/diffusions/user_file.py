@@ -99,7 +99,7 @@ def check_attributes(diffusion: Diffusion, path: Path) -> None:
 def check_sampling(config: SamplingConfig, path: Path) -> None:
     """Raises DataError for a SamplingConfig whose values have the wrong types."""
     times, grid = (config.t_start, config.t_end), config.grid_power
-    # The types are exact because run.json records these values, and JSON has no subclasses of them.
+    # Subclasses of these types are refused: run.json records the values, and JSON cannot represent subclasses.
     fits = (
         all(_is_number(t) for t in times)
         and (_is_number(grid) or type(grid) is str)
@@ -117,12 +117,12 @@ def check_sampling(config: SamplingConfig, path: Path) -> None:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value is a finite int or float. A bool is not, nor is a number of NumPy."""
+    """Whether a value is a finite int or float. False for a bool and for a NumPy number."""
     return type(value) in (int, float) and math.isfinite(_as_float(value))
 
 
 def _as_float(value: Any) -> float:
-    """An int or float as a float; infinity if it is too large for one."""
+    """An int or float as a float; infinity if the value is too large for a float."""
     try:
         return float(value)
     except OverflowError:

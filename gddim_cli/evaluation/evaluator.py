@@ -68,7 +68,7 @@ class Evaluator:
         )
 
     def called(self, member: str, call: Callable[[], T]) -> T:
-        """The result of a function of the metric, whose `member` it is.
+        """Calls a function of the metric and returns its result. `member` is the function's name, for error messages.
 
         Raises:
             DataError: the function is in a user's file and raised an error; the message names the file.
@@ -80,7 +80,7 @@ class Evaluator:
 
         Raises:
             DataError: the metric did not return a mapping from names to finite numbers with the key `value`, or its
-                interval or standard error is none.
+                interval or standard error is invalid.
         """
         said = f"--metrics {self.metric.text}: compute returned"
         if not isinstance(numbers, Mapping) or "value" not in numbers:
@@ -88,7 +88,9 @@ class Evaluator:
         found: dict[str, float] = {}
         for name, value in numbers.items():
             if not isinstance(name, str) or not isinstance(value, Real):
-                raise DataError(f"{said} {value!r:.80} under the name {name!r:.80}; expected a number under a text")
+                raise DataError(
+                    f"{said} {value!r:.80} under the name {name!r:.80}; expected a number, and a text as its name"
+                )
             if not name.strip() or not name.isprintable():
                 raise DataError(f"{said} a number under the name {name!r:.80}; expected a name that can be printed")
             found[name] = plain(value)
@@ -104,7 +106,12 @@ class Evaluator:
         return found
 
     def check_count(self, n: int) -> None:
-        """Raises UsageError if the metric cannot be computed from `n` images, DataError if it does not say how many."""
+        """Checks that `n` images are enough for the metric.
+
+        Raises:
+            UsageError: the metric needs more images.
+            DataError: the metric's `least_images` returned no whole number, or one that is too large.
+        """
         spec = self.metric.spec
         least = self.called("least_images", lambda: spec.least_images(self.extractor.dimension, self.metric.options))
         if not isinstance(least, Integral) or least > MOST_IMAGES:

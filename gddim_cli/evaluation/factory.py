@@ -69,7 +69,7 @@ class EvaluatorFactory:
                 raise UsageError(f"--features: {option} chooses another network; leave out one of the two options")
 
     def open(self, metric: str | Metric = "fid", ref: str | None = None) -> Evaluator:
-        """The evaluator of a metric. Computes features only if the reference is a set of images.
+        """The evaluator of a metric. If the reference is a set of images, this call computes its features.
 
         Args:
             metric: the metric, or its name with any options, as in `prdc:k=3`.

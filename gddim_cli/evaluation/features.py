@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +17,13 @@ from gddim_cli.images.subset import unbroken
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.distributed import world
 from gddim_cli.runtime.files import eventually, writing
-from gddim_cli.runtime.row_file import RowFile
+from gddim_cli.runtime.row_file import PartialRows, RowFile, float32_rows, intact_rows
 
 LIMIT = 8 << 30
 """Maximum size of the cache in bytes. Beyond it, the least recently used files are removed."""
-VERSION = 2
+UNFINISHED = "features"
+"""Distinguishes the names of unfinished files of features from those of other partial files."""
+VERSION = 3
 """The version of the files' content; files of another version are not used."""
 PATIENCE = 60.0
 """Seconds to wait until a file written by another machine appears in a shared folder."""
@@ -77,7 +78,7 @@ def features_of(
             on_images(num)
         else:
             measure(source, content, extractor, rows, done, batch_size, on_images)
-        found: NDArray[np.float32] = read_array(path, memory_map=True)[:, :-1]
+        found: NDArray[np.float32] = read_array(path, memory_map=True)
         group.barrier()
     finally:
         lock.release()  # The lock file stays: if it were removed, two processes could hold the lock at once.
@@ -93,41 +94,15 @@ def unfinished(path: Path, num: int, dimension: int) -> RowFile | None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    partial = path.with_name(f"{path.name}.features.partial")
-    if path.exists():
-        damaged = damaged_rows(path, (num, dimension + 1))
-        with writing(path):
-            if damaged is not None and not len(damaged):
+    unfinished_rows = PartialRows(path, UNFINISHED)
+    with writing(path):
+        if path.exists():
+            found = float32_rows(path, num, dimension)
+            if found is not None and len(intact_rows(path, found)) == num:
                 path.touch()  # Marks the file as the most recently used.
                 return None
-            path.replace(partial)
-    damaged = damaged_rows(partial, (num, dimension + 1)) if partial.exists() else None
-    rows = RowFile(path, num, (dimension + 1,), "features", None, overwrite=damaged is None)
-    if damaged is not None and len(damaged):
-        rows.store(damaged.tolist(), np.full((len(damaged), dimension + 1), np.nan))
-    return rows
-
-
-def damaged_rows(path: Path, shape: tuple[int, int]) -> NDArray[np.int64] | None:
-    """The indices of rows whose checksum is wrong or missing; None if the file holds no float32 array of this shape."""
-    try:
-        found = read_array(path, memory_map=True)
-    except DataError:
-        return None
-    if found.shape != shape or found.dtype != np.dtype("<f4"):
-        return None
-    return np.flatnonzero([checksum(row[:-1]) != row[-1] for row in found])
-
-
-def checksum(features: NDArray[np.float32]) -> float:
-    """The upper 24 bits of the CRC-32 of an image's features; float32 can hold any 24-bit integer exactly."""
-    return float(zlib.crc32(np.ascontiguousarray(features, "<f4").data) >> 8)
-
-
-def with_checksums(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features [N, d] with the checksum of each row appended, [N, d + 1]."""
-    sums = np.array([checksum(row) for row in features], np.float32)
-    return np.column_stack([features, sums])
+            path.replace(unfinished_rows.file)
+    return unfinished_rows.resumed(num, dimension)
 
 
 def measure(
@@ -158,7 +133,7 @@ def measure(
         at = first * batch_size
         for images in source.batches(batch_size, at, min(end * batch_size, num)):
             here = range(at, at + len(images))
-            rows.store(here, with_checksums(extractor(images)))
+            rows.store(here, extractor(images))
             at = here.stop
             on_images(group.count(len(set(here) - done)))
     group.barrier(lambda: on_images(group.count()))
@@ -170,7 +145,7 @@ def measure(
             raise DataError(
                 f"{source.name}: has changed while it was measured; is another program still writing there?"
             )
-        rows.finish()
+        rows.finish(keep_checksums=True)
         prune(rows.path.parent, keep=rows.path)
     group.barrier()
 

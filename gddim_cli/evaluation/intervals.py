@@ -21,7 +21,7 @@ from gddim_cli.images.subset import some
 NORMAL = 1.959964
 """A normally distributed value lies within this many standard deviations of its mean with probability 0.95."""
 FLOOR = 0.6
-"""Lower bound on the variance, as a fraction of the second-order term. The estimate of `first` may be negative."""
+"""Lower bound on the variance, as a share of the second-order term, since the estimate of `first` may be negative."""
 ROWS = 5000
 """Maximum number of images from which the variance of the Frechet distance is estimated. If there are more, this many
 are chosen at random."""

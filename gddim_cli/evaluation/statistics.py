@@ -57,7 +57,7 @@ class Reference:
 
 
 def read_only(reference: Reference | None) -> Reference | None:
-    """A copy of a reference whose arrays are read-only views: several metrics share the arrays, and one may be a user's."""
+    """A copy of a reference with read-only views of its arrays, so that a user's metric cannot change them."""
     if reference is None:
         return None
     gaussian = replace(reference.gaussian, **views_of(reference.gaussian, "mean", "covariance", "factor"))
@@ -81,6 +81,7 @@ class About(msgspec.Struct, frozen=True):
     mode: str
     weights_sha256: str
     shape: Shape | None = None
+    images_sha256: str | None = None
 
 
 def is_statistics(path: Path) -> bool:
@@ -203,10 +204,10 @@ def mode_of(path: Path) -> str | None:
     return read_about(path).mode if ABOUT in read_archive(path) else None
 
 
-def title_of(path: Path) -> str | None:
-    """The title that a statistics file of gddim gives its images; None for any other file."""
+def origin_of(path: Path) -> About | None:
+    """The origin of a statistics file of gddim; None for any other file, and for a damaged one."""
     try:
-        return read_about(path).title if is_statistics(path) and ABOUT in read_archive(path) else None
+        return read_about(path) if is_statistics(path) and ABOUT in read_archive(path) else None
     except DataError:
         return None
 
@@ -230,13 +231,14 @@ def write_statistics(
     features: NDArray[np.floating] | None,
     title: str,
     shape: Shape | None = None,
+    images_sha256: str | None = None,
 ) -> None:
     """Writes `mu`, `sigma`, any features as `pool_3`, and their origin as `gddim`. Equal content gives equal bytes.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    about = About(title, gaussian.n or 0, extractor.name, extractor.mode, extractor.sha256, shape)
+    about = About(title, gaussian.n or 0, extractor.name, extractor.mode, extractor.sha256, shape, images_sha256)
     arrays: dict[str, NDArray[Any]] = {"mu": gaussian.mean, "sigma": gaussian.covariance}
     if features is not None:
         arrays["pool_3"] = np.asarray(features, dtype=np.float32)

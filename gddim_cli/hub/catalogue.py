@@ -98,9 +98,9 @@ def numbers_in(path: Path) -> int | None:
 
 
 def details(name: str) -> dict[str, Any]:
-    """The card of a name, with the path of its file and the record of its download.
+    """The card of the checkpoint or published file `name`, its path on this machine and the record of its download.
 
-    For the path of a model file or folder, the result of `details_of_file`.
+    If `name` is the path of a model file or folder, the result is that of `details_of_file`.
 
     Raises:
         CheckpointError: there is no such name, its card is invalid, or the file is of no known format.

@@ -1,4 +1,4 @@
-"""Fetches published files by name, verifies and converts them, keeps them in the cache, and removes them."""
+"""Fetches published files by name, verifies and converts them, keeps them in the cache, and removes them on request."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Download:
 
     Attributes:
         say: called with one line of text for each step.
-        on_bytes: called with the bytes that have arrived.
+        on_bytes: called with the number of bytes that have arrived and the total; see `OnBytes`.
         file: the published file, if the user already has it.
         keep: whether the published file is kept beside the converted one.
         offline: whether access to the network is forbidden.
@@ -60,7 +60,7 @@ class Download:
     offline: bool = False
 
     def get(self, name: str) -> Path:
-        """Returns the path of a name's file in the cache; fetches the file if it is missing or has changed.
+        """Returns the path of the checkpoint or file `name` in the cache; fetches it if it is missing or has changed.
 
         Raises:
             UsageError: the name is unknown, or the file ships with the package.
@@ -211,7 +211,7 @@ class Download:
 
 
 def card_with_source(name: str) -> Card | FileCard:
-    """The card of a name that can be downloaded.
+    """The card of the checkpoint or file `name`, which can be downloaded.
 
     Raises:
         UsageError: the name is unknown, or names a checkpoint that ships with the package.
@@ -248,7 +248,7 @@ def require_room(part: Path, card: Card | FileCard, missing: int) -> None:
 
 
 def remove(name: str, forget: bool, say: Callable[[str], None]) -> int:
-    """Removes the converted, kept and partial files of a name.
+    """Removes what the cache holds under a name: the converted file, the published file and partial downloads.
 
     Args:
         forget: whether to remove the record too, so that the next download is accepted whatever its sha256.

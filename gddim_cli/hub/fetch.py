@@ -106,7 +106,7 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
 
 
 def stamp_of(part: Path) -> Path:
-    """The file that records the address of `part` and its version, which is an ETag or a date."""
+    """The file that records where `part` comes from (the address), and in which version (an ETag or a date)."""
     return part.with_name(f"{part.name}.version")
 
 

@@ -113,15 +113,16 @@ def locate(reference: str, say: Callable[[str], object] = lambda _: None) -> tup
         return model_in(huggingface.snapshot(reference, say), reference), None
     path, known = Path(reference), reference in store.names()  # A name takes precedence; ./NAME means the file.
     try:
-        is_file, is_folder = path.is_file(), path.is_dir()
+        is_file, is_folder, exists = path.is_file(), path.is_dir(), path.exists()
     except (OSError, ValueError):  # no file can have this name
-        is_file = is_folder = False
+        is_file = is_folder = exists = False
     if path.suffix in (".yaml", ".yml") and path.with_suffix(store.WEIGHTS).is_file():
         raise CheckpointError(f"{reference} is a card; give the weights, {path.with_suffix(store.WEIGHTS)}")
     if not known and (is_file or is_folder):
         return (path if is_file else model_in(path, reference)), None
     if not known and (path.suffix or len(path.parts) > 1):
-        raise CheckpointError(f"{printable(reference)}: no such file; named checkpoints: {', '.join(store.names())}")
+        problem = "not a plain file" if exists else "no such file"
+        raise CheckpointError(f"{printable(reference)}: {problem}; named checkpoints: {', '.join(store.names())}")
     card = store.card_of(reference)
     weights = store.find_weights(reference)
     if weights is None:

@@ -140,7 +140,10 @@ def find_weights(name: str) -> Path | None:
 
 
 def default_name() -> tuple[str, str]:
-    """The default checkpoint, and the reason: the released CLD if it has been downloaded, otherwise the bundled one."""
+    """The name of the default checkpoint, and the reason why it is the default.
+
+    The default is the released CLD model if it has been downloaded, otherwise the bundled checkpoint.
+    """
     if find_weights(RELEASED):
         return RELEASED, "the released CLD model, which has been downloaded"
     return BUNDLED, f"bundled; {RELEASED} has not been downloaded"
@@ -148,7 +151,7 @@ def default_name() -> tuple[str, str]:
 
 @contextmanager
 def locked(name: str, say: Callable[[str], object]) -> Iterator[None]:
-    """Holds a lock on a name, so that other processes that need the name wait.
+    """Holds a lock on a name. Other processes that need the same lock wait.
 
     Raises:
         OutputError: the cache cannot be written.

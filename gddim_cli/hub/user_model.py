@@ -29,7 +29,8 @@ def load_user_model(reference: str, device: torch.device, settings: dict[str, An
         speed: holds the dtype, float32 or float64, to which a module is converted.
 
     Raises:
-        UsageError: another setting of `speed` is on. Such settings do not apply to a user's network.
+        UsageError: `speed` has a 16-bit dtype, or sets TF32, NHWC, compilation or CUDA graphs. None of these apply to a
+            user's network.
         DataError: the file or the function is missing, raises an error, or returns something else.
     """
     if speed.half or speed.enabled():

@@ -21,9 +21,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF")
 LARGEST = 1 << 25
 """The largest accepted number of pixels, about that of an 8K screen. Larger pictures are refused before decoding."""
 PIECE = 1 << 14
-"""The number of bytes of pixel data that are unpacked at once. Each may unpack to 1032 bytes."""
+"""The number of compressed bytes of pixel data that are unpacked at once. One byte may unpack to 1032 bytes."""
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""The first column, the first row and the steps between columns and rows of the passes of an interlaced PNG."""
+"""For each pass of an interlaced PNG: first column, first row, step between columns, step between rows."""
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -39,7 +39,7 @@ DAMAGE = (
 # Silences Pillow's warnings about damaged TIFF tags and about large pictures; `LARGEST` is below Pillow's limit.
 for category in (Image.DecompressionBombWarning, UserWarning):
     warnings.filterwarnings("ignore", category=category, module=r"PIL\.")
-# Pillow also writes about damaged files to its logger. Its library for TIFFs writes to standard error, past Python.
+# Pillow also writes about damaged files to its logger. Its TIFF library writes to standard error, bypassing Python.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 logging.getLogger("PIL").propagate = False
 with contextlib.suppress(AttributeError, OSError):  # a Pillow that hides the library, or was built without it
@@ -96,7 +96,7 @@ def _refuse_unfit(image: Image.Image, name: object) -> None:
 
 
 def png_is_whole(content: bytes) -> bool:
-    """Whether all checksums are right and no row is missing. Pillow does not check this of pixel data."""
+    """Whether all checksums are right and no row is missing. Pillow does not check this for pixel data."""
     at, packed = 8, bytearray()
     while at + 12 <= len(content):
         end = at + 8 + int.from_bytes(content[at : at + 4])

@@ -18,7 +18,7 @@ from gddim_cli.runtime.files import replacing
 
 ENDINGS = (".gif", ".webp", ".mp4", ".png")
 MILLISECONDS, HOLD = 80, 2000
-"""The duration of a step and of the last step, in milliseconds."""
+"""How long a step is shown, and how long the last step is shown, in milliseconds."""
 IN_STRIP, STEPS = 6, 10
 """The maximum numbers of images and of steps in a filmstrip."""
 

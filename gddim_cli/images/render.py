@@ -15,6 +15,8 @@ from gddim_cli.runtime.files import replacing
 
 ABOUT = "gddim"
 """Keyword of the text chunk by which this program recognizes its own grids and sheets later."""
+LONGEST_TEXT = 1 << 24
+"""The maximum number of bytes that are read of that chunk's text."""
 
 
 def as_picture(pixels: Pixels) -> Image.Image:
@@ -39,13 +41,22 @@ def write_png(path: Path, pixels: Pixels, make_folder: bool = True, about: str |
         as_picture(pixels).save(temporary, format="PNG", pnginfo=info)
 
 
-def is_own_picture(path: Path) -> bool:
-    """Whether a file is a PNG with the text chunk `ABOUT`. A damaged file still counts if it begins with the chunk."""
+def text_of(path: Path) -> str | None:
+    """The text of the chunk `ABOUT` at the beginning of a PNG; None if the file does not have the chunk.
+
+    The rest of the file may be damaged.
+    """
     if not path.is_file():
-        return False
+        return None
+    mark = f"iTXt{ABOUT}".encode() + bytes(5)  # no compression, no language and no translated keyword
     with suppress(OSError), path.open("rb") as file:
-        return f"iTXt{ABOUT}\0".encode() in file.read(1000)
-    return False
+        position = file.read(1000).find(mark)
+        if position >= 4:
+            file.seek(position - 4)
+            length = int.from_bytes(file.read(4), "big")
+            file.seek(position + len(mark))
+            return file.read(min(max(length - len(mark) + 4, 0), LONGEST_TEXT)).decode(errors="replace")
+    return None
 
 
 def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:

@@ -1,4 +1,4 @@
-"""The first images of a run, kept for sheets of pictures. Each is a PNG with a checksum in a file of its own."""
+"""The first images of a run, kept for sheets of pictures. Each image is a PNG, and a second file holds its checksum."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Sheet:
 
 
 def block(images: Pixels) -> Image.Image:
-    """The images of an entry as one picture, in rows of four. If they exceed `LARGEST`, four are shown, in rows of two."""
+    """The images of an entry as one picture, four a row. Of images larger than `LARGEST`, four are shown, two a row."""
     side = max(images.shape[1:3])
     if side > LARGEST:
         size = (images.shape[2] * LARGEST // side, images.shape[1] * LARGEST // side)

@@ -29,7 +29,7 @@ class ImageSource(ABC):
         count: the number of images.
         shape: the shape of each image, (H, W, C); C is 1 or 3.
         quantize: how the images were converted to uint8, "floor" or "round"; None if no `run.json` records it.
-        ignored: the number of files in the same place that were left out.
+        ignored: the number of other files in the folder or archive.
         is_run: whether the images are a run of gddim. The first images of a run are a random sample.
         rows: for each image, its index among the images of the original source, before `at_most` chose a subset.
         chosen_from: if the images are a random subset, the number of images from which it was chosen.
@@ -47,7 +47,7 @@ class ImageSource(ABC):
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Pixels]:
         """The images `start` to `stop` (as in a slice), uint8 [B, H, W, C]; B is `size`, or less in the last batch.
 
-        The following batches are read in the background.
+        Meanwhile, the next batches are read in the background.
 
         Raises:
             DataError: an image cannot be read. The error names the image and is raised when its batch is due.

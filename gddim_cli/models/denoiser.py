@@ -15,11 +15,11 @@ from gddim_cli.numerics.blocks import combine, to_tensor_like
 from gddim_cli.numerics.quadrature import Array
 
 FAINTEST = float(np.finfo(np.float32).max) ** -2
-"""The noise level `g^{-1/2}` is given to networks in float32, so g must be above this."""
+"""g, as defined in `DenoiserEps`, must be above this. Otherwise float32 cannot hold the noise level `g^{-1/2}`."""
 
 
 class DenoiserEps:
-    """The noise prediction `eps(u, t)` of any per-pixel diffusion, from an isotropic denoiser `D(y; sigma)`.
+    """The noise prediction of any diffusion that treats all pixels alike, from an isotropic denoiser `D(y; sigma)`.
 
     Let `psi = Psi(t, 0) e_x`, where e_x is the unit vector of the image component, and `g = psi^T Sigma^{-1} psi`. All
     information about the image in u_t is contained in `y = psi^T Sigma^{-1} u / g = x_0 + N(0, 1/g)`. Therefore
@@ -64,7 +64,8 @@ def isotropic_view(diffusion: Diffusion, t: float) -> tuple[Array, float, Array]
         The weights `psi^T Sigma^{-1} / g` [D] that turn u_t into y; the noise level `g^{-1/2}` of y; and `psi` [D].
 
     Raises:
-        NumericsError: u_t contains no part of the image, or no noise at all.
+        NumericsError: u_t does not depend on the image, a component of u_t has no noise, or float32 cannot hold the
+            noise level.
     """
     psi = diffusion.Psi(t, 0.0)[:, 0]
     try:

@@ -98,7 +98,7 @@ class TimeTable:
     Attributes:
         function: maps a time, or an array of times, to a tuple of arrays, whose first dimensions are those of the
             times.
-        known: the values computed so far, by time.
+        known: the values computed by `fill`, by time.
     """
 
     function: Callable[..., tuple[np.ndarray, ...]]

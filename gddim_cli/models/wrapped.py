@@ -22,9 +22,10 @@ LARGEST = 1e18
 
 
 class Denoiser:
-    """Wraps any network that denoises images as a model that can be sampled through every per-pixel diffusion.
+    """Makes a model of any network that denoises images.
 
-    To denoise means to compute `D(y, sigma) = E[x_0 | y = x_0 + sigma n]` with standard normal n.
+    The model can be sampled through every diffusion that treats all pixels alike. To denoise means to compute
+    `D(y, sigma) = E[x_0 | y = x_0 + sigma n]` with standard normal n.
 
     Args:
         module: maps inputs [N, C, H, W] and times or noise levels [N] to a prediction, of which the first C channels
@@ -110,7 +111,7 @@ class Denoiser:
         return diffusion.sampling
 
     def eps(self, diffusion: Diffusion, k: KChoice, labels: Tensor | None = None) -> Eps:
-        """The noise prediction in `diffusion` for `k`; raises UsageError for diffusions that are not per pixel."""
+        """The noise prediction in `diffusion` for `k`; raises UsageError for a diffusion in frequency space."""
         return DenoiserEps(self.denoiser.labelled(labels), diffusion, k)
 
     @torch.inference_mode()

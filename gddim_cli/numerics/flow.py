@@ -24,7 +24,7 @@ MAX_PANELS = 2000
 
 
 class Flow:
-    """`X(t, s)` with `dX/dt = rate(t) X`, `X(s, s) = I`, for t and s in [0, end]; accurate to about 1e-12 of its norm.
+    """`X(t, s)` with `dX/dt = rate(t) X`, `X(s, s) = I`, for t and s in [0, end]; the error is about 1e-12 |X|.
 
     [0, end] is divided into panels. They are so short that the rate is resolved and X changes little on each of them.
     On a panel, the equation is solved by collocation at the Gauss-Legendre nodes.

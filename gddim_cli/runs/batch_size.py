@@ -52,7 +52,7 @@ class BatchSizeProbe:
         return sum(spent) / len(spent)
 
     def max_batch_size(self) -> int:
-        """The largest batch size that fits in a GPU's free memory, extrapolated from the peaks of two small batches.
+        """The largest batch size that fits in a GPU's free memory, extrapolated from the peak memory of two batches.
 
         On other devices, returns `MOST`. Their free memory is not known, because an operating system may grant more
         memory than the machine has.

@@ -32,5 +32,5 @@ def coefficients_of(given: Mapping[str, Any]) -> tuple[str, Coefficients, Array]
     options = request.sampler_options
     assert isinstance(options, gddim.GddimOptions)
     found = gddim.prepare(diffusion, config, request.nfe - config.denoise, options).coefficients
-    assert found is not None  # Only gDDIM with the corrector has no coefficients, and no caller sets it.
+    assert found is not None  # Only gDDIM with the corrector has no coefficients, and no caller asks for the corrector.
     return diffusion.name, found, step_covariance(diffusion, found.t, options.lam)

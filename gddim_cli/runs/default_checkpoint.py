@@ -21,9 +21,9 @@ def choose_default(
 ) -> tuple[str, str]:
     """The default checkpoint, and why it is chosen.
 
-    The default is the released model if it has been downloaded, else the bundled checkpoint. After the download, a
-    command that is rerun may therefore find its own earlier run with the bundled checkpoint. If that run lacks images,
-    it is continued with the bundled checkpoint. If it is complete, its folder is renamed, and a new run begins.
+    The default is the released model if it has been downloaded, else the bundled checkpoint. If a command is rerun
+    after the download, its folder may therefore hold a run with the bundled checkpoint. If this run lacks images, it is
+    continued with the bundled checkpoint. If it is complete, its folder is renamed, and a new run begins.
 
     Args:
         on_wait: as in `RunFolder.locked`.

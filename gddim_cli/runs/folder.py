@@ -27,6 +27,7 @@ from gddim_cli.runs.storage.registry import FORMATS, open_storage
 from gddim_cli.runtime.distributed import SharedCounter, World
 from gddim_cli.runtime.files import LOCK, eventually, locked, read_plain, refuse_strangers, replacing, writing
 from gddim_cli.runtime.json_files import json_bytes
+from gddim_cli.runtime.text import counted
 
 GRID = "grid.png"
 GRACE = 10.0
@@ -39,7 +40,7 @@ TEMPORARY = re.compile(r"\.(.+)\.\w{8}\.tmp")
 
 @dataclass
 class Ledger:
-    """Counts the images that all processes have stored in a session, and their evaluations.
+    """Counts the images that all processes have stored in one call of `gddim sample`, and their network evaluations.
 
     Attributes:
         counted: a number whose low 32 bits count the images of all processes, and whose higher bits count their network
@@ -128,7 +129,7 @@ class RunFolder:
         Args:
             num: the number of images that the run is to have.
             overwrite: remove the files of the run in the folder, and return None.
-            force: also remove files that the run did not write, if they have the names of its files.
+            force: also remove files that the run did not write, if they are named like its files.
 
         Raises:
             UsageError: the folder holds a run with other settings, or files but no run.json, or a foreign file with the
@@ -160,7 +161,7 @@ class RunFolder:
         return run
 
     def _refuse_foreign(self, run: Run, num: int, force: bool) -> None:
-        """Refuses files that the run did not write, if they have the names of its files. With `force`, removes them.
+        """Refuses files that the run did not write, if they are named like its files. With `force`, removes them.
 
         The manifest of a finished run lists its files. An unfinished run only knows its number of images.
 
@@ -215,8 +216,10 @@ class RunFolder:
         """Removes damaged files; returns the indices below `num` of the undamaged images, and a note on the removal."""
         damaged, note = self.images.damaged(num, read_manifest(self.path)), None
         if damaged:
-            count, more = len(set().union(*damaged.values())), len(damaged) - 1
-            note = f"{min(damaged)}{f' and {more} more files' * bool(more)} damaged: making {count} images again"
+            count, rest = len(set().union(*damaged.values())), len(damaged) - 1
+            more = f" and {counted(rest, 'more file')}" if rest else ""
+            again = f"; making {counted(count, 'image')} again" if count else ""
+            note = f"damaged and removed: {min(damaged)}{more}{again}"
             remove_manifest(self.path)
             self.images.discard(damaged)
         return self.images.done(num), note

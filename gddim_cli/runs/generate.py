@@ -30,7 +30,7 @@ from gddim_cli.runs.trajectory import is_current, write_trajectory
 from gddim_cli.runtime.background_writer import Writer, to_host
 from gddim_cli.runtime.distributed import World
 from gddim_cli.runtime.distributed import world as this_world
-from gddim_cli.runtime.files import eventually, probe, refuse_foreign
+from gddim_cli.runtime.files import eventually, probe, refuse_foreign, sha256
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.row_file import RowFile
 
@@ -47,8 +47,8 @@ class Generation:
         num: number of images in the folder.
         batch_size: images per batch. A batch is always a whole block of indices, even if some of its images exist, so that
             an interrupted run ends with the same bytes as an uninterrupted one.
-        automatic: choose the batch size: the run's last one if the device and the speed options are the same, else the
-            fastest one by measurement. The size is halved when memory runs out.
+        automatic: choose the batch size. A run that continues on the same kind of device with the same speed options
+            keeps its last batch size; otherwise, the fastest is measured. The size is halved when memory runs out.
         raw: the file of `--save-raw`, or None.
         trajectory: the file of `--trajectory`, or None.
         overwrite: remove an earlier run in the folder first.
@@ -107,6 +107,8 @@ class Generation:
         self.earlier = earlier = self.folder.open(self.prepared.request, self.num, self.overwrite, self.force)
         there, note = self.folder.intact(earlier.num) if earlier else (set(), None)
         self.notes += [note] if note else []
+        if read_manifest(self.folder.path) is None:
+            self._check_shapes(sorted(there))
         num = max(self.num, 1 + max(there, default=-1))
         states = None
         if self.raw:
@@ -292,17 +294,18 @@ class Generation:
             return grid(images)
         return grid(images[rows_by_class(len(images), classes)], columns=-(-len(images) // classes))
 
-    def _check_shape(self, images: Pixels) -> None:
-        """Raises DataError for images in the folder, [N, H, W, C], that the model cannot have drawn."""
+    def _check_shapes(self, indices: Sequence[int]) -> None:
+        """Raises DataError if one of these images in the folder cannot have been drawn by the model."""
         _, channels, height, width = self.prepared.state_shape
-        found, own = (
-            describe((*size, 3 if c == 3 else 1)) for *size, c in (images.shape[1:], (height, width, channels))
-        )
-        if found != own:
-            raise DataError(
-                f"{self.folder.path}: holds images of {found}, but the model draws {own}; remove the files that this run did "
-                "not write and rerun the same command"
-            )
+        own = describe((height, width, 3 if channels == 3 else 1))
+        for start in range(0, len(indices), IN_GRID):
+            images = self.folder.images.read(indices[start : start + IN_GRID])
+            found = describe((*images.shape[1:3], 3 if images.shape[3] == 3 else 1))
+            if found != own:
+                raise DataError(
+                    f"{self.folder.path}: holds images of {found}, but the model draws {own}; remove the files that this run "
+                    "did not write and rerun the same command"
+                )
 
     def _finish(self, run: Run) -> None:
         self.folder.refuse_replaced(self.identity)
@@ -313,11 +316,11 @@ class Generation:
                 f"{self.folder.path}: image {lost} has disappeared since it was made; rerun the same command"
             )
         shown = images.read(range(min(self.num, IN_GRID)))
-        self._check_shape(shown)
         images.join(self.num)
         self.folder.write_grid(self._grid(shown))
         if self.states:
-            run.raw = Extra(self.states.finish(), self.num)
+            self.states.finish()
+            run.raw = Extra(sha256(self.states.path), self.num)
         if self.trajectory and self.frames:
             run.trajectory = write_trajectory(self.trajectory, self.frames, self._grid)
         known = read_manifest(self.folder.path)

@@ -1,4 +1,4 @@
-"""The composition root: the one place where the names of a request become objects."""
+"""Turns a request into a `PreparedRun`: finds its checkpoint, diffusion and sampler, and checks all settings."""
 
 from __future__ import annotations
 

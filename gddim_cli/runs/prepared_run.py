@@ -48,7 +48,7 @@ class PreparedRun:
         start_factor: `S` with `u_{t_start} = S z`, `z ~ N(0, I)`, [D, D].
         initial: states u_T that replace draws from the prior, [N, D, C, H, W], or None.
         notes: sentences for the user about how the request was resolved.
-        evaluations: network evaluations per image of the last batch, counted at the network.
+        evaluations: network evaluations per image of the last batch, counted during the run.
         around: takes the number of images and returns a context that times and counts a prediction; or None.
     """
 
@@ -129,7 +129,7 @@ class PreparedRun:
         return without_tf32(self.checked(self.sampler.solve(eps or self.eps_of(indices), start, draw), start))
 
     def checked(self, steps: Iterable[Step], start: Tensor) -> Iterator[Step]:
-        """Passes on the steps of a sampler, which may come from a user's file, after checking their types and shapes.
+        """Checks the types and shapes of a sampler's steps and passes them on. The sampler may come from a user's file.
 
         Raises:
             DataError: the sampler takes no step, or yields something other than a time and states of the right shape.

@@ -61,11 +61,11 @@ class Run(msgspec.Struct):
     """The content of `run.json`.
 
     Attributes:
-        format: how its images are stored.
+        format: how the images are stored: png, npz or tar.
         settings: the resolved request, which identifies the run.
         num: number of images. Their indices are 0 to num - 1; image i starts from the noise of (seed, i).
         complete: whether all images and the other outputs have been made.
-        nfe: network evaluations per image, counted at the network; the mean if batches differ.
+        nfe: network evaluations per image, counted during the run; the mean if batches differ.
         tolerance: the calibrated tolerance of an adaptive sampler.
         sessions: every call that made images.
         noise_levels: the noise levels of an isotropic denoiser at t_start and t_end, as standard deviations for images

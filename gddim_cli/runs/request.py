@@ -100,7 +100,7 @@ Seed = Annotated[
 K = Annotated[
     Literal["R", "L"],
     about(
-        "Factor K of the covariance Sigma = K K^T, by which the noise prediction is defined: R (gDDIM) or L (Cholesky). "
+        "Factor K of the covariance, Sigma = K K^T. K defines the noise prediction and is R (gDDIM) or L (Cholesky). "
         "Default: the checkpoint's.",
         panel="Advanced",
         label="K = {}",
@@ -185,8 +185,8 @@ class SamplingRequest(
         model_settings: settings that the checkpoint file does not record, by their names in the program that wrote the
             file.
         parameters: the parameters of the diffusion.
-        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: the SHA-256 of the file that the setting
-            names.
+        diffusion_sha256, checkpoint_sha256, sampler_sha256, init_noise_sha256: the SHA-256 of the file that
+            `diffusion`, `checkpoint`, `sampler` or `init_noise` names.
         batch_size: images per batch, if the images of a batch depend on each other; else None.
     """
 
@@ -220,7 +220,8 @@ class SamplingRequest(
         """A request from values by key, as on the command line and in plans; None stands for "not given".
 
         Args:
-            where: the place of each value by key, for error messages. Default: the setting's flag.
+            where: for each key, the option or the path in a plan that gave its value, for error messages. Default: the
+                setting's flag.
 
         Raises:
             UsageError: an unknown key, a value outside its range, or an option that the sampler does not have.

@@ -48,8 +48,10 @@ def short_label(request: SamplingRequest, others: Sequence[SamplingRequest], col
 
 
 def said(name: str, value: Any, setting: Setting | None) -> str:
-    """The text of a setting in a label; empty if the setting is not given, or is boolean and as usual: on, unless the
-    default is off."""
+    """The text of a setting in a label. It is empty if the setting is not given, or is a boolean with its usual value.
+
+    The usual value is off if the default is off, and on otherwise.
+    """
     if value is None or (setting and isinstance(value, bool) and value == (setting.default is not False)):
         return ""
     text = name.removeprefix("parameter ").removeprefix("checkpoint_").replace("_sha256", " sha256")

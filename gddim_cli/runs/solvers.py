@@ -70,7 +70,8 @@ def find_solver(
         found = next((path for path in kept_files() if sha256(path) == reference), None)
         if found is None:
             raise DataError(
-                f"--solver: no kept solver file has the sha256 {reference[:16]}...; give the path of the file"
+                f"--solver: no solver file in the cache or the package has the sha256 {reference[:16]}...; "
+                "give the path of the file"
             )
         return found
     return Path(reference)
@@ -134,7 +135,7 @@ def refuse_other(
         if fitted != here:
             refuse(what, fitted, here, way)
     if solver.coefficients.Psi.shape[1:] != diffusion.Psi(config.t_end, config.t_end).shape:
-        refuse("matrices of shape", list(solver.coefficients.Psi.shape[1:]), "those of the diffusion", tune)
+        refuse("matrices of shape", list(solver.coefficients.Psi.shape[1:]), "of the shape of the diffusion's", tune)
 
 
 def labelled(name: str, digest: str) -> str:

@@ -1,4 +1,7 @@
-"""Fits a solver to a network: computes reference solutions, searches, and fills a solver file. Interrupted work is resumed."""
+"""Fits a solver to a network: computes reference solutions, then searches for the solver's times and matrices.
+
+The work is stored as it proceeds, so that an interrupted fit is resumed.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gddim_cli.errors import DataError, NumericsError
+from gddim_cli.errors import NumericsError
 from gddim_cli.hub.store import cache_folder
 from gddim_cli.models.denoiser import DenoiserEps
 from gddim_cli.numerics.quadrature import Array
 from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.solvers import solver_name
-from gddim_cli.runtime.arrays import read_array
-from gddim_cli.runtime.files import locked, replacing
+from gddim_cli.runtime.arrays import read_array, read_sealed_array, write_sealed_array
+from gddim_cli.runtime.files import locked
 from gddim_cli.runtime.json_files import read_json, write_json
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.rounding import rounding
@@ -46,13 +49,16 @@ REFERENCE_STEPS = {"R": 100, "L": 200}
 """The number of steps of the reference solutions, by K. With K = R, 100 steps have an error of 8e-4 on the bundled checkpoint."""
 REFERENCE_ORDER = 3
 IN_GRID_SEARCH = 128
-"""The maximum number of noises on which the grid search measures errors. With only 48, the grids found suit only these noises."""
+"""The maximum number of images on which the grid search measures errors. With only 48, the search finds grids
+that suit only these images."""
 FIRST_MOVE = 6
-"""The first step size of the grid search: each time of the solver moves by this many positions on the fine grid."""
+"""The first step size of the grid search: by how many positions in `Tuning.fine` a time of the solver moves."""
 GRID_SEARCH = 2500
-"""The maximum of NFE times the number of grids tried. Usually the search ends earlier, because no move lowers the error."""
+"""The maximum product of the NFE and the number of grids that the grid search tries. Usually the search ends earlier,
+because moving a time no longer lowers the error."""
 SEARCH = 50
-"""NFE times the number of rounds of the descent. A larger NFE needs fewer rounds, because less is left to improve."""
+"""The product of the NFE and the number of rounds of gradient descent. A larger NFE needs fewer rounds, because less is
+left to improve."""
 VERSION = 5
 """The version of the fit; interrupted work of another version is not resumed."""
 
@@ -62,8 +68,8 @@ class Tuning:
     """The fit of a solver to one network, diffusion and NFE.
 
     Attributes:
-        prepared: the solver to beat: gDDIM at the same NFE, with default options.
-        num: the number of images to which the solver is fitted. As many others are held out.
+        prepared: a run with the solver to beat, which is gDDIM at the same NFE with default options.
+        num: the number of images to which the solver is fitted. The same number of other images is held out.
         batch_size: images per batch.
         on_evaluation: called after each network evaluation with the number of images.
     """
@@ -100,7 +106,7 @@ class Tuning:
 
     @cached_property
     def fine(self) -> Array:
-        """The times of the reference solutions. The search chooses the times of the solver from these."""
+        """The times of the reference solutions. The search chooses the solver's times from these."""
         config = self.prepared.config
         return power_grid(
             config.t_start, config.t_end, max(REFERENCE_STEPS[self.method.k], 2 * self.nfe), REFERENCE_POWER
@@ -132,7 +138,7 @@ class Tuning:
 
     @property
     def rounds(self) -> int:
-        """The number of rounds of the descent. In each round, every batch gives one step; the result of the round is stored."""
+        """The number of rounds of gradient descent. A round takes one step per batch, and its result is stored."""
         return max(SEARCH // self.nfe, 2)
 
     @property
@@ -210,7 +216,7 @@ class Tuning:
         return state
 
     def times(self, solved: Sequence[Solved], others: Sequence[Batch]) -> list[int]:
-        """The positions on the fine grid of the solver's times except the last. The search stores its state after each pass."""
+        """The solver's times except the last, as positions in `fine`. The search stores its state after each pass."""
         path = self.folder / "grid.json"
         state = read_json(path, GridState)
         if state is None:
@@ -225,13 +231,10 @@ class Tuning:
             own = range(begin, min(begin + self.batch_size, indices.stop))
             eps, start = self.counted(self.prepared.eps_of(own)), self.prepared.start(own)
             path = self.folder / f"reference-{begin:06d}.npy"
-            if not path.is_file():
-                states = self.reference(eps, start, with_states)
-                with replacing(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, torch.stack(states).cpu().numpy())
-            read = read_array(path, memory_map=True)
-            if read.ndim != start.dim() + 1 or read.shape[1:] != tuple(start.shape):
-                raise DataError(f"{path}: not the reference of this fit; remove it and rerun the same command")
+            read = read_sealed_array(path)
+            if read is None or read.shape[1:] != tuple(start.shape):
+                write_sealed_array(path, torch.stack(self.reference(eps, start, with_states)).cpu().numpy())
+                read = read_array(path, memory_map=True)
             yield Solved(Batch(eps, start, torch.from_numpy(np.array(read[-1][:, 0])).to(start)), read)
 
     def reference(self, eps: Eps, start: Tensor, with_states: bool) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What the standard modules for .zip and .tar files let pass: members that unpack to any size, and archives cut short."""
+"""Refuses what zipfile and tarfile would accept: .zip members that may unpack to any size, and .tar files cut short."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gddim_cli.runtime.text import printable
 
 PACKINGS = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "LZMA"}
 LONGEST_END = 16 << 20
-"""The most zeros that may end a .tar, in bytes. tar programs fill the last record, of 10 kB as a rule, with zeros."""
+"""The maximum number of zero bytes at the end of a .tar. tar programs zero-pad the last record, usually of 10 kB."""
 
 
 def refuse_packed(members: Iterable[zipfile.ZipInfo], path: object) -> None:
     """Refuses members of a .zip that are neither stored nor deflated.
 
-    zipfile limits what a read unpacks for DEFLATE only; with bzip2 or LZMA a few bytes can fill the memory.
+    Only for DEFLATE does zipfile limit how much one read unpacks. With bzip2 or LZMA, a few bytes can fill the memory.
 
     Args:
         members: the entries of the .zip that will be read.
@@ -37,7 +37,7 @@ def refuse_packed(members: Iterable[zipfile.ZipInfo], path: object) -> None:
 
 
 def read_whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The content of a member. `ZipFile.read` would first unpack all of it, however little the directory claims."""
+    """The content of a member. `ZipFile.read` would unpack all of its data, even if the .zip claims a small size."""
     with archive.open(member) as file:
         return file.read(member.file_size + 1)  # one more, so that the checksum of an empty member is compared too
 
@@ -55,7 +55,7 @@ def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             raise ValueError(f"{printable(member.name)} is damaged")
         last, end = printable(member.name), member.offset
         yield member
-    # tarfile takes a header that is damaged or missing for the end; the true end is marked by blocks of zeros.
+    # tarfile mistakes a damaged or missing header for the end of the archive. Blocks of zeros mark the true end.
     file = archive.fileobj
     assert isinstance(file, io.BufferedIOBase)
     length = file.seek(0, io.SEEK_END) - archive.offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 import tokenize
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 from gddim_cli.runtime.archives import refuse_packed
-from gddim_cli.runtime.files import refuse_special, replacing
+from gddim_cli.runtime.files import refuse_special, replacing, sha256
 from gddim_cli.runtime.text import reason
 
 Shape = tuple[int, ...]
@@ -72,11 +73,36 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         np.save(file, array)
 
 
+def write_sealed_array(path: Path, array: NDArray[Any]) -> None:
+    """Writes an .npy file atomically, followed by the SHA-256 of its bytes, which `read_sealed_array` verifies.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+        seal = bytes.fromhex(sha256(temporary))
+        with temporary.open("ab") as file:
+            file.write(seal)
+
+
+def read_sealed_array(path: Path) -> NDArray[Any] | None:
+    """The array that `write_sealed_array` wrote, as a memory map; None if the file is missing, damaged or edited."""
+    try:
+        array = read_array(path, memory_map=True)
+    except DataError:
+        return None
+    content = np.memmap(path, np.uint8, mode="r").data
+    return array if hashlib.sha256(content[:-32]).digest() == content[-32:] else None
+
+
 def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:
     """The names, dtypes and shapes of the arrays in an .npz file, read from their headers only.
 
     Raises:
-        DataError: the file is not an .npz, or an array is shorter than its header says or not deflated.
+        DataError: the file is not an .npz, or an array is shorter than its header says, or is compressed
+            with a method other than DEFLATE.
     """
     found = {}
     try:

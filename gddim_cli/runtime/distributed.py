@@ -154,7 +154,7 @@ class World:
                 on_wait()
 
     def broadcast(self, item: T) -> T:
-        """On every rank, the `item` that rank 0 passes, which may be any picklable object.
+        """Returns on every rank the `item` that rank 0 passes. It may be any picklable object.
 
         Raises:
             PeerError: as in `barrier`.

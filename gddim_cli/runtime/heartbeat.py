@@ -1,4 +1,7 @@
-"""Heartbeats: a rank that sends none for a minute counts as lost, and so does a store that does not respond."""
+"""Heartbeats: a rank that sends none for a minute counts as lost.
+
+The launcher's key-value store also counts as lost if it does not respond for a minute.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def json_bytes(value: Any) -> bytes:
 def short_hash(*parts: Any) -> str:
     """A hash of structs and plain data, used in file names and keys.
 
-    Fields of a part that are None are ignored, so that adding an optional setting to it does not change existing hashes.
+    Fields that are None are ignored, so that a new optional field of a struct does not change existing hashes.
     """
     plain = [msgspec.to_builtins(part) for part in parts]
     given = [{k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in plain]
@@ -44,7 +44,7 @@ def short_hash(*parts: Any) -> str:
 
 
 def sealed(record: S) -> S:
-    """A copy of a struct whose field `checksum` is the SHA-256 of the struct's JSON in which that field is empty.
+    """A copy of a struct with its field `checksum` set to the SHA-256 of the struct's JSON with an empty `checksum`.
 
     A wrong checksum means that the stored record was damaged or edited.
     """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
-from gddim_cli.runtime.arrays import read_array
+from gddim_cli.runtime.arrays import read_array, read_header
 from gddim_cli.runtime.files import replacing, require_space, sha256, writing
 
 
@@ -18,8 +21,9 @@ class RowFile:
     """A file of float32 rows. Rows that have not been written yet hold NaN.
 
     Until it is complete, the file is called `FILE.npy.RUN.partial`. RUN identifies the run's settings, so that a run
-    with other settings does not continue the file. Rows are written with ordinary writes. With a memory map, a full
-    disk would kill the program instead of raising an error.
+    with other settings does not continue the file. The partial file ends with a checksum of each row, so that a damaged
+    row counts as not written. Rows are written with ordinary writes. With a memory map, a full disk would kill the
+    program instead of raising an error.
     """
 
     def __init__(
@@ -48,47 +52,73 @@ class RowFile:
             )
         self.complete = source == path and old is not None and len(old) == num
         if not self.complete and (source != self.partial or old is None or len(old) != num):
-            self._begin(num, shape, old)
+            intact = (
+                set() if old is None else set(range(len(old))) if source == path else intact_rows(self.partial, old)
+            )
+            self._begin(num, shape, old, intact)
 
-    def _begin(self, num: int, shape: Sequence[int], old: NDArray[np.float32] | None) -> None:
-        """Writes the partial file atomically: the rows of `old`, followed by rows of NaN up to `num`."""
+    def _begin(self, num: int, shape: Sequence[int], old: NDArray[np.float32] | None, intact: set[int]) -> None:
+        """Writes the partial file atomically: the `intact` rows of `old`, and rows of NaN in all other places."""
         missing = np.full(shape, np.nan, "<f4").tobytes()
         with replacing(self.partial) as temporary, temporary.open("wb") as file:
-            require_space(self.path, num * len(missing))
+            require_space(self.path, num * (len(missing) + 4))
+            sums = np.zeros(num, "<u4")
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (num, *shape)})
-            for row in range(num):
-                file.write(old[row].tobytes() if old is not None and row < len(old) else missing)
+            for index in range(num):
+                row = old[index].tobytes() if old is not None and index in intact else missing
+                sums[index] = checksum(row) if index in intact else 0
+                file.write(row)
+            file.write(sums.tobytes())
 
     def done(self, num: int) -> set[int]:
-        """The indices of the rows that have been written."""
+        """The indices of the rows that have been written and are undamaged."""
         if self.complete:
             return set(range(num))
-        states = read_array(self.partial, memory_map=True)
-        return {int(i) for i in np.flatnonzero(~np.isnan(states.reshape(len(states), -1)[:, -1]))}
+        return intact_rows(self.partial, read_array(self.partial, memory_map=True))
 
     def store(self, indices: Sequence[int], states: NDArray[np.floating]) -> None:
-        """Writes the rows with these indices.
+        """Writes the rows with these indices, and their checksums.
 
         Raises:
             OutputError: the rows cannot be written.
         """
         if self.complete:
             return
-        rows = states.astype("<f4")
+        rows = [row.tobytes() for row in states.astype("<f4")]
         with writing(self.partial), self.partial.open("r+b") as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
+            (num, *_), _, _ = read_header(file)
             start = file.tell()
             for index, row in zip(indices, rows, strict=True):
-                file.seek(start + index * row.nbytes)
-                file.write(row.tobytes())
+                file.seek(start + index * len(row))
+                file.write(row)
+                file.seek(start + num * len(row) + index * 4)
+                file.write(np.array(checksum(row), "<u4").tobytes())
 
-    def finish(self) -> str:
-        """Renames the file to its final name; returns its sha256."""
+    def finish(self, keep_checksums: bool = False) -> None:
+        """Renames the file to its final name; without `keep_checksums`, removes the checksums first."""
         if not self.complete:
             with writing(self.path):
+                if not keep_checksums:
+                    os.truncate(self.partial, checksums_start(self.partial))
                 self.partial.replace(self.path)
-        return sha256(self.path)
+
+
+def checksum(row: bytes) -> int:
+    """The CRC-32 of a row. It is never 0, which marks a row that has not been written."""
+    return zlib.crc32(row) or 1
+
+
+def checksums_start(path: Path) -> int:
+    """The position in a partial file at which the checksums of its rows begin."""
+    with path.open("rb") as file:
+        shape, _, dtype = read_header(file)
+        return file.tell() + math.prod(shape) * dtype.itemsize
+
+
+def intact_rows(path: Path, rows: NDArray[np.float32]) -> set[int]:
+    """The indices of the rows of a partial file that match their checksums; none if the file has no checksums."""
+    stored = np.fromfile(path, "<u4", count=len(rows), offset=checksums_start(path))
+    return {index for index, known in enumerate(stored) if known and known == checksum(rows[index].tobytes())}
 
 
 def partial_path(path: Path, run: str) -> Path:
@@ -103,26 +133,32 @@ class PartialRows:
     path: Path
     run: str
 
-    def _read(self) -> NDArray[np.float32] | None:
-        """The rows as a memory map; None if the file is missing or damaged."""
-        try:
-            found = read_array(partial_path(self.path, self.run), memory_map=True)
-        except DataError:
-            return None
-        return found if found.ndim == 2 and found.shape[1] and found.dtype == np.dtype("<f4") else None
+    @property
+    def file(self) -> Path:
+        """The path of the partial file."""
+        return partial_path(self.path, self.run)
 
     def resumed(self, num: int, width: int) -> RowFile:
         """The file of `num` rows of `width` numbers. It is started again if it is damaged or has another shape."""
-        found = self._read()
-        return RowFile(self.path, num, (width,), self.run, None, overwrite=found is None or found.shape != (num, width))
+        damaged = float32_rows(self.file, num, width) is None
+        return RowFile(self.path, num, (width,), self.run, None, overwrite=damaged)
 
-    def done(self) -> int:
-        """The number of rows that have been written."""
-        rows = self._read()
-        return 0 if rows is None else int((~np.isnan(rows[:, -1])).sum())
+    def done(self, num: int) -> int:
+        """The number of rows, of `num`, that have been written and are undamaged."""
+        rows = float32_rows(self.file, num)
+        return 0 if rows is None else len(intact_rows(self.file, rows))
 
     def forget(self) -> None:
         """Removes the file."""
-        path = partial_path(self.path, self.run)
-        with writing(path):
-            path.unlink(missing_ok=True)
+        with writing(self.file):
+            self.file.unlink(missing_ok=True)
+
+
+def float32_rows(path: Path, num: int, width: int | None = None) -> NDArray[np.float32] | None:
+    """The rows in a file, [num, width], as a memory map; None if it is missing, damaged, or of another shape or dtype."""
+    try:
+        found = read_array(path, memory_map=True)
+    except DataError:
+        return None
+    right = found.ndim == 2 and len(found) == num and found.shape[1] == (width or found.shape[1])
+    return found if right and found.dtype == np.dtype("<f4") else None

@@ -29,7 +29,7 @@ def without(values: Values, keys: Collection[str]) -> Values:
 
 @dataclass(frozen=True)
 class ListReader:
-    """Reads values of settings and collects their mistakes.
+    """Reads values of settings and collects the mistakes in them.
 
     Attributes:
         known: every setting by key.
@@ -104,8 +104,8 @@ def located(error: GddimError, where: Mapping[str, str], keys: Sequence[str] = (
 
     Args:
         where: places by key.
-        keys: the settings that may have caused the error, used if its message does not start with an option. The place
-            is that of the first key in `where`; if none is in `where`, the last place in `where`.
+        keys: the settings that may have caused an error whose message does not start with an option. The first of them
+            that is in `where` gives the place. If none is in `where`, its last entry does.
     """
     text = str(error)
     option = re.match(r"--([a-z-]+)[: ] *", text)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def unlike_dense(value: object) -> str | None:
-    """What a value is, if it is no dense tensor with data, for an error message; None for a dense tensor."""
+    """A description of a value that is not a dense tensor with data, for an error message; None for a dense tensor."""
     if type(value) not in (Tensor, nn.Parameter):  # a subclass may redefine every operation
         return type(value).__name__
     assert isinstance(value, Tensor)

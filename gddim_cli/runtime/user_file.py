@@ -31,7 +31,7 @@ def execute(path: Path) -> ModuleType:
         DataError: the file is missing, raises an error or exits.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
     spec = importlib.util.spec_from_file_location(f"{PREFIX}{path.stem}", path)
     assert spec is not None
     loader = spec.loader

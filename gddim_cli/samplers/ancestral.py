@@ -1,4 +1,7 @@
-"""Ancestral sampling: each step from t to s draws from `p(u_s | u_t, x0hat)`. This equals DDIM with eta = 1."""
+"""Ancestral sampling, which equals DDIM with eta = 1.
+
+Each step from t to s draws from `p(u_s | u_t, x0hat)`, where x0hat is the estimate of the image from `u_t`.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Draw: TypeAlias = "Callable[[int], Tensor]"
 Step: TypeAlias = "tuple[float, Tensor]"
 """A time and the state at that time. After the denoising step, the time is 0."""
 Solve: TypeAlias = "Callable[[Eps, Tensor, Draw], Iterator[Step]]"
-"""Takes eps, the states u_T and the noise draws; yields a `Step` after each step. The last `Step` holds the result."""
+"""Takes eps, the states u_T and a `Draw`; yields a `Step` after each step. The last `Step` holds the result."""
 
 
 class NoOptions(msgspec.Struct, frozen=True):
@@ -128,7 +128,7 @@ class SamplerSpec(Spec):
         return f"deterministic; stochastic with {setting.flag} above 0"
 
     def is_deterministic(self, options: Any) -> bool:
-        """Whether the sampler adds no noise with these options. It then solves the probability flow."""
+        """Whether the sampler adds no noise with these options. A sampler without noise solves the probability flow."""
         if isinstance(self.stochastic, bool):
             return not self.stochastic
         return not getattr(options, declared(self.options)[self.stochastic].name)

@@ -1,7 +1,8 @@
 """The coefficients of linear samplers, precomputed in float64: `Psi`, `C_ij` and the matrices of the denoising step.
 
-They follow gDDIM (arXiv 2206.05564), Eq. 19. Each step interpolates a function f between its values at past times.
-f is eps, as in the paper, or one of two alternatives (see `data_std` in `gddim_coefficients`).
+They follow gDDIM (arXiv 2206.05564), Eq. 19. Each step replaces a function f by the polynomial through the values of f
+at the current and past times. f is the noise prediction eps, as in the paper, or one of two alternatives (see
+`data_std` in `gddim_coefficients`).
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ class Coefficients:
     """Constants of a linear multistep method, float64.
 
     Step i is `u_{i+1} = Psi[i] u_i + sum_j C[i, j] f_{i-j} + noise[i] z_i` with `z_i ~ N(0, I)`. The denoising step, if
-    any, is `u = last[0] u_N + last[1] eps(u_N, t_N)`. The prediction f_i is `eps(u_i, t_i)`. If `prediction` is given,
-    it is `prediction[i, 0] u_i + prediction[i, 1] eps(u_i, t_i)` instead.
+    any, is `u = last[0] u_N + last[1] eps(u_N, t_N)`. The prediction f_i is `eps(u_i, t_i)` or, if `prediction` is
+    given, `prediction[i, 0] u_i + prediction[i, 1] eps(u_i, t_i)`.
 
     Attributes:
         t: the times, [N + 1], decreasing.
-        Psi: [N, D, D]. If blocks differ by frequency, every [D, D] here is [H, W, 1, 1].
+        Psi: [N, D, D]. If blocks differ by frequency, [H, W, 1, 1] replaces every [D, D] in this list.
         C: [N, order + 1, D, D]. In the first steps, the entries for past evaluations that do not exist yet are zero.
         k: which K (`R` or `L`) defines the noise prediction eps in the formulas above.
         last: the matrices of the denoising step, [2, D, D], or None.
         noise: [N, D, D]; step i adds noise of covariance `noise[i] noise[i]^T`. None for a deterministic method.
         prediction: [N, 2, D, D]; None if f is eps.
-        first: [D, D], maps the state u_T to the state at t[0] without a network evaluation. None: u_T is already the
+        first: [D, D], maps the state u_T to the state at t[0] without a network evaluation. None if u_T is already the
             state at t[0].
     """
 
@@ -105,8 +106,8 @@ def data_prediction(diffusion: Diffusion, t: Array, k: KChoice, data_std: float 
     """The matrices, [N, 2, D, D], that map u and eps to `f = Psi(0, t) (Sigma V^{-1} u - K eps)`.
 
     `data_equation` defines V and psi. `u - K eps` estimates `psi x_0`. For `data_std` = 0, V is Sigma, and the first
-    component of f is the estimate of x_0. For `data_std` > 0, it is that estimate minus the best linear one,
-    which is `c_skip y` in Karras et al. (arXiv 2206.00364).
+    component of f is the estimate of x_0. For `data_std` > 0, the best linear estimate of x_0, which is `c_skip y` in
+    Karras et al. (arXiv 2206.00364), is subtracted from this component.
     """
     back = diffusion.Psi(0.0, t)
     kept = back
@@ -127,9 +128,9 @@ def gddim_coefficients(
     """Coefficients of deterministic gDDIM (Eq. 19) on the grid `t`.
 
     `C_ij = int_{t_i}^{t_{i+1}} flow(t_{i+1}, s) B_s l_j(s) ds`, with flow and B as in `Equation`. `l_j` are the
-    Lagrange polynomials on the nodes `t_i, ..., t_{i-q}`. In the first q steps, the nodes are those evaluated so far.
-    The integrals are computed by Gauss-Legendre quadrature on panels that resolve the integrand to a relative accuracy
-    of 1e-13.
+    Lagrange polynomials on the nodes `t_i, ..., t_{i-q}`. In the first q steps, the nodes are the times evaluated so
+    far. The integrals are computed by Gauss-Legendre quadrature on panels that resolve the integrand to a relative
+    accuracy of 1e-13.
 
     Args:
         diffusion: defines the matrices.

@@ -33,7 +33,7 @@ def predict_correct_steps(
     first_step: int = 0,
     history: Sequence[Tensor] = (),
 ) -> Iterator[Step]:
-    """Yields steps in which gDDIM predicts a state, and then repeats the step with the evaluation there as a node.
+    """Yields gDDIM's steps, each done twice: to predict the next state, and then with the evaluation there as a node.
 
     The loop takes two evaluations per step, and one for the denoising step. The global order is `predictor.order + 2`
     once the history is full. `first_step` and `history` (as in `multistep`) start the loop with a full history.

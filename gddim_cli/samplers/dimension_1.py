@@ -97,7 +97,7 @@ def half_log_snr_sampler(
 
 
 def polynomial_integrals(lam: Array, i: int, nodes: Sequence[int], rate: float) -> list[Array]:
-    """`int e^{rate lambda} l_j dlambda` from `lambda_i` to `lambda_{i+1}` for every Lagrange polynomial on the nodes.
+    """`int e^{rate lambda} l_j dlambda` from `lambda_i` to `lambda_{i+1}` for the Lagrange polynomials l_j on `nodes`.
 
     Args:
         lam: lambda at the grid's times, [N + 1, ...].

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def weights(at: Scales) -> Array:
     """The weights of x0_i and x0_{i-1} in `-alpha_{i+1} (e^{-h_i} - 1) [(1 + 1/(2 r)) x0_i - 1/(2 r) x0_{i-1}]`.
 
-    `x0_i` is the estimate of the image at `t_i`, `h_i = lambda_{i+1} - lambda_i` and `r = h_{i-1} / h_i`. The first
-    step has order 1.
+    `x0_i` is the estimate of the image at `t_i`, lambda is the half log SNR, `h_i = lambda_{i+1} - lambda_i` and
+    `r = h_{i-1} / h_i`. The first step has order 1.
     """
     h = np.diff(at.half_log_snr, axis=0)
     outer = -at.alpha[1:] * np.expm1(-h)

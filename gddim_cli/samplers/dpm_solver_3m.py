@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def weights(at: Scales) -> Array:
     """The weights of the last three estimates x0 in `alpha_{i+1} [-(e^{-h} - 1) x0_i + phi_2 D_1 - phi_3 D_2]`.
 
-    `h = h_i = lambda_{i+1} - lambda_i`, `phi_2 = (e^{-h} - 1)/h + 1`, `phi_3 = phi_2/h - 1/2`. With
-    `r_k = h_{i-1-k} / h_i` and the divided differences `d_k = (x0_{i-k} - x0_{i-k-1}) / r_k`:
-    `D_2 = (d_0 - d_1) / (r_0 + r_1)` and `D_1 = d_0 + r_0 D_2`. The first two steps are those of 2M.
+    lambda is the half log SNR, `h = h_i = lambda_{i+1} - lambda_i`, `phi_2 = (e^{-h} - 1)/h + 1` and
+    `phi_3 = phi_2/h - 1/2`. With `r_k = h_{i-1-k} / h_i` and the divided differences
+    `d_k = (x0_{i-k} - x0_{i-k-1}) / r_k`: `D_2 = (d_0 - d_1) / (r_0 + r_1)` and `D_1 = d_0 + r_0 D_2`. The first two
+    steps are those of DPM-Solver++ (2M).
 
     `D_2` approximates `h^2 x0'' / 2` (derivatives with respect to lambda), but phi_3 is the weight for `h^2 x0''`. The
     method therefore has order 2 instead of 3. We keep the formula to match other implementations.

@@ -50,7 +50,9 @@ class EdmOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Churned:
-    """The constants of EDM's steps. Each step first adds noise, which raises the noise level, and then integrates.
+    """The constants of EDM's steps.
+
+    Each step first adds noise, which raises the noise level, and then solves the probability flow to the next time.
 
     Attributes:
         t: the times, [N + 1], decreasing; the last is 0 if sampling ends at noise level 0.

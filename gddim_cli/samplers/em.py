@@ -29,7 +29,7 @@ def em_coefficients(
 
     The SDE is `du = [F u - (1 + lambda^2)/2 GG score] dt + lambda G dw` with `score = -K^{-T} eps`. For lambda = 0,
     this is Euler's method on the probability flow. The program of gDDIM's authors has `(1 + lambda)/2` instead of
-    `(1 + lambda^2)/2`, so for 0 < lambda < 1 its results belong to a different equation.
+    `(1 + lambda^2)/2`. It therefore solves a different equation unless lambda is 0 or 1.
     """
     from gddim_cli.numerics.matrices import symmetric_square_root
     from gddim_cli.samplers.coefficients import Coefficients, denoising_matrices
@@ -44,7 +44,7 @@ def em_coefficients(
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: EmOptions) -> PreparedSampler:
-    """Prepares Euler-Maruyama with one step per evaluation; raises UsageError if the budget is too small for one."""
+    """Prepares Euler-Maruyama with one step per evaluation; raises UsageError if the budget is too small."""
     t = time_grid(diffusion, config, budget, budget)
     return multistep_sampler(em_coefficients(diffusion, t, options.lam, config.k, config.denoise), options)
 

@@ -10,7 +10,7 @@ from gddim_cli.numerics.quadrature import Array
 
 
 class GaussianImages(Diffusion):
-    """`base` with images distributed as `N(0, std^2 I)`.
+    """The diffusion `base`, applied to images that are distributed as `N(0, std^2 I)`.
 
     F and G are unchanged, and `Sigma_t` grows by `std^2 psi_t psi_t^T`, where `psi_t` is the first column of
     `Psi(t, 0)`. `R_t` is computed from this `Sigma_t`, so `R_t R_s^{-1}` is the probability-flow map from s to t for

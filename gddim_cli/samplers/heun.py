@@ -40,7 +40,7 @@ def heun_steps(eps: Eps, u: Tensor, coefficients: Coefficients) -> Iterator[Step
 
 
 def prepare(diffusion: Diffusion, config: SamplingConfig, budget: int, options: NoOptions) -> PreparedSampler:
-    """Prepares Heun's method with N = (budget + 1) // 2 steps; raises UsageError if the budget is too small for one."""
+    """Prepares Heun's method with N = (budget + 1) // 2 steps; raises UsageError if the budget is too small."""
     from gddim_cli.samplers.coefficients import gddim_coefficients
 
     t = time_grid(diffusion, config, budget, (budget + 1) // 2)

@@ -1,4 +1,4 @@
-"""The loop that most samplers run: each state is a fixed linear map of the last state, past evaluations, and noise."""
+"""The loop that most samplers run: the next state is a fixed linear map of the state, of evaluations and of noise."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ BISECTIONS = 100
 
 
 def noise_level(diffusion: Diffusion, t: ArrayLike) -> Array:
-    """`sigma_t = (psi^T Sigma_t^{-1} psi)^{-1/2}`, where psi is the first column of `Psi(t, 0)`, [...].
+    """`sigma_t = (psi^T Sigma_t^{-1} psi)^{-1/2}`, [...], where psi is the first column of `Psi(t, 0)`.
 
     The noise level increases with t. For D = 1, it is the noise-to-signal ratio `sqrt(Sigma_t) / psi`, and
     `-log sigma_t` is half the log SNR. For a diffusion in frequency space, it is the noise level of the lowest

@@ -32,7 +32,8 @@ MAX_STEPS = 1_000
 Rtol = Annotated[
     float,
     about(
-        "Relative tolerance for rk45. Default: calibrated so that rk45 uses about --nfe evaluations.",
+        "Relative tolerance for rk45. Default: same as --atol. If neither is given, both are calibrated so that rk45 "
+        "uses about --nfe evaluations.",
         label="rtol {}",
         metavar="X",
         ge=1e-12,

@@ -25,13 +25,14 @@ class Splitting:
     """Constants of SSCS, float64. Each step is an exact half step, an Euler step, and another exact half step.
 
     The half steps solve `du = beta [[0, -1/M], [1, -Gamma/M]] u dtau + diag(0, sqrt(2 Gamma beta)) dw` in reversed time
-    tau. They preserve `N(0, diag(1, M))`. The Euler step accounts for the rest of the reverse-time SDE, the score part.
+    tau. They preserve `N(0, diag(1, M))`. The Euler step accounts for the rest of the reverse-time SDE, which contains
+    the score.
 
     Attributes:
         t: the grid, [N + 1].
         middle: the times at which the score is evaluated, [N].
         half: the matrices of the two half steps of each step, [N, 2, 2, 2].
-        half_noise: the factors of the noise of these half steps, [N, 2, 2, 2].
+        half_noise: the matrices that multiply the noise in these half steps, [N, 2, 2, 2].
         kick: the matrices for u and eps in the Euler step, [N, 2, 2, 2]:
             `[I + 2 beta Gamma h diag(0, 1/M), -2 beta Gamma h diag(0, 1) K^{-T}]`, where h is the length of the step.
         last: the matrices of the denoising step, or None.

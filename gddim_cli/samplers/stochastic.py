@@ -20,8 +20,8 @@ def stochastic_coefficients(
     """The coefficients of stochastic gDDIM, which has order 0 (Eq. 22).
 
     A step from s to t draws from a Gaussian with mean `Psi u + (Psihat - Psi) K_s eps` and covariance
-    `P_st = Sigma_t - Psihat Sigma_s Psihat^T`. The mean does not depend on the choice of K, since
-    `K_s eps = -Sigma_s score`.
+    `P_st = Sigma_t - Psihat Sigma_s Psihat^T`, where Psihat is the diffusion's `Psi_hat(t, s, lam)`.
+    The mean does not depend on the choice of K, since `K_s eps = -Sigma_s score`.
 
     The authors' program differs in two points: its `P_st` lacks a transpose, and its last step adds no noise.
     """

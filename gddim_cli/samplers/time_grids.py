@@ -1,4 +1,4 @@
-"""Time grids `t_start = t_0 > ... > t_N = t_end`, even in a power of t, a power of the noise level, or log SNR."""
+"""Time grids `t_start = t_0 > ... > t_N = t_end`, spaced evenly in a power of t or the noise level, or in log SNR."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def grid_times(diffusion: Diffusion, t_start: float, t_end: float, steps: int, g
 
 
 def rho_of(grid: str) -> float:
-    """P of a grid `rho:P`.
+    """The number P in the name `rho:P` of a grid.
 
     Raises:
-        UsageError: the grid does not have this form.
+        UsageError: the name does not have this form.
     """
     try:
         rho = float(grid.removeprefix(RHO)) if grid.startswith(RHO) else 0.0

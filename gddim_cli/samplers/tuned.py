@@ -19,8 +19,8 @@ Solver = Annotated[
     str,
     about(
         "Solver fitted to the network: a file written by gddim tune, or auto. With auto, gddim uses the solver for this "
-        "checkpoint, diffusion and NFE from the cache, or one that it ships. Implies --sampler tuned. Default with --sampler "
-        "tuned: auto.",
+        "checkpoint, diffusion and NFE from the cache, or else the one that ships with gddim. Implies --sampler tuned. "
+        "Default with --sampler tuned: auto.",
         metavar="FILE|auto",
         label="solver {}",
         complete=lambda: [AUTO],
@@ -30,7 +30,7 @@ Solver = Annotated[
 
 
 class TunedOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of `tuned`. In a resolved request, `solver` is the sha256 of the solver file's content."""
+    """The options of `tuned`. In a resolved `SamplingRequest`, `solver` is the sha256 of the solver file's content."""
 
     solver: Solver = AUTO
 

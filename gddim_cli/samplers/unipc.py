@@ -42,11 +42,11 @@ def step_weights(at: Scales, i: int, nodes: list[int]) -> Array:
     """The weights of x0 at the nodes for the step from `t_i` to `t_{i+1}`, [nodes, ...].
 
     The weights are `sigma_{i+1} int e^lambda l_j dlambda` with the Lagrange polynomials `l_j` on the nodes. They solve
-    the paper's system of equations for every choice of its function B(h).
+    the paper's system of equations for every choice of the function B(h) in that system.
 
     The case of two nodes, `t_i` and `t_m`, is an exception: the paper sets a coefficient to 1/2 instead of solving the
-    system. The weights are then those of `-alpha_{i+1} B(h) (x0_i + (x0_m - x0_i) / (2 r))`, with `B(h) = e^{-h} - 1`
-    and `r = (lambda_m - lambda_i) / h`.
+    system. The weights are then those of `-alpha_{i+1} B(h) (x0_i + (x0_m - x0_i) / (2 r))`, with `B(h) = e^{-h} - 1`,
+    `h = lambda_{i+1} - lambda_i` and `r = (lambda_m - lambda_i) / h`.
     """
     lam = at.half_log_snr
     if len(nodes) != 2:

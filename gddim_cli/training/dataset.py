@@ -95,11 +95,11 @@ def read_dataset(
     Args:
         path: a folder, a .zip or .tar of images, an .npz, or an .npy. If the folder is a run of `gddim sample`, only the
             run's images are read.
-        key: the array of an .npz that holds the images.
+        key: for an .npz, the name of the array with the images.
         num: at most this many images: the first ones of a run of `gddim sample`, else a fixed random subset.
         conditional: whether to read labels. They come from the first folder in each image's path, or from an array of
             the .npz.
-        label_key: the array of an .npz that holds the labels; by default `train_labels`. Implies `conditional`.
+        label_key: for an .npz, the name of the array with the labels; by default `train_labels`. Implies `conditional`.
 
     Raises:
         DataError: there are no images; the images are not square, differ in size or kind, or do not fit in memory;
@@ -172,7 +172,8 @@ def array_classes(path: Path, count: int, label_key: str | None) -> Classes:
     """The labels in an array of an .npz.
 
     Raises:
-        DataError: there is no such array, or it does not hold one whole number from 0 for each image.
+        DataError: there is no such array, or it does not hold one class label for each image. Class labels are whole
+            numbers from 0, with 2 to `MOST_CLASSES` classes.
     """
     arrays = read_archive(path)
     name = label_key or LABELS

@@ -196,7 +196,7 @@ class TrainingFolder:
         with writing(self.path):
             names = [file.name for file in self.path.iterdir() if file.name != LOCK]
             if RECORD not in names and not all(map(TEMPORARY.fullmatch, names)):
-                return  # Someone else's folder, perhaps with files of theirs that have such names.
+                return  # The folder may be someone else's, and so may its temporary files.
             for file in list(self.path.iterdir()):
                 found = TEMPORARY.fullmatch(file.name)
                 if found and (found[1] in own or GRID.fullmatch(found[1])):

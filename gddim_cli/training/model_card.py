@@ -73,6 +73,6 @@ def class_names(data: Dataset) -> dict[str, Any]:
 
 
 def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:
-    """The parts of a recipe that the card records under `recipe`: those that the card does not hold elsewhere."""
+    """The fields of a recipe that the card records under `recipe`: those that the card does not record elsewhere."""
     elsewhere = {"data", "license", "network", "name"} | (set() if conditional else {"label_dropout"})
     return {key: value for key, value in msgspec.to_builtins(recipe).items() if key not in elsewhere}

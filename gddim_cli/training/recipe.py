@@ -20,7 +20,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Width = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 NAME, LONGEST_NAME = r"^[\w-]+\Z", 64
 FROM_IMAGES = ("image_channels", "image_size", "sigma_data", "classes")
-"""Arguments of the network that the training images determine."""
+"""Network arguments that are determined by the training images, so that a recipe must not set them."""
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -51,7 +51,7 @@ class TrainingRun:
         Raises:
             DataError: the network does not fit the images, or `state.pt` cannot be read.
             UsageError: the folder holds a run of other settings.
-            OutputError: the folder cannot be written, or holds files that this run would replace and did not write.
+            OutputError: the folder cannot be written, or holds files that this run did not write but would replace.
         """
         refuse_unusable_levels(self.recipe)
         probe(self.out / STATE)
@@ -161,7 +161,7 @@ class TrainingRun:
 
 
 def refuse_unusable_levels(recipe: Recipe) -> None:
-    """Raises DataError if the noise levels do not overlap those that sampling through CLD, the default, needs."""
+    """Raises DataError if the recipe's noise levels do not overlap those of CLD, the default diffusion for sampling."""
     diffusion, levels = CLD(), recipe.sigma
     highest, lowest = (sigma_eff(diffusion, t) for t in (diffusion.sampling.t_start, diffusion.sampling.t_end))
     if levels.max <= lowest or levels.min >= highest:

@@ -20,7 +20,7 @@ from gddim_cli.training.trainer import Trainer
 LogRow = tuple[int, float, float]
 """Step, mean loss since the previous row, seconds of training so far."""
 FREE = ("steps", "data", "license")
-"""Parts of a recipe that may change while a run is under way."""
+"""Fields of a recipe that may change after the run has begun."""
 
 
 class RunSettings(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ def settings_of(recipe: Recipe, data: Dataset) -> RunSettings:
 
 
 def flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a recipe that identify a run, in one flat dict with keys such as `network.blocks`."""
+    """The fields of a recipe that identify a run, in one flat dict with keys such as `network.blocks`."""
     found: dict[str, Any] = {}
     for key, value in recipe.items():
         if isinstance(value, dict) and key not in FREE:

@@ -1,9 +1,9 @@
 """Training a preconditioned denoiser: batches, loss, learning rate, averaged weights.
 
 Karras et al. (arXiv 2206.00364), Table 1: `loss = E lambda(sigma) |D(x + sigma n; sigma) - x|^2` with
-`lambda = (sigma^2 + s^2) / (sigma s)^2` and `s = sigma_data`. Unlike there,
-some noise levels are drawn from the whole range of a diffusion, so that the network can be sampled from its first time to its
-last.
+`lambda = (sigma^2 + s^2) / (sigma s)^2` and `s = sigma_data`. Unlike in the paper, a share of the
+noise levels has ln(sigma) drawn uniformly over the whole range of the recipe. The network thus also learns the extreme
+noise levels at which sampling starts and ends.
 """
 
 from __future__ import annotations

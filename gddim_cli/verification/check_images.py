@@ -18,7 +18,7 @@ from gddim_cli.verification.linear_denoiser import LinearDenoiser
 FEWEST, FITTED = 16, 2000
 """The fewest images that a check needs, and the most that the linear denoiser is fitted to."""
 NUMBERS_COMPARED = 6144
-"""Approximate number of pixel values of the given images on which corrections are compared."""
+"""Corrections are compared on about this many pixel values of the given images."""
 CLASSES_TRIED = 16
 FULL_RANGE, TOO_FAR = 1.3, 1.4
 """The 1 % and 99 % quantiles of images in [-1, 1] must be at least 1.3 apart and lie between -1.4 and 1.4."""
@@ -33,7 +33,7 @@ class Images(Protocol):
         convincing: the mean ratio below which no corrections (see `mistakes`) are tried; 0 if they are always tried.
         count: the number of images on which the model is tested.
         compared: the number of images on which corrections are compared.
-        evaluations: the network evaluations per image with which the images are drawn.
+        evaluations: the network evaluations that drawing one image takes; 0 for given images.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Images(Protocol):
     evaluations: int
 
     def of(self, reading: Reading, count: int) -> tuple[Tensor, Tensor | None, LinearDenoiser]:
-        """`count` images to test a reading on, their classes, and a linear denoiser that is fitted to such images."""
+        """`count` images to test a reading on, their classes, and a linear denoiser fitted to images of this kind."""
 
 
 class GivenImages:

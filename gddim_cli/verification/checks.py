@@ -67,7 +67,7 @@ class Subject:
 
     @cached_property
     def edges(self) -> Array:
-        """The edges, [P + 1], of panels of [t_end, t_start]. All matrices change little within a panel."""
+        """The edges, [P + 1], of the panels that divide [t_end, t_start]. All matrices change little within a panel."""
         d = self.diffusion
 
         def matrices(t: Array) -> Array:
@@ -142,7 +142,7 @@ def check_psi(subject: Subject) -> Result:
 
 
 def check_noise(subject: Subject) -> Result:
-    """Checks that GG is symmetric and positive semidefinite. Deviations are relative to its largest entry."""
+    """Checks that GG is symmetric and positive semidefinite. Deviations are relative to the largest entry of GG."""
     gg = subject.diffusion.GG(subject.nodes)
     transposed = gg.swapaxes(-1, -2)
     lowest = float(np.linalg.eigvalsh(0.5 * (gg + transposed)).min())
@@ -227,11 +227,17 @@ def check_one_step(subject: Subject) -> Result:
         growth = float(np.linalg.norm(d.Psi(t, s), 2))
         worst = max(worst, flow.step_error(s, t) / (max(growth, 1.0) * max(1.0, float(flow.at(s).abs().max()))))
     message = "a step of gDDIM of order 0 should be exact but is not, so its coefficients are not accurate enough"
-    return below("one step of order 0 on one image, relative to Psi", worst, ONE_STEP_BOUND, message)
+    return below(
+        "error of one step of order 0 on one image, relative to the norm of Psi", worst, ONE_STEP_BOUND, message
+    )
 
 
 def long_steps(subject: Subject) -> Iterator[tuple[float, float]]:
-    """Steps from s to t < s. The longest that `LARGEST_GROWTH` permits cover [t_end, t_start]; shorter ones start with each."""
+    """Steps from s to t < s.
+
+    The longest steps that `LARGEST_GROWTH` permits cover [t_end, t_start]. From the start of each of these, shorter
+    steps are tested, too.
+    """
     grid = power_grid(subject.start, subject.end, 200)
     first = 0
     while first < len(grid) - 1:
@@ -289,7 +295,8 @@ def examine(diffusion: Diffusion) -> Iterator[Result]:
 
     Raises:
         NumericsError: the matrices are not finite or not smooth, or the K for sampling is undefined.
-        UsageError: sampling goes outside the diffusion's times, or the diffusion cannot be tested in frequency space.
+        UsageError: sampling goes outside the diffusion's times, or the diffusion is in frequency space and
+            `parts_to_test` does not support it.
     """
     subjects = [Subject(part) for part in parts_to_test(diffusion)]
     for check in checks_of(diffusion):

@@ -37,7 +37,7 @@ def prior_states(diffusion: Diffusion, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PointFlow:
-    """The probability flow for data that consist of one image m, from 16 draws of the prior.
+    """The probability flow for data that consist of one image m, starting from 16 draws of the prior.
 
     `u_t = psi_t m + R_t R_T^{-1} (u_T - psi_T m)` (gDDIM, Prop. 4), where psi_t is the first column of `Psi(t, 0)` and
     T is `t_start`. One step of gDDIM of order 0 with K = R is exact on this flow, whatever the length of the step.
@@ -61,7 +61,7 @@ class PointFlow:
         return psi.view(1, -1, 1, 1, 1) * self.point.means[:1, None]
 
     def step_error(self, s: float, t: float) -> float:
-        """The largest error, due to rounding, of a step of order 0 from s to t with K = R and the exact score."""
+        """The largest error of a step of order 0 from s to t with K = R and the exact score; ideally, rounding only."""
         c = gddim_coefficients(self.diffusion, np.array([s, t]), order=0, k="R")
         end = final_state(multistep(self.point.eps(self.diffusion, "R"), self.at(s), c))
         return float((end - self.at(t)).abs().max())

@@ -1,4 +1,7 @@
-"""`gddim check --checkpoint`: tests whether a model denoises well by its conventions, and at which noise levels."""
+"""`gddim check --checkpoint`: tests whether a model denoises well, and at which noise levels.
+
+The network's output is interpreted by the model's declared conventions, and also by common alternatives to them.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ class ModelReport:
 
 
 def reading_of(model: Model) -> tuple[Reading, list[Level]]:
-    """The reading that a model's own conventions define, and the noise levels to test it at.
+    """How the model's own conventions interpret the network's output, and the noise levels to test this `Reading` at.
 
     Raises:
         UsageError: the model's diffusion is in frequency space.
@@ -101,10 +104,11 @@ class ModelCheck:
     """The check of a model: its errors, and whether another convention makes them much smaller.
 
     Args:
-        images: the images to test it on.
+        images: the images to test the model on.
 
     Raises:
-        UsageError: the model cannot be checked, or it can be checked only on given images and `images` are drawn.
+        UsageError: the model cannot be checked; or `images` are drawn from the model, but it can be checked only on
+            given images.
     """
 
     def __init__(self, model: Model, images: Images) -> None:
@@ -118,7 +122,7 @@ class ModelCheck:
 
     @property
     def total(self) -> int:
-        """The largest possible number of readings to try: the model's own and all corrections."""
+        """The largest possible number of interpretations to try: the model's own and one per correction."""
         return 1 + len(self.corrections)
 
     def run(self, advance: Callable[[int], object] = lambda _: None) -> ModelReport:

@@ -14,6 +14,7 @@ from gddim_cli.bench.results import Folder
 from gddim_cli.errors import NumericsError
 from gddim_cli.runs import solver_error
 from gddim_cli.runs.batch_size import BatchSizeProbe
+from gddim_cli.runtime.row_file import PartialRows
 
 ONE = ("--nfe", "4", "--num", "6", "--batch-size", "4")
 
@@ -40,6 +41,28 @@ def test_a_damaged_partial_is_started_again(bench, tmp_path: Path, shape: tuple[
     result = bench(*ONE)
     assert result.status == 0, result.err
     assert results(tmp_path / "out") == results(tmp_path / "good")
+
+
+def test_a_damaged_row_of_a_partial_is_measured_again(bench, tmp_path: Path, monkeypatch) -> None:
+    """One changed number among the features of an unfinished cell."""
+    assert bench(*ONE, out="good").status == 0
+    (cell,) = results(tmp_path / "good")
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialRows, "forget", lambda _: None)
+        assert bench(*ONE).status == 0
+    folder = tmp_path / "out"
+    (folder / "cells" / f"{cell['key']}.json").unlink()
+
+    def rows_left() -> int:
+        return json.loads(bench("--status", folder, "--json").out)["missing"][cell["key"]]["images"]
+
+    assert rows_left() == 6
+    rows = np.load(folder / "partial" / f"features.npy.{cell['features']}.partial", mmap_mode="r+")
+    rows[1, 3] += 1
+    rows.flush()
+    assert rows_left() == 5
+    assert bench(*ONE).status == 0
+    assert results(folder) == results(tmp_path / "good")
 
 
 def test_a_damaged_run_of_images_fails_its_cell_only(bench, tmp_path: Path) -> None:

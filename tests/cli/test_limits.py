@@ -150,3 +150,31 @@ def test_statistics_do_not_replace_a_file_of_something_else(gddim: Callable, tmp
     assert path.read_bytes() == b"mine"
     assert gddim("fid", "stats", digits, path, "--force").status == 0
     assert gddim("fid", "stats", digits, path).status == 0
+
+
+def test_statistics_do_not_replace_those_of_other_images_of_the_same_name(
+    gddim: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        folder_of(tmp_path / str(seed) / "digits", pictures(90, 28, 1, seed=seed))
+    monkeypatch.chdir(tmp_path / "1")
+    assert gddim("fid", "stats", "digits", tmp_path / "stats.npz").status == 0
+    first = (tmp_path / "stats.npz").read_bytes()
+    monkeypatch.chdir(tmp_path / "2")
+    for words in (("stats", "digits", tmp_path / "stats.npz"), ("digits", "--save-stats", tmp_path / "stats.npz")):
+        result = gddim("fid", *words)
+        assert (result.status, "stats.npz exists and holds something else" in result.err) == (2, True), result.err
+    assert (tmp_path / "stats.npz").read_bytes() == first
+
+
+def test_statistics_do_not_replace_those_of_another_network(gddim: Callable, tmp_path: Path) -> None:
+    digits, path = folder_of(tmp_path / "digits", pictures(90, 28, 1)), tmp_path / "stats.npz"
+    network = tmp_path / "mean.py"
+    network.write_text("def build(device):\n    return lambda images: images.flatten(1)[:, :8]\n")
+    assert gddim("fid", "stats", digits, path).status == 0
+    first = path.read_bytes()
+    for words in (("stats", digits, path), (digits, "--ref", digits, "--save-stats", path)):
+        result = gddim("fid", *words, "--features", f"{network}:build")
+        assert (result.status, "stats.npz exists and was made with" in result.err) == (2, True), result.err
+    assert path.read_bytes() == first

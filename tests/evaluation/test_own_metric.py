@@ -131,7 +131,7 @@ def forgotten() -> Iterator[None]:
         ('{"value"', '{"score"', "}; expected a dict of numbers by name, one of them named 'value'"),
         ("return {", "return None\n    return {", "compute returned None; expected a dict of numbers by name"),
         ("return {", "return 5\n    return {", "compute returned 5; expected a dict of numbers by name"),
-        ("float(np.abs", "str(np.abs", "' under the name 'value'; expected a number under a text"),
+        ("float(np.abs", "str(np.abs", "' under the name 'value'; expected a number, and a text as its name"),
         (
             "return {",
             "return {'value': 10**400}\n    return {",

@@ -13,7 +13,7 @@ from support import pictures
 
 from gddim_cli.errors import OutputError, UsageError
 from gddim_cli.images.film import check_film, strip, write_film
-from gddim_cli.images.render import grid, is_own_picture
+from gddim_cli.images.render import grid, text_of
 from gddim_cli.images.sheet import LABEL, MARGIN, Entry, Sheet, block, font, wrapped
 
 
@@ -62,10 +62,12 @@ def test_a_sheet_records_how_it_was_made(tmp_path: Path) -> None:
     path.write_bytes(Sheet(["NFE 5"], {"a": [Entry(pictures(2, 8))]}).png('{"seed": 0, "λ": 1}'))
     with Image.open(path) as sheet:
         assert sheet.text["gddim"] == '{"seed": 0, "λ": 1}'
-    assert is_own_picture(path)
+    assert text_of(path) == '{"seed": 0, "λ": 1}'
+    path.write_bytes(path.read_bytes()[:200])
+    assert text_of(path) == '{"seed": 0, "λ": 1}'
     Image.new("RGB", (8, 8)).save(tmp_path / "mine.png")
     (tmp_path / "text.png").write_text("no picture")
-    assert not any(map(is_own_picture, (tmp_path / "mine.png", tmp_path / "text.png", tmp_path / "none.png")))
+    assert [text_of(tmp_path / f"{name}.png") for name in ("mine", "text", "none")] == [None] * 3
 
 
 def steps(count: int, size: int = 8, channels: int = 1) -> list[np.ndarray]:

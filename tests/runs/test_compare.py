@@ -27,7 +27,7 @@ def requests(path: Path) -> list[dict]:
 def test_a_row_for_each_sampler_and_a_column_for_each_budget(compare, tmp_path: Path) -> None:
     done = compare("gddim:2,em,gddim:0:lambda=0.3,heun:time_grid=linear", "--nfe", "4,6", "--num", "3", "--seed", "5")
     assert done.status == 0, done.err
-    assert done.err.endswith("sheet.png: 4 samplers, 2 budgets, 3 images each\n")
+    assert done.err.endswith("sheet.png: 4 samplers, 2 values of NFE, 3 images per cell\n")
     found = requests(tmp_path / "sheet.png")
     assert [(one["sampler"], one["nfe"]) for one in found] == [
         (sampler, nfe) for sampler in ("gddim", "em", "gddim", "heun") for nfe in (4, 6)
@@ -83,10 +83,14 @@ def test_a_row_can_be_the_papers_scheme_and_a_solver_that_is_missing_leaves_its_
     assert [one["nfe"] for one in tuned] == [5]
 
 
-def test_only_a_sheet_is_replaced(compare, tmp_path: Path) -> None:
+def test_only_a_sheet_of_the_same_settings_is_replaced(compare, tmp_path: Path) -> None:
     words = ("gddim", "--nfe", "4", "--num", "1")
     assert compare(*words).status == 0
     assert compare(*words).status == 0
+    first = (tmp_path / "sheet.png").read_bytes()
+    other = compare(*words, "--seed", "7")
+    assert (other.status, "sheet.png is a sheet of other settings; choose another" in other.err) == (2, True), other.err
+    assert (tmp_path / "sheet.png").read_bytes() == first
     Image.new("RGB", (8, 8)).save(tmp_path / "sheet.png")
     refused = compare(*words)
     assert (refused.status, "exists and was not written by this run" in refused.err) == (2, True)

@@ -179,7 +179,7 @@ def test_an_unfinished_shard_that_has_an_image_twice(sample, tmp_path: Path) -> 
         images = arrays["images"]
     np.savez(shard, images=images, index=np.array([0, 1, 1]))
     result = sample("--num", 3, "--format", "npz")
-    assert (result.status, "images-000000-000002.npz damaged: making 3 images again" in result.err) == (0, True)
+    assert (result.status, "images-000000-000002.npz; making 3 images again" in result.err) == (0, True)
     assert shard.read_bytes() == whole
 
 
@@ -191,6 +191,21 @@ def test_an_unfinished_shard_of_another_size(sample, tmp_path: Path, shape: tupl
     result = sample("--num", 3, "--format", "npz")
     assert (result.status, "but the model draws 8x8 gray" in one_line(result.err)) == (1, True)
     assert not (tmp_path / "imgs" / "manifest.json").exists()
+
+
+def test_a_picture_of_another_size_in_an_unfinished_run(sample, tmp_path: Path) -> None:
+    """Also behind the images of the grid."""
+    sample("--num", 102)
+    (tmp_path / "imgs" / "manifest.json").unlink()
+    for name in ("000101.png", "000000.png"):
+        path = tmp_path / "imgs" / name
+        whole = path.read_bytes()
+        Image.new("L", (9, 8)).save(path)
+        result = sample("--num", 102)
+        assert (result.status, name in result.err or "holds images of" in result.err) == (1, True), result.err
+        assert not (tmp_path / "imgs" / "manifest.json").exists()
+        path.write_bytes(whole)
+    assert sample("--num", 102).status == 0
 
 
 def test_a_whole_shard_of_a_person(sample, tmp_path: Path) -> None:

@@ -217,6 +217,30 @@ def test_raw_rows_still_missing_are_known(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_damaged_raw_rows_are_missing(tmp_path: Path) -> None:
+    """One changed bit in a row, a row of zeros, and checksums cut off; also when more rows are asked for."""
+    path, shape = tmp_path / "r.npy", (1, 2, 2)
+    RowFile(path, 4, shape, "this", None, overwrite=False).store(range(4), np.ones((4, *shape)))
+    (partial,) = tmp_path.iterdir()
+    rows = np.load(partial, mmap_mode="r+")
+    rows[1, 0, 1, 1] = np.nextafter(np.float32(1), np.float32(2))
+    rows[2] = 0
+    rows.flush()
+    assert RowFile(path, 4, shape, "this", None, overwrite=False).done(4) == {0, 3}
+    longer = RowFile(path, 6, shape, "this", None, overwrite=False)
+    assert longer.done(6) == {0, 3}
+    longer.store([1, 2, 4, 5], np.ones((4, *shape)))
+    os.truncate(partial, partial.stat().st_size - 8)
+    assert RowFile(path, 6, shape, "this", None, overwrite=False).done(6) == {0, 1, 2, 3}
+    os.truncate(partial, partial.stat().st_size - 16)
+    rest = RowFile(path, 6, shape, "this", None, overwrite=False)
+    assert rest.done(6) == set()
+    rest.store(range(6), np.ones((6, *shape)))
+    rest.finish()
+    np.testing.assert_array_equal(np.load(path), np.ones((6, *shape), np.float32))
+    assert path.stat().st_size == 128 + np.load(path).nbytes
+
+
 @pytest.mark.parametrize("rows", [np.zeros((4, 3), np.float32), np.zeros((4, 1, 2, 2)), np.float32(1)])
 def test_raw_rows_of_another_shape_are_refused(tmp_path: Path, rows: np.ndarray) -> None:
     path = tmp_path / "r.npy"
@@ -291,7 +315,10 @@ def test_a_stochastic_samplers_noise_is_each_images_own(sample, tmp_path: Path) 
 
 def test_rk45_takes_a_budget_or_a_tolerance(sample, tmp_path: Path) -> None:
     done = sample("--num", 1, "--sampler", "rk45", "--nfe", 40, "--rtol", 0.1)
-    assert (done.status, "--nfe: with --rtol or --atol, rk45 chooses its own evaluations" in done.err) == (2, True)
+    assert (done.status, "--nfe: with --rtol or --atol, rk45 chooses the number of evaluations" in done.err) == (
+        2,
+        True,
+    )
     assert not (tmp_path / "imgs").exists()
     assert sample("--num", 1, "--sampler", "rk45", "--rtol", 0.1, short=()).status == 0
 

@@ -221,7 +221,7 @@ def test_a_flaw_in_one_part_fails_no_unrelated_check() -> None:
     ]
     assert [result.check for result in quick(WrongR()) if not result.passed] == [
         "dR/dt = (F + GG Sigma^-1 / 2) R, R R^T = Sigma",
-        "one step of order 0 on one image, relative to Psi",
+        "error of one step of order 0 on one image, relative to the norm of Psi",
     ]
 
 

@@ -28,7 +28,7 @@ class Contents:
     """What a file holds.
 
     Attributes:
-        tensors: the weights to sample with, under the file's names. If the file has averaged weights, these are taken.
+        tensors: the weights to sample with, by their names in the file; the averaged weights, if the file has them.
         facts: what else the file records about the model, such as the arguments of its architecture.
     """
 
@@ -46,7 +46,7 @@ class Conversion:
         options: the format's options, as the user gave them.
         like: the card of the released model of which the file is a variant; if None, `FormatSpec.convert` chooses one.
         exact: whether the file must be the released model itself, whose card is `like`.
-        find_card: returns the card of a catalogue name.
+        find_card: returns the card with a given name in the catalogue.
         say: called with one sentence for each setting whose value is assumed.
     """
 

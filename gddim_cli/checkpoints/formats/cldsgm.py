@@ -1,4 +1,7 @@
-"""CLD-SGM's training states (Dockhorn et al., arXiv 2112.07068). The network predicts the velocity's mixed score."""
+"""CLD-SGM's training states (Dockhorn et al., arXiv 2112.07068).
+
+The network predicts the learned part of the velocity's score (`mixed_score`).
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ ALLOWED = {
     "collections.OrderedDict", "dnnlib.util.EasyDict", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
     "numpy.dtype", PARAMETER, TENSOR, DICTIONARY, OBJECT, STORAGE,
 }  # fmt: skip
-"""The names that real files import. They are recorded, never imported."""
+"""The names that the pickles of EDM's program import. Here they are only recorded."""
 DTYPES = {"torch.FloatStorage": "<f4", "torch.HalfStorage": "<f2", "torch.DoubleStorage": "<f8"}
 MOST_MODULES, DEEPEST = 20_000, 16
 
@@ -46,7 +46,9 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> Contents:
-    """The averaged network's tensors by name (such as `model.enc.32x32_conv.weight`), its classes, and their arguments.
+    """The averaged network's tensors by name (such as `model.enc.32x32_conv.weight`), and facts about the network.
+
+    The facts are the class and attributes of its preconditioning, and the class and arguments of its architecture.
 
     Raises:
         CheckpointError: the file is damaged, imports a name outside `ALLOWED` and `DTYPES`, or does not hold a network

@@ -19,7 +19,7 @@ MOST_EXPONENT = 40.0
 
 
 class Preconditioning(msgspec.Struct, frozen=True):
-    """The attributes that all preconditionings have. Attributes that a class does not list are ignored."""
+    """The attributes that all preconditionings have. Subclasses add more; a file's other attributes are ignored."""
 
     img_channels: Channels
     img_resolution: Side

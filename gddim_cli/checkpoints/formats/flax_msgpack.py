@@ -28,7 +28,8 @@ BROKEN = (ValueError, TypeError, msgpack.UnpackException, RecursionError, Overfl
 def read(path: Path) -> dict[str, Tensor]:
     """The averaged weights by name (such as `Conv_0/kernel`), in the dtype in which they are stored.
 
-    The rest of the file is skipped. Memory holds only the averaged weights, one array and a read buffer.
+    The rest of the file is skipped. Memory holds only the averaged weights, one other array at a time, and a read
+    buffer.
 
     Raises:
         CheckpointError: the file is truncated or not msgpack, exceeds the reader's limits, or has no `params_ema`; or

@@ -35,7 +35,10 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """Converts to a CLD model if the network takes two images (position and velocity), else to a BDM model."""
+    """The card and tensors of the released model or of a variant of it. See `ncsnpp.convert`.
+
+    Without `conversion.like`, the model is CLD if the network takes two images (position and velocity), else BDM.
+    """
     first = contents.tensors.get("Conv_0/kernel")
     velocity = first is not None and first.dim() == 4 and first.shape[2] % 2 == 0
     like = conversion.like or conversion.find_card("cld-cifar10" if velocity else "bdm-cifar10")

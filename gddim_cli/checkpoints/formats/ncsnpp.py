@@ -193,7 +193,7 @@ def complete(
     Args:
         inferred: the result of `infer`.
         given: the options by name.
-        otherwise: the network of a card.
+        otherwise: the network of a card, from which missing arguments are taken.
         say: called with one sentence for each argument that was taken from the card.
 
     Raises:

@@ -44,14 +44,14 @@ INSIDE = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor of the network is in a file.
+    """Where in a file a tensor of the network is stored.
 
     Attributes:
         name: its name in the network.
         original: its name in the file.
         shape: its shape in the network.
-        axes: the permutation that brings the file's axes to the network's order; None if the order is the same. Any
-            further axes of the network's tensor have length 1.
+        axes: the permutation that brings the file's axes to the network's order; None if the order is the same. If the
+            network's tensor has more axes than the file's, the additional ones are last and have length 1.
     """
 
     name: str
@@ -121,7 +121,12 @@ def places(network: NCSNpp, layout: Layout) -> Iterator[Place]:
 
 
 def place(name: str, part: nn.Module, inner: str, shape: tuple[int, ...], original: str, layout: Layout) -> Place:
-    """The place of the tensor `inner` of the module `part`, called `name` in the network and `original` in the file."""
+    """The place of the tensor `inner` of the module `part`.
+
+    Args:
+        name: the module's name in the network.
+        original: the module's name in the file.
+    """
     separator = "/" if layout == "flax" else "."
     child, _, leaf = inner.rpartition(".")
     module = part.get_submodule(child)
@@ -138,7 +143,7 @@ def place(name: str, part: nn.Module, inner: str, shape: tuple[int, ...], origin
     elif layout == "flax":
         if leaf == "weight" and not isinstance(module, nn.GroupNorm):
             axes = (3, 2, 0, 1) if isinstance(module, nn.Conv2d) else (1, 0)
-        # The original program has its own FIR convolution, which names its kernel `weight`; Flax's layers say `kernel`.
+        # The original program's own FIR convolution calls its kernel `weight`; Flax's layers call theirs `kernel`.
         if between != FIR_CONV and leaf == "weight":
             leaf = "scale" if isinstance(module, nn.GroupNorm) else "kernel"
     return Place(f"{name}.{inner}", separator.join(filter(None, (original, between, leaf))), shape, axes)

@@ -149,13 +149,13 @@ def schedule_of(conversion: Conversion) -> DiscreteSchedule:
 
 
 def infer(shapes: Shapes, path: Path, image_size: int) -> dict[str, Any]:
-    """The only network arguments that fit these tensors.
+    """The network's arguments that follow from the shapes of its tensors and the image size.
 
     The levels are read off the upsampling path, where every level except the last ends with a layer that doubles the
     resolution. On this path, each level has one more block than on the downsampling path.
 
     Raises:
-        CheckpointError: the tensors do not fit any such network.
+        CheckpointError: no U-Net of OpenAI's programs has these tensors.
     """
     try:
         blocks = up_blocks(shapes)

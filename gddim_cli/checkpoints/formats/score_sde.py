@@ -55,7 +55,7 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of the model released for this SDE or of a variant of it. See `ncsnpp.convert`."""
+    """The card and tensors of the model released for the file's SDE, or of a variant of it. See `ncsnpp.convert`."""
     like = conversion.like
     if like is None:
         like = conversion.find_card(LIKE[sde_of(contents, conversion)])

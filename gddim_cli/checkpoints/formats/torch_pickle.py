@@ -40,7 +40,7 @@ def read_training_state(path: Path) -> dict[str, Tensor]:
 
 
 def training_state(path: Path) -> tuple[dict[str, Tensor], tuple[float, float] | None]:
-    """The averaged weights by name (`3.weight` and so on, without `module.all_modules.`), as stored.
+    """The averaged weights by name (`3.weight` and so on, without `module.all_modules.`), in their stored dtype.
 
     The frozen Fourier `W` comes from `model`; all other tensors come from the averages. Score-SDE's table
     `module.sigmas`, which no network uses, is checked and left out.
@@ -91,7 +91,7 @@ def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """A dictionary of tensors by name, with floating-point tensors as float32.
 
     Args:
-        key: key under which the file's dictionary holds the tensors; None if the file itself is that dictionary.
+        key: key under which the file's dictionary holds the tensors; None if the tensors are not under a common key.
 
     Raises:
         CheckpointError: the file is truncated, or holds no such dictionary.
@@ -145,7 +145,7 @@ def unpickle(path: Path) -> Any:
 
 
 def refuse_compressed(path: Path) -> None:
-    """Refuses a zip whose members are compressed, which torch never writes and which could unpack to any size.
+    """Refuses a zip with compressed members. torch never writes these, and they could unpack to any size.
 
     Raises:
         CheckpointError: a member is compressed.

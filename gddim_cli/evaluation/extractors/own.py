@@ -24,7 +24,7 @@ from gddim_cli.runtime.user_file import function_of, guarded, is_function
 MODE = "own"
 PROBES = 3
 TOLERANCE = 1e-2
-"""Because of rounding, an image's features alone and in a batch may differ by this share of the largest feature."""
+"""The features of an image alone and in a batch may differ by this share of the largest feature, due to rounding."""
 KINDS = "give a function in a Python file, mine.py:build, or a TorchScript file"
 
 

@@ -69,5 +69,5 @@ def weights_path(name: str, file: Path | None) -> Path:
 
 
 def pinned(name: str) -> str:
-    """The sha256 of a published file, or its first digits, as its card states it; empty if the card does not."""
+    """The sha256 of a published file, or its first digits, from the file's card; empty if the card states none."""
     return file_card_of(name).source.sha256 or ""

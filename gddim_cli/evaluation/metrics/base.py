@@ -50,9 +50,9 @@ class MetricSpec(Spec):
             in `"{value}"`, is replaced by the option's value.
         compute: `compute(features, reference, options, on_step)` returns named numbers for features [N, d]. `value` is printed
             in tables; `standard_error`, `low` and `high`, if returned, are its standard error and 95 % interval.
-        generic_title: its name if the features come from any other network, whose name is appended: `FD` becomes
-            `FD(lenet-mnist)`. Default: `title`. The published network is that of `mode`, or Inception if `mode` is
-            None.
+        generic_title: its name in tables if the features do not come from the published network. The name of the
+            network used is appended: `FD` becomes `FD(lenet-mnist)`. Default: `title`. The published network is that of
+            `mode`, or Inception if `mode` is None.
         lower_is_better: whether images nearer to the reference have lower values.
         needs_reference: whether the metric compares with a reference; if not, `compute` is given None.
         needs_features: whether the reference's features are needed, not only their mean and covariance.
@@ -112,7 +112,7 @@ class Metric:
 
     @property
     def text(self) -> str:
-        """The text that chooses the metric on the command line: its name or file, then the options in `changed`."""
+        """The text that chooses the metric on the command line: its name or file, then any changed options."""
         return ":".join(
             [self.file or self.spec.name, *(f"{key}={plain(value)}" for key, value in self.changed().items())]
         )

@@ -23,7 +23,7 @@ class ScoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the Inception Score, with its authors' default."""
 
     splits: Annotated[
-        int, about("Number of random parts of the images to average over.", panel="Metrics", ge=1, le=1000)
+        int, about("Number of disjoint random subsets of the images to average over.", panel="Metrics", ge=1, le=1000)
     ] = 10
 
 

@@ -68,7 +68,7 @@ class Kernels:
 
 
 def cubic(x: Array, y: Array) -> Array:
-    """`(x . y / d + 1)^3` of features [n, d] and [m, d], [n, m]."""
+    """The kernel `(x . y / d + 1)^3`, [n, m], of features [n, d] and [m, d]."""
     product: Array = x @ y.T / x.shape[1] + 1
     return product * product * product
 

@@ -81,7 +81,9 @@ class PrdcOptions(msgspec.Struct, frozen=True, kw_only=True):
         Literal["precision", "recall", "density", "coverage"],
         about("Which of the four numbers to show in tables.", panel="Metrics"),
     ] = "precision"
-    k: Annotated[int, about("Number of nearest neighbors in a ball.", panel="Metrics", ge=1, le=1000)] = 5
+    k: Annotated[
+        int, about("The ball around a feature extends to its k-th nearest neighbor.", panel="Metrics", ge=1, le=1000)
+    ] = 5
 
 
 def compute(

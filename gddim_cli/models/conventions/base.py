@@ -15,7 +15,8 @@ class Scaling(NamedTuple):
     """The four functions in `D(y, sigma) = skip y + out F(inside y; level)`, each [N], float64.
 
     Attributes:
-        skip, out, inside: factors of the noisy images, of the prediction, and of the network's input.
+        skip, out: factors of the noisy images y and of the prediction F in the sum.
+        inside: factor of y in the network's input.
         level: the network's time or noise-level input.
     """
 

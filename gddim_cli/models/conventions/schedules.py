@@ -1,6 +1,6 @@
 """Variance preserving noise schedules, which map a noise level to the network's time input.
 
-The network's input is `x = alpha y` with `alpha = 1 / sqrt(1 + sigma^2)`. Discrete schedules call `alpha^2`
+The network takes the images `x = alpha y` with `alpha = 1 / sqrt(1 + sigma^2)`. Discrete schedules call `alpha^2`
 `alphas_cumprod`.
 """
 

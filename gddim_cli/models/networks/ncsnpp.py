@@ -1,7 +1,8 @@
 """NCSN++ and DDPM++ (Song et al., *Score-Based Generative Modeling through SDEs*, arXiv 2011.13456).
 
-The class covers all released models. It does not depend on a diffusion: `gddim_cli.models.parameterization` turns the
-output of the network into a noise prediction.
+The class covers the models of gDDIM, CLD-SGM and Score-SDE in the catalogue. It does not depend on a diffusion:
+`gddim_cli.models.parameterization` turns its output into a noise prediction, or `gddim_cli.models.conventions` turns it
+into a denoiser.
 """
 
 from __future__ import annotations

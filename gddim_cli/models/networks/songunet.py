@@ -51,8 +51,8 @@ class SongUNet(nn.Module):
         dropout: dropout probability in training.
         embedding_type: the kind of noise-level embedding.
         encoder_type: with `skip`, the downsampled and convolved image is added to the features at each level after the
-            first. With `residual`, this sum replaces the image, too, and is downsampled for the next level. With
-            `standard`, nothing is added.
+            first. With `residual`, the sum becomes both the features and the image that is downsampled for the next
+            level. With `standard`, nothing is added.
         decoder_type: with `skip`, the prediction is the sum of one output per level; with `standard`, only the last
             level has an output.
         resample_filter: the separable resampling filter.
@@ -143,8 +143,8 @@ class SongUNet(nn.Module):
 class ImagePath:
     """Makes the modules of the side branch that carries an image through the U-Net, parallel to the features.
 
-    In the encoder, the path carries the input, which is added to the features. In the decoder, it sums up the
-    prediction.
+    In the encoder, the path carries the input, which is added to the features. In the decoder, it carries the
+    prediction, which is the sum of the levels' outputs.
 
     Attributes:
         widths: the widths of the levels.
@@ -167,7 +167,10 @@ class ImagePath:
         return {"aux_residual": Convolution(image, width, 3, "down", self.taps, fused=True)}
 
     def up(self, level: int, kind: Decoder) -> dict[str, nn.Module]:
-        """The modules that turn the features of a level into a part of the prediction."""
+        """The modules that compute a level's output from its features; none if the level has no output.
+
+        With `skip`, they also upsample the sum of the outputs so far.
+        """
         found: dict[str, nn.Module] = {}
         if kind == "skip" and level < len(self.widths) - 1:
             found["aux_up"] = Resampling("up", self.taps)

@@ -68,10 +68,10 @@ class Storage(ABC):
 
     @abstractmethod
     def foreign(self, num: int, manifest: Manifest | None) -> list[Path]:
-        """The files named like those of images below `num` that the run did not write, sorted by name.
+        """Files that the run did not write, but that are named like its files with images below `num`, sorted by name.
 
-        With a manifest, these are the undamaged files that it does not list. In any case, they include pipes, broken
-        links, and files that do not begin like those of this format.
+        If there is a manifest, undamaged files that it does not list are foreign. Pipes, broken links, and files that
+        do not begin like files of this format are always foreign. Files of zeros, which a crash may leave, are not.
         """
 
     def discard(self, files: Iterable[Path]) -> None:

@@ -95,7 +95,7 @@ class Shards(Storage):
         return self._of_files(max(wanted) + 1, lambda files: self.collect(wanted, self._located(wanted, files)))
 
     def _of_files(self, num: int, look: Callable[[list[Path]], T]) -> T:
-        """The result of `look` on the files. If another process has removed a file while joining, calls `look` again."""
+        """The result of `look` on the files. Calls it again if another process, which joins parts, removes a file."""
         while True:
             files = self.files(num)
             try:

@@ -74,7 +74,7 @@ def reading(path: Path) -> Iterator[tarfile.TarFile]:
     """Opens a tar file for reading.
 
     Raises:
-        DataError: the file is not a tar file, is damaged or cut, or lacks the requested member.
+        DataError: the file is not a tar file, is damaged or cut short, or lacks the requested member.
     """
     try:
         refuse_special(path)

@@ -1,1 +1,1 @@
-"""Solvers fitted to a network: multistep methods whose times and matrices bring the images close to converged ones."""
+"""Multistep methods fitted to a network: with few steps, they come close to the images that many steps would give."""

@@ -24,8 +24,9 @@ class ClosedForm:
     """A fit of all steps.
 
     Attributes:
-        family: the family around gDDIM on the time grid.
-        theta: the parameters of the fit.
+        family: the solvers that `theta` parameterizes: gDDIM on the time grid, with shifts of its times and offsets to
+            gDDIM's matrices.
+        theta: the parameters of the fit; all shifts are 0.
         coefficients: the coefficients of the fitted solver.
         traces: the fitted solver's run on each batch.
     """
@@ -44,12 +45,12 @@ def fit(method: Method, grid: Array, batches: Sequence[Batch], known: ClosedForm
     over all pixels and images. Here `u_{i+1}` is the converged state.
 
     Args:
-        known: an earlier fit to the same images, on a grid of the same length. Steps between the leading times that
-            both grids share are copied from this fit.
+        known: an earlier fit to the same images, on a grid of the same length. Steps that end before the first time at
+            which the grids differ are copied from this fit.
     """
     c = method.on(grid)
     same = int(np.argmin([*(grid == known.family.grid), False])) if known else 0
-    done = max(same - 1, 0)  # Number of known steps; the prediction that follows them is known, too.
+    done = max(same - 1, 0)  # Number of known steps; the prediction at their end is known, too.
     traces = [Trace([first_state(batch.start, c)], []) for batch in batches]
     directions, scales, found = [], [], []
     if known and same:
@@ -83,11 +84,11 @@ def columns(states: Tensor) -> Array:
 
 
 def least_squares(features: Sequence[Array], wanted: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """The least-squares solution of `z directions features = wanted`.
+    """Solves `z @ directions @ features = wanted` for z by least squares, with directions computed from the features.
 
     Returns:
-        The directions, [r, F], chosen so that `directions features` are uncorrelated and have mean square 1; z, [D, r]; and
-        the root mean square of the residual, [D].
+        The directions, [r, F], chosen so that `directions @ features` has uncorrelated rows of mean square 1;
+        z, [D, r]; and the root mean square of the residual, [D].
     """
     count = sum(x.shape[1] for x in features)
     values, vectors = np.linalg.eigh(sum(x @ x.T for x in features) / count)

@@ -1,4 +1,7 @@
-"""Adam on the times and matrices of a solver; gradients come from backpropagation, and finite differences for the times."""
+"""Fits the times and matrices of a solver with Adam.
+
+Gradients come from backpropagation, which is combined with finite differences for the times.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ from gddim_cli.samplers.fitted.trace import Batch, Trace, errors_of, traced
 from gddim_cli.samplers.multistep import first_state
 
 STEP_OF_TIMES = 0.05
-"""The finite-difference step for the times, in units of theta. It is large because networks run in float32."""
+"""The finite-difference step for the shifts of times in theta (see `Family`), large because networks run in float32."""
 RATE_OF_TIMES, RATE_OF_OFFSETS = 0.25, 0.5
-"""The highest learning rates, in units of theta, for a solver of one step. They are divided by the number of steps,
-because the effects of all parameters add up."""
+"""The highest learning rates for the two kinds of parameters in theta (see `Family`), in a solver of one step. They are
+divided by the number of steps, because the effects of all parameters add up."""
 WARM_UP = 10
-"""The number of Adam's steps in which the learning rate rises."""
+"""The number of steps of Adam over which the learning rate rises."""
 DECAY_OF_MEAN, DECAY_OF_SQUARE = 0.9, 0.99
 EVEN = 0.25
 """An image's weight depends on its mean square error plus this fraction of the mean error of all images."""
@@ -47,8 +50,8 @@ class Progress(msgspec.Struct, frozen=True):
     Attributes:
         rounds: the number of rounds done.
         theta, mean, square: the state of Adam, see `Point`.
-        best: the theta with the lowest error so far; None if no theta has a lower error than the solver to beat. The
-            error is measured on images that are not used for the fit.
+        best: the theta with the lowest error so far; None if no theta has a lower error than the solver to beat, which
+            is gDDIM with default options. The error is measured on images that are not used for the fit.
         error: the lowest error so far, including that of the solver to beat.
     """
 
@@ -84,7 +87,7 @@ def improved(family: Family, point: Point, batches: Sequence[Batch], total: int)
     for done, batch in enumerate(batches, start=point.steps + 1):
         slope = gradient(family, point.theta, batch)
         if not np.isfinite(slope).all():
-            slope = point.mean  # A batch that overflows must not turn the direction.
+            slope = point.mean  # A batch that overflows must not change the direction.
         mean = DECAY_OF_MEAN * point.mean + (1 - DECAY_OF_MEAN) * slope
         square = DECAY_OF_SQUARE * point.square + (1 - DECAY_OF_SQUARE) * slope**2
         direction = mean / (1 - DECAY_OF_MEAN**done) / (np.sqrt(square / (1 - DECAY_OF_SQUARE**done)) + 1e-300)
@@ -147,11 +150,11 @@ def effect_of_time(
 ) -> float:
     """Half the first-order change of the error if the time at which step j starts is moved.
 
+    The state is moved along the solution to the new time, so that the prediction hardly changes. If only the time or
+    only the state were moved, the prediction would change much.
+
     Args:
         c, other: the coefficients before and after the move.
-
-    The state at that time moves, too. Along a solution, the prediction hardly changes. It would change much if only the
-    time or only the state moved.
     """
     states, predictions = list(trace.states), list(trace.predictions)
     states[j] = trace.step(other, j - 1) if j else first_state(batch.start, other)

@@ -29,7 +29,7 @@ class Method:
     t_start: float
 
     def on(self, times: Array) -> Coefficients:
-        """gDDIM's own coefficients on a time grid, [N + 1].
+        """gDDIM's coefficients on a time grid, [N + 1].
 
         Before the first step, `R(t_0) R(T)^{-1}` carries the prior's noise from T to t_0. For K = L, R may be
         undefined, so the prior's states are used at t_0 unchanged.
@@ -48,11 +48,11 @@ class Family:
     matrices. The offset `scales[i] Z_i directions[i]` is added to these matrices.
 
     The directions form uncorrelated combinations of the features with mean square 1, and the scales are the residuals
-    of the closed-form fit. All parameters therefore have effects of similar size.
+    of the least-squares fit (see `closed_form`). All parameters therefore have effects of similar size.
 
     Attributes:
         grid: the times for theta = 0, [N + 1].
-        directions: for each step, the combinations of the features, [r, features D].
+        directions: for each step, r combinations of the m features, [r, m D].
         scales: for each step, the root mean square residual of each state component, [D].
     """
 
@@ -63,7 +63,7 @@ class Family:
 
     @property
     def steps(self) -> int:
-        """N."""
+        """The number of steps, N."""
         return len(self.grid) - 1
 
     @property
@@ -103,7 +103,7 @@ class Family:
         return found
 
     def allows(self, theta: Array) -> bool:
-        """Whether the times decrease and every step has more than a hundredth of its length on the grid."""
+        """Whether the times decrease, and every step is longer than a hundredth of the same step for theta = 0."""
         return bool((np.diff(self.times(theta)) < 0.01 * np.diff(self.grid)).all())
 
     def parts(self, theta: Array) -> list[Array]:
@@ -111,7 +111,7 @@ class Family:
         return [theta[at].reshape(shape) for at, shape in zip(self.slices(), self.shapes, strict=True)]
 
     def offsets(self, theta: Array) -> list[Array]:
-        """The offsets of the steps' matrices, each [D, features D]."""
+        """The offsets of the steps' matrices, each [D, m D] for m features."""
         parts = zip(self.parts(theta), self.scales, self.directions, strict=True)
         return [scale[:, None] * (z @ rows) for z, scale, rows in parts]
 
@@ -124,7 +124,7 @@ class Family:
 
 
 def with_offset(c: Coefficients, i: int, offset: Array) -> Coefficients:
-    """The coefficients with `offset`, [D, features D], added to the matrices of step i, for all frequencies alike."""
+    """The coefficients with `offset`, [D, m D], added to the matrices of step i, for all frequencies alike."""
     dimension = len(offset)
     blocks = offset.reshape(dimension, -1, dimension).swapaxes(0, 1)
     blocks = blocks.reshape(len(blocks), *[1] * (c.Psi.ndim - 3), dimension, dimension)

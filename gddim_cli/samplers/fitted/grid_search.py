@@ -27,11 +27,12 @@ class GridState(msgspec.Struct, frozen=True):
     """The state of the search after a pass over all times.
 
     Attributes:
-        indices: the positions of the best grid's times on the fine grid, without the last time, [N].
+        indices: the best grid, [N], as the positions of its times (without the last) on the fine grid of candidates.
         error: the root mean square error of the least-squares fit on the best grid.
         move: the number of positions by which the next pass moves each time; 0 when the search is over.
         trials: the number of grids tried.
-        chosen: the grid with the lowest error on images that are not fitted, among the best grids of all passes, [N].
+        chosen: among the best grids of all passes, [N], the one with the lowest error on images that are not used for
+            the fit.
         lowest: the error of `chosen` on these images.
     """
 
@@ -72,7 +73,11 @@ class Solved:
     states: NDArray[np.floating]
 
     def on(self, indices: Sequence[int]) -> Batch:
-        """The batch with its converged states at the times of a grid, given by their positions on the fine grid."""
+        """The batch with its converged states at the times of a grid.
+
+        Args:
+            indices: the positions of these times on the fine grid, without the last time.
+        """
         read = [torch.from_numpy(np.array(self.states[i - 1])) for i in [*indices[1:], len(self.states)]]
         return replace(self.batch, states=[state.to(self.batch.start) for state in read])
 
@@ -88,13 +93,13 @@ def first_state(
 def passes(
     method: Method, fine: Array, solved: Sequence[Solved], others: Sequence[Batch], state: GridState, limit: int
 ) -> Iterator[GridState]:
-    """Coordinate descent: yields the state after each pass. A pass tries to move each time of the best grid both ways.
+    """Coordinate descent: yields the state after each pass. A pass tries to move each time of the best grid up or down.
 
     If a pass finds no better grid, the next one moves the times half as far. A long search finds grids that suit only
     the fitted images. The best pass is therefore chosen by the error on `others`.
 
     Args:
-        others: images that are not fitted.
+        others: images that are not used for the fit.
         fine: the times to choose from, [M + 1].
         limit: no pass begins once this number of grids has been tried.
     """

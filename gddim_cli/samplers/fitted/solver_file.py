@@ -33,7 +33,8 @@ class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         classes: how class labels were drawn; None for an unconditional model.
         start: the solver that the fit had to beat. If no search did better, the file holds this solver itself.
         improved: whether a search did better.
-        rmse_before, rmse_after: the root mean square distance to the converged images, for `start` and for this solver.
+        rmse_before, rmse_after: the root mean square distance to the images that many steps would give, for `start` and
+            for this solver.
     """
 
     num: Count
@@ -128,7 +129,7 @@ def write_solver(path: Path, solver: SolverFile) -> None:
 
 
 def read_solver(path: Path) -> SolverFile:
-    """The solver of a file, its coefficients checked.
+    """Reads a solver file and checks its coefficients.
 
     Raises:
         DataError: the file is missing, too large, or not a solver file.

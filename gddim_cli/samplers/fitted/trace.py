@@ -22,10 +22,11 @@ class Batch:
 
     Attributes:
         eps: the noise prediction for these images.
-        start: their states u_T, [B, D, C, H, W].
-        target: the first component of their converged solutions, [B, C, H, W].
-        states: their converged states at all times of a grid except the first, each [B, D, C, H, W]. The first component
-            of the last one is the target. Empty if nothing is fitted to these images.
+        start: the states u_T, [B, D, C, H, W].
+        target: the converged images, which a solver with many steps reaches from `start`, [B, C, H, W].
+        states: the converged states, on the way to the target, at all times of a grid except the first, each
+            [B, D, C, H, W]. The first component of the last one is the target. Empty if nothing is fitted to these
+            images.
     """
 
     eps: Eps
@@ -36,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Trace:
-    """A run of a solver that interpolates eps: the states u_0 to u_N, and the predictions at all but the last."""
+    """A run of a solver that interpolates eps: the states u_0 to u_N, and the predictions at u_0 to u_{N-1}."""
 
     states: list[Tensor]
     predictions: list[Tensor]
@@ -46,11 +47,11 @@ class Trace:
         return self.predictions[max(i - order, 0) : i + 1][::-1]
 
     def features(self, i: int, order: int) -> Tensor:
-        """The predictions that step i uses, followed by the state before it, [B, features D, C, H, W]."""
+        """The predictions that step i uses, followed by the state before it: m features, [B, m D, C, H, W]."""
         return torch.cat([*self.past(i, order), self.states[i]], dim=1)
 
     def step(self, c: Coefficients, i: int) -> Tensor:
-        """The state after step i."""
+        """The state after step i of the coefficients c, computed from the states and predictions of this run."""
         past = self.past(i, c.order)
         matrices = [to_tensor_like(m, past[0]) for m in (c.Psi[i], *c.C[i, : len(past)])]
         return combine(matrices, [self.states[i], *past])
