@@ -104,7 +104,7 @@ def bench(
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
     """Compare two benchmarks, cell by cell.
 
-    Cells match if their settings are equal. Checkpoint, dtype and batch size may differ unless one of the runs varies them.
+    Cells match if their settings are equal, except for checkpoint, dtype and batch size if each run has one value of these.
     """
     from gddim_cli.cli import bench_view
 

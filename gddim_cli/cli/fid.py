@@ -166,7 +166,7 @@ def open_evaluators(factory: EvaluatorFactory, metrics: list[Metric], refs: list
         UsageError, DataError: as `EvaluatorFactory.open`.
     """
     for metric in metrics:
-        factory.mode_of(metric)  # A contradiction is reported before a missing file.
+        factory.mode_of(metric)  # Called for its errors: contradictory options are reported before missing files.
     found: list[Evaluator] = []
     for metric in metrics:
         if not metric.spec.needs_reference:

@@ -23,7 +23,7 @@ COMPARE = (
     "Write one image instead of a folder, with a row for each of these samplers and a column for each number in --nfe. All "
     "cells start from the same noise. Settings of a sampler follow its name as :key=value."
 )
-NUM = "Number of images in the folder. Default: 100."
+NUM = "Number of images in the folder. Default: 100, or all states of --init-noise. With --compare, images per cell; default 8."
 FORMAT = "Storage format: png (one file per image), npz or tar (shards of 10 000 images; tar shards contain PNGs)."
 TRAJECTORY = "Also write an animation of the grid from noise to images; with .png, a filmstrip of a few images."
 SAVE_RAW = "Also write the final states as float32, before quantization."

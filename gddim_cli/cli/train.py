@@ -36,7 +36,7 @@ gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 
 
 NUM = (
-    "Train on only this many images: of a run of gddim sample, the first ones; of other images, a fixed random subset."
+    "Train on only this many images: the first ones of a run of gddim sample, or a fixed random subset of other images."
 )
 CONDITIONAL = "Train a class-conditional model. Class labels are the names of sub-folders, or an array of the .npz."
 LABEL_KEY = "Name of the .npz array with the class labels; implies --conditional. Default: train_labels."

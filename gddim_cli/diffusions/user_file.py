@@ -111,8 +111,9 @@ def check_sampling(config: SamplingConfig, path: Path) -> None:
     if not fits:
         shown = guarded(path, "sampling", lambda: printable(repr(config), LONGEST_CONFIG))
         raise DataError(
-            f"{path}: sampling = {shown}: t_start and t_end must be finite numbers (int or float), grid_power such a number "
-            "or the name of a grid, denoise True or False, k 'R' or 'L', and quantize 'floor' or 'round'"
+            f"{path}: sampling = {shown}: t_start and t_end must be finite numbers (int or float); grid_power must be "
+            "a finite number or the name of a grid; denoise must be True or False; k must be 'R' or 'L'; quantize must be "
+            "'floor' or 'round'"
         )
 
 

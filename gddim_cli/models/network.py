@@ -27,6 +27,6 @@ class Counted:
 
 
 KEPT_TIMES = 4096
-"""An adapter keeps the matrices of at most this many times t on the device of the states. The times of a fixed grid
-recur in every batch, and copying their matrices again would make a GPU wait. The times of an adaptive sampler do not
-recur, so the least recently used matrices are dropped."""
+"""The maximum number of times t whose matrices a network adapter, such as `DenoiserEps`, keeps on the device of the
+states. The times of a fixed grid recur in every batch, and copying their matrices again would make a GPU wait. The times
+of an adaptive sampler do not recur, so the least recently used matrices are dropped."""

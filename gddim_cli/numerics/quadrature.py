@@ -85,8 +85,8 @@ def resolving_edges(function: Callable[[Array], Array], start: float, end: float
                 f"the diffusion's matrices are not finite at t = {bad:.6g}; sample between times where they are finite"
             )
         series = np.abs(np.einsum("kn,pnm->pkm", to_series, values))
-        # Coefficients are compared with the largest of all components. A component that should be zero consists of
-        # rounding errors, and these do not decay relative to the component itself.
+        # The last coefficients of each component are compared with the largest coefficient of any component, not of their
+        # own. A component that should be zero consists of rounding errors, whose series does not decay.
         size = np.maximum(series.max(axis=(1, 2)), 1e-3 * series.max())
         resolved = series[:, -2:].max(axis=(1, 2)) <= RESOLVED * size
         done += [tuple(panel) for panel in pending[resolved]]

@@ -54,8 +54,9 @@ DiffusionName = Annotated[
 Classes = Annotated[
     str,
     about(
-        "Class labels of a conditional model: a number, a list such as 0,1,2 to cycle through, all (cycle through all "
-        "classes), or uniform (random, from the seed and the image's index). Default: uniform.",
+        "Class labels of a conditional model: a number, all (cycle through all classes), uniform (random, from the seed "
+        "and the image's index), or, in gddim sample and in plan files, a list such as 0,1,2 to cycle through. Default: "
+        "uniform.",
         panel="Model",
         metavar="N|N,M|uniform|all",
         label="class {}",

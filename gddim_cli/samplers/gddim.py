@@ -37,9 +37,9 @@ Predict = Annotated[
     about(
         "Function that gddim interpolates between evaluations. eps: the noise, as in the paper. x0: the network's "
         "estimate of the images. blend: x0 minus the estimate of an ideal denoiser for Gaussian images of standard "
-        "deviation --sigma-data. Default in gddim bench: eps. Default in gddim sample: x0 on a time grid of power 1.5, "
-        "if the model is a denoiser, --nfe is at most 20, and none of --order, --time-grid, --lambda, --corrector and "
-        "--k L is given; otherwise eps.",
+        "deviation --sigma-data. Default: eps. There is one exception, in gddim sample only: for a denoiser at --nfe "
+        "20 or less, the default is x0 with --time-grid 1.5, unless --order, --time-grid, --lambda, --corrector or --k L "
+        "is given.",
         label="{}",
     ),
 ]

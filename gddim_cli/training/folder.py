@@ -95,7 +95,7 @@ class TrainingFolder:
             if changed:
                 raise DataError(
                     f"{path}: has changed since this run wrote it, and may be damaged; restore it, move it away to start "
-                    "again, or resume from it as it is with --force"
+                    "again, or give --force to resume from it unchanged"
                 )
         self._seen[STATE] = signature(path)
 

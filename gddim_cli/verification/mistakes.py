@@ -18,7 +18,7 @@ from gddim_cli.models.network import Network
 from gddim_cli.verification.denoising import OwnDiffusionReading, Reading
 
 Change = Callable[[Scaling, Tensor], Scaling]
-"""A change to the scaling of a convention at noise levels sigma."""
+"""A function that maps a convention's `Scaling` at noise levels sigma, and sigma, to a changed `Scaling`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "y / sqrt(0.25 + sigma^2)": lambda s: (s**2 + 0.25).rsqrt(),
     "y / (1 + sigma)": lambda s: 1 / (1 + s),
 }
-"""The inputs that a network may expect, with the factor of the noisy images y at noise levels s."""
+"""The inputs that a network may expect. Each is y times a factor, given here as a function of the noise levels s."""
 
 VP_TIME = LinearSchedule(time_scale=1.0)
 LEVELS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -43,7 +43,7 @@ GOOD_WORDS = {
         "--out",
         "out",
     ],
-    "tune": ["tune", "--checkpoint", "tiny.safetensors", "--nfe", "3", "--out", "solver.json"],
+    "tune": ["tune", "--checkpoint", "tiny.safetensors", "--nfe", "3", "-n", "4", "--out", "solver.json"],
     "train": ["train", "squares.yaml", "--data", "squares.npz", "--out", "out"],
     "download": ["download", "--offline", "cld-cifar10"],
     "checkpoints": ["checkpoints", "tiny.safetensors"],

@@ -14,7 +14,7 @@ from gddim_cli.samplers.coefficients import Coefficients, gddim_coefficients
 
 @dataclass(frozen=True)
 class Method:
-    """The gDDIM method that the solvers of a search vary. It interpolates the noise prediction.
+    """The gDDIM method from which all solvers of a search are derived. It interpolates the noise prediction.
 
     Attributes:
         diffusion: defines the matrices.
@@ -45,7 +45,7 @@ class Family:
     """A family of solvers with a parameter vector theta: shifts of all times but the last, then a matrix Z_i per step.
 
     The features of step i are the predictions `eps_i, ..., eps_{i-q}` and the state. gDDIM's step multiplies them by
-    matrices. The offset `scales[i] Z_i directions[i]` is added to these matrices.
+    matrices. Side by side, these form one [D, m D] matrix, to which the offset `scales[i] Z_i directions[i]` is added.
 
     The directions form uncorrelated combinations of the features with mean square 1, and the scales are the residuals
     of the least-squares fit (see `closed_form`). All parameters therefore have effects of similar size.
@@ -75,7 +75,7 @@ class Family:
     def unit(self) -> Array:
         """The unit of each time's shift, [N]: half the distance between the neighbors of this time on the grid.
 
-        The unit of the first time is negative, so that a finite difference does not leave the interval.
+        The unit of the first time is negative: a finite difference raises theta, and must not move this time beyond T.
         """
         ahead = self.grid[:-2] - self.grid[2:]
         return np.append(self.grid[1] - self.grid[0], ahead) / 2
@@ -96,7 +96,7 @@ class Family:
         return [slice(int(end) - d * r, int(end)) for end, (d, r) in zip(ends, self.shapes, strict=True)]
 
     def times(self, theta: Array) -> Array:
-        """The times of a solver, [N + 1]. For a large theta, they may not decrease; see `allows`."""
+        """The times of a solver, [N + 1]. For a large theta, they may fail to decrease; see `allows`."""
         found = self.grid.copy()
         found[:-1] += self.unit * theta[: self.free_times]
         found[0] = min(found[0], self.method.t_start)
