@@ -104,7 +104,7 @@ def bench(
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
     """Compare two benchmarks, cell by cell.
 
-    Cells match if their settings are equal, except for checkpoint, dtype and batch size if each run has one value of these.
+    Matched cells have equal settings. Checkpoint, dtype and batch size may differ, but not if a run has several values of it.
     """
     from gddim_cli.cli import bench_view
 

@@ -51,7 +51,7 @@ def protocol_names() -> list[str]:
 
 PROTOCOL = (
     "Also download the statistics and the Inception network for FID under this protocol. If no NAME is given, also "
-    "download the model whose published FID was measured under the protocol (the protocol clean has no such model)."
+    "download the model whose published FID was measured under the protocol (there is no such model for --protocol clean)."
 )
 WITH_FID = (
     "Also download the reference statistics and the Inception network with which each model's published FID was "

@@ -86,7 +86,7 @@ def features_of(
 
 
 def unfinished(path: Path, num: int, dimension: int) -> RowFile | None:
-    """The file of rows to complete: left by an interrupted call, finished but with damaged rows, or new.
+    """The file in which rows are still missing: left by an interrupted call, finished but with damaged rows, or new.
 
     Returns:
         None if all features are present and undamaged.

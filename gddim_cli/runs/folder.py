@@ -178,7 +178,8 @@ class RunFolder:
         if found and not force:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             raise UsageError(
-                f"--out: {found[0]}{more}: not written by this run; move away what you want to keep, then add --force"
+                f"--out: {found[0]}{more}: not written by this run; move away what you want to keep; gddim sample --force "
+                "replaces the rest"
             )
         for file in found:
             remove(file)

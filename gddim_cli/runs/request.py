@@ -164,8 +164,8 @@ InitNoise = Annotated[
     str,
     about(
         "File of initial states u_T, used instead of draws from the prior: an .npy of shape [N, D, C, H, W] for a state "
-        "dimension D above 1 (2 for CLD), or [N, C, H, W] for D = 1 (the spectrum for BDM). The states are not rescaled, so "
-        "their standard deviation should be the prior's.",
+        "dimension D above 1 (2 for CLD), or [N, C, H, W] for D = 1. For BDM, the states are spectra. The states are not "
+        "rescaled, so their standard deviation should be the prior's.",
         panel="Advanced",
         metavar="FILE.npy",
         min_length=1,

@@ -197,7 +197,7 @@ def check_image_left(subject: Subject) -> Result:
         f"sampling starts from noise alone, but at t_start = {subject.start:g}, {left:.0%} of the image is left in the "
         f"state ({value:.2g} times the standard deviation of the noise); {later}"
     )
-    return below("image left at t_start, relative to the noise", value, IMAGE_BOUND, message)
+    return below("what is left of the image at t_start, relative to the noise", value, IMAGE_BOUND, message)
 
 
 def check_prior(subject: Subject) -> Result:

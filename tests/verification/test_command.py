@@ -58,7 +58,7 @@ def test_a_prior_that_is_not_reached_is_told_in_words(gddim, tmp_path: Path) -> 
     assert result.status == 1
     failed = {row["check"]: row["message"] for row in json.loads(result.out) if not row["passed"]}
     assert len(failed) == 2
-    assert "41% of the image is left" in failed["image left at t_start, relative to the noise"]
+    assert "41% of the image is left" in failed["what is left of the image at t_start, relative to the noise"]
     assert "67% to 100% of the prior's" in failed["Sigma(t_start) against the prior's covariance"]
 
 
