@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--metrics", default="fid,fid-infinity,kid,is")
     arguments = parser.parse_args()
     chosen = arguments.metrics.split(",")
-    print("| metric | d | N | variances | shift | scale | coverage | mean standard error / true one |")
+    print("| metric | d | N | variances | shift | scale | coverage | estimated standard error / true one |")
     print("|---|---|---|---|---|---|---|---|")
     for metric, case in cases():
         if metric.spec.name in chosen:

@@ -12,14 +12,14 @@ from gddim_cli.evaluation.settings import Features, Inception, ModeName, Protoco
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.settings import about, declared
 
-REF = "Reference, as for gddim fid: a name, an .npz of statistics, or none for solver errors and pictures only."
+REF = "Reference, as for gddim fid: a name, or an .npz of statistics. none: measure only solver errors, and draw pictures."
 NO_REFERENCE = "none"
 NUM = "Images per cell. Default: the plan's or the protocol's number."
-METRIC = "Metric, with options as in kid:subsets=50. Several metrics measure the same images."
+METRIC = "Metric; its options follow the name, as in kid:subsets=50. Several metrics measure the same images."
 SOLVER_ERROR = "Also measure the distance of deterministic samplers from the converged solution."
-KEEP_IMAGES = "Keep each cell's images, in a folder to which gddim sample can add images."
+KEEP_IMAGES = "Keep the images of each cell in a folder of its own. gddim sample can add images to such a folder."
 OUT = "Output folder. Rerun the same command to resume."
-BATCH_SIZE = "Batch size. Affects the speed. Values change only by rounding, except with rk45."
+BATCH_SIZE = "Number of images per batch. It affects the speed, and changes values only by rounding, except with rk45."
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,7 +60,7 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_images: Annotated[bool, about(KEEP_IMAGES, panel="Output")] = False
     out: Annotated[Text, about(OUT, panel="Output", metavar="FOLDER")] = "bench"
     batch_size: Annotated[int, about(BATCH_SIZE, panel="Speed", ge=1, le=100_000)] = 64
-    device: Annotated[Text, about("Device the networks run on.", panel="Speed", metavar="auto|cpu|cuda|mps")] = "auto"
+    device: Annotated[Text, about("Device on which networks run.", panel="Speed", metavar="auto|cpu|cuda|mps")] = "auto"
 
 
 PLAN_SETTINGS = declared(PlanSettings)

@@ -51,7 +51,7 @@ def cell_settings() -> dict[str, Setting]:
     """Every setting of a cell by key, with `seeds` in place of `seed`. No defaults, so that the plan's values apply."""
     found = {**sampling_settings(), **declared(Cell)}
     seed = replace(
-        found.pop("seed"), key="seeds", help="Seeds. Tables show the mean over seeds and its standard error."
+        found.pop("seed"), key="seeds", help="Seeds. Tables show the mean over all seeds, and its standard error."
     )
     found["seeds"] = replace(seed, about=replace(seed.about, flag="--seeds"))
     found["checkpoint"] = replace(found["checkpoint"], help=CHECKPOINT)

@@ -96,7 +96,7 @@ def root(
 ) -> None:
     """Sample from diffusion models with few network evaluations.
 
-    [bold]gddim sample --nfe 50 --out imgs/[/bold] draws 100 digits from the bundled checkpoint, offline.
+    To draw 100 digits from the bundled checkpoint, offline: [bold]gddim sample --nfe 50 --out imgs/[/bold]
     """
     command = context.invoked_subcommand
     if world().size > 1 and command not in SHARED:

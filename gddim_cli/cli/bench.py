@@ -28,13 +28,12 @@ gddim bench --table 1 --num 5000
 gddim bench --preset few --out few
 gddim bench --status bench
 gddim bench compare bench other        (see gddim bench compare --help)"""
-FIRST = ("nfe", "checkpoint", "sampler", "seeds")
-"""The settings that come first in `--help`."""
-PLAN = "YAML file with settings for all rows and a list of rows. Default: a plan for the bundled digit model."
+FIRST = ("nfe", "checkpoint", "sampler", "seeds")  # the settings that come first in `--help`
+PLAN = "YAML file that describes the rows of the benchmark. Default: a plan for the bundled digit model."
 TABLE = "Reproduce this table of the gDDIM paper."
 PRESET = "Use a plan that ships with gddim. The plan `few` compares samplers at NFE 5 to 20."
 STATUS = "Only print which cells in this folder are done, missing or failed."
-PRINT_PLAN = "Only print the cells and an estimate of the time they will take."
+PRINT_PLAN = "Only print the cells and an estimate of the time that they will take."
 Folder = Annotated[Path, typer.Argument(help="Output folder of gddim bench.")]
 
 
@@ -56,7 +55,7 @@ def bench(
 ) -> None:
     """Measure FID or another metric at several numbers of network evaluations (NFE), and write tables and plots.
 
-    Without arguments, measures the bundled digit model, offline, in a few minutes.
+    Without arguments, the command measures the bundled digit model, offline, in a few minutes.
 
     Options shown with ,... take several values, such as --nfe 10,20. Every combination of values is one cell of the table.
     If a path contains a comma, give the path in a plan file.
@@ -104,7 +103,8 @@ def bench(
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
     """Compare two benchmarks, cell by cell.
 
-    Matched cells have equal settings. Checkpoint, dtype and batch size may differ, but not if a run has several values of it.
+    Cells of the two benchmarks match if all their settings are equal; only checkpoint, dtype and batch size may differ.
+    If one benchmark compares several checkpoints, the checkpoint must be equal, too. The same holds for dtype and batch size.
     """
     from gddim_cli.cli import bench_view
 

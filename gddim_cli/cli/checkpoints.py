@@ -41,7 +41,7 @@ def checkpoints(
         list[str] | None,
         typer.Argument(
             metavar="[NAME | FILE | remove NAME...]",
-            help="Print the card of this name or file, or remove the downloads with these names. Default: list all.",
+            help="Name or file to describe. With remove: names of the downloads to remove. Default: list all.",
             autocompletion=known_names,
         ),
     ] = None,
@@ -49,7 +49,7 @@ def checkpoints(
         bool,
         typer.Option(
             "--forget",
-            help="With remove: also forget the recorded sha256, so that the next download may have another one.",
+            help="With remove: also remove the recorded sha256, so that the next download may have another sha256.",
         ),
     ] = False,
     json: options.Json = False,

@@ -50,8 +50,8 @@ def coefficients(
     Step i computes u\\[i+1] = Psi\\[i] u\\[i] + sum_j C\\[i]\\[j] eps(u\\[i-j], t\\[i-j]), for i = 0 .. N - 1.
     The denoising step, if there is one, then computes u = last\\[0] u\\[N] + last\\[1] eps(u\\[N], t\\[N]).
 
-    N is nfe - 1 with the denoising step and nfe without it. With --lambda, P\\[i] is the covariance of the noise that
-    step i adds.
+    The sum runs over j = 0 .. order. N is nfe - 1 with the denoising step and nfe without it. With --lambda, P\\[i] is
+    the covariance of the noise that step i adds.
     """
     npz = asked.npz
     options.suffix("--npz", npz, ".npz")

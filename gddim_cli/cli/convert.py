@@ -29,7 +29,10 @@ def format_names() -> list[str]:
     return list(FORMATS)
 
 
-CARD = "Name of a released model with the same diffusion and parameterization as the file. Default: none."
+CARD = (
+    "Released model whose card supplies the diffusion and the parameterization, which files of the formats gddim-flax, "
+    "cldsgm and score-sde do not record. Default: a model of the same format."
+)
 FORMAT = "Format of the file. Default: recognized from the file."
 
 
@@ -49,8 +52,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint of another program to a native file for gddim sample.
 
-    Reads the architecture from the file, and uses the averaged weights if there are any. If a tensor of the file does not
-    fit the architecture, the command fails and names the tensor. Nothing in the file is executed.
+    The command reads the architecture from the file, and uses the averaged weights if the file contains them. If a tensor
+    of the file does not fit the architecture, the command fails and names the tensor. Nothing in the file is executed.
     """
     options.suffix("OUT", out, ".safetensors")
 

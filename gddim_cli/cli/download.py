@@ -50,13 +50,13 @@ def protocol_names() -> list[str]:
 
 
 PROTOCOL = (
-    "Also download the statistics and the Inception network for FID under this protocol. If no NAME is given, also "
+    "Also download the statistics and the Inception network for FID under this protocol. If you name no model, also "
     "download the model whose published FID was measured under the protocol (there is no such model for --protocol clean)."
 )
 WITH_FID = (
     "Also download the reference statistics and the Inception network with which each model's published FID was "
-    "measured. Default: off. However, if cld-cifar10 is the only NAME and none of --protocol, --from and --offline is "
-    "given, the default is to download the files for gddim fid --ref cifar10."
+    "measured. Default: off. There is one exception: gddim download cld-cifar10 also downloads the files for gddim fid "
+    "--ref cifar10. Another name, --protocol, --from, --offline or --without-fid prevents this."
 )
 LIST = "Only print the files and their URLs, so that you can download them by other means."
 FROM = "Local copy of the published file, to use instead of a download. The copy is not changed."
@@ -78,13 +78,13 @@ def download(
     asked: DownloadSettings,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="Names that gddim checkpoints lists.", autocompletion=downloadable),
+        typer.Argument(metavar="[NAME...]", help="Names that `gddim checkpoints` lists.", autocompletion=downloadable),
     ] = None,
 ) -> None:
-    """Download released models, reference statistics and Inception networks. Resumes interrupted downloads.
+    """Download released models, reference statistics and Inception networks. Interrupted downloads are resumed.
 
-    The structure and the sha256 of each file are checked. The sha256 must equal the one in the model card, if
-    there is one, and the one recorded at any earlier download. Models are converted to the native format.
+    The command checks the structure and the sha256 of each file. The sha256 must equal the published one, if there is
+    one, and the one recorded at the first download. Models are converted to the native format.
     """
     from gddim_cli.hub.download import Download, card_with_source
     from gddim_cli.hub.store import RELEASED

@@ -49,8 +49,8 @@ def fid(
         list[str] | None,
         typer.Argument(
             metavar="IMAGES | stats IMAGES OUT.npz",
-            help="A folder, .zip, .tar, .npz or .npy of images, or an output folder of gddim sample. Default: imgs/. With "
-            "stats, write the statistics of IMAGES to OUT.npz, for use as --ref.",
+            help="IMAGES: a folder, .zip, .tar, .npz or .npy of images, or an output folder of gddim sample. Default: imgs/. "
+            "With stats, the command writes the statistics of IMAGES to OUT.npz, for use as --ref.",
             show_default=False,
         ),
     ] = None,

@@ -16,17 +16,17 @@ NUM = (
     "Default: all, or the number that --protocol fixes."
 )
 REF = (
-    "Reference to compare the images with: mnist or cifar10 (also with :train or :test), cifar10-edm, cifar10-tf, "
+    "Reference to compare the images with: mnist or cifar10 (or with the suffix :train or :test), cifar10-edm, cifar10-tf, "
     "cifar10-scoresde, the path of other images, or an .npz of statistics. May be given several times, or as a "
     "comma-separated list. Default: mnist or cifar10, depending on the shape of the images."
 )
 METRICS_HELP = (
-    "Metrics to compute: fid, fid-infinity (extrapolated to infinitely many images), kid, prdc (precision, recall, density, "
-    "coverage), is (Inception Score, without a reference), dino (FD-DINOv2), or a metric from a plugin or Python file. "
-    "Options follow a name: prdc:k=3. Default: fid."
+    "Metrics to compute: fid, fid-infinity (FID extrapolated to infinitely many images), kid, prdc (precision, recall, "
+    "density, coverage), is (the Inception Score, which needs no reference), dino (FD-DINOv2), or a metric from a plugin or "
+    "a Python file. The options of a metric follow its name, as in prdc:k=3. Default: fid."
 )
 SAVE_STATS = "Also write the statistics of the images to this file, for use as --ref."
-BATCH_SIZE = "Batch size. Affects the speed; metrics change only by rounding."
+BATCH_SIZE = "Number of images per batch. It affects the speed, and changes metrics only by rounding."
 CACHE = "Cache the features, so that measuring the same images again is fast. Default: on."
 KEY = "Name of the .npz array with the images. Default: the only array of images."
 

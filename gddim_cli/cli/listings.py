@@ -15,7 +15,7 @@ SHOWN = ("name", "order", "evaluations", "noise", "supports", "source")
 def samplers(json: options.Json = False) -> None:
     """List the samplers.
 
-    Shows their order of convergence, evaluations per step, noise, supported diffusions, source and options.
+    For each sampler: order of convergence, evaluations per step, noise, supported diffusions, source and options.
     """
     from gddim_cli.samplers.registry import SAMPLERS
     from gddim_cli.settings import declared
@@ -30,7 +30,7 @@ def samplers(json: options.Json = False) -> None:
 def diffusions(json: options.Json = False) -> None:
     """List the diffusions.
 
-    Shows their state dimension per pixel, parameters with defaults, and default sampling configuration.
+    For each diffusion: state dimension per pixel (D), parameters with defaults, and default sampling configuration.
     """
     from gddim_cli.diffusions.registry import DIFFUSIONS
 

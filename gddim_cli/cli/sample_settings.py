@@ -16,24 +16,29 @@ FOLDER_ONLY = ("format", "trajectory", "save_raw", "overwrite", "compile", "cuda
 
 PRESET = "Use the scheme of the gDDIM paper: order 2, --predict eps, K = R and a quadratic time grid."
 OUT = (
-    "Output folder. Rerunning the same command makes only the missing images. With --compare, the image file to write. "
-    "Default: imgs; with --compare, sheet.png."
+    "Output folder. If you rerun the same command, it makes only the missing images. With --compare: the image file to "
+    "write. Default: imgs; with --compare: sheet.png."
 )
 COMPARE = (
-    "Write one image instead of a folder, with a row for each of these samplers and a column for each number in --nfe. All "
-    "cells start from the same noise. Settings of a sampler follow its name as :key=value."
+    "Compare samplers: instead of a folder, write one image file with a row for each of these samplers and a column for "
+    "each number in --nfe. All samples start from the same noise. A sampler's settings follow its name as :key=value."
 )
-NUM = "Number of images in the folder. Default: 100, or all states of --init-noise. With --compare, images per cell; default 8."
-FORMAT = "Storage format: png (one file per image), npz or tar (shards of 10 000 images; tar shards contain PNGs)."
-TRAJECTORY = "Also write an animation of the grid from noise to images; with .png, a filmstrip of a few images."
+NUM = (
+    "Number of images in the folder. Default: 100, or all states of --init-noise. With --compare: number of samples for "
+    "each sampler and NFE; the default is then 8."
+)
+FORMAT = "Storage format. png: one file per image. npz, tar: files with up to 10 000 images each; a .tar contains PNGs."
+TRAJECTORY = (
+    "Also write an animation in which the grid of images forms from noise. With .png: a filmstrip of a few images."
+)
 SAVE_RAW = "Also write the final states as float32, before quantization."
 OVERWRITE = "Remove the run in the folder and start again."
 BATCH_SIZE = (
-    "Batch size; auto chooses one by timing. Affects the speed. Images change only by rounding, except with rk45, which "
-    "chooses its steps per batch."
+    "Number of images per batch; auto chooses it by timing. It affects the speed, and changes images only by rounding. "
+    "rk45 is an exception, because it chooses its steps for each batch."
 )
 COMPILE = "Compile the network. This takes minutes the first time; the result is cached."
-CUDA_GRAPH = "Replay each evaluation as one CUDA graph (NVIDIA); speeds up small batches."
+CUDA_GRAPH = "Replay each evaluation as one CUDA graph, on NVIDIA GPUs. This speeds up small batches."
 
 BatchSize = (
     Annotated[Literal["auto"], msgspec.Meta(description="auto")] | Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]

@@ -24,9 +24,9 @@ SET = (
     "has in that program. With FILE.py:FUNCTION: an argument of the function, passed as text. May be given several times."
 )
 KEY = "Name of the .npz array with the images. Default: train_images, or the only array of images."
-FORCE = "Replace output files that this run did not write."
+FORCE = "Replace output files even if this run did not write them."
 FORCE_FILE = "Replace the output file if it exists."
-DEVICE = "Device the network runs on; auto uses a GPU if there is one."
+DEVICE = "Device on which the network runs; auto uses a GPU if there is one."
 THREADS = "CPU threads. Default: one per core."
 
 FileSettings = Annotated[list[str], about(FILE_SET, panel="Model", metavar="NAME=VALUE")]

@@ -38,14 +38,14 @@ gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 NUM = (
     "Train on only this many images: the first ones of a run of gddim sample, or a fixed random subset of other images."
 )
-CONDITIONAL = "Train a class-conditional model. Class labels are the names of sub-folders, or an array of the .npz."
+CONDITIONAL = (
+    "Train a class-conditional model. Each sub-folder is a class. For an .npz, an array holds the class labels."
+)
 LABEL_KEY = "Name of the .npz array with the class labels; implies --conditional. Default: train_labels."
 STEPS = "Total number of steps, including those made before the run was resumed. Default: the recipe's."
 NAME = "Name of the model and of its files. Default: the recipe's."
 EVERY = "Number of steps between saves. Each save also writes a grid of samples."
-FORCE = (
-    "Replace files in the output folder that this run did not write. A run there with other settings is replaced, too."
-)
+FORCE = "Replace files in the output folder even if this run did not write them. This also replaces a run with other settings."
 RECIPE = "A YAML file, or mnist for the recipe of the bundled checkpoint."
 OUT = "Folder of the run. Rerun the same command to resume."
 DATA = (
@@ -75,7 +75,7 @@ def train(
 ) -> None:
     """Train a denoiser that can be sampled through cld, vp, vp-cosine, ve and psld.
 
-    Writes the averaged weights, their model card, grids of samples, a log, and a state file to resume from.
+    The command writes the averaged weights, their model card, grids of samples, a log, and a state file for resuming.
     """
     options.folder("--out", out)
     if not data:

@@ -37,9 +37,10 @@ NUM = (
     "Number of noise samples that the solver is fitted to. The error is measured on the same number of held-out samples. "
     "With fewer than 128 samples, the solver overfits."
 )
-OUT = "Solver file. Default: in the cache, where --solver auto finds it."
+OUT = "Solver file to write. Default: a file in the cache, where --solver auto finds it."
 BATCH_SIZE = (
-    "Batch size. Each step of the search is computed from one batch, so the batch size also affects the fitted solver."
+    "Number of noise samples per batch. Each step of the search uses one batch, so the batch size also affects the fitted "
+    "solver."
 )
 
 
@@ -58,10 +59,10 @@ def tune(
     asked: TuneSettings,
     json: options.Json = False,
 ) -> None:
-    """Fit a solver to a network: find the times and matrices with which a few evaluations come closest to the result of many.
+    """Fit a solver to a network, so that a few evaluations come close to the result of many.
 
-    This takes minutes for a small network. Interrupt it at any time and rerun the same command to resume. Pass the
-    solver file to gddim sample --solver.
+    The command searches for the best times and matrices. This takes minutes for a small network. You can interrupt the
+    command at any time; rerun it to resume. To sample with the solver, pass the solver file to gddim sample --solver.
     """
     values = {"seed": DEFAULT_SEED, **options.parsed(given, sampling_settings())}
     if values.get("nfe") is None:

@@ -11,13 +11,13 @@ from gddim_cli.settings import about
 
 PROTOCOL = "Published protocol for FID. It fixes the reference, the mode, the quantization and the number of images."
 MODE = (
-    "Feature network, and how images are resized for it: legacy_tensorflow, clean, legacy_pytorch (as in clean-fid), dinov2 "
-    "or lenet. Default: the mode that the reference was made with. If the reference consists of images: lenet for digits, "
-    "otherwise legacy_tensorflow."
+    "Feature network, and how images are resized for it: legacy_tensorflow, clean or legacy_pytorch (clean-fid's modes), "
+    "dinov2, or lenet. Default: the mode with which the reference's statistics were made. If the reference consists of "
+    "images, the default is lenet for digits and legacy_tensorflow for other images."
 )
 FEATURES = (
-    "Your own network, which maps images [N, C, H, W] in [0, 255] to features [N, d]: a TorchScript file, or a "
-    "function in a Python file that returns the network (mine.py:build). The result is named after the file."
+    "Feature network of your own: a TorchScript file, or a function in a Python file that returns the network, such as "
+    "mine.py:build. The network maps images [N, C, H, W] in [0, 255] to features [N, d]. The result is named after FILE."
 )
 INCEPTION = "Another file to use as the Inception network. The result is then called FD(FILE), not FID."
 

@@ -43,7 +43,8 @@ Checkpoint = Annotated[
 DiffusionName = Annotated[
     str,
     about(
-        "Diffusion to sample through: a name that `gddim diffusions` lists, a .yaml file with parameters or a .py file. "
+        "Diffusion to sample through: a name that `gddim diffusions` lists, a .yaml file with a name and parameters, or a "
+        ".py file that defines a diffusion. "
         "Default: the checkpoint's own.",
         panel="Model",
         metavar="NAME|FILE",
@@ -54,9 +55,9 @@ DiffusionName = Annotated[
 Classes = Annotated[
     str,
     about(
-        "Class labels of a conditional model: a number, all (cycle through all classes), uniform (random, from the seed "
-        "and the image's index), or, in gddim sample and in plan files, a list such as 0,1,2 to cycle through. Default: "
-        "uniform.",
+        "Classes of the images, for a conditional model. A number: only this class. all: all classes in turn. uniform: "
+        "random classes, which depend on the seed and the image's index. In gddim sample and in plan files also a list, "
+        "such as 0,1,2: these classes in turn. Default: uniform.",
         panel="Model",
         metavar="N|N,M|uniform|all",
         label="class {}",
@@ -101,8 +102,8 @@ Seed = Annotated[
 K = Annotated[
     Literal["R", "L"],
     about(
-        "Factor K of the covariance, Sigma = K K^T. K defines the noise prediction and is R (gDDIM) or L (Cholesky). "
-        "Default: the checkpoint's.",
+        "Factor K of the covariance Sigma = K K^T: R (gDDIM's factor) or L (the Cholesky factor). K defines the noise "
+        "prediction. Default: the checkpoint's.",
         panel="Advanced",
         label="K = {}",
     ),
@@ -119,9 +120,9 @@ NamedGrid = Annotated[str, msgspec.Meta(pattern=r"^(logsnr|rho:\d+(\.\d+)?)$", d
 TimeGrid = Annotated[
     NamedGrid | Annotated[float, msgspec.Meta(gt=0, le=100)],
     about(
-        "Time grid. P: even steps in t^(1/P); linear means P = 1, quadratic P = 2. logsnr: even steps in the log SNR. "
-        "rho:P: even steps in (noise level)^(1/P); rho alone means P = 7. Default: the sampler's or the checkpoint's, "
-        "usually quadratic.",
+        "Time grid. P: even steps in t^(1/P); linear is the same as 1, and quadratic the same as 2. logsnr: even steps in "
+        "the log SNR. rho:P: even steps in (noise level)^(1/P); rho is the same as rho:7. Default: the sampler's or the "
+        "checkpoint's, usually quadratic.",
         panel="Advanced",
         label="time grid {}",
         metavar="linear|quadratic|P|logsnr|rho:P",
@@ -141,7 +142,9 @@ TEnd = Annotated[
 Quantize = Annotated[
     Literal["floor", "round"],
     about(
-        "Conversion of images in [-1, 1] to 0..255. Default: the checkpoint's.", panel="Advanced", label="quantize {}"
+        "Rounding when images in [-1, 1] are converted to 0..255. Default: the checkpoint's.",
+        panel="Advanced",
+        label="quantize {}",
     ),
 ]
 Dtype = Annotated[
@@ -157,15 +160,17 @@ Dtype = Annotated[
 Tf32 = Annotated[
     bool,
     about(
-        "Use TF32 for float32 products in the network (NVIDIA). Changes images slightly.", panel="Speed", label="tf32"
+        "Use TF32 for the network's float32 products, on NVIDIA GPUs. This changes the images slightly.",
+        panel="Speed",
+        label="tf32",
     ),
 ]
 InitNoise = Annotated[
     str,
     about(
-        "File of initial states u_T, used instead of draws from the prior: an .npy of shape [N, D, C, H, W] for a state "
-        "dimension D above 1 (2 for CLD), or [N, C, H, W] for D = 1. For BDM, the states are spectra. The states are not "
-        "rescaled, so their standard deviation should be the prior's.",
+        "File of initial states u_T, used instead of draws from the prior. It is an .npy of shape [N, D, C, H, W], where "
+        "D is the state dimension per pixel (2 for CLD); for D = 1, the shape is [N, C, H, W]. For BDM, the states are "
+        "spectra. The states are not rescaled, so their standard deviation should be the prior's.",
         panel="Advanced",
         metavar="FILE.npy",
         min_length=1,

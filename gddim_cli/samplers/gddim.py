@@ -35,11 +35,11 @@ Corrector = Annotated[
 Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
-        "Function that gddim interpolates between evaluations. eps: the noise, as in the paper. x0: the network's "
+        "Quantity that gddim interpolates between evaluations. eps: the noise, as in the paper. x0: the network's "
         "estimate of the images. blend: x0 minus the estimate of an ideal denoiser for Gaussian images of standard "
-        "deviation --sigma-data. Default: eps. There is one exception, in gddim sample only: for a denoiser at --nfe "
-        "20 or less, the default is x0 with --time-grid 1.5, unless --order, --time-grid, --lambda, --corrector or --k L "
-        "is given.",
+        "deviation --sigma-data. Default: eps. In gddim sample, if the model is a denoiser and --nfe is at most 20 (40 with "
+        "guidance), the default is x0 with --time-grid 1.5. It stays eps if you give --order, --time-grid, --lambda, "
+        "--corrector or --k L.",
         label="{}",
     ),
 ]

@@ -9,7 +9,7 @@ from gddim_cli.settings import about
 Order = Annotated[
     int,
     about(
-        "Number of past evaluations that each gddim step uses besides the current one. Default: 2, or 0 if --lambda is above 0.",
+        "Number of past evaluations that each step of gddim uses besides the current one. Default: 2; 0 if --lambda is above 0.",
         label="order {}",
         ge=0,
         le=3,

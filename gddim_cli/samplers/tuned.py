@@ -18,8 +18,8 @@ AUTO = "auto"
 Solver = Annotated[
     str,
     about(
-        "Solver fitted to the network: a file written by gddim tune, or auto. With auto, gddim uses the solver for this "
-        "checkpoint, diffusion and NFE from the cache, or else the one that ships with gddim. Implies --sampler tuned. "
+        "Solver fitted to the network: a file written by gddim tune, or auto. With auto, gddim looks for a solver for this "
+        "checkpoint, diffusion and NFE in the cache, then among those that ship with gddim. Implies --sampler tuned. "
         "Default with --sampler tuned: auto.",
         metavar="FILE|auto",
         label="solver {}",
