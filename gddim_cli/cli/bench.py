@@ -103,8 +103,7 @@ def bench(
 def compare(first: Folder, second: Folder, json: options.Json = False) -> None:
     """Compare two benchmarks, cell by cell.
 
-    Cells of the two benchmarks match if all their settings are equal; only checkpoint, dtype and batch size may differ.
-    If one benchmark compares several checkpoints, the checkpoint must be equal, too. The same holds for dtype and batch size.
+    The command compares cells with equal settings. The two benchmarks may differ in checkpoint, dtype and batch size.
     """
     from gddim_cli.cli import bench_view
 

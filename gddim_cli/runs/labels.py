@@ -13,7 +13,7 @@ from gddim_cli.models.guidance import EVALUATIONS
 from gddim_cli.numerics.noise import to_unit
 
 STREAM = 2**63
-"""The number of the random stream from which classes are drawn, far above those of the samplers' steps."""
+"""The number of the random stream from which classes are drawn. The streams of the samplers' steps have lower numbers."""
 UNIFORM, ALL = "uniform", "all"
 
 

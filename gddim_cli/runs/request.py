@@ -56,8 +56,8 @@ Classes = Annotated[
     str,
     about(
         "Classes of the images, for a conditional model. A number: only this class. all: all classes in turn. uniform: "
-        "random classes, which depend on the seed and the image's index. In gddim sample and in plan files also a list, "
-        "such as 0,1,2: these classes in turn. Default: uniform.",
+        "random classes, which depend on the seed and the image's index. A list such as 0,1,2 (only in gddim sample and "
+        "in plan files): these classes in turn. Default: uniform.",
         panel="Model",
         metavar="N|N,M|uniform|all",
         label="class {}",
