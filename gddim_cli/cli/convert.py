@@ -30,8 +30,8 @@ def format_names() -> list[str]:
 
 
 CARD = (
-    "Released model whose card supplies the diffusion and the parameterization, which files of the formats gddim-flax, "
-    "cldsgm and score-sde do not record. Default: a model of the same format."
+    "Released model from whose card the diffusion and the parameterization are taken. Use this for files of the formats "
+    "gddim-flax, cldsgm and score-sde, which do not record these two. Default: a model of the same format."
 )
 FORMAT = "Format of the file. Default: recognized from the file."
 

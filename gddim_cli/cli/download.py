@@ -83,8 +83,8 @@ def download(
 ) -> None:
     """Download released models, reference statistics and Inception networks. Interrupted downloads are resumed.
 
-    The command checks the structure and the sha256 of each file. The sha256 must equal the published one, if there is
-    one, and the one recorded at the first download. Models are converted to the native format.
+    The command checks the structure and the sha256 of each file. The sha256 must equal the one recorded at the
+    first download. If a sha256 was published, it must also equal that one. Models are converted to the native format.
     """
     from gddim_cli.hub.download import Download, card_with_source
     from gddim_cli.hub.store import RELEASED

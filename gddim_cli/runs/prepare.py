@@ -238,7 +238,10 @@ ALIKE = 0.1
 
 
 def scale_notes(states: NDArray[np.floating], factor: NDArray[np.floating]) -> list[str]:
-    """A note for each component of the states u_T, [N, D, C, H, W], whose root mean square differs from that of `factor z`."""
+    """Notes, one for each component of the states u_T, [N, D, C, H, W], whose scale is wrong.
+
+    The scale is the component's root mean square. It should be that of `factor z`, where z is standard normal.
+    """
     found, expected = [], np.sqrt(np.square(factor).sum(axis=-1))
     for i, scale in enumerate(expected):
         numbers = np.asarray(states[:, i], dtype=np.float64)

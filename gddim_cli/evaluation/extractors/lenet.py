@@ -22,7 +22,8 @@ from gddim_cli.runtime.files import replacing, sha256
 LENET = "lenet-mnist"
 CLASSES = 10
 SCORES = "lenet-classes"
-"""The mode whose features are the class scores. The features of mode `lenet` do not determine them: tanh saturates."""
+"""The mode whose features are the class scores. They cannot be computed from the features of mode `lenet`, because these
+have passed through tanh, which saturates."""
 CARD = "gddim_classifier"
 
 

@@ -36,8 +36,8 @@ def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: 
         p(i)    = (n - 1) (S - S_i)
         h(i, j) = -S sum_k (r_ik - q_k) (r_jk - q_k) / q_k
 
-    where S_i is the split's score without image i. The sample variance of these p(i) is too large by the mean square of
-    h, divided by n. This excess is subtracted.
+    where S_i is the split's score without image i. The sample variance of these p(i) is too large. The excess, the
+    mean square of h divided by n, is subtracted.
 
     Args:
         scores: class scores [N, c]; the probabilities are their softmax.
@@ -59,7 +59,7 @@ def compute(scores: Features, _reference: None, options: ScoreOptions, on_step: 
     expansion = Expansion(float(np.mean(firsts)), float(np.mean(seconds)))
     found = {"value": value, "split_deviation": float(np.std(values)), "splits": options.splits}
     found |= expansion.interval(value, weights=1 / len(scores), pair_weights=(size - 1) / (options.splits * size**3))
-    # The exact value is at least 1, but rounding can move even the upper end below 1.
+    # The exact value is at least 1, so `low` is raised to 1, but not above `high`, which rounding can move below 1.
     return {**found, "low": min(max(found["low"], 1.0), found["high"])}
 
 
