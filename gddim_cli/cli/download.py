@@ -51,12 +51,13 @@ def protocol_names() -> list[str]:
 
 PROTOCOL = (
     "Also download the statistics and the Inception network for FID under this protocol. If you name no model, also "
-    "download the model whose published FID was measured under the protocol (there is no such model for --protocol clean)."
+    "download the model whose published FID was measured under the protocol (there is no such model for --protocol "
+    "clean)."
 )
 WITH_FID = (
     "Also download the reference statistics and the Inception network with which each model's published FID was "
-    "measured. Default: off. Only gddim download cld-cifar10 (without another name, --protocol, --from or --offline) also "
-    "downloads the files for gddim fid --ref cifar10."
+    "measured. Default: off, with one exception: gddim download cld-cifar10 (without another name, --protocol, --from"
+    " or --offline) also downloads the files for gddim fid --ref cifar10."
 )
 LIST = "Only print the files and their URLs, so that you can download them by other means."
 FROM = "Local copy of the published file, to use instead of a download. The copy is not changed."

@@ -20,12 +20,13 @@ OUT = (
     "write. Default: imgs; with --compare: sheet.png."
 )
 COMPARE = (
-    "Compare samplers: instead of a folder, write one image file with a row for each of these samplers and a column for "
-    "each number in --nfe. All samples start from the same noise. A sampler's settings follow its name as :key=value."
+    "Compare samplers: instead of a folder, write one image file with a row for each of these samplers and a column "
+    "for each number in --nfe. All samples start from the same noise. A sampler's settings follow its name as "
+    ":key=value."
 )
 NUM = (
-    "Number of images in the folder. Default: 100, or all states of --init-noise. With --compare: number of samples for "
-    "each sampler and NFE; the default is then 8."
+    "Number of images in the folder. Default: 100, or with --init-noise the number of states in its file. With "
+    "--compare: number of samples for each sampler and NFE; the default is then 8."
 )
 FORMAT = "Storage format. png: one file per image. npz, tar: files with up to 10 000 images each; a .tar contains PNGs."
 TRAJECTORY = (

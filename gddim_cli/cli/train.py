@@ -36,7 +36,7 @@ gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 
 
 NUM = (
-    "Train on only this many images: the first ones of a run of gddim sample, or a fixed random subset of other images."
+    "Train on only this many images: the first ones if they are a run of gddim sample, otherwise a fixed random subset."
 )
 CONDITIONAL = (
     "Train a class-conditional model. Each sub-folder is a class. For an .npz, an array holds the class labels."

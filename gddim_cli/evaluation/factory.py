@@ -124,7 +124,9 @@ class EvaluatorFactory:
         return not statistics_files.is_statistics(name) or statistics_files.mode_of(name) in (None, mode)
 
     def extractor(self, mode: str | None = None) -> Extractor:
-        """The extractor of a mode. By default, the mode that the options choose, else the one for images of this shape.
+        """The extractor of a mode.
+
+        If `mode` is None, the mode is the one that the options choose, or else the default for images of this shape.
 
         Raises:
             UsageError, DataError: as in `load_extractor` and `load_own`; or the network does not take images of this

@@ -2,7 +2,7 @@
 
 Up to a constant and terms of third order, a metric of N independent images is
 `sum_i a_i p(x_i) + sum_ij A_ij h(x_i, x_j) / 2` (Hoeffding's decomposition, von Mises' expansion). Its variance is
-`first sum_i a_i^2 + second sum_{i != j} A_ij^2 / 2` with `first = Var p` and `second = E h^2`. The first term dominates
+`first * sum_i a_i^2 + second * sum_{i != j} A_ij^2 / 2` with `first = Var p` and `second = E h^2`. The first term dominates
 if the distribution of the images is far from the reference's. If the distributions are equal, p vanishes and only the
 second term is left. The bootstrap is not used, because it would count that term more than once.
 """

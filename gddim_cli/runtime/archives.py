@@ -39,7 +39,7 @@ def refuse_packed(members: Iterable[zipfile.ZipInfo], path: object) -> None:
 def read_whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     """The content of a member. `ZipFile.read` would unpack all of its data, even if the .zip claims a small size."""
     with archive.open(member) as file:
-        return file.read(member.file_size + 1)  # one more, so that the checksum of an empty member is compared too
+        return file.read(member.file_size + 1)  # `read(0)` would not compare the checksum of an empty member
 
 
 def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -104,8 +104,8 @@ def located(error: GddimError, where: Mapping[str, str], keys: Sequence[str] = (
 
     Args:
         where: places by key.
-        keys: the settings that may have caused an error whose message does not start with an option. The first of them
-            that is in `where` gives the place. If none is in `where`, its last entry does.
+        keys: the settings that may have caused an error whose message does not start with an option. The place is
+            that of the first of these that is in `where`. If none of them is, it is the last place in `where`.
     """
     text = str(error)
     option = re.match(r"--([a-z-]+)[: ] *", text)

@@ -37,9 +37,9 @@ Predict = Annotated[
     about(
         "Quantity that gddim interpolates between evaluations. eps: the noise, as in the paper. x0: the network's "
         "estimate of the images. blend: x0 minus the estimate of an ideal denoiser for Gaussian images of standard "
-        "deviation --sigma-data. Default: eps. In gddim sample, if the model is a denoiser and --nfe is at most 20 (40 with "
-        "guidance), the default is x0 with --time-grid 1.5. It stays eps if you give --order, --time-grid, --lambda, "
-        "--corrector or --k L.",
+        "deviation --sigma-data. Default: eps, with one exception: in gddim sample, x0 with --time-grid 1.5 if the model is a "
+        "denoiser, --nfe is at most 20 (40 with guidance), and you give none of --order, --time-grid, --lambda, "
+        "--corrector and --k L.",
         label="{}",
     ),
 ]

@@ -25,4 +25,6 @@ class Residual(Convention, frozen=True):
 
 
 SCORE = ConventionSpec(name="ve_score", title="the score in the variance exploding diffusion", parameters=Score)
-RESIDUAL = ConventionSpec(name="ve_residual", title="minus the noise, from y (EDM's VE)", parameters=Residual)
+RESIDUAL = ConventionSpec(
+    name="ve_residual", title="the negative of the noise, predicted from y (EDM's VE)", parameters=Residual
+)
