@@ -12,7 +12,7 @@ from gddim_cli.evaluation.settings import Features, Inception, ModeName, Protoco
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.settings import about, declared
 
-REF = "Reference, as for gddim fid: a name, or an .npz of statistics. With none: draw pictures, and measure only solver errors."
+REF = "Reference, as for gddim fid. With --ref none, gddim draws pictures and measures solver errors only."
 NO_REFERENCE = "none"
 NUM = "Images per cell. Default: the plan's or the protocol's number."
 METRIC = "Metric; its options follow the name, as in kid:subsets=50. Several metrics measure the same images."

@@ -48,8 +48,9 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         size: approximate size in bytes.
         google_drive: the file's id on Google Drive.
         google_drive_folder: the id of the folder on Google Drive that contains the file.
-        smallest_number: what to do if the folder on Google Drive has no `file`. If True, the file whose name differs
-            only in its number is taken; of several such files, the one with the smallest number.
+        smallest_number: what to do if the folder on Google Drive has no `file`. If True, a file is taken
+            whose name differs only in the number, such as `checkpoint_12` for `checkpoint_26`; of several such files, the one
+            with the smallest number.
         hugging_face: the repository on the Hugging Face Hub.
         url: the file's address on any other server.
         sha256: the published SHA-256, or its first digits.

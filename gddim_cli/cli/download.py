@@ -56,8 +56,8 @@ PROTOCOL = (
 )
 WITH_FID = (
     "Also download the reference statistics and the Inception network with which each model's published FID was "
-    "measured. Default: off, with one exception: gddim download cld-cifar10 (without another name, --protocol, --from"
-    " or --offline) also downloads the files for gddim fid --ref cifar10."
+    "measured. Default: off. Without further names and options, gddim download cld-cifar10 also downloads the files for "
+    "gddim fid --ref cifar10."
 )
 LIST = "Only print the files and their URLs, so that you can download them by other means."
 FROM = "Local copy of the published file, to use instead of a download. The copy is not changed."

@@ -58,7 +58,7 @@ class DefaultCommandGroup(TyperGroup):
     def make_context(
         self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: Any
     ) -> Context:
-        """The named command's context; if the first argument names none, that of `run`, under the group's name."""
+        """The context of the command that the first argument names, or else the context of `run` with the group's name."""
         if args and args[0] in self.commands and args[0] != "run":
             return super().make_context(info_name, args, parent, **extra)
         return self.commands["run"].make_context(info_name, args, parent, **extra)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import torch
 
 FILE_SET = (
-    "Setting of the model that is missing from a checkpoint file of another program, such as image_size=64. Use its name "
-    "in that program. May be given several times."
+    "Setting, such as image_size=64, that a checkpoint file of another program does not record. Use the name that the "
+    "setting has in that program. May be given several times."
 )
 SET = (
-    "Setting of the model that is missing from a checkpoint file of another program, such as image_size=64. Use its name "
-    "in that program. With FILE.py:FUNCTION: an argument of the function, passed as text. May be given several times."
+    "Setting, such as image_size=64, that a checkpoint file of another program does not record. Use the name that the "
+    "setting has in that program. With FILE.py:FUNCTION: an argument of the function, passed as text. May be given several times."
 )
 KEY = "Name of the .npz array with the images. Default: train_images, or the only array of images."
 FORCE = "Replace output files even if this run did not write them."

@@ -37,9 +37,8 @@ Predict = Annotated[
     about(
         "Quantity that gddim interpolates between evaluations. eps: the noise, as in the paper. x0: the network's "
         "estimate of the images. blend: x0 minus the estimate of an ideal denoiser for Gaussian images of standard "
-        "deviation --sigma-data. Default: eps, with one exception: in gddim sample, x0 with --time-grid 1.5 if the model is a "
-        "denoiser, --nfe is at most 20 (40 with guidance), and you give none of --order, --time-grid, --lambda, "
-        "--corrector and --k L.",
+        "deviation --sigma-data. Default: eps in gddim bench. gddim sample chooses x0 for denoisers in few evaluations (see "
+        "docs/few-evaluations.md), and eps otherwise.",
         label="{}",
     ),
 ]

@@ -96,8 +96,8 @@ def kid(
 ) -> dict[str, float]:
     """`value`, the mean distance of random pairs of subsets, and a 95 % interval.
 
-    The interval is for the distance between the distributions from which x and y are drawn. It accounts for features,
-    and pairs of features, that occur in several subsets. If the subsets are the whole sets, the sets are compared only
+    The interval is for the distance between the distributions from which x and y are drawn. It accounts for images,
+    and pairs of images, that occur in several subsets. If the subsets are the whole sets, the sets are compared only
     once.
 
     Args:
@@ -127,7 +127,7 @@ def kid(
     if n < 4:
         return found
     single_x, single_y, xx, yy, xy = np.mean(components, axis=0)
-    # The number of features that each pair of subsets shares.
+    # For every two subsets of x (of y): the number of images that are in both.
     both_x, both_y = in_x @ in_x.T, in_y @ in_y.T
     first = 4 * (single_x * both_x.sum() + single_y * both_y.sum()) / (subsets * n) ** 2
     within = (xx * (both_x * (both_x - 1)).sum() + yy * (both_y * (both_y - 1)).sum()) / (subsets * n * (n - 1)) ** 2
