@@ -57,7 +57,7 @@ class Planner:
     """Makes the cells of a plan.
 
     A row has a cell for each combination of the values in its lists. Options override the row's settings, which override
-    the plan's. If options change a preset, unsupported cells are left out with a note. `own` holds the whole plan's settings.
+    the plan's. If options change a preset, unsupported cells are left out with a note. `own` holds the settings that apply to the plan as a whole.
     """
 
     def __init__(self, file: PlanFile, options: Values, problems: list[str]) -> None:
@@ -73,7 +73,7 @@ class Planner:
         self._missing: set[str] = set()
 
     def expand(self) -> Iterator[tuple[Cell, Where]]:
-        """Every cell of every row, and the place of each setting by key, for error messages; "row" is the row's key."""
+        """Every cell of every row, with the places of its settings by key, for error messages. "row": the row's place."""
         hidden = {*PLAN_SETTINGS, *(("ref", "protocol", "mode") if {"ref", "protocol"} & self.over.keys() else ())}
         top = without(self.file.top, hidden)
         used: set[str] = set()

@@ -65,7 +65,7 @@ def read_only(reference: Reference | None) -> Reference | None:
 
 
 def views_of(owner: object, *names: str) -> dict[str, Any]:
-    """Read-only views of the arrays among an object's attributes, by the attribute's name."""
+    """Read-only views of the arrays in these attributes of an object, by name; attributes that are None are left out."""
     found = {name: getattr(owner, name).view() for name in names if getattr(owner, name) is not None}
     for view in found.values():
         view.setflags(write=False)

@@ -163,7 +163,8 @@ class RunFolder:
     def _refuse_foreign(self, run: Run, num: int, force: bool) -> None:
         """Refuses files that the run did not write, if they are named like its files. With `force`, removes them.
 
-        The manifest of a finished run lists its files. An unfinished run only knows its number of images.
+        In a finished run, the manifest says which files are the run's own. An unfinished run has no manifest. There, files
+        named like the run's images count as its own if they begin like files of the storage format.
 
         Raises:
             UsageError: there is such a file; the message names the first one.

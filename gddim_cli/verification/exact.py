@@ -79,7 +79,7 @@ class ExactFlow:
 
     Attributes:
         start: the states at the diffusion's `t_start`, [B, D, 1, 1, 2].
-        at: maps a time from the diffusion's `t_start` down to `t_end` to the states at that time.
+        at: gives the states at a time; the time must lie between `t_end` and the diffusion's `t_start`.
         t_end: the last time.
     """
 
