@@ -57,7 +57,7 @@ class Planner:
     """Makes the cells of a plan.
 
     A row has a cell for each combination of the values in its lists. Options override the row's settings, which override
-    the plan's. If options change a preset, unsupported cells are left out with a note. `own` holds the settings that apply to the plan as a whole.
+    the plan's. If options change a preset, unsupported cells are left out with a note. `own`: settings of the plan as a whole.
     """
 
     def __init__(self, file: PlanFile, options: Values, problems: list[str]) -> None:
