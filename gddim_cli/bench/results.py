@@ -118,7 +118,7 @@ class BenchPlan(msgspec.Struct):
         return next(cell for cell in self.cells if cell.key == key)
 
     def pictured(self, result: Result) -> int:
-        """How many images of a result the sheets show: 0 for all but one seed, so that all entries share noises."""
+        """How many images of a result the sheets show: 0 unless it has the first cell's seed, so that all share noises."""
         return min(SHOWN, result.num) if result.request.seed == self.cells[0].request.seed else 0
 
     def groups(self) -> list[list[Result]]:
@@ -144,7 +144,7 @@ class Folder:
         write_json(self.path / "cells" / f"{result.key}.json", sealed(result))
 
     def result(self, pending: Result, images: int) -> Result:
-        """The stored result, or else a copy of `pending`. Drops a solver error of another number of images."""
+        """The stored result, or else a copy of `pending`. Without a solver error if it is of another number of images."""
         path = self.path / "cells" / f"{pending.key}.json"
         found = read_json(path, Result) or sealed(pending)
         if found.key != pending.key or found.features != pending.features or found != sealed(found):

@@ -56,7 +56,7 @@ PROTOCOL = (
 )
 WITH_FID = (
     "Also download the reference statistics and the Inception network with which each model's published FID was "
-    "measured. Default: off. Without further names and options, gddim download cld-cifar10 also downloads the files for "
+    "measured. Default: off, with one exception: the bare command gddim download cld-cifar10 also downloads the files for "
     "gddim fid --ref cifar10."
 )
 LIST = "Only print the files and their URLs, so that you can download them by other means."
@@ -85,7 +85,8 @@ def download(
     """Download released models, reference statistics and Inception networks. Interrupted downloads are resumed.
 
     The command checks the structure and the sha256 of each file. The sha256 must equal the one recorded at the
-    first download. If a sha256 was published, it must also equal that one. Models are converted to the native format.
+    first download. If the authors published a sha256, the file's sha256 must equal
+    that one, too. Models are converted to the native format.
     """
     from gddim_cli.hub.download import Download, card_with_source
     from gddim_cli.hub.store import RELEASED

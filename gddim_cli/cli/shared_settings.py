@@ -24,7 +24,7 @@ SET = (
     "setting has in that program. With FILE.py:FUNCTION: an argument of the function, passed as text. May be given several times."
 )
 KEY = "Name of the .npz array with the images. Default: train_images, or the only array of images."
-FORCE = "Replace output files even if this run did not write them."
+FORCE = "Replace output files even if they hold something else."
 FORCE_FILE = "Replace the output file if it exists."
 DEVICE = "Device on which the network runs; auto uses a GPU if there is one."
 THREADS = "CPU threads. Default: one per core."

@@ -36,9 +36,9 @@ Predict = Annotated[
     Literal["eps", "x0", "blend"],
     about(
         "Quantity that gddim interpolates between evaluations. eps: the noise, as in the paper. x0: the network's "
-        "estimate of the images. blend: x0 minus the estimate of an ideal denoiser for Gaussian images of standard "
-        "deviation --sigma-data. Default: eps in gddim bench. gddim sample chooses x0 for denoisers in few evaluations (see "
-        "docs/few-evaluations.md), and eps otherwise.",
+        "estimate of the images. blend: x0 minus what an ideal denoiser would predict if the images were Gaussian with "
+        "standard deviation --sigma-data. Default: eps; gddim sample chooses x0 if the model is a denoiser and the NFE is low "
+        "(see docs/few-evaluations.md).",
         label="{}",
     ),
 ]
