@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import say, show_table, stdout
+from gddim_cli.cli.progress import data_stream, say, show_table, stdout
 from gddim_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,7 +109,8 @@ def list_all(json: bool) -> None:
         return
     from rich.console import Console
 
-    wide = not sys.stdout.isatty() or Console().width >= WIDE
+    out = data_stream()
+    wide = not out.isatty() or Console(file=out).width >= WIDE
     show_table(checkpoint_table([entry for entry in found if entry.kind == "checkpoint"], wide))
     show_table(file_table([entry for entry in found if entry.kind != "checkpoint"], wide))
     say("print a card with: gddim checkpoints NAME")

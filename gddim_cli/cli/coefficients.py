@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from gddim_cli.cli import options
-from gddim_cli.cli.progress import show_table, stdout
+from gddim_cli.cli.progress import data_stream, show_table, stdout
 from gddim_cli.cli.shared_settings import ForceFile
 from gddim_cli.runs.request import sampling_settings
 from gddim_cli.settings import about
@@ -70,7 +69,7 @@ def coefficients(
     if json:
         with stdout() as out:
             out.write(json_module.dumps({name: array.tolist() for name, array in arrays.items()}) + "\n")
-    elif not npz or sys.stdout.isatty():
+    elif not npz or data_stream().isatty():
         show(name, found)
 
 

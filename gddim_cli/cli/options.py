@@ -79,7 +79,8 @@ def quietable(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(**given: Any) -> Any:
         del given["quiet"]
-        return function(**given)
+        with progress.data_only():
+            return function(**given)
 
     return with_parameters(function, run, sorted([*parameters(function), option], key=place_in_help))
 

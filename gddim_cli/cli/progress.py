@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 QUIET = False
 """Whether --quiet was given."""
+DATA: list[TextIO] = []
+"""The stream for data, in the context `data_only`."""
 
 
 def say(text: str) -> None:
@@ -172,14 +174,31 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
+def data_only() -> Iterator[None]:
+    """In this context, only `stdout` writes to standard output. What libraries and users' files print goes to stderr."""
+    DATA.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        DATA.pop()
+
+
+def data_stream() -> TextIO:
+    """Standard output, also in the context `data_only`."""
+    return DATA[-1] if DATA else sys.stdout
+
+
+@contextmanager
 def stdout() -> Iterator[TextIO]:
     """A context manager that yields standard output, for data, and flushes it at the end.
 
     Raises:
         OutputError: stdout cannot be written, for example because the disk behind `>` is full.
     """
-    yield sys.stdout
-    sys.stdout.flush()
+    out = data_stream()
+    yield out
+    out.flush()
 
 
 def show_table(table: Table) -> None:

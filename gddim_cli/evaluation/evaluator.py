@@ -22,6 +22,7 @@ from gddim_cli.evaluation.statistics import Reference, Shape, read_only
 from gddim_cli.images.decode import describe
 from gddim_cli.images.sources import ImageSource
 from gddim_cli.runtime.memory import is_out_of_memory
+from gddim_cli.runtime.registry import origin
 from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.user_file import guarded
 
@@ -71,9 +72,10 @@ class Evaluator:
         """Calls a function of the metric and returns its result. `member` is the function's name, for error messages.
 
         Raises:
-            DataError: the function is in a user's file and raised an error; the message names the file.
+            DataError: the function is in a user's file or in a plugin and raised an error; the message names this origin.
         """
-        return guarded(Path(self.metric.file), member, call, is_out_of_memory) if self.metric.file else call()
+        source = self.metric.file or origin(self.metric.spec)
+        return guarded(source, member, call, is_out_of_memory) if source else call()
 
     def checked(self, numbers: object) -> dict[str, float]:
         """The numbers that a metric has returned, checked, as int or float.

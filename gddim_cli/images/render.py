@@ -16,7 +16,7 @@ from gddim_cli.runtime.files import replacing
 ABOUT = "gddim"
 """Keyword of the text chunk by which this program recognizes its own grids and sheets later."""
 LONGEST_TEXT = 1 << 24
-"""The maximum number of bytes that are read of that chunk's text."""
+"""The maximum number of bytes that are read to find that chunk's text."""
 
 
 def as_picture(pixels: Pixels) -> Image.Image:
@@ -48,15 +48,19 @@ def text_of(path: Path) -> str | None:
     """
     if not path.is_file():
         return None
-    mark = f"iTXt{ABOUT}".encode() + bytes(5)  # no compression, no language and no translated keyword
     with suppress(OSError), path.open("rb") as file:
-        position = file.read(1000).find(mark)
-        if position >= 4:
-            file.seek(position - 4)
-            length = int.from_bytes(file.read(4), "big")
-            file.seek(position + len(mark))
-            return file.read(min(max(length - len(mark) + 4, 0), LONGEST_TEXT)).decode(errors="replace")
+        return text_in(file.read(LONGEST_TEXT))
     return None
+
+
+def text_in(content: bytes) -> str | None:
+    """The same for the content of a PNG."""
+    mark = f"iTXt{ABOUT}".encode() + bytes(5)  # no compression, no language and no translated keyword
+    position = content.find(mark, 4, 1000)
+    if position < 0:
+        return None
+    end = position + 4 + int.from_bytes(content[position - 4 : position], "big")
+    return content[position + len(mark) : end].decode(errors="replace")
 
 
 def grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:

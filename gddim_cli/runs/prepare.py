@@ -29,11 +29,12 @@ from gddim_cli.runs.request import SamplingRequest, refuse_unused
 from gddim_cli.runs.solvers import fitted_sampler
 from gddim_cli.runtime.arrays import read_array
 from gddim_cli.runtime.files import sha256
-from gddim_cli.samplers.base import Eps, PreparedSampler, SamplerSpec
+from gddim_cli.samplers.base import Eps, SamplerSpec
 from gddim_cli.samplers.gddim import FEW, GddimOptions
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.samplers.tuned import SPEC as TUNED
 from gddim_cli.samplers.tuned import TunedOptions
+from gddim_cli.samplers.user_file import prepared_by
 from gddim_cli.settings import values
 
 
@@ -86,11 +87,7 @@ def prepare(
             raise UsageError(f"--guidance: unsupported by {spec.name}, because solvers are fitted without guidance")
         sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
-        sampler = spec.prepare(chosen, config, budget - config.denoise, options)
-        if not isinstance(sampler, PreparedSampler):  # A sampler in a user's file may return anything.
-            raise DataError(
-                f"sampler {spec.name}: prepare returned {type(sampler).__name__}; a PreparedSampler is needed"
-            )
+        sampler = prepared_by(spec, chosen, config, budget - config.denoise, options)
         sampler = dataclasses.replace(sampler, nfe=sampler.nfe and each * sampler.nfe)
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)

@@ -24,11 +24,14 @@ from gddim_cli.runs.labels import labels_of
 from gddim_cli.runs.noise_range import sigma_eff
 from gddim_cli.runs.request import SamplingRequest
 from gddim_cli.runtime.rounding import rounding, without_tf32
+from gddim_cli.runtime.tensors import is_real, unlike_dense
 from gddim_cli.samplers.base import Eps, PreparedSampler, Step
 from gddim_cli.samplers.multistep import final_state
 
 PILOT = 4
 """The number of images on which the tolerance of an adaptive sampler is calibrated."""
+MOST_STEPS = 2000
+"""A sampler that takes 20 times as many steps as it has announced, and more than this number, is stopped."""
 FIRST_STREAM = 1
 """The noise stream of a stochastic sampler's first draw. Stream 0 is for draws from the prior."""
 
@@ -132,17 +135,26 @@ class PreparedRun:
         """Checks the types and shapes of a sampler's steps and passes them on. The sampler may come from a user's file.
 
         Raises:
-            DataError: the sampler takes no step, or yields something other than a time and states of the right shape.
+            DataError: the sampler takes no step or far too many, or yields something other than a time and states of the
+                right shape and type.
         """
-        sampler, taken = self.request.sampler, 0
+        sampler, taken, most = self.request.sampler, 0, max(MOST_STEPS, 20 * self.sampler.steps)
         if not isinstance(steps, Iterable):
             raise DataError(f"sampler {sampler}: solve returned {type(steps).__name__}, not an iterator of steps")
         for step in steps:
             states = step[1] if isinstance(step, tuple) and len(step) == 2 else None
-            if not isinstance(states, Tensor) or states.shape != start.shape:
+            odd = unlike_dense(states) or states.shape != start.shape or not is_real(states)
+            if odd or states.device.type != start.device.type:
                 shape = list(start.shape)
-                raise DataError(f"sampler {sampler}: solve must yield pairs of a time and states of shape {shape}")
+                raise DataError(
+                    f"sampler {sampler}: solve must yield pairs of a time and states of shape {shape}, in a dense "
+                    f"floating-point tensor on {start.device.type}"
+                )
             taken += 1
+            if taken > most:
+                raise DataError(
+                    f"sampler {sampler}: solve has yielded {most} steps, but prepare said {self.sampler.steps}"
+                )
             yield step
         if not taken:
             raise DataError(f"sampler {sampler}: solve yielded no step")

@@ -25,7 +25,7 @@ from gddim_cli.runs.prepared_run import PreparedRun
 from gddim_cli.runs.solvers import solver_name
 from gddim_cli.runtime.arrays import read_array, read_sealed_array, write_sealed_array
 from gddim_cli.runtime.files import locked
-from gddim_cli.runtime.json_files import read_json, write_json
+from gddim_cli.runtime.json_files import read_sealed_json, write_sealed_json
 from gddim_cli.runtime.memory import memory_for
 from gddim_cli.runtime.rounding import rounding
 from gddim_cli.samplers.base import Eps
@@ -59,7 +59,7 @@ because moving a time no longer lowers the error."""
 SEARCH = 50
 """The product of the NFE and the number of rounds of gradient descent. A larger NFE needs fewer rounds, because less is
 left to improve."""
-VERSION = 5
+VERSION = 6
 """The version of the fit; interrupted work of another version is not resumed."""
 
 
@@ -193,13 +193,13 @@ class Tuning:
     ) -> descent.Progress:
         """The state of the descent after all rounds. The state after each round is stored."""
         path = self.folder / "search.json"
-        state = read_json(path, descent.Progress)
+        state = read_sealed_json(path, descent.Progress)
         if state is None:
             first, fallback = rmse(choosing, family.coefficients(theta)), rmse(choosing, self.start)
             best = theta.tolist() if first < fallback else None
             zeros = [0.0] * family.size
             state = descent.Progress(0, theta.tolist(), zeros, zeros, best, min(first, fallback))
-            write_json(path, state)
+            write_sealed_json(path, state)
         if not descent.differentiable(batches[0], float(family.grid[0])):
             say("note: the network has no gradient, so only the matrices are fitted, not the times")
             return state
@@ -212,17 +212,17 @@ class Tuning:
             found = point.theta.tolist()
             best, lowest = (found, error) if error < state.error else (state.best, state.error)
             state = descent.Progress(done + 1, found, point.mean.tolist(), point.square.tolist(), best, lowest)
-            write_json(path, state)
+            write_sealed_json(path, state)
         return state
 
     def times(self, solved: Sequence[Solved], others: Sequence[Batch]) -> list[int]:
         """The solver's times except the last, as positions in `fine`. The search stores its state after each pass."""
         path = self.folder / "grid.json"
-        state = read_json(path, GridState)
+        state = read_sealed_json(path, GridState)
         if state is None:
             state = first_state(self.method, self.fine, solved, others, nearest(self.fine, self.grid), FIRST_MOVE)
         for state in passes(self.method, self.fine, solved, others, state, self.grids):  # noqa: B020
-            write_json(path, state)
+            write_sealed_json(path, state)
         return state.chosen
 
     def solved(self, indices: range, with_states: bool) -> Iterator[Solved]:

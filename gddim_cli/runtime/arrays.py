@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 from gddim_cli.runtime.archives import refuse_packed
-from gddim_cli.runtime.files import refuse_special, replacing, sha256
+from gddim_cli.runtime.files import refuse_special, replacing
 from gddim_cli.runtime.text import reason
 
 Shape = tuple[int, ...]
@@ -74,7 +74,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_sealed_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an .npy file atomically, followed by the SHA-256 of its bytes, which `read_sealed_array` verifies.
+    """Writes an .npy file atomically, followed by a checksum that `read_sealed_array` verifies.
 
     Raises:
         OutputError: the file cannot be written.
@@ -82,19 +82,26 @@ def write_sealed_array(path: Path, array: NDArray[Any]) -> None:
     with replacing(path) as temporary:
         with temporary.open("wb") as file:
             np.save(file, array)
-        seal = bytes.fromhex(sha256(temporary))
+        seal = seal_of(path, np.memmap(temporary, np.uint8, mode="r").data)
         with temporary.open("ab") as file:
             file.write(seal)
 
 
 def read_sealed_array(path: Path) -> NDArray[Any] | None:
-    """The array that `write_sealed_array` wrote, as a memory map; None if the file is missing, damaged or edited."""
+    """The array that `write_sealed_array` wrote, as a memory map; None if the file is missing, damaged, or another file."""
     try:
         array = read_array(path, memory_map=True)
     except DataError:
         return None
     content = np.memmap(path, np.uint8, mode="r").data
-    return array if hashlib.sha256(content[:-32]).digest() == content[-32:] else None
+    return array if seal_of(path, content[:-32]) == content[-32:] else None
+
+
+def seal_of(path: Path, content: memoryview) -> bytes:
+    """The SHA-256 of a file's folder, name and content."""
+    digest = hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode())
+    digest.update(content)
+    return digest.digest()
 
 
 def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:

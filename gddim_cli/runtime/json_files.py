@@ -52,6 +52,38 @@ def sealed(record: S) -> S:
     return msgspec.structs.replace(record, checksum=hashlib.sha256(plain).hexdigest())
 
 
+class Seal(msgspec.Struct, frozen=True):
+    """A value with the SHA-256 of its folder's name, its file's name and its JSON."""
+
+    value: msgspec.Raw
+    sha256: str
+
+
+def write_sealed_json(path: Path, value: Any) -> None:
+    """Writes a value atomically, with a checksum that `read_sealed_json` verifies.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    content = msgspec.json.encode(value)
+    write_json(path, Seal(msgspec.Raw(content), seal_of(path, content)))
+
+
+def read_sealed_json(path: Path, kind: type[T]) -> T | None:
+    """The value that `write_sealed_json` wrote; None if the file is missing, damaged, edited, or another file."""
+    try:
+        found = msgspec.json.decode(read_plain(path, MOST_BYTES), type=Seal)
+        value = msgspec.json.decode(found.value, type=kind)
+    except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError):
+        return None
+    return value if found.sha256 == seal_of(path, msgspec.json.encode(value)) else None
+
+
+def seal_of(path: Path, content: bytes) -> str:
+    """The SHA-256 of a file's folder, name and content."""
+    return hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode() + content).hexdigest()
+
+
 def read_json(path: Path, kind: type[T]) -> T | None:
     """The value in a file, or None if the file does not exist.
 

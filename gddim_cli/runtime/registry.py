@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from gddim_cli.errors import GddimError, UsageError, nearest
+from gddim_cli.runtime.text import message_of
 
 GROUP = "gddim.plugins"
 """The entry-point group of plugins: each entry point is a spec, or a list of specs."""
@@ -97,6 +100,8 @@ class Registry(Mapping[str, T], Generic[T]):
 REGISTRIES: list[Registry[Any]] = []
 PENDING: list[Spec] = []
 """Registered specs whose registry has not been imported yet."""
+ORIGINS: dict[int, str] = {}
+"""Where specs of users' files and of plugins come from, by the id of the spec: the path, or the plugin's entry point."""
 
 
 def register(thing: Spec) -> Spec:
@@ -125,8 +130,17 @@ def load_plugins() -> None:
     """
     for entry in entry_points(group=GROUP):
         try:
-            found = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise GddimError(f"plugin {entry.value}: cannot be loaded: {error}; repair or uninstall it") from error
+            with redirect_stdout(sys.stderr):  # stdout may hold JSON
+                found = entry.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # The plugin's code may raise anything, or try to exit.
+            reason = f"{type(error).__name__}: {message_of(error)}"
+            raise GddimError(f"plugin {entry.value}: cannot be loaded: {reason}; repair or uninstall it") from error
         for thing in found if isinstance(found, (list, tuple)) else [found]:
-            register(thing)
+            ORIGINS[id(register(thing))] = f"plugin {entry.value}"
+
+
+def origin(spec: Spec) -> str | None:
+    """The path or the entry point that a spec comes from; None if it is built in, or registered by a program."""
+    return ORIGINS.get(id(spec))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from gddim_cli.errors import DataError, GddimError
 from gddim_cli.runtime.files import sha256
-from gddim_cli.runtime.registry import Registry, Spec
+from gddim_cli.runtime.registry import ORIGINS, Registry, Spec
 from gddim_cli.runtime.text import message_of
 
 T = TypeVar("T")
@@ -43,27 +44,42 @@ def execute(path: Path) -> ModuleType:
 
 
 def guarded(
-    path: Path, what: str, call: Callable[[], T], let_through: Callable[[BaseException], bool] | None = None
+    path: Path | str, what: str, call: Callable[[], T], let_through: Callable[[BaseException], bool] | None = None
 ) -> T:
-    """The result of a call into the user's code. What the code prints goes to stderr, since stdout may hold JSON.
+    """The result of a call into the user's code. The current folder and stderr are the same afterwards.
+
+    What the code prints goes to stderr, since stdout may hold JSON.
 
     Args:
+        path: the user's file, or the plugin, for messages.
         let_through: returns True for an error that is raised unchanged because the caller handles it.
 
     Raises:
         DataError: the code raised an error or tried to exit; the message names the file, and its line if it is known.
     """
     try:
-        with redirect_stdout(sys.stderr):
+        with same_surroundings(), redirect_stdout(sys.stderr):
             return call()
     except KeyboardInterrupt:
         raise
-    except GddimError as error:
-        raise DataError(f"{path}: {what} failed: {message_of(error)}") from error
     except BaseException as error:
         if let_through and let_through(error):
             raise
+        if isinstance(error, GddimError):
+            raise DataError(f"{path}: {what} failed: {message_of(error)}") from error
         raise DataError(f"{path}: {what} {raised(error)}") from error
+
+
+@contextmanager
+def same_surroundings() -> Iterator[None]:
+    """Restores the current folder and the stream stderr when the context is left."""
+    folder, stream = Path.cwd(), sys.stderr
+    try:
+        yield
+    finally:
+        sys.stderr = stream
+        with suppress(OSError):  # The code may have removed the folder.
+            os.chdir(folder)
 
 
 def raised(error: BaseException) -> str:
@@ -71,12 +87,13 @@ def raised(error: BaseException) -> str:
     message = message_of(error)
     reason = f": {message}" if message else ""
     lines = user_lines(error)
-    return f"raised {type(error).__name__}{reason}" + (f" (line {lines[-1][1]})" if lines else "")
+    name = type.__dict__["__name__"].__get__(type(error))  # A user's class may redefine it.
+    return f"raised {name}{reason}" + (f" (line {lines[-1][1]})" if lines else "")
 
 
 def user_lines(error: BaseException) -> list[tuple[str, int]]:
     """The lines of users' files in the traceback of an error, as file and line number; the innermost comes last."""
-    frames = traceback.walk_tb(error.__traceback__)
+    frames = traceback.walk_tb(BaseException.__dict__["__traceback__"].__get__(error))  # A class may redefine it.
     return [
         (frame.f_code.co_filename, line)
         for frame, line in frames
@@ -114,12 +131,16 @@ def spec_of(path: Path, registry: Registry[S]) -> S:
     kind = registry.kind
     key = kind, sha256(path) if path.is_file() else ""
     if key not in LOADED:
-        specs = {id(value): value for value in vars(execute(path)).values() if isinstance(value, kind)}
+        from gddim_cli.runtime.tensors import same_defaults
+
+        with same_defaults():
+            module = execute(path)
+        specs = {id(value): value for value in vars(module).values() if isinstance(value, kind)}
         if len(specs) != 1:
             raise DataError(f"{path}: defines {len(specs)} {registry.word}s; exactly one {kind.__name__} is needed")
         (spec,) = specs.values()
         registry.add(spec)
-        LOADED[key] = spec
+        LOADED[key], ORIGINS[id(spec)] = spec, str(path)
     found = LOADED[key]
     assert isinstance(found, kind)
     return found

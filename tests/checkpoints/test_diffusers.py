@@ -133,6 +133,11 @@ def edit(path, **changes):
     path.write_text(json.dumps(content | changes))
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -159,6 +164,20 @@ def edit(path, **changes):
         ),
         (lambda folder, _: edit(folder / "scheduler" / "scheduler_config.json", num_train_timesteps=10**9), "steps"),
         (lambda folder, _: (folder / "scheduler" / "scheduler_config.json").write_text("{"), "not JSON"),
+        (lambda folder, _: edit(folder / "unet" / "config.json", attn_norm_num_groups=0), "modulo by zero"),
+        (lambda folder, _: edit(folder / "unet" / "config.json", norm_eps="x"), "cannot load its UNet2DModel: "),
+        (lambda folder, _: edit(folder / "unet" / "config.json", sample_size=7), "cannot load its UNet2DModel: "),
+        (lambda folder, _: edit(folder / "unet" / "config.json", class_embed_type="identity"), "cannot load"),
+        (lambda folder, _: edit(folder / "unet" / "config.json", freq_shift="x"), "cannot load its UNet2DModel: "),
+        (lambda folder, _: edit(folder / "unet" / "config.json", downsample_padding=None), "cannot load"),
+        (lambda folder, _: edit(folder / "unet" / "config.json", mid_block_scale_factor=[]), "cannot load"),
+        (lambda folder, _: edit(folder / "scheduler" / "scheduler_config.json", beta_start=0.9999999), "noise levels"),
+        (
+            lambda folder, _: edit(folder / "scheduler" / "scheduler_config.json", trained_betas=[0.9] * 2000),
+            "noise levels run from 3 to inf; the betas cannot be right",
+        ),
+        (lambda folder, _: pipe(folder / "unet" / "diffusion_pytorch_model.bin"), "not a plain file"),
+        (lambda folder, _: pipe(folder / "scheduler" / "scheduler_config.json"), "not a plain file"),
         (
             lambda folder, _: (folder / "unet" / "config.json").write_text("[" * 10**5),
             "a folder without a checkpoint of a known format",
@@ -176,3 +195,23 @@ def test_damaged_and_hostile_folders_are_refused_in_one_line(pipelines, tmp_path
         load(str(folder), CPU)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_pipe_among_the_shards_is_refused(pipelines, capfd):
+    folder, network = pipelines()
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    network.save_pretrained(folder / "unet", max_shard_size="200KB")
+    assert load(str(folder), CPU).network
+    (shard,) = (folder / "unet").glob("*-00002-of-*.safetensors")
+    content = shard.read_bytes()
+    pipe(shard)
+    with pytest.raises(CheckpointError, match="not a plain file"):
+        load(str(folder), CPU)
+    shard.unlink()
+    shard.symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="not a plain file"):
+        load(str(folder), CPU)
+    shard.unlink()
+    shard.write_bytes(content)
+    assert load(str(folder), CPU).network
+    assert "Loading" not in capfd.readouterr().err

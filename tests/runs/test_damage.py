@@ -94,6 +94,24 @@ def test_an_interrupted_run_heals_too(sample, tmp_path: Path, format: str, monke
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("change", ["swap", "copy", "append"])
+@pytest.mark.parametrize("format", ["png", "npz", "tar"])
+def test_files_of_an_unfinished_run_that_are_exchanged(sample, tmp_path: Path, format: str, change: str) -> None:
+    """Of a folder without a manifest: two files exchanged, one copied over another, zeros at a file's end."""
+    assert sample("whole", format).status == 0
+    assert sample("cut", format).status == 0
+    (tmp_path / "cut" / "manifest.json").unlink()
+    record = tmp_path / "cut" / "run.json"
+    record.write_text(record.read_text().replace('"complete": true', '"complete": false'))
+    one, two, *_ = sorted(file for file in (tmp_path / "cut").glob(f"[0i]*.{format}"))
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes({"swap": second, "copy": second, "append": first + bytes(20)}[change])
+    two.write_bytes(first if change == "swap" else second)
+    result = sample("cut", format)
+    assert result.status == 0, result.err
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("name", ["run.json", "manifest.json"])
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"[" * 100_000, b"{}", b"null", b""])
 def test_a_damaged_record_is_one_line(sample, tmp_path: Path, name: str, data: bytes) -> None:

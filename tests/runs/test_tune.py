@@ -279,3 +279,33 @@ def test_damaged_references_are_computed_again(tiny: Path) -> None:
         write(path, np.zeros((3, 2), np.float32))
         (found,) = fit.solved(range(4), True)
         np.testing.assert_array_equal(found.states, exact)
+
+
+def test_work_of_an_unfinished_fit_that_is_damaged_is_done_again(tiny: Path) -> None:
+    """References exchanged, also between fits, and edited states of both searches: the same solver as without damage."""
+    fit = tuning(tiny)
+    exact = fit.solver()
+    other = tuning(tiny, seed=7)
+    other.solver()
+    files = sorted(fit.folder.glob("reference-*.npy"))
+    whole = {file: file.read_bytes() for file in [*files, fit.folder / "grid.json", fit.folder / "search.json"]}
+    for one, two in ((files[0], files[1]), (files[2], files[3]), (files[0], files[2])):
+        one.write_bytes(whole[two])
+        two.write_bytes(whole[one])
+        assert fit.solver() == exact
+        assert {file: file.read_bytes() for file in whole} == whole
+    for name in ("reference-000000.npy", "grid.json", "search.json"):
+        (fit.folder / name).write_bytes((other.folder / name).read_bytes())
+        assert fit.solver() == exact
+    for name, key, value in (
+        ("grid.json", "chosen", [10**6] * 4),
+        ("grid.json", "chosen", [0]),
+        ("search.json", "best", None),
+        ("search.json", "theta", [1.0]),
+        ("search.json", "square", [-1.0]),
+    ):
+        state = json.loads((fit.folder / name).read_text())
+        state["value"][key] = value
+        (fit.folder / name).write_text(json.dumps(state))
+        assert fit.solver() == exact
+        assert (fit.folder / name).read_bytes() == whole[fit.folder / name]

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
 from gddim_cli.checkpoints.formats.base import Contents, Conversion, FormatSpec, Native
 from gddim_cli.errors import CheckpointError
-from gddim_cli.runtime.files import read_plain
-from gddim_cli.runtime.text import printable
+from gddim_cli.runtime.files import read_plain, refuse_special
+from gddim_cli.runtime.text import message_of, printable
 from gddim_cli.runtime.typed_yaml import typed
 from gddim_cli.settings import about
 
 if TYPE_CHECKING:
     from gddim_cli.models.conventions.schedules import DiscreteSchedule
+    from gddim_cli.models.networks.diffusers_unet import Bounded
 
 LARGEST_CONFIG = 1 << 20
+LARGEST_SIGMA = 1e9
+"""The largest noise level that a model card may state."""
 UNET = "UNet2DModel"
+DAMAGE = (
+    OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, ImportError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""The exceptions that diffusers and torch raise for a damaged file or a wrong configuration."""
 PREDICTIONS = {"epsilon": "vp_eps", "sample": "x0", "v_prediction": "v"}
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 
@@ -94,22 +99,25 @@ def read(path: Path) -> Contents:
     Raises:
         CheckpointError: the library is missing, or the folder is incomplete or damaged.
     """
-    from gddim_cli.models.networks.diffusers_unet import EXTRA, Bounded
+    from gddim_cli.models.networks.diffusers_unet import EXTRA, Bounded, quiet, quiet_diffusers
 
     folder = unet_folder(path)
     config = {key: value for key, value in read_json(folder / "config.json").items() if not key.startswith("_")}
-    typed(config, Bounded, folder / "config.json", CheckpointError)
+    bounded = typed(config, Bounded, folder / "config.json", CheckpointError)
     try:
-        with quiet_library():
-            library: Any = import_module("diffusers")
-        with quiet_library():  # again, because the import resets the level of the library's log
+        library = quiet_diffusers()
+    except ImportError as error:
+        raise CheckpointError(f"{path}: {EXTRA}") from error
+    try:
+        for file in folder.iterdir():
+            refuse_special(file)
+        with quiet():  # again, because the import resets the level of the library's log
             unet, info = library.UNet2DModel.from_pretrained(
                 str(folder), local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
             )
-    except ImportError as error:
-        raise CheckpointError(f"{path}: {EXTRA}") from error
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        reason = printable(error, 160)
+            try_out(unet, bounded)
+    except DAMAGE as error:
+        reason = printable(message_of(error), 160)
         raise CheckpointError(f"{path}: diffusers cannot load its {UNET}: {reason}; fetch it again") from error
     if info["missing_keys"]:
         raise CheckpointError(
@@ -117,24 +125,22 @@ def read(path: Path) -> Contents:
         )
     tensors = {f"unet.{name}": tensor.detach().float() for name, tensor in unet.state_dict().items()}
     schedulers = [path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json"]
-    scheduler = next((read_json(file) for file in schedulers if file.is_file()), {})
+    scheduler = next((read_json(file) for file in schedulers if file.exists()), {})
     return Contents(tensors, {"config": config, "scheduler": scheduler})
 
 
-@contextmanager
-def quiet_library() -> Iterator[None]:
-    """Keeps the library's messages off stderr."""
-    import warnings
+def try_out(unet: Any, config: Bounded) -> None:
+    """Evaluates a network once, on an image that is as small as its levels allow. A wrong configuration raises an error."""
+    import torch
 
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    side, halvings = config.sample_size, 2 ** (len(config.block_out_channels) - 1)
+    side = min(side, side % halvings + 2 * halvings)  # Normalization needs more than one pixel at the lowest level.
+    labels = torch.zeros(1, dtype=torch.int64) if config.num_class_embeds else None
+    image = torch.zeros(1, config.in_channels, side, side)
+    with torch.inference_mode():
+        found = unet.eval()(image, torch.zeros(1), class_labels=labels, return_dict=False)[0]
+    if found.shape != (1, config.out_channels, side, side):
+        raise ValueError(f"its output has shape {list(found.shape)}")
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
@@ -201,7 +207,15 @@ def schedule_of(scheduler: Scheduler, path: Path) -> DiscreteSchedule:
     steps = len(scheduler.trained_betas) if scheduler.trained_betas else scheduler.num_train_timesteps
     raw = {"kind": "discrete", "betas": betas, "steps": steps}
     raw |= {"beta_start": scheduler.beta_start, "beta_end": scheduler.beta_end}
-    return typed(raw, DiscreteSchedule, f"{path}: scheduler_config.json", CheckpointError)
+    found = typed(raw, DiscreteSchedule, f"{path}: scheduler_config.json", CheckpointError)
+    with np.errstate(all="ignore"):
+        low, high = found.sigma_range
+    if not 0 < low < high <= LARGEST_SIGMA:
+        raise CheckpointError(
+            f"{path}: scheduler_config.json: its noise levels run from {low:g} to {high:g}; the betas cannot be right, fetch "
+            "the file again"
+        )
+    return found
 
 
 SPEC = FormatSpec("diffusers", "diffusers folder with a UNet2DModel", detect, read, convert, options=Options)

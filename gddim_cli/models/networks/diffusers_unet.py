@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
@@ -27,10 +31,11 @@ class DiffusersUNet(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         try:
-            library: Any = import_module("diffusers")
+            library = quiet_diffusers()
         except ImportError as error:
             raise ValueError(EXTRA) from error
-        self.unet = library.UNet2DModel.from_config(config)
+        with quiet():
+            self.unet = library.UNet2DModel.from_config(config)
         self.classes = config.get("num_class_embeds") or 0
         if self.classes:
             self.unet.class_embedding = OneHotEmbedding(self.classes, self.unet.class_embedding.embedding_dim)
@@ -43,6 +48,32 @@ class DiffusersUNet(nn.Module):
         """
         time, classes = split_condition(condition, self.classes)
         return self.unet(x, time, class_labels=classes if self.classes else None, return_dict=False)[0]
+
+
+def quiet_diffusers() -> Any:
+    """The library diffusers, without its progress bars.
+
+    Raises:
+        ImportError: the library is not installed.
+    """
+    with quiet():
+        library: Any = import_module("diffusers")
+    library.utils.logging.disable_progress_bar()
+    return library
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A context that keeps the library's messages off stderr."""
+    logger = logging.getLogger("diffusers")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class OneHotEmbedding(nn.Embedding):

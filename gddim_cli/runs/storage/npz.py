@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -47,6 +48,10 @@ class Npz(Shards):
             raise DataError(
                 f"{file}: {len(index)} indices for {len(images)} images; remove it and rerun the same command"
             )
+        with file.open("rb") as content:
+            content.seek(-22, os.SEEK_END)
+            if content.read(4) != b"PK\x05\x06":
+                raise DataError(f"{file}: has bytes after its end; remove it and rerun the same command")
 
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         self._write(self.folder / self.name(indices), indices, pixels)

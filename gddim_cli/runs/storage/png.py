@@ -13,7 +13,7 @@ from gddim_cli.errors import DataError
 from gddim_cli.images.decode import decode, png_is_whole
 from gddim_cli.images.pictures import LARGEST_FILE
 from gddim_cli.images.quantize import Pixels
-from gddim_cli.images.render import write_png
+from gddim_cli.images.render import text_in, write_png
 from gddim_cli.runs.storage.base import Storage, StorageFormat, stacked
 from gddim_cli.runs.storage.manifest import Manifest, Stored
 from gddim_cli.runtime.files import read_plain
@@ -36,7 +36,7 @@ class Png(Storage):
 
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         for index, image in zip(indices, pixels, strict=True):
-            write_png(self.folder / png_name(index), image, make_folder=False)
+            write_png(self.folder / png_name(index), image, make_folder=False, about=f"image {index}")
 
     def read(self, indices: Iterable[int]) -> Pixels:
         return stacked((self.folder / png_name(index), read_png(self.folder / png_name(index))) for index in indices)
@@ -52,7 +52,7 @@ class Png(Storage):
                 continue
             checksum = recorded[8 * index : 8 * index + 8]
             # A crash can leave an empty file; `done` already counts its image as missing.
-            if content and not (f"{zlib.crc32(content):08x}" == checksum if checksum else png_is_whole(content)):
+            if content and not (f"{zlib.crc32(content):08x}" == checksum if checksum else is_sound(content, index)):
                 found[file] = {index}
         return found
 
@@ -83,6 +83,8 @@ class Png(Storage):
         return [Stored("[0-9]*.png", (0, num - 1), total, digest.hexdigest(), "".join(checksums))]
 
 
+END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every PNG."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SPEC = StorageFormat(name="png", summary="one PNG per image", storage=Png)
 
@@ -92,6 +94,11 @@ def read_content(file: Path) -> bytes | None:
     with suppress(OSError):
         return read_plain(file, LARGEST_FILE)
     return None
+
+
+def is_sound(content: bytes, index: int) -> bool:
+    """Whether a PNG is undamaged, ends where it should, and does not say that it is another image of a run."""
+    return png_is_whole(content) and content.endswith(END) and text_in(content) in (None, f"image {index}")
 
 
 def size(file: Path) -> int:

@@ -42,6 +42,8 @@ class Tar(Shards):
             for name in archive.getnames():
                 if not png_is_whole(member(archive, int(name.removesuffix(".png")))):
                     raise DataError(f"{file}: {name} is damaged; remove the file and rerun the same command")
+        if file.stat().st_size % tarfile.RECORDSIZE:
+            raise DataError(f"{file}: has bytes after its end; remove it and rerun the same command")
 
     def store(self, indices: Sequence[int], pixels: Pixels) -> None:
         images = dict(zip(indices, pixels, strict=True))

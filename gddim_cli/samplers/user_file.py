@@ -1,0 +1,57 @@
+"""Samplers from users' files and from plugins: errors in them are reported in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from torch import Tensor
+
+from gddim_cli.diffusions.base import Diffusion, SamplingConfig
+from gddim_cli.errors import DataError, GddimError, UsageError
+from gddim_cli.runtime.memory import is_out_of_memory
+from gddim_cli.runtime.registry import origin
+from gddim_cli.runtime.user_file import guarded
+from gddim_cli.samplers.base import Draw, Eps, PreparedSampler, SamplerSpec, Solve, Step
+
+
+def prepared_by(
+    spec: SamplerSpec, diffusion: Diffusion, config: SamplingConfig, budget: int, options: msgspec.Struct
+) -> PreparedSampler:
+    """The sampler that a spec prepares. If the spec comes from a user's file or a plugin, its errors name this origin.
+
+    Raises:
+        UsageError: as in the spec's `prepare`.
+        DataError: `prepare` raised another error, or did not return a `PreparedSampler`.
+    """
+    source = origin(spec)
+
+    def prepare() -> Any:
+        return spec.prepare(diffusion, config, budget, options)
+
+    def passes(error: BaseException) -> bool:
+        return isinstance(error, UsageError) or is_out_of_memory(error)
+
+    sampler = guarded(source, "prepare", prepare, passes) if source else prepare()
+    if not isinstance(sampler, PreparedSampler):
+        raise DataError(f"sampler {spec.name}: prepare returned {type(sampler).__name__}; a PreparedSampler is needed")
+    return replace(sampler, solve=guarded_solve(source, sampler.solve)) if source else sampler
+
+
+def guarded_solve(source: str, solve: Solve) -> Solve:
+    """The function `solve` of a sampler from a user's file or a plugin; errors that it raises name this origin."""
+
+    def passes(error: BaseException) -> bool:  # The noise prediction, which `solve` calls, raises gddim's own errors.
+        return isinstance(error, GddimError) or is_out_of_memory(error)
+
+    def guarded_steps(steps: Iterator[Step]) -> Iterator[Step]:
+        while (step := guarded(source, "solve", lambda: next(steps, None), passes)) is not None:
+            yield step
+
+    def guarded_call(eps: Eps, u: Tensor, draw: Draw) -> Any:
+        steps: Any = guarded(source, "solve", lambda: solve(eps, u, draw), passes)
+        return guarded_steps(iter(steps)) if isinstance(steps, Iterable) else steps
+
+    return guarded_call
