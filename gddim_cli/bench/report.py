@@ -25,7 +25,7 @@ VALUES = ["asked", "lambda", "nfe", "seeds", *STATISTICS]
 
 
 class Report(msgspec.Struct):
-    """`results.json`, unaffected by interruptions. `complete`: no value is missing; `files`: the plots and pictures."""
+    """`results.json`, equal after interruptions. `complete`: no value is missing; `files`: the plots and pictures."""
 
     gddim: str
     source: str

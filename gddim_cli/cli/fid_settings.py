@@ -12,7 +12,7 @@ from gddim_cli.evaluation.settings import Features, Inception, ModeName, Protoco
 from gddim_cli.settings import about
 
 NUM = (
-    "Evaluate only this many images: the first ones if they are a run of gddim sample, otherwise a fixed random subset. "
+    "Evaluate only this many images: the first ones if IMAGES is a run of gddim sample, otherwise a fixed random subset. "
     "Default: all, or the number that --protocol fixes."
 )
 REF = (

@@ -25,7 +25,7 @@ COMPARE = (
     ":key=value."
 )
 NUM = (
-    "Number of images in the folder. Default: 100, or with --init-noise the number of states in its file. With "
+    "Number of images in the folder. Default: 100; with --init-noise, the number of states in the file given there. With "
     "--compare: number of samples for each sampler and NFE; the default is then 8."
 )
 FORMAT = "Storage format. png: one file per image. npz, tar: files with up to 10 000 images each; a .tar contains PNGs."

@@ -35,9 +35,7 @@ gddim train mine.yaml --data photos/ --conditional --out runs/classes
 gddim sample --checkpoint runs/mine/mine.safetensors --out imgs/"""
 
 
-NUM = (
-    "Train on only this many images: the first ones if they are a run of gddim sample, otherwise a fixed random subset."
-)
+NUM = "Train on only this many images: the first ones if --data is a run of gddim sample, otherwise a fixed random subset."
 CONDITIONAL = (
     "Train a class-conditional model. Each sub-folder is a class. For an .npz, an array holds the class labels."
 )

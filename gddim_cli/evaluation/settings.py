@@ -19,7 +19,9 @@ FEATURES = (
     "Feature network of your own: a TorchScript file, or a function in a Python file that returns the network, such as "
     "mine.py:build. The network maps images [N, C, H, W] in [0, 255] to features [N, d]. The result is named after FILE."
 )
-INCEPTION = "Another file to use as the Inception network. The result is then called FD(FILE), not FID."
+INCEPTION = (
+    "File of a network to use instead of the downloaded Inception network. The result is then called FD(FILE), not FID."
+)
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 ProtocolName = Annotated[Text, about(PROTOCOL, panel="Reference", metavar="|".join(PROTOCOLS), complete=PROTOCOLS.keys)]

@@ -63,7 +63,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         Annotated[
             str,
             about(
-                "SHA-256 of the images that `data` describes. If the training images have another one, the model card omits "
+                "SHA-256 of the images that `data` describes. If the training images have another SHA-256, the model card omits "
                 "`data` and `license`.",
                 pattern=r"^[0-9a-f]{64}\Z",
             ),

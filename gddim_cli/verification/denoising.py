@@ -150,7 +150,7 @@ def measure(
 
 
 def mean_ratio(errors: Sequence[LevelError]) -> float:
-    """The geometric mean over the levels of the model's error relative to the linear denoiser's."""
+    """The model's error relative to the linear denoiser's, as the geometric mean over the noise levels."""
     return math.exp(sum(math.log(error.ratio) for error in errors) / len(errors))
 
 

@@ -125,7 +125,7 @@ def corrections_of_denoiser(denoiser: IsotropicDenoiser) -> Iterator[Correction]
     for name, level in LEVELS.items():
         yield changed("time", given(name), partial(other_level, level))
     for name, inside in INPUTS.items():
-        message = f"the scale of the network's input looks wrong: it expects {name}"
+        message = f"the scale of the network's input looks wrong: the network expects {name}"
         yield changed("scale", message, partial(other_input, inside))
     for name, spec in CONVENTIONS.items():
         message = f"the parameterization looks wrong: the network is of the kind {name}"
@@ -149,7 +149,7 @@ def corrections_in_own_diffusion(reading: OwnDiffusionReading) -> Iterator[Corre
 
 def given(expected: str) -> str:
     """The message about a wrong time or noise level."""
-    return f"the time or noise level given to the network looks wrong: it expects {expected}"
+    return f"the time or noise level given to the network looks wrong: the network expects {expected}"
 
 
 def scaled_level(factor: float, scaling: Scaling, _: Tensor) -> Scaling:

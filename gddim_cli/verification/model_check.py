@@ -169,7 +169,7 @@ class ModelCheck:
             return None
         likeliest = self.corrections[next(i for i, found in enumerate(scores) if found <= TIE * best)]
         if plausible and before < math.inf:
-            change = f"the error falls from {before:.3g} to {best:.2g} times that of a linear filter"
+            change = f"the error falls from {before:.3g} to {best:.2g}, in units of a linear filter's error"
         else:
             change = (
                 f"the model draws plausible images and denoises them with {best:.2g} times the error of a linear filter"
