@@ -43,7 +43,8 @@ def load(
     Args:
         reference: a name in the catalogue; the path of a native file; the path of another program's file or folder; the
             path of a folder that holds one of these; `hf://org/name[@revision]`; or `FILE.py:FUNCTION`. A file of
-            another program is converted once, into the cache. The function returns a `gddim.Denoiser`.
+            another program is converted once, into the cache. The function returns a `gddim.Denoiser`,
+            or a module and a dict of the Denoiser's other arguments.
         speed: precision, layout and compilation of the network. Default: uncompiled, in float32.
         say: called with notes: what a conversion assumes, or that a CUDA graph does not fit in memory.
         settings: for another program's file, the options of its format; for `FILE.py:FUNCTION`, the arguments of the

@@ -55,7 +55,11 @@ def read(path: Path) -> Contents:
 
 
 def convert(contents: Contents, conversion: Conversion) -> Native:
-    """The card and tensors of the model released for the file's SDE, or of a variant of it. See `ncsnpp.convert`."""
+    """The tensors of the file, and a card for them; see `ncsnpp.convert`.
+
+    The card is that of the model released for the file's SDE. If the file may be a variant of this model, the card gets
+    the variant's noise levels or betas.
+    """
     like = conversion.like
     if like is None:
         like = conversion.find_card(LIKE[sde_of(contents, conversion)])
