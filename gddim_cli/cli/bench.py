@@ -57,8 +57,8 @@ def bench(
 
     Without arguments, the command measures the bundled digit model, offline, in a few minutes.
 
-    Options shown with ,... take several values, such as --nfe 10,20. Every combination of values is one cell of the table.
-    If a path contains a comma, give the path in a plan file.
+    Options shown with ,... take several values, such as --nfe 10,20. Every combination of values is one cell, which is one
+    value to measure. If a path contains a comma, give the path in a plan file.
     """
     if world().size > 1 and (asked.print_plan or asked.status is not None):
         raise UsageError("--print-plan, --status: run as one process; start them without torchrun")

@@ -39,7 +39,7 @@ NUM = (
 )
 OUT = "Solver file to write. Default: a file in the cache, where --solver auto finds it."
 BATCH_SIZE = (
-    "Number of noise samples per batch. Each step of the search uses one batch, so the batch size also affects the fitted "
+    "Number of noise samples per batch. Each step of Adam uses one batch, so the batch size also affects the fitted "
     "solver."
 )
 

@@ -68,7 +68,8 @@ def fetch_once(url: str, part: Path, on_bytes: OnBytes) -> None:
 
     Raises:
         CutError: fewer bytes arrived than were announced, or the answer does not fit `part`.
-        DownloadError, OutputError, requests.RequestException: as `fetch_url`.
+        DownloadError, OutputError: as `fetch_url`.
+        requests.RequestException: the connection fails or breaks off.
     """
     version = version_of(part, url)
     have = part.stat().st_size if part.exists() and version is not None else 0
