@@ -34,7 +34,7 @@ from gddim_cli.samplers.gddim import FEW, GddimOptions
 from gddim_cli.samplers.registry import find_sampler
 from gddim_cli.samplers.tuned import SPEC as TUNED
 from gddim_cli.samplers.tuned import TunedOptions
-from gddim_cli.samplers.user_file import prepared_by
+from gddim_cli.samplers.user_file import checked
 from gddim_cli.settings import values
 
 
@@ -87,7 +87,7 @@ def prepare(
             raise UsageError(f"--guidance: unsupported by {spec.name}, because solvers are fitted without guidance")
         sampler = fitted_sampler(options, model, request.checkpoint, chosen, diffusion_sha256, config, request.nfe)
     else:
-        sampler = prepared_by(spec, chosen, config, budget - config.denoise, options)
+        sampler = checked(spec, lambda: spec.prepare(chosen, config, budget - config.denoise, options))
         sampler = dataclasses.replace(sampler, nfe=sampler.nfe and each * sampler.nfe)
     if initial is None and request.init_noise:
         initial = read_states(Path(request.init_noise), chosen.D, model.image_shape)

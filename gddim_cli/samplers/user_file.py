@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 from torch import Tensor
 
-from gddim_cli.diffusions.base import Diffusion, SamplingConfig
 from gddim_cli.errors import DataError, GddimError, UsageError
 from gddim_cli.runtime.memory import is_out_of_memory
 from gddim_cli.runtime.registry import origin
@@ -17,19 +15,14 @@ from gddim_cli.runtime.user_file import guarded
 from gddim_cli.samplers.base import Draw, Eps, PreparedSampler, SamplerSpec, Solve, Step
 
 
-def prepared_by(
-    spec: SamplerSpec, diffusion: Diffusion, config: SamplingConfig, budget: int, options: msgspec.Struct
-) -> PreparedSampler:
-    """The sampler that a spec prepares. If the spec comes from a user's file or a plugin, its errors name this origin.
+def checked(spec: SamplerSpec, prepare: Callable[[], Any]) -> PreparedSampler:
+    """The sampler that `prepare` returns. If `spec` comes from a user's file or a plugin, errors name this origin.
 
     Raises:
         UsageError: as in the spec's `prepare`.
         DataError: `prepare` raised another error, or did not return a `PreparedSampler`.
     """
     source = origin(spec)
-
-    def prepare() -> Any:
-        return spec.prepare(diffusion, config, budget, options)
 
     def passes(error: BaseException) -> bool:
         return isinstance(error, UsageError) or is_out_of_memory(error)

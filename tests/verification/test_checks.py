@@ -176,16 +176,16 @@ WRONG = [
     (NoPrior(), "prior", "prior_factor is singular"),
     (
         Slow(),
-        "image left",
+        "what is left of the image",
         "at t_start = 1, 78% of the image is left in the state (1.2 times the standard deviation",
     ),
-    (Slow(), "image left", "choose a later t_start (the diffusion ends at T = 20)"),
+    (Slow(), "what is left of the image", "choose a later t_start (the diffusion ends at T = 20)"),
     (Slow(), "prior", "39% of the prior's"),
-    (CLD(beta_0=1.0), "image left", "41% of the image is left in the state (0.59 times"),
+    (CLD(beta_0=1.0), "what is left of the image", "41% of the image is left in the state (0.59 times"),
     (CLD(beta_0=1.0), "prior", "67% to 100% of the prior's: Sigma = [[0.7648, 0.0725], [0.0725, 0.2273]]"),
-    (CLD(Gamma=10.0), "image left", "67% of the image is left"),
-    (VP(beta_1=2.0), "image left", "choose stronger noise"),
-    (VE(sigma_max=3.0), "image left", "0.33 times the standard deviation of the noise"),
+    (CLD(Gamma=10.0), "what is left of the image", "67% of the image is left"),
+    (VP(beta_1=2.0), "what is left of the image", "choose stronger noise"),
+    (VE(sigma_max=3.0), "what is left of the image", "0.33 times the standard deviation of the noise"),
 ]
 
 
