@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from contextlib import nullcontext, redirect_stdout
@@ -106,12 +107,24 @@ def refuse_removed_folder() -> None:
 
 
 def interrupt(number: int, _frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt. With several processes, further signals are ignored: torchrun sends more than one."""
+    """Raises KeyboardInterrupt. With several processes, further signals are ignored: torchrun sends more than one.
+
+    While torch is being imported, an exception could abort the process in C++, so the process exits at once instead.
+    """
     HEARD.append(number)
+    if is_being_imported("torch"):
+        complain(f"interrupted; {RESUME_HINT}", INTERRUPTED)
+        os._exit(INTERRUPTED)
     if world().size > 1:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def is_being_imported(name: str) -> bool:
+    """Whether a module's import has begun and has not ended."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 def complain(message: str, status: int) -> int:

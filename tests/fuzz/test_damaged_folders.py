@@ -80,12 +80,13 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 DAMAGES = [(kind, damage) for kind in COMMANDS for damage in (zeroed, swapped, flipped, unreadable, a_pipe)]
 DAMAGES += [(kind, removed) for kind in COMMANDS if kind.startswith("run")]
+DAMAGES += [("benched", truncated)]  # Measuring again takes minutes; tests/bench/test_damage.py is quicker.
 
 
 @pytest.mark.parametrize(
     ("kind", "damage"),
     [
-        *((kind, truncated) for kind in COMMANDS),
+        *((kind, truncated) for kind in COMMANDS if kind != "benched"),
         *(pytest.param(*pair, marks=[pytest.mark.slow, pytest.mark.nightly]) for pair in DAMAGES),
     ],
 )
