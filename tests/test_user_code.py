@@ -30,7 +30,7 @@ def solve(eps, u, draw):
     yield 0.5, {state}
 
 def prepare(diffusion, config, budget, options):
-    return PreparedSampler(nfe=1, steps=1, solve=solve, options=options)
+    return PreparedSampler(nfe=1, steps=1, solve=solve, options={options})
 
 SPEC = gddim.SamplerSpec(name="odd", title="Odd", order="1", source="mine", prepare=prepare)
 """
@@ -63,9 +63,9 @@ SPEC = gddim.MetricSpec("average", "Average", compute, lower_is_better=True, nee
 def odd(gddim, tiny: Path, tmp_path: Path):
     """`odd(first=..., inside=..., state=...)`: the result of `gddim sample` with the sampler above."""
 
-    def run(first: str = "", inside: str = "pass", state: str = "u"):
+    def run(first: str = "", inside: str = "pass", state: str = "u", options: str = "options"):
         path = tmp_path / "odd.py"
-        path.write_text(SAMPLER.format(first=first, inside=inside, state=state))
+        path.write_text(SAMPLER.format(first=first, inside=inside, state=state, options=options))
         words = ("--checkpoint", tiny, "--sampler", path, "--nfe", 2, "--num", 2, "--json")
         return gddim("sample", *words, "--out", tmp_path / "imgs")
 
@@ -112,6 +112,24 @@ def test_unusual_states_are_refused(odd, state: str) -> None:
     result = odd(state=state)
     assert (result.status, result.err.count("gddim: ")) == (1, 1), result.err
     assert "sampler odd: solve must yield pairs of a time and states of shape [2, 2, 1, 8, 8]" in result.err
+
+
+@pytest.mark.parametrize(
+    ("first", "inside", "message"),
+    [
+        ("", "eps(u.to(torch.complex64), 0.5)", "odd.py: solve called eps with something other than"),
+        ("", "eps(5, 0.5)", "odd.py: solve called eps with something other than"),
+        (
+            "class Odd(msgspec.Struct):\n    x: object = 1j",
+            "pass",
+            "sampler odd: its options cannot be recorded as JSON",
+        ),
+    ],
+)
+def test_what_a_sampler_passes_on_is_checked(odd, first: str, inside: str, message: str) -> None:
+    more = "import msgspec\n" + first + "\nOPTIONS = Odd()" if first else ""
+    result = odd(first=more, inside=inside, options="OPTIONS" if first else "options")
+    assert (result.status, message in result.err) == (1, True), result.err
 
 
 def test_a_sampler_that_never_ends_is_stopped(odd) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from gddim_cli.errors import GddimError, UsageError, nearest
-from gddim_cli.runtime.text import message_of
+from gddim_cli.runtime.text import message_of, printable
 
 GROUP = "gddim.plugins"
 """The entry-point group of plugins: each entry point is a spec, or a list of specs."""
@@ -79,7 +79,7 @@ class Registry(Mapping[str, T], Generic[T]):
             UsageError: the name is unknown; the message suggests the nearest one.
         """
         if name not in self:
-            raise UsageError(f"{where}: there is no {self.word} '{name}'; {nearest(name, self)}")
+            raise UsageError(f"{where}: there is no {self.word} '{printable(name, 100)}'; {nearest(name, self)}")
         return self[name]
 
     def add(self, thing: T) -> None:

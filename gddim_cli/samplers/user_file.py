@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from types import NoneType
 from typing import Any
 
+import msgspec
 from torch import Tensor
 
 from gddim_cli.errors import DataError, GddimError, UsageError
 from gddim_cli.runtime.memory import is_out_of_memory
 from gddim_cli.runtime.registry import origin
+from gddim_cli.runtime.tensors import is_real, unlike_dense
+from gddim_cli.runtime.text import printable
 from gddim_cli.runtime.user_file import guarded
 from gddim_cli.samplers.base import Draw, Eps, PreparedSampler, SamplerSpec, Solve, Step
+
+NUMBERS: dict[str, tuple[type, ...]] = {
+    "nfe": (int, NoneType),
+    "steps": (int,),
+    "tolerance": (int, float, NoneType),
+    "batch_dependent": (bool,),
+}
+"""The types of a `PreparedSampler`'s numbers."""
 
 
 def checked(spec: SamplerSpec, prepare: Callable[[], Any]) -> PreparedSampler:
@@ -20,7 +32,7 @@ def checked(spec: SamplerSpec, prepare: Callable[[], Any]) -> PreparedSampler:
 
     Raises:
         UsageError: as in the spec's `prepare`.
-        DataError: `prepare` raised another error, or did not return a `PreparedSampler`.
+        DataError: `prepare` raised another error, or did not return a `PreparedSampler` whose values can be recorded.
     """
     source = origin(spec)
 
@@ -30,6 +42,13 @@ def checked(spec: SamplerSpec, prepare: Callable[[], Any]) -> PreparedSampler:
     sampler = guarded(source, "prepare", prepare, passes) if source else prepare()
     if not isinstance(sampler, PreparedSampler):
         raise DataError(f"sampler {spec.name}: prepare returned {type(sampler).__name__}; a PreparedSampler is needed")
+    for name, kinds in NUMBERS.items():
+        if not isinstance(value := getattr(sampler, name), kinds):
+            raise DataError(f"sampler {spec.name}: prepare returned a PreparedSampler with {name} = {value!r:.80}")
+    try:
+        msgspec.json.encode(sampler.options)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"sampler {spec.name}: its options cannot be recorded as JSON: {printable(error)}") from error
     return replace(sampler, solve=guarded_solve(source, sampler.solve)) if source else sampler
 
 
@@ -44,7 +63,12 @@ def guarded_solve(source: str, solve: Solve) -> Solve:
             yield step
 
     def guarded_call(eps: Eps, u: Tensor, draw: Draw) -> Any:
-        steps: Any = guarded(source, "solve", lambda: solve(eps, u, draw), passes)
+        def checked_eps(states: Tensor, t: float) -> Tensor:
+            if unlike_dense(states) or not is_real(states):
+                raise DataError(f"{source}: solve called eps with something other than a dense floating-point tensor")
+            return eps(states, t)
+
+        steps: Any = guarded(source, "solve", lambda: solve(checked_eps, u, draw), passes)
         return guarded_steps(iter(steps)) if isinstance(steps, Iterable) else steps
 
     return guarded_call
