@@ -30,7 +30,7 @@ def solve(eps, u, draw):
     yield 0.5, {state}
 
 def prepare(diffusion, config, budget, options):
-    return PreparedSampler(nfe=1, steps=1, solve=solve, options={options})
+    return PreparedSampler(nfe={nfe}, steps=1, solve=solve, options={options})
 
 SPEC = gddim.SamplerSpec(name="odd", title="Odd", order="1", source="mine", prepare=prepare)
 """
@@ -63,9 +63,9 @@ SPEC = gddim.MetricSpec("average", "Average", compute, lower_is_better=True, nee
 def odd(gddim, tiny: Path, tmp_path: Path):
     """`odd(first=..., inside=..., state=...)`: the result of `gddim sample` with the sampler above."""
 
-    def run(first: str = "", inside: str = "pass", state: str = "u", options: str = "options"):
+    def run(first: str = "", inside: str = "pass", state: str = "u", options: str = "options", nfe: str = "1"):
         path = tmp_path / "odd.py"
-        path.write_text(SAMPLER.format(first=first, inside=inside, state=state, options=options))
+        path.write_text(SAMPLER.format(first=first, inside=inside, state=state, options=options, nfe=nfe))
         words = ("--checkpoint", tiny, "--sampler", path, "--nfe", 2, "--num", 2, "--json")
         return gddim("sample", *words, "--out", tmp_path / "imgs")
 
@@ -117,6 +117,7 @@ def test_unusual_states_are_refused(odd, state: str) -> None:
 @pytest.mark.parametrize(
     ("first", "inside", "message"),
     [
+        ("", "pass", "sampler odd: prepare returned a PreparedSampler with nfe = 1j"),
         ("", "eps(u.to(torch.complex64), 0.5)", "odd.py: solve called eps with something other than"),
         ("", "eps(5, 0.5)", "odd.py: solve called eps with something other than"),
         (
@@ -128,7 +129,8 @@ def test_unusual_states_are_refused(odd, state: str) -> None:
 )
 def test_what_a_sampler_passes_on_is_checked(odd, first: str, inside: str, message: str) -> None:
     more = "import msgspec\n" + first + "\nOPTIONS = Odd()" if first else ""
-    result = odd(first=more, inside=inside, options="OPTIONS" if first else "options")
+    nfe = "1j" if "nfe" in message else "1"
+    result = odd(first=more, inside=inside, options="OPTIONS" if first else "options", nfe=nfe)
     assert (result.status, message in result.err) == (1, True), result.err
 
 

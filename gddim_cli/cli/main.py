@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -113,7 +113,9 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
     """
     HEARD.append(number)
     if is_being_imported("torch"):
-        complain(f"interrupted; {RESUME_HINT}", INTERRUPTED)
+        if world().claim_error_report():
+            with suppress(OSError):  # The signal may have come while stderr was written; a second `print` would fail.
+                os.write(2, f"gddim: interrupted; {RESUME_HINT}\n".encode())
         os._exit(INTERRUPTED)
     if world().size > 1:
         for each in (signal.SIGINT, signal.SIGTERM):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 import tokenize
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from gddim_cli.errors import DataError
 from gddim_cli.runtime.archives import refuse_packed
-from gddim_cli.runtime.files import refuse_special, replacing
+from gddim_cli.runtime.files import refuse_special, replacing, seal_of
 from gddim_cli.runtime.text import reason
 
 Shape = tuple[int, ...]
@@ -74,7 +73,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def write_sealed_array(path: Path, array: NDArray[Any]) -> None:
-    """Writes an .npy file atomically, followed by a checksum that `read_sealed_array` verifies.
+    """Writes an .npy file atomically, followed by its seal, which `read_sealed_array` verifies.
 
     Raises:
         OutputError: the file cannot be written.
@@ -95,13 +94,6 @@ def read_sealed_array(path: Path) -> NDArray[Any] | None:
         return None
     content = np.memmap(path, np.uint8, mode="r").data
     return array if seal_of(path, content[:-32]) == content[-32:] else None
-
-
-def seal_of(path: Path, content: memoryview) -> bytes:
-    """The SHA-256 of a file's folder, name and content."""
-    digest = hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode())
-    digest.update(content)
-    return digest.digest()
 
 
 def read_archive(path: Path) -> dict[str, tuple[np.dtype[Any], Shape]]:

@@ -211,6 +211,16 @@ def read_plain(path: Path, most: int) -> bytes:
     return content
 
 
+def seal_of(path: Path, content: bytes | memoryview) -> bytes:
+    """The SHA-256 of a file's content together with the names of the file and of its folder.
+
+    A file that was damaged, edited, or put in the place of another one does not match its seal.
+    """
+    digest = hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode())
+    digest.update(content)
+    return digest.digest()
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal.
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gddim_cli.errors import DataError
-from gddim_cli.runtime.files import read_plain, replacing
+from gddim_cli.runtime.files import read_plain, replacing, seal_of
 from gddim_cli.runtime.text import reason
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def sealed(record: S) -> S:
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """A value with the SHA-256 of its folder's name, its file's name and its JSON."""
+    """A value with its seal, in hexadecimal; see `files.seal_of`."""
 
     value: msgspec.Raw
     sha256: str
@@ -66,7 +66,7 @@ def write_sealed_json(path: Path, value: Any) -> None:
         OutputError: the file cannot be written.
     """
     content = msgspec.json.encode(value)
-    write_json(path, Seal(msgspec.Raw(content), seal_of(path, content)))
+    write_json(path, Seal(msgspec.Raw(content), seal_of(path, content).hex()))
 
 
 def read_sealed_json(path: Path, kind: type[T]) -> T | None:
@@ -76,12 +76,7 @@ def read_sealed_json(path: Path, kind: type[T]) -> T | None:
         value = msgspec.json.decode(found.value, type=kind)
     except (OSError, UnicodeDecodeError, RecursionError, msgspec.DecodeError):
         return None
-    return value if found.sha256 == seal_of(path, msgspec.json.encode(value)) else None
-
-
-def seal_of(path: Path, content: bytes) -> str:
-    """The SHA-256 of a file's folder, name and content."""
-    return hashlib.sha256(f"{path.parent.name}/{path.name}\n".encode() + content).hexdigest()
+    return value if found.sha256 == seal_of(path, msgspec.json.encode(value)).hex() else None
 
 
 def read_json(path: Path, kind: type[T]) -> T | None:

@@ -52,13 +52,13 @@ class RowFile:
             )
         self.complete = source == path and old is not None and len(old) == num
         if not self.complete and (source != self.partial or old is None or len(old) != num):
-            intact = (
-                set() if old is None else set(range(len(old))) if source == path else intact_rows(self.partial, old)
-            )
-            self._begin(num, shape, old, intact)
+            self._begin(num, shape, old, source)
 
-    def _begin(self, num: int, shape: Sequence[int], old: NDArray[np.float32] | None, intact: set[int]) -> None:
-        """Writes the partial file atomically: the `intact` rows of `old`, and rows of NaN in all other places."""
+    def _begin(self, num: int, shape: Sequence[int], old: NDArray[np.float32] | None, source: Path | None) -> None:
+        """Writes the partial file atomically: the undamaged rows of `old`, which `source` holds, and NaN elsewhere."""
+        intact = set[int]()
+        if old is not None:  # A finished file has no checksums; it has been compared with its sha256.
+            intact = intact_rows(self.partial, old) if source == self.partial else set(range(len(old)))
         missing = np.full(shape, np.nan, "<f4").tobytes()
         with replacing(self.partial) as temporary, temporary.open("wb") as file:
             require_space(self.path, num * (len(missing) + 4))
@@ -109,14 +109,14 @@ def checksum(row: bytes) -> int:
 
 
 def checksums_start(path: Path) -> int:
-    """The position in a partial file at which the checksums of its rows begin."""
+    """The position in a file of rows at which the checksums begin."""
     with path.open("rb") as file:
         shape, _, dtype = read_header(file)
         return file.tell() + math.prod(shape) * dtype.itemsize
 
 
 def intact_rows(path: Path, rows: NDArray[np.float32]) -> set[int]:
-    """The indices of the rows of a partial file that match their checksums; none if the file has no checksums."""
+    """The indices of the rows of a file that match their checksums; none if the file has no checksums."""
     stored = np.fromfile(path, "<u4", count=len(rows), offset=checksums_start(path))
     return {index for index, known in enumerate(stored) if known and known == checksum(rows[index].tobytes())}
 
@@ -128,7 +128,7 @@ def partial_path(path: Path, run: str) -> Path:
 
 @dataclass(frozen=True)
 class PartialRows:
-    """The rows of a run, [N, width], in a partial file that is removed after use and never gets a final name."""
+    """Rows [N, width] in a partial file that may be damaged. In a benchmark, the file is removed after use."""
 
     path: Path
     run: str

@@ -178,3 +178,9 @@ def test_statistics_do_not_replace_those_of_another_network(gddim: Callable, tmp
         result = gddim("fid", *words, "--features", f"{network}:build")
         assert (result.status, "stats.npz exists and was made with" in result.err) == (2, True), result.err
     assert path.read_bytes() == first
+
+
+def test_a_long_name_is_shortened_in_the_message(gddim: Callable, tmp_path: Path) -> None:
+    result = gddim("bench", "--sampler", "1" * 5000, "--out", tmp_path / "out")
+    assert (result.status, "there is no sampler '111" in result.err) == (2, True), result.err
+    assert max(map(len, result.err.splitlines())) < 500

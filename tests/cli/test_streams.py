@@ -103,3 +103,22 @@ def test_an_interrupt_at_any_moment(tmp_path: Path, tiny: Path) -> None:
         assert process.returncode in (0, 130, -signal.SIGINT), errors
         assert "Traceback" not in errors
     assert 130 in statuses
+
+
+def test_an_interrupt_while_torch_is_imported_ends_the_process_at_once(tmp_path: Path, tiny: Path) -> None:
+    """Even where an exception would be lost: here the import drops every exception and goes on."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(
+        "import sys, time\nprint('importing', file=sys.stderr, flush=True)\n"
+        "for _ in range(300):\n    try:\n        time.sleep(0.1)\n    except BaseException:\n        pass\n"
+    )
+    root = Path(__file__).parent.parent.parent
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    words = [*SAMPLE.split(), "--checkpoint", str(tiny), "--out", str(tmp_path / "imgs")]
+    call = [sys.executable, "-m", "gddim_cli", *words]
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr
+        assert process.stderr.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=10)[1]
+    assert (process.returncode, errors.count("\n"), errors.startswith("gddim: interrupted; ")) == (130, 1, True), errors

@@ -98,7 +98,9 @@ class Corpus:
         (root / "plan.yaml").write_text(PLAN)
         (root / "diffusion.yaml").write_text(DIFFUSION)
         (root / "own.py").write_text(OWN_DIFFUSION)
-        words = "--checkpoint small.safetensors --ref mnist:test --nfe 3,4 -n 4 --out benched --keep-images"
+        words = (
+            "--checkpoint small.safetensors --ref mnist:test --nfe 3,4 -n 4 --sampler gddim --out benched --keep-images"
+        )
         self.make("bench", *words.split())
         np.save(root / "noise.npy", draw.standard_normal((2, 2, 1, 8, 8), np.float32))
         self.make(
