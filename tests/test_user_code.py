@@ -119,6 +119,8 @@ def test_unusual_states_are_refused(odd, state: str) -> None:
     [
         ("", "pass", "sampler odd: prepare returned a PreparedSampler with nfe = 1j"),
         ("", "eps(u.to(torch.complex64), 0.5)", "odd.py: solve called eps with something other than"),
+        ("", "eps(u, 0.5j)", "odd.py: solve called eps with the time 0.5j, which is not a real number"),
+        ("", "eps(u, torch.tensor(0.5j))", "odd.py: solve called eps with the time tensor(0.+0.5000j), which is not"),
         ("", "eps(5, 0.5)", "odd.py: solve called eps with something other than"),
         (
             "class Odd(msgspec.Struct):\n    x: object = 1j",

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gddim_cli.errors import NumericsError
+
 
 def combine(matrices: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
     """`sum_k M_k u_k`. Blocks that all pixels share are put side by side, so that one product suffices.
@@ -34,7 +36,13 @@ def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
 
 
 def to_tensor_like(array: NDArray[np.floating], like: Tensor) -> Tensor:
-    """The array as a tensor with the dtype and device of `like`."""
+    """The array as a tensor with the dtype and device of `like`.
+
+    Raises:
+        NumericsError: the array is complex, as the coefficients of a user's sampler may be.
+    """
+    if np.iscomplexobj(array):
+        raise NumericsError("a matrix or a time is complex; real numbers are needed")
     own = np.require(array, requirements=["C", "W"])  # torch warns about read-only arrays
     return to_device(torch.from_numpy(own).to(like.dtype), like.device)
 

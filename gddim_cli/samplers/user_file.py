@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from numbers import Real
 from types import NoneType
 from typing import Any
 
@@ -66,6 +67,8 @@ def guarded_solve(source: str, solve: Solve) -> Solve:
         def checked_eps(states: Tensor, t: float) -> Tensor:
             if unlike_dense(states) or not is_real(states):
                 raise DataError(f"{source}: solve called eps with something other than a dense floating-point tensor")
+            if not isinstance(t, Real) and not (isinstance(t, Tensor) and is_real(t)):
+                raise DataError(f"{source}: solve called eps with the time {t!r:.80}, which is not a real number")
             return eps(states, t)
 
         steps: Any = guarded(source, "solve", lambda: solve(checked_eps, u, draw), passes)
